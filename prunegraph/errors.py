@@ -1,0 +1,61 @@
+"""Every error that prunegraph raises on purpose: what is wrong, and how to put it right."""
+
+from __future__ import annotations
+
+
+class PruneGraphError(Exception):
+    """The caller asked for something that cannot be done.
+
+    >>> error = PruneGraphError("there is no group 'head.9'", hint="`prunegraph explain` lists the groups")
+    >>> str(error)
+    "there is no group 'head.9'"
+
+    Attributes:
+        message: What is wrong, in one sentence; also ``str(error)``.
+        hint: What to do about it; empty only where nothing can be done.
+        exit_code: What the command line exits with: 1 refused or failed, 2 wrong usage.
+    """
+
+    exit_code: int = 1
+
+    def __init__(self, message: str, *, hint: str = "") -> None:
+        """Keep the message and the hint apart, so that a terminal can set them apart."""
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+
+class UsageError(PruneGraphError):
+    """A wrong argument: a ratio out of range, an unknown kind, scorer or provider, options that exclude each other."""
+
+    exit_code = 2
+
+
+class ModelError(PruneGraphError):
+    """The model cannot be read, or the ONNX checker rejects it."""
+
+
+class NothingToPrune(PruneGraphError):
+    """No group is left that the selection could make smaller; the message says why."""
+
+
+class VerificationFailed(PruneGraphError):
+    """The pruned model does not compute what the masked original computes; nothing was written."""
+
+
+class OutputError(PruneGraphError):
+    """The result cannot be written there."""
+
+
+class MissingExtra(PruneGraphError):
+    """A feature needs an optional package.
+
+    >>> MissingExtra("syntax", "spacy").hint
+    'pip install "prunegraph[syntax]"'
+    """
+
+    def __init__(self, extra: str, package: str) -> None:
+        """Name the extra of this distribution that brings ``package``."""
+        super().__init__(f"this needs the package {package}", hint=f'pip install "prunegraph[{extra}]"')
+        self.extra = extra
+        self.package = package
