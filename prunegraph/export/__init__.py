@@ -1,0 +1,1 @@
+"""Doors: how models come in and how results go out."""
