@@ -327,7 +327,7 @@ def test_initializers_keep_their_order() -> None:
 
 
 def test_more_than_2_gb_of_weights(tmp_path: Path) -> None:
-    """2.2 GB of zeros that take no room on disk: read lazily. Writing that much takes no other path than writing little."""
+    """2.2 GB of zeros that take no room on disk: read lazily. Writing much takes the same path as writing little."""
     rows = 2_200_000_000 // 256
     weight = outside("w.bin")
     weight.dims[0] = rows

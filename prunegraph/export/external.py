@@ -83,6 +83,8 @@ def _locate(tensor: ir.ExternalTensor, folders: list[Path], trusted: Collection[
         raise refusal
     if not path.is_file():
         raise ModelError(f"the external data file {base / location} is missing", hint=_FETCH)
+    if not os.access(path, os.R_OK):
+        raise ModelError(f"the external data file {path} cannot be read", hint=f"chmod +r {path}")
     return path
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import logging
 import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -16,6 +17,8 @@ from onnx_ir.passes.common import CheckerPass
 from prunegraph.errors import ModelError, OutputError, UsageError
 from prunegraph.export import external, sparse, unreadable
 from prunegraph.export.stage import check_target, stage
+
+logger = logging.getLogger(__name__)
 
 INLINE_LIMIT = 1_800_000_000
 """Bytes of weights above which they go to a data file; a protobuf message ends at 2 GiB, names and nodes included."""
@@ -131,7 +134,8 @@ def save(
             raise OutputError(f"cannot write {target}: {error}", hint="the graph may exceed 2 GiB of nodes") from error
         for name, text in (companions or {}).items():
             (folder / name).write_text(text, encoding="utf-8")
-    return tuple(written for name in names if (written := target.parent / name).exists())
+        written = [name for name in names if (folder / name).exists()]  # without large weights there is no data file
+    return tuple(target.parent / name for name in written)
 
 
 def _read(path: Path) -> onnx.ModelProto:
@@ -155,6 +159,8 @@ def _read(path: Path) -> onnx.ModelProto:
 
 def _deserialize(proto: onnx.ModelProto, name: str) -> ir.Model:
     """Proto to IR; sparse initializers are made dense before, for the IR would drop them in silence."""
+    if proto.training_info:
+        logger.warning("%s: training_info is left out; it would not fit a smaller graph", name)
     try:
         return ir.from_proto(sparse.densify(proto))
     except ModelError:
