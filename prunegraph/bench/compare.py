@@ -1,0 +1,189 @@
+"""Compare models over execution providers: load, make inputs, time side by side, summarise."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from prunegraph.bench.environment import environment
+from prunegraph.bench.inputs import ID_BOUNDS, Array, check_same_inputs, input_specs, random_feeds, resolve_sizes
+from prunegraph.bench.latency import interleave
+from prunegraph.bench.providers import Provider, find_provider, require_available
+from prunegraph.bench.results import Comparison, Latency
+from prunegraph.bench.sessions import LoadedModel, ModelSource, load
+from prunegraph.bench.stats import MIN_ROUNDS, FloatArray, paired_ratio
+from prunegraph.errors import ModelError, UsageError
+
+ProgressCallback = Callable[[str, int, int], None]
+"""Called with what is being done, how much of it is done, and how much there is."""
+
+
+def compare(
+    models: Sequence[ModelSource],
+    *,
+    providers: Sequence[str | Provider] = ("cpu",),
+    batch: int = 1,
+    sequence: int = 128,
+    sizes: Mapping[str, int] | None = None,
+    threads: int = 1,
+    warmup: int = 10,
+    rounds: int = 100,
+    max_seconds: float = 60.0,
+    seed: int = 0,
+    names: Sequence[str] | None = None,
+    progress: ProgressCallback | None = None,
+) -> Comparison:
+    """Time one or several models side by side on each execution provider.
+
+    On a provider all models are alive in this process and run once a round in a random order, on the same inputs. The
+    first model is the one that the others are compared with.
+
+    Args:
+        models: Paths, serialized models, or ModelProtos; versions of one model, with the same inputs.
+        providers: Short names (see `PROVIDERS`), ONNX Runtime's names, or a `Provider` with options of your own.
+        batch: Size of dynamic batch dims.
+        sequence: Size of dynamic sequence dims.
+        sizes: Size of dynamic dims by name; wins over ``batch`` and ``sequence``.
+        threads: Threads inside an operator; operators run one after the other.
+        warmup: Rounds thrown away, at most a quarter of ``max_seconds``.
+        rounds: Rounds timed, at least 6.
+        max_seconds: For warm-up and rounds on one provider; 6 rounds are timed in any case.
+        seed: Of inputs, orders and intervals.
+        names: What to call the models; file names by default, without folders.
+        progress: Called between rounds, outside the timed part. Whatever it starts in another thread runs beside the
+            timed part: let ``rich.progress.Progress`` have ``auto_refresh=False`` and refresh it here.
+
+    Raises:
+        UsageError: An unknown provider or one that this onnxruntime lacks, a dynamic dim whose size cannot be told,
+            models with different inputs, a number out of range.
+        ModelError: ONNX Runtime cannot load or run a model.
+        PruneGraphError: A session fell back to another provider than asked for.
+    """
+    sources = [models] if isinstance(models, str) else list(models)
+    labels = _labels(sources, names)
+    settings = _Settings(batch, sequence, sizes, threads, warmup, rounds, max_seconds, seed, progress or _no_progress)
+    chosen = _choose(providers)
+    for provider in chosen:
+        require_available(provider)
+    parts = [_compare_on(provider, dict(zip(labels, sources, strict=True)), settings) for provider in chosen]
+    return Comparison(
+        results=tuple(row for part in parts for row in part.rows),
+        inputs={name: value.shape for name, value in parts[0].feeds.items()},
+        sizes=parts[0].sizes,
+        threads=threads,
+        warmup=warmup,
+        seed=seed,
+        environment=environment(),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Settings:
+    batch: int
+    sequence: int
+    sizes: Mapping[str, int] | None
+    threads: int
+    warmup: int
+    rounds: int
+    max_seconds: float
+    seed: int
+    progress: ProgressCallback
+
+    def __post_init__(self) -> None:
+        least = {"batch": 1, "sequence": 1, "threads": 1, "warmup": 0, "rounds": MIN_ROUNDS}
+        for name, minimum in least.items():
+            if getattr(self, name) < minimum:
+                raise UsageError(f"{name} is {getattr(self, name)}", hint=f"give {minimum} or more")
+        if not self.max_seconds > 0:  # so that NaN is refused as well
+            raise UsageError(f"max_seconds is {self.max_seconds}", hint="give more than 0")
+
+
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """What one provider gave."""
+
+    rows: Sequence[Latency]
+    feeds: Mapping[str, Array]
+    sizes: Mapping[str, int]
+
+
+def _compare_on(provider: Provider, models: Mapping[str, ModelSource], settings: _Settings) -> _Part:
+    loaded: list[LoadedModel] = []
+    for label, source in models.items():
+        settings.progress(f"{provider.name}: load {label}", len(loaded), len(models))
+        loaded.append(load(source, label, provider, settings.threads))
+    first_specs = input_specs(loaded[0].session)
+    sizes = resolve_sizes(first_specs, batch=settings.batch, sequence=settings.sequence, sizes=settings.sizes)
+    for bound in ID_BOUNDS:
+        feeds = random_feeds(first_specs, sizes, seed=settings.seed, id_bound=bound)
+        for other in loaded[1:]:
+            check_same_inputs(input_specs(other.session), feeds, other.label, loaded[0].label)
+        try:
+            started = [model.start(feeds) for model in loaded]
+            break
+        except ModelError:
+            if bound == ID_BOUNDS[-1]:
+                raise
+    samples = interleave(
+        [run_once for run_once, _ in started],
+        warmup=settings.warmup,
+        rounds=settings.rounds,
+        max_seconds=settings.max_seconds,
+        rng=np.random.default_rng(settings.seed),
+        on_round=lambda done: settings.progress(f"{provider.name}: time", done, settings.rounds),
+    )
+    return _Part(_summarise(loaded, [ms for _, ms in started], samples, settings.seed), feeds, sizes)
+
+
+def _summarise(
+    loaded: Sequence[LoadedModel], first_run_ms: Sequence[float], samples: FloatArray, seed: int
+) -> list[Latency]:
+    return [
+        Latency.from_samples(
+            samples[:, arm],
+            provider=model.provider.name,
+            ep=model.provider.ep,
+            model=model.label,
+            load_seconds=model.load_seconds,
+            first_run_ms=first_run_ms[arm],
+            nodes=model.nodes,
+            ratio=paired_ratio(samples[:, 0], samples[:, arm], seed=seed) if arm else None,
+        )
+        for arm, model in enumerate(loaded)
+    ]
+
+
+def _choose(providers: Sequence[str | Provider]) -> list[Provider]:
+    asked = providers.split(",") if isinstance(providers, str) else providers
+    chosen = [provider if isinstance(provider, Provider) else find_provider(provider) for provider in asked]
+    if not chosen:
+        raise UsageError("no execution provider is named", hint='name one, for example providers=["cpu"]')
+    return list({provider.name: provider for provider in chosen}.values())
+
+
+def _labels(sources: Sequence[ModelSource], names: Sequence[str] | None) -> list[str]:
+    """One label per model, all different; of a path only the file name, as folders may name a person."""
+    if not sources:
+        raise UsageError("there is no model to time", hint="give at least one ONNX file")
+    if names is not None and len(names) != len(sources):
+        raise UsageError(f"{len(names)} names for {len(sources)} models", hint="give one name per model")
+    wanted = names or [
+        Path(source).name if isinstance(source, str | os.PathLike) else f"model {number}"
+        for number, source in enumerate(sources, 1)
+    ]
+    labels: list[str] = []
+    for name in wanted:
+        label, copy = name, 1
+        while label in labels:
+            copy += 1
+            label = f"{name} ({copy})"
+        labels.append(label)
+    return labels
+
+
+def _no_progress(what: str, done: int, total: int) -> None:
+    """Show nothing."""

@@ -1,0 +1,43 @@
+"""What a latency depends on and the reader cannot see: the machine and the versions. Never a host or user name."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import platform
+import re
+from pathlib import Path
+
+import numpy as np
+import onnxruntime as ort
+
+
+def environment() -> dict[str, str | int]:
+    """CPU model, number of logical cores, system, and versions."""
+    return {
+        "cpu": cpu_model(),
+        "cores": os.cpu_count() or 0,
+        "system": platform.system(),
+        "machine": platform.machine(),
+        "python": platform.python_version(),
+        "onnxruntime": str(ort.__version__),  # not from the metadata: the wheel has another name for each provider
+        "numpy": np.__version__,
+        "prunegraph": _own_version(),
+    }
+
+
+def cpu_model(proc: Path = Path("/proc")) -> str:
+    """The processor's name, or the board's where the processor does not tell (ARM), or the architecture."""
+    cpuinfo, board = proc / "cpuinfo", proc / "device-tree" / "model"
+    if cpuinfo.exists() and (found := re.search(r"^model name\s*:\s*(.+)$", cpuinfo.read_text(), re.MULTILINE)):
+        return found[1].strip()
+    if board.exists():
+        return board.read_text().strip("\0\n ")
+    return platform.processor() or platform.machine()
+
+
+def _own_version() -> str:
+    try:
+        return importlib.metadata.version("prunegraph")
+    except importlib.metadata.PackageNotFoundError:
+        return "unknown"  # run from a source tree

@@ -1,0 +1,73 @@
+"""The interleaved timing loop: every arm once a round, in an order drawn anew each round."""
+
+from __future__ import annotations
+
+import gc
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+
+import numpy as np
+
+from prunegraph.bench.stats import MIN_ROUNDS, FloatArray
+
+WARMUP_SHARE = 0.25
+"""Of the time limit: a slow model must not spend all of it on warming up."""
+
+
+def interleave(
+    arms: Sequence[Callable[[], None]],
+    *,
+    warmup: int,
+    rounds: int,
+    max_seconds: float,
+    rng: np.random.Generator,
+    on_round: Callable[[int], None] = lambda done: None,
+    clock: Callable[[], int] = time.perf_counter_ns,
+) -> FloatArray:
+    """Time all arms side by side.
+
+    Timing one arm after the other measures the machine's mood as much as the arms; a random order each round spreads
+    drift, caches and other load evenly over them.
+
+    Args:
+        arms: What to time; each call runs one arm once and returns when it is done.
+        warmup: Rounds that are run first and thrown away.
+        rounds: Rounds to time, at least ``MIN_ROUNDS``.
+        max_seconds: No new round is begun after this time, once ``MIN_ROUNDS`` are there.
+        rng: Draws the orders.
+        on_round: Called between rounds, outside the timed part, with the number of timed rounds that are done.
+        clock: Nanoseconds, monotonic.
+
+    Returns:
+        Milliseconds, shape ``[rounds done, arms]``, ``rounds done <= rounds``.
+    """
+    begin = clock()
+    for _ in range(warmup):
+        for arm in rng.permutation(len(arms)):
+            arms[arm]()
+        if clock() - begin > max_seconds * WARMUP_SHARE * 1e9:
+            break
+    samples = np.empty((rounds, len(arms)))
+    with _no_garbage_collection():
+        for done in range(rounds):
+            if done >= MIN_ROUNDS and clock() - begin > max_seconds * 1e9:
+                return samples[:done]
+            for arm in rng.permutation(len(arms)):
+                start = clock()
+                arms[arm]()
+                samples[done, arm] = (clock() - start) / 1e6
+            on_round(done + 1)
+    return samples
+
+
+@contextmanager
+def _no_garbage_collection() -> Iterator[None]:
+    """Keep Python's collector from landing inside one arm's time."""
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
