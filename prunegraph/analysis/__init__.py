@@ -1,0 +1,3 @@
+"""Static facts about a graph: pure, frozen, never changing a model."""
+
+from prunegraph.analysis import rules as rules

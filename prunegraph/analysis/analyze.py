@@ -1,0 +1,201 @@
+"""The analysis as a whole: groups, pins and everything that Shrink and verify need to know."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import onnx_ir as ir
+
+from prunegraph.analysis.axes import Axis
+from prunegraph.analysis.facts import Facts
+from prunegraph.analysis.groups import Group, Place, outer_dims
+from prunegraph.analysis.names import scopes
+from prunegraph.analysis.roles import Roles, gather_roles, kind_of, sharing
+from prunegraph.analysis.solve import Solution, solve
+from prunegraph.analysis.space import Pin
+
+
+@dataclass(frozen=True, slots=True)
+class Pinned:
+    """An axis of a weight that stays whole, and why."""
+
+    place: Place
+    units: int
+    pins: tuple[Pin, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Analysis:
+    """What may be removed from a graph, what may not and why; frozen.
+
+    Attributes:
+        groups: Every choice there is, in the order of the graph.
+        pinned: Axes of weights that stay whole.
+        solution: The settled axes of all values.
+    """
+
+    groups: tuple[Group, ...]
+    pinned: tuple[Pinned, ...]
+    solution: Solution
+
+    def group(self, name: str) -> Group:
+        """The group of this id.
+
+        Raises:
+            KeyError: there is none.
+        """
+        return next((g for g in self.groups if g.id == name), None) or _no_group(name)
+
+    def render(self, axis: Axis) -> str:
+        """An axis printed like einops, with groups' ids for Dims that may shrink and lengths for those that may not."""
+        names = {group.dim: group.id for group in self.groups}
+        return axis.render(lambda dim: names.get(dim) or _length(self.solution, dim))
+
+
+def _no_group(name: str) -> Group:
+    raise KeyError(name)
+
+
+def _length(solution: Solution, dim: int) -> str:
+    size = solution.dim_size(dim)
+    return str(size[0]) if len(set(size)) == 1 else "?"
+
+
+def analyze_graph(graph: ir.Graph, facts: Facts, allow_io: Sequence[str] = ()) -> Analysis:
+    """Find every choice of a normalized graph.
+
+    Args:
+        graph: A graph whose constants are initializers; see `passes.normalize`.
+        facts: What was seen when it ran.
+        allow_io: Patterns of graph inputs and outputs that may shrink with the rest.
+    """
+    solution = solve(graph, facts, allow_io)
+    roles = gather_roles(graph, solution)
+    holders = _holders(solution)
+    weights = [name for name in graph.initializers if name in solution.axes]
+    places = _places(graph, solution, weights)
+    free = [leaf for leaf in _in_graph_order(graph, solution) if leaf in places and _is_choice(leaf, solution)]
+    copied = {leaf for leaf in free if roles[leaf].copied and roles[leaf].batched}
+    grouped = sharing(solution, list(solution.axes), copied)
+    scope = scopes(graph, solution, places)
+    groups = _groups(free, solution, roles, grouped, holders, places, scope)
+    return Analysis(groups=groups, pinned=tuple(_pinned(solution, weights, graph)), solution=solution)
+
+
+def _is_choice(leaf: int, solution: Solution) -> bool:
+    size = solution.dim_size(leaf)
+    return not solution.space.pins(leaf) and len(set(size)) == 1 and size[0] > 1
+
+
+def _in_graph_order(graph: ir.Graph, solution: Solution) -> Iterator[int]:
+    """Free leaves as nodes make them."""
+    seen: set[int] = set()
+    values = [*graph.inputs, *(value for node in graph for value in (*node.inputs, *node.outputs) if value is not None)]
+    for value in values:
+        for dim in solution.axes.get(value.name or "", ()):
+            for leaf in solution.space.leaves(dim):
+                if leaf not in seen:
+                    seen.add(leaf)
+                    yield leaf
+
+
+def _holders(solution: Solution) -> Mapping[int, set[tuple[Axis, ...]]]:
+    """Which combinations of axes hold a free leaf: what decides whether a choice may be ragged."""
+    holders: dict[int, set[tuple[Axis, ...]]] = defaultdict(set)
+    seen: set[tuple[int, ...]] = set()
+    space = solution.space
+    for dims in solution.axes.values():
+        key = tuple(space.find(dim) for dim in dims)
+        if key in seen:
+            continue
+        seen.add(key)
+        leaves = {leaf for dim in dims for leaf in space.leaves(dim) if not space.pins(leaf)}
+        if leaves:
+            axes = tuple(space.resolve(dim) for dim in dims)
+            for leaf in leaves:
+                holders[leaf].add(axes)
+    return holders
+
+
+def _places(graph: ir.Graph, solution: Solution, weights: Sequence[str]) -> Mapping[int, list[tuple[str, int]]]:
+    places: dict[int, list[tuple[str, int]]] = defaultdict(list)
+    for name in weights:
+        dtype = graph.initializers[name].dtype
+        if dtype is not None and dtype in (ir.DataType.INT64, ir.DataType.BOOL):
+            continue
+        for k, dim in enumerate(solution.axes[name]):
+            for leaf in dict.fromkeys(solution.space.leaves(dim)):
+                places[leaf].append((name, k))
+    return places
+
+
+def _groups(
+    free: Sequence[int],
+    solution: Solution,
+    roles: Roles,
+    grouped: frozenset[int],
+    holders: Mapping[int, set[tuple[Axis, ...]]],
+    places: Mapping[int, list[tuple[str, int]]],
+    scope: Mapping[int, str],
+) -> tuple[Group, ...]:
+    counts: dict[str, int] = defaultdict(int)
+    groups = []
+    for leaf in free:
+        kind = kind_of(leaf, roles, grouped)
+        outer = tuple(d for d in outer_dims(leaf, holders[leaf], solution.dim_size))
+        units = solution.dim_size(leaf)[0]
+        rows = tuple(solution.dim_size(d)[0] for d in outer)
+        held = tuple(Place(name, k, solution.resolve(name)[k].render(lambda d: _length(solution, d))) for name, k in places[leaf])
+        total = sum(_slots_taken(leaf, name, solution) for name in dict.fromkeys(name for name, _ in places[leaf]))
+        groups.append(
+            Group(
+                id=f"{kind}.{counts[kind]}",
+                dim=leaf,
+                kind=kind,
+                units=units,
+                outer=outer,
+                rows=rows,
+                exact=not roles[leaf].mean,
+                places=held,
+                scope=scope.get(leaf, ""),
+                params=total // units,
+            )
+        )
+        counts[kind] += 1
+    return tuple(groups)
+
+
+def _slots_taken(leaf: int, name: str, solution: Solution) -> int:
+    """How many numbers of a weight belong to some slot of a leaf."""
+    total, beside = 1, 1
+    for axis in solution.resolve(name):
+        length = holding = 0
+        for term in axis.terms:
+            size = 1
+            for factor in term:
+                size *= solution.dim_size(factor)[0] if isinstance(factor, int) else _axis_length(factor, solution)
+            length += size
+            holding += size if any(leaf == d for f in term for d in ((f,) if isinstance(f, int) else f.dims())) else 0
+        total *= length
+        beside *= length - holding
+    return total - beside
+
+
+def _axis_length(axis: Axis, solution: Solution) -> int:
+    from prunegraph.analysis.sizes import axis_size
+
+    return axis_size(axis, solution.dim_size, solution.space.probes)[0]
+
+
+def _pinned(solution: Solution, weights: Sequence[str], graph: ir.Graph) -> Iterator[Pinned]:
+    space = solution.space
+    for name in weights:
+        if graph.initializers[name].dtype in (ir.DataType.INT64, ir.DataType.BOOL):
+            continue
+        for k, dim in enumerate(solution.axes[name]):
+            for leaf in dict.fromkeys(space.leaves(dim)):
+                if pins := space.pins(leaf):
+                    expression = space.resolve(dim).render(lambda d: _length(solution, d))
+                    yield Pinned(Place(name, k, expression), space.size(leaf)[0], pins)

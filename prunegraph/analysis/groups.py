@@ -1,0 +1,113 @@
+"""Groups: what a choice is about, and over which other slots it may differ."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+from prunegraph.analysis.axes import Axis, Size
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """One axis of one initializer that a group makes shorter."""
+
+    name: str
+    axis: int
+    expression: str
+
+    def __str__(self) -> str:
+        return f"{self.name}[{self.axis}]"
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """One choice: which of `units` slots stay.
+
+    Attributes:
+        id: Kind and number, in the order of the graph: `head.0`.
+        dim: The Dim it is about.
+        kind: One of `roles.KINDS`.
+        units: How many slots there are to choose from.
+        outer: Dims over whose slots the choice may differ (equal counts); empty for one choice everywhere.
+        rows: The lengths of the outer Dims, so that a keep array has the shape `(*rows, units)`.
+        exact: Whether removing equals zeroing; False where a mean is taken over the axis.
+        places: The initializers that get smaller.
+        scope: Where in the model it is, as far as names tell.
+        params: How many parameters one unit takes with it.
+    """
+
+    id: str
+    dim: int
+    kind: str
+    units: int
+    outer: tuple[int, ...]
+    rows: tuple[int, ...]
+    exact: bool
+    places: tuple[Place, ...]
+    scope: str
+    params: int
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The shape of a keep array, of scores, of anything that speaks of units one by one."""
+        return (*self.rows, self.units)
+
+    def __str__(self) -> str:
+        return f"{self.id} ({self.units})"
+
+
+def outer_dims(
+    dim: int, holders: Iterable[tuple[Axis, ...]], size_of: Callable[[int], Size]
+) -> tuple[int, ...]:
+    """The Dims without which no value holds `dim`: over their slots it may be chosen differently.
+
+    A Dim counts only where it is unambiguous: in the same product further out, or throughout exactly one other axis.
+    """
+    common: set[int] | None = None
+    for axes in holders:
+        here = _outer_in(dim, axes)
+        common = here if common is None else common & here
+        if not common:
+            return ()
+    return tuple(sorted(d for d in common or () if len(set(size_of(d))) == 1))
+
+
+def _outer_in(dim: int, axes: tuple[Axis, ...]) -> set[int]:
+    held = [k for k, axis in enumerate(axes) if dim in axis.dims()]
+    if len(held) != 1:
+        return set()
+    inside = _before(dim, axes[held[0]])
+    throughout: dict[int, int] = defaultdict(int)
+    for k, axis in enumerate(axes):
+        if k == held[0]:
+            continue
+        for other in set(axis.dims()):
+            every = all(_count(other, term) == 1 for term in axis.terms)
+            throughout[other] += 1 if every else 2
+    beside = set(axes[held[0]].dims())
+    return (inside or set()) | {d for d, n in throughout.items() if n == 1 and d not in beside}
+
+
+def _count(dim: int, term: tuple[int | Axis, ...]) -> int:
+    return sum(f == dim if isinstance(f, int) else list(f.dims()).count(dim) for f in term)
+
+
+def _before(dim: int, axis: Axis) -> set[int] | None:
+    """Dims that stand before `dim` in every product that holds it, None if none does."""
+    common: set[int] | None = None
+    for term in axis.terms:
+        seen: set[int] = set()
+        for factor in term:
+            here: set[int] | None = None
+            if factor == dim:
+                here = set(seen)
+            elif isinstance(factor, Axis) and (within := _before(dim, factor)) is not None:
+                here = seen | within
+            if here is not None:
+                if _count(dim, term) != 1:
+                    return set()
+                common = here if common is None else common & here
+            seen |= {factor} if isinstance(factor, int) else set()
+    return common

@@ -1,0 +1,152 @@
+"""What one node says about axes: the facts a rule is given and the relations it returns, all of them plain frozen data."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from enum import Enum
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from prunegraph.analysis.axes import Expr, Fresh, Ref, Size
+
+IntArray = npt.NDArray[Any]
+
+
+class Reduction(Enum):
+    """How an axis is consumed.  Removing a slot equals zeroing it under SUM, ignoring it under MAX; MEAN changes statistics."""
+
+    SUM = "sum"
+    MAX = "max"
+    MIN = "min"
+    MEAN = "mean"
+
+
+@dataclass(frozen=True, slots=True)
+class Reduce:
+    """The node reduces an axis of one of its inputs."""
+
+    ref: Ref
+    kind: Reduction
+
+
+@dataclass(frozen=True, slots=True)
+class SizeSite:
+    """An integer that states a length.
+
+    `place` is the number of the input that holds it or the name of the attribute, `entry` its position there (None: a scalar),
+    `states` the expression whose length it states, `sign` -1 where it counts from the end.
+    """
+
+    place: int | str
+    entry: int | None
+    states: Expr
+    sign: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Contraction:
+    """A sum of products of two operands, or a convolution; gives kinds of groups and MACs.
+
+    `batch`, `summed`, `left` and `right` hold axes of the operands; `macs` are the expressions whose lengths multiply to MACs.
+    """
+
+    operands: tuple[int, int]
+    batch: tuple[Ref, ...]
+    summed: tuple[Ref, ...]
+    left: tuple[Ref, ...]
+    right: tuple[Ref, ...]
+    macs: tuple[Expr, ...]
+    conv: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class AxisRule:
+    """All that one node says.
+
+    `equal` are pairs of expressions with the same slots in the same order; `pins` axes that may not shrink and why; `sizes` the
+    integers to write anew; `lengths` outputs that state lengths of inputs (Shape) and must keep stating the old ones; `copies`
+    axes along which the node repeats what it is given; `joins` axes along which activations are added.
+    """
+
+    equal: tuple[tuple[Expr, Expr], ...] = ()
+    pins: tuple[tuple[Expr, str], ...] = ()
+    reduces: tuple[Reduce, ...] = ()
+    sizes: tuple[SizeSite, ...] = ()
+    lengths: tuple[SizeSite, ...] = ()
+    copies: tuple[Ref, ...] = ()
+    joins: tuple[Ref, ...] = ()
+    contractions: tuple[Contraction, ...] = ()
+
+    def __add__(self, other: AxisRule) -> AxisRule:
+        """Both say what they say."""
+        return AxisRule(*(getattr(self, f.name) + getattr(other, f.name) for f in fields(self)))
+
+
+@dataclass(frozen=True, slots=True)
+class NodeView:
+    """A node as its rule sees it: operands as tuples of axes (None where absent or of unknown rank), attributes, known integers."""
+
+    op: str
+    domain: str
+    version: int
+    x: tuple[tuple[Ref, ...] | None, ...]
+    y: tuple[tuple[Ref, ...] | None, ...]
+    attributes: Mapping[str, Any]
+    constants: Sequence[tuple[IntArray, ...] | None]
+    probes: int
+    weights: tuple[bool, ...] = field(default=())
+
+    def inp(self, index: int) -> tuple[Ref, ...] | None:
+        """The axes of an input, None where it is absent."""
+        return self.x[index] if index < len(self.x) else None
+
+    def ins(self, index: int) -> tuple[Ref, ...]:
+        """The axes of an input that the op requires."""
+        axes = self.inp(index)
+        if axes is None:
+            raise Unknown(f"input {index} has no known rank")
+        return axes
+
+    def out(self, index: int = 0) -> tuple[Ref, ...]:
+        """The axes of an output that the op always has."""
+        axes = self.y[index] if index < len(self.y) else None
+        if axes is None:
+            raise Unknown(f"output {index} has no known rank")
+        return axes
+
+    def attr(self, name: str, default: Any = None) -> Any:
+        """An attribute, or the operator's default."""
+        return self.attributes.get(name, default)
+
+    def known(self, index: int) -> tuple[IntArray, ...] | None:
+        """The integers of an input as every probe saw them, None where they depend on data (or the input is absent)."""
+        return self.constants[index] if index < len(self.constants) else None
+
+    def static(self, index: int) -> IntArray | None:
+        """The integers of an input where all probes agree."""
+        seen = self.known(index)
+        if seen is None or any(a.shape != seen[0].shape or not np.array_equal(a, seen[0]) for a in seen[1:]):
+            return None
+        return seen[0]
+
+    def ints(self, name: str, index: int | None) -> list[int] | None:
+        """Integers that an older opset has as an attribute and a newer one as an input; None where absent or not static."""
+        if name in self.attributes:
+            return [int(v) for v in np.atleast_1d(self.attributes[name])]
+        values = None if index is None else self.static(index)
+        return None if values is None else [int(v) for v in np.atleast_1d(values)]
+
+    def fresh(self, size: Size, name: str = "_", pin: str = "") -> Fresh:
+        """An axis of no operand, pinned with the reason `pin` if one is given."""
+        return Fresh(size, name, pin)
+
+    def one(self, ref: Ref) -> bool:
+        """Whether an axis is of length one (static)."""
+        return all(n == 1 for n in ref.size)
+
+
+class Unknown(Exception):
+    """A rule cannot tell; the solver pins every axis of the node with this reason."""

@@ -1,0 +1,147 @@
+"""What happens to the slots of every Dim, gathered from what all nodes say; kinds follow from it."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+
+import onnx_ir as ir
+
+from prunegraph.analysis.relations import AxisRule, Contraction, Reduction
+from prunegraph.analysis.solve import Solution
+
+KINDS = ("head", "kv_group", "query_slot", "qk_dim", "v_dim", "ffn", "dense", "channel", "hidden")
+"""Every kind of group, as `ratio={kind: …}` names them."""
+
+
+@dataclass(slots=True)
+class Role:
+    """What happens to the slots of one Dim."""
+
+    batched: bool = False  # batch factor of activation x activation
+    scored: bool = False  # summed there
+    carried: bool = False  # free there
+    summed: bool = False  # summed by a weight
+    made: bool = False  # made by a weight
+    convolved: bool = False  # made by a convolution
+    joined: bool = False  # activations of different origin are added along it
+    copied: bool = False  # made by Expand
+    looked_up: bool = False  # column of an embedding table
+    mean: bool = False  # a mean is taken over it
+    feeds: set[int] = field(default_factory=set)  # Dims that a weight makes from it
+    fed_by: set[int] = field(default_factory=set)  # Dims that a weight makes it from
+
+
+Roles = defaultdict[int, Role]
+
+
+def gather_roles(graph: ir.Graph, solution: Solution) -> Roles:
+    """One walk over the nodes in order."""
+    roles: Roles = defaultdict(Role)
+    origin: dict[str, int] = {}
+    for k, (node, rule) in enumerate(zip(graph, solution.rules, strict=True)):
+        _contractions(k, node, rule, solution, roles)
+        _joins(k, node, rule, solution, roles, origin)
+        for reduce in rule.reduces:
+            for leaf in _leaves(solution, k, [reduce.ref]):
+                roles[leaf].mean |= reduce.kind is Reduction.MEAN
+        for leaf in _leaves(solution, k, rule.copies):
+            roles[leaf].copied = True
+        if node.op_type == "Gather" and _is_weight(node.inputs[0], solution):
+            for leaf in _value_leaves(solution, node.outputs[0]):
+                roles[leaf].looked_up = True
+    return roles
+
+
+def kind_of(leaf: int, roles: Roles, grouped: frozenset[int]) -> str:
+    """The kind of a group, from roles alone.  `grouped` are Dims that share an axis with query slots."""
+    role = roles[leaf]
+    if role.batched:
+        return "query_slot" if role.copied else "kv_group" if leaf in grouped else "head"
+    if role.scored:
+        return "qk_dim"
+    if role.carried and role.summed:
+        return "v_dim"
+    if role.convolved and not role.made and not role.looked_up:
+        return "channel"
+    if role.joined or role.looked_up:
+        return "hidden"
+    # An FFN leaves a stream and returns to it, or stands where there is no stream; a pooler or a neck leads away from one.
+    leaves_stream = any(roles[source].joined for source in role.fed_by) and not role.fed_by & role.feeds
+    return "dense" if leaves_stream else "ffn"
+
+
+def _is_weight(value: ir.Value | None, solution: Solution) -> bool:
+    return value is not None and value.name in solution.weights
+
+
+def _leaves(solution: Solution, node: int, refs: Iterable[object]) -> set[int]:
+    return {leaf for ref in refs for leaf in solution.space.leaves(solution.refs(node, ref))}  # type: ignore[arg-type]
+
+
+def _value_leaves(solution: Solution, value: ir.Value) -> set[int]:
+    return {leaf for dim in solution.axes.get(value.name or "", ()) for leaf in solution.space.leaves(dim)}
+
+
+def _contractions(k: int, node: ir.Node, rule: AxisRule, solution: Solution, roles: Roles) -> None:
+    for contraction in rule.contractions:
+        weight = [_is_weight(node.inputs[index], solution) for index in contraction.operands]
+        if all(weight):
+            continue
+        if any(weight):
+            _weight_contraction(k, contraction, weight.index(True), solution, roles)
+            continue
+        for leaf in _leaves(solution, k, contraction.batch):
+            roles[leaf].batched = True
+        for leaf in _leaves(solution, k, contraction.summed):
+            roles[leaf].scored = True
+        for leaf in _leaves(solution, k, (*contraction.left, *contraction.right)):
+            roles[leaf].carried = True
+
+
+def _weight_contraction(k: int, contraction: Contraction, weight: int, solution: Solution, roles: Roles) -> None:
+    made = _leaves(solution, k, (contraction.left, contraction.right)[weight])
+    sources = _leaves(solution, k, contraction.summed)
+    for leaf in made:
+        roles[leaf].made |= not contraction.conv
+        roles[leaf].convolved |= contraction.conv
+        roles[leaf].fed_by |= sources
+    for leaf in sources:
+        roles[leaf].summed = True
+        roles[leaf].feeds |= made
+
+
+def _joins(
+    k: int, node: ir.Node, rule: AxisRule, solution: Solution, roles: Roles, origin: dict[str, int]
+) -> None:
+    """Follow where activations come from: `x + x³` inside an activation function joins nothing, a residual does."""
+    sources = {
+        index: origin.get(value.name or "", -1)
+        for index, value in enumerate(node.inputs)
+        if value is not None and not _is_weight(value, solution)
+    }
+    came_from = set(sources.values())
+    fresh = bool(rule.contractions) or len(came_from) != 1
+    for value in node.outputs:
+        origin[value.name or ""] = k if fresh else next(iter(came_from))
+    if len(came_from) > 1 and rule.joins:
+        by_leaf: dict[int, set[int]] = defaultdict(set)
+        for ref in rule.joins:
+            for leaf in _leaves(solution, k, [ref]):
+                by_leaf[leaf].add(sources[ref.index])
+        for leaf, places in by_leaf.items():
+            roles[leaf].joined |= len(places) > 1
+
+
+def sharing(solution: Solution, values: Sequence[str], leaves: set[int]) -> frozenset[int]:
+    """Dims that stand in one product with any of the given leaves."""
+    found: set[int] = set()
+    if leaves:
+        for value in values:
+            for axis in solution.resolve(value):
+                for term in axis.terms:
+                    flat = {f for f in term if isinstance(f, int)}
+                    if flat & leaves:
+                        found |= flat - leaves
+    return frozenset(found)

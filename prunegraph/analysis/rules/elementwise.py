@@ -1,0 +1,85 @@
+"""Ops that work slot by slot: operands broadcast against each other, and every axis passes through."""
+
+from __future__ import annotations
+
+from prunegraph.analysis.axes import Expr, Ref
+from prunegraph.analysis.registry import axis_rule
+from prunegraph.analysis.relations import AxisRule, NodeView
+
+MICROSOFT = "com.microsoft"
+
+
+def broadcast(source: tuple[Ref, ...], target: tuple[Ref, ...]) -> AxisRule:
+    """`source` is numpy-broadcast to `target`: aligned from the right, length one leaves no constraint."""
+    equal: list[tuple[Expr, Expr]] = []
+    pins: list[tuple[Expr, str]] = []
+    for a, b in zip(reversed(source), reversed(target), strict=False):
+        if a.size == b.size:
+            equal.append((a, b))
+        elif any(n != 1 for n in a.size):
+            pins += [(a, "broadcasts in some runs and not in others"), (b, "broadcasts in some runs and not in others")]
+    return AxisRule(equal=tuple(equal), pins=tuple(pins))
+
+
+def pointwise(node: NodeView, *inputs: int) -> AxisRule:
+    """The named inputs (all, if none is named) broadcast to every output."""
+    rule = AxisRule()
+    for target in node.y:
+        for index in inputs or range(len(node.x)):
+            source = node.inp(index)
+            if source is not None and target is not None:
+                rule += broadcast(source, target)
+    return rule
+
+
+@axis_rule(
+    *("Abs", "Acos", "Acosh", "Asin", "Asinh", "Atan", "Atanh", "BitwiseNot", "Cast", "Ceil", "Celu", "Cos", "Cosh"),
+    *("Elu", "Erf", "Exp", "Floor", "Gelu", "HardSigmoid", "HardSwish", "Identity", "IsInf", "IsNaN", "LeakyRelu", "Log"),
+    *("Mish", "Neg", "Not", "Reciprocal", "Relu", "Round", "Selu", "Shrink", "Sigmoid", "Sign", "Sin", "Sinh", "Softplus"),
+    *("Softsign", "Sqrt", "Swish", "Tan", "Tanh", "ThresholdedRelu", "Bernoulli"),
+)
+@axis_rule("Gelu", "QuickGelu", domain=MICROSOFT)
+def unary(node: NodeView) -> AxisRule:
+    """Every axis passes through."""
+    return pointwise(node, 0)
+
+
+@axis_rule(
+    *("And", "BitShift", "BitwiseAnd", "BitwiseOr", "BitwiseXor", "Div", "Equal", "Greater", "GreaterOrEqual", "Less"),
+    *("LessOrEqual", "Max", "Mean", "Min", "Mod", "Mul", "Or", "Pow", "PRelu", "Where", "Xor"),
+)
+@axis_rule("BiasGelu", "FastGelu", domain=MICROSOFT)
+def nary(node: NodeView) -> AxisRule:
+    """Operands broadcast; every axis passes through."""
+    return pointwise(node)
+
+
+@axis_rule("Add", "Sub", "Sum")
+def add(node: NodeView) -> AxisRule:
+    """Operands broadcast; activations are joined along the axes that they all have."""
+    activations = [x for x, is_weight in zip(node.x, node.weights, strict=True) if x is not None and not is_weight]
+    joins = tuple(ref for x in activations for ref in x if not node.one(ref)) if node.op != "Sub" else ()
+    return pointwise(node) + AxisRule(joins=joins)
+
+
+@axis_rule("Clip", "CastLike", "Dropout", "Trilu", "EyeLike", "RandomNormalLike", "RandomUniformLike")
+def first_operand(node: NodeView) -> AxisRule:
+    """Every axis of the first input passes through; the other inputs are scalars (or a type)."""
+    pins = ()
+    if node.op in ("Trilu", "EyeLike"):
+        pins = tuple((ref, f"{node.op} depends on the position") for ref in node.ins(0)[-2:])
+    return pointwise(node, 0) + AxisRule(pins=pins)
+
+
+@axis_rule("QuantizeLinear", "DequantizeLinear")
+def quantize(node: NodeView) -> AxisRule:
+    """Every axis passes through; a per-channel scale and zero point belong to `axis`, blocked ones pin it."""
+    x = node.ins(0)
+    rule = pointwise(node, 0)
+    for index in (1, 2):
+        scale = node.inp(index)
+        if scale and len(scale) == 1 and not node.one(scale[0]):
+            rule += AxisRule(equal=((scale[0], x[node.attr("axis", 1) % len(x)]),))
+        elif scale and len(scale) > 1:
+            rule += AxisRule(pins=tuple((ref, "quantized in blocks") for ref in (*x, *scale)))
+    return rule

@@ -1,0 +1,35 @@
+"""Ops about lengths themselves: what they state must stay what it was, or be written anew."""
+
+from __future__ import annotations
+
+from prunegraph.analysis.registry import axis_rule
+from prunegraph.analysis.relations import AxisRule, NodeView, SizeSite
+
+
+@axis_rule("Shape")
+def shape(node: NodeView) -> AxisRule:
+    """States the lengths of its input; whatever is computed from them (a scale, say) must keep its old value."""
+    x = node.ins(0)
+    start, end, _ = slice(node.attr("start", 0), node.attr("end", len(x))).indices(len(x))
+    return AxisRule(
+        lengths=tuple(SizeSite(0, k - start, x[k]) for k in range(start, end)),
+        pins=tuple((ref, "a vector of lengths") for ref in node.out()),
+    )
+
+
+@axis_rule("Size")
+def size(node: NodeView) -> AxisRule:
+    """A total count cannot be told apart into lengths."""
+    return AxisRule(pins=tuple((ref, "Size counts its slots") for ref in node.ins(0)))
+
+
+@axis_rule("ConstantOfShape")
+def constant_of_shape(node: NodeView) -> AxisRule:
+    """The same value everywhere: any slot may go, and the operand states the lengths."""
+    return AxisRule(sizes=tuple(SizeSite(0, k, ref) for k, ref in enumerate(node.out())))
+
+
+@axis_rule("Range")
+def range_(node: NodeView) -> AxisRule:
+    """Every slot is a number of its own."""
+    return AxisRule(pins=tuple((ref, "Range counts along it") for ref in node.out()))

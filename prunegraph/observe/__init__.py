@@ -1,0 +1,1 @@
+"""Facts from running a model in ONNX Runtime."""

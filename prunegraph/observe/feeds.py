@@ -1,0 +1,142 @@
+"""Inputs to run a model with when nobody gives any: sizes for its dynamic dims, values that every op accepts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnx_ir as ir
+
+Array = npt.NDArray[Any]
+Feeds = dict[str, Array]
+
+ROW, IMAGE = "row", "image"
+"""Roles of dynamic dims beyond the batch: positions of a sequence, and the sides of an image."""
+
+
+@dataclass(frozen=True, slots=True)
+class InputSpec:
+    """A graph input: its name, numpy type, dims (a number, or a name for a dynamic one) and, for indices, their bound."""
+
+    name: str
+    dtype: np.dtype[Any]
+    dims: tuple[int | str, ...]
+    bound: int | None = None
+
+
+def input_specs(graph: ir.Graph) -> tuple[InputSpec, ...]:
+    """The inputs that must be fed: those without a default value.
+
+    Raises:
+        ValueError: an input is no tensor of known rank.
+    """
+    specs = []
+    for value in graph.inputs:
+        if value.name in graph.initializers:
+            continue
+        if value.dtype is None or value.shape is None or not value.name:
+            raise ValueError(f"the input {value.name!r} is no tensor of known rank")
+        dims = tuple(
+            dim if isinstance(dim, int) else (str(dim.value) if dim.value else f"{value.name}.{axis}")
+            for axis, dim in enumerate(value.shape)
+        )
+        specs.append(InputSpec(value.name, np.dtype(value.dtype.numpy()), dims, _index_bound(value)))
+    return tuple(specs)
+
+
+_CARRIES = {"Cast", "Identity", "Reshape", "Squeeze", "Unsqueeze", "Flatten", "Transpose", "Slice", "Concat", "Expand"}
+
+
+def _index_bound(value: ir.Value) -> int | None:
+    """The length of the table that an integer input looks up, None where it looks up none."""
+    seen, waiting = set(), [value]
+    bounds = []
+    while waiting:
+        current = waiting.pop()
+        for node, index in current.uses():
+            if node.op_type == "Gather" and index == 1:
+                data, axis = node.inputs[0], node.attributes.get("axis")
+                if data is not None and data.shape is not None:
+                    dim = data.shape[axis.as_int() if axis else 0]
+                    bounds += [dim] if isinstance(dim, int) else []
+            elif node.op_type in _CARRIES and index == 0 and node not in seen:
+                seen.add(node)
+                waiting += node.outputs
+    return min(bounds, default=None)
+
+
+def size_plans(specs: Sequence[InputSpec], runs: Sequence[Mapping[str, int]]) -> Iterator[tuple[dict[str, int], ...]]:
+    """Ways to give every dynamic dim a size in each run, the most usual one first.
+
+    Exporters give one extent several names, so dims at the same place are taken to be the same; an expression such as
+    `past + sequence` is computed from its parts.
+
+    Args:
+        specs: The inputs.
+        runs: For each run a size for `batch`, `row` and `image`.
+    """
+    for images in ((224, 256), (64, 96), (32, 48), (384, 512)):
+        yield tuple(
+            _assign(specs, {**run, IMAGE: run.get(IMAGE, images[min(k, 1)])}) for k, run in enumerate(runs)
+        )
+        if not any(_role(axis, len(spec.dims)) == IMAGE for spec in specs for axis, d in enumerate(spec.dims) if isinstance(d, str)):
+            return
+
+
+def _role(axis: int, rank: int) -> str:
+    return "batch" if axis == 0 else IMAGE if rank == 4 and axis >= 2 else ROW
+
+
+def _assign(specs: Sequence[InputSpec], sizes: Mapping[str, int]) -> dict[str, int]:
+    assigned: dict[str, int] = {}
+    sums = []
+    for spec in specs:
+        for axis, dim in enumerate(spec.dims):
+            if isinstance(dim, str) and dim not in assigned:
+                if any(sign in dim for sign in "+*-/ "):
+                    sums.append((dim, axis, len(spec.dims)))
+                else:
+                    assigned[dim] = sizes[_role(axis, len(spec.dims))]
+    for dim, axis, rank in sums:
+        try:
+            value = ir.SymbolicDim(dim).evaluate(assigned)
+        except (ValueError, TypeError, KeyError):
+            value = None
+        assigned[dim] = value if isinstance(value, int) else sizes[_role(axis, rank)]
+    return assigned
+
+
+def shape_of(spec: InputSpec, sizes: Mapping[str, int]) -> tuple[int, ...]:
+    """The shape of an input under these sizes."""
+    return tuple(sizes[dim] if isinstance(dim, str) else dim for dim in spec.dims)
+
+
+def constant_feeds(specs: Sequence[InputSpec], sizes: Mapping[str, int]) -> Feeds:
+    """Ones everywhere: what shapes are learnt with."""
+    return {spec.name: np.ones(shape_of(spec, sizes), spec.dtype) for spec in specs}
+
+
+def random_feeds(specs: Sequence[InputSpec], sizes: Mapping[str, int], seed: int) -> Feeds:
+    """Normal floats, indices within their table, other integers a right-padded 0/1 mask."""
+    rng = np.random.default_rng(seed)
+    feeds: Feeds = {}
+    for spec in specs:
+        shape = shape_of(spec, sizes)
+        if spec.dtype.kind in "iu" and spec.bound is not None:
+            feeds[spec.name] = rng.integers(0, spec.bound, shape).astype(spec.dtype)
+        elif spec.dtype.kind in "iub":
+            feeds[spec.name] = _right_padded(shape).astype(spec.dtype)
+        else:
+            feeds[spec.name] = np.asarray(rng.standard_normal(shape)).astype(spec.dtype)
+    return feeds
+
+
+def _right_padded(shape: tuple[int, ...]) -> Array:
+    """Ones, but for the tail of the last row of a batch."""
+    mask = np.ones(shape)
+    if len(shape) == 2 and shape[0] > 1 and shape[1] > 3:
+        mask[-1, -(shape[1] // 4) :] = 0
+    return mask

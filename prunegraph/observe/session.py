@@ -1,0 +1,130 @@
+"""ONNX Runtime sessions for models in memory, whatever their size and number format."""
+
+from __future__ import annotations
+
+import contextlib
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+import numpy.typing as npt
+import onnx_ir as ir
+import onnxruntime as ort
+
+from prunegraph.errors import ModelError
+
+Array = npt.NDArray[Any]
+
+INLINE_LIMIT = 1_000_000_000
+"""Bytes of weights above which a session reads them from a file rather than from the message."""
+
+
+class CannotRun(Exception):
+    """ONNX Runtime refuses a model or a run of it."""
+
+
+@contextlib.contextmanager
+def open_session(model: ir.Model, *, optimize: bool = True) -> Iterator[ort.InferenceSession]:
+    """A session on the CPU provider; temporary files live as long as it does.
+
+    Raises:
+        CannotRun: ONNX Runtime does not accept the model.
+    """
+    options = ort.SessionOptions()
+    options.log_severity_level = 4
+    if not optimize:
+        options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+    with contextlib.ExitStack() as stack:
+        try:
+            yield ort.InferenceSession(_payload(model, stack), options, providers=["CPUExecutionProvider"])
+        except ModelError:
+            raise
+        except Exception as error:
+            if _from_runtime(error):
+                raise CannotRun(_first_line(error)) from error
+            raise
+
+
+def _from_runtime(error: Exception) -> bool:
+    return type(error).__module__.startswith("onnxruntime")
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().splitlines()[0][:300] if str(error).strip() else type(error).__name__
+
+
+def _payload(model: ir.Model, stack: contextlib.ExitStack) -> bytes | str:
+    tensors = [value.const_value for value in model.graph.initializers.values()]
+    if any(isinstance(tensor, ir.ExternalTensor) for tensor in tensors) or (
+        sum(tensor.nbytes for tensor in tensors if tensor is not None) > INLINE_LIMIT
+    ):
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="prunegraph-")))
+        ir.save(model, folder / "model.onnx", external_data="model.data")
+        return str(folder / "model.onnx")
+    return ir.to_proto(model).SerializeToString()
+
+
+def run(session: ort.InferenceSession, feeds: Mapping[str, Array], outputs: Sequence[str] | None = None) -> list[Array]:
+    """Run once; feeds that the model does not have are left out.
+
+    Raises:
+        CannotRun: ONNX Runtime fails.
+    """
+    wanted = {spec.name for spec in session.get_inputs()}
+    try:
+        found = session.run(outputs, {name: array for name, array in feeds.items() if name in wanted})
+    except Exception as error:
+        if _from_runtime(error):
+            raise CannotRun(_first_line(error)) from error
+        raise
+    return [np.asarray(array) for array in found]
+
+
+_NARROW = {ir.DataType.BFLOAT16, ir.DataType.FLOAT16}
+
+
+def widened(model: ir.Model) -> ir.Model:
+    """The model in float32, or the model itself if it has no narrower floats.
+
+    ONNX Runtime has no bfloat16 on most CPUs, and float16 rounds away the differences that a comparison looks for.
+    """
+    values = [*model.graph.inputs, *model.graph.initializers.values()]
+    values += [value for node in model.graph for value in node.outputs]
+    casts = any(_narrow_attribute(a) for node in model.graph.all_nodes() for a in node.attributes.values())
+    if not casts and not any(value.dtype in _NARROW for value in values):
+        return model
+    wide = model.clone()
+    for graph in wide.graphs():
+        for value in [*graph.inputs, *(v for node in graph for v in node.outputs)]:
+            if value.dtype in _NARROW:
+                value.dtype = ir.DataType.FLOAT
+        for value in graph.initializers.values():
+            if value.dtype in _NARROW and value.const_value is not None:
+                value.const_value = ir.tensor(value.const_value.numpy().astype(np.float32), name=value.name)
+                value.dtype = ir.DataType.FLOAT
+        for node in graph:
+            for name, attribute in list(node.attributes.items()):
+                if _narrow_attribute(attribute):
+                    node.attributes[name] = _widen_attribute(attribute)
+    return wide
+
+
+def _narrow_attribute(attribute: ir.Attr) -> bool:
+    if attribute.type == ir.AttributeType.INT and attribute.name in ("to", "dtype", "stash_type", "output_dtype"):
+        return attribute.as_int() in _NARROW
+    return attribute.type == ir.AttributeType.TENSOR and attribute.as_tensor().dtype in _NARROW
+
+
+def _widen_attribute(attribute: ir.Attr) -> ir.Attr:
+    if attribute.type == ir.AttributeType.INT:
+        return ir.AttrInt64(attribute.name, int(ir.DataType.FLOAT))
+    return ir.AttrTensor(attribute.name, ir.tensor(attribute.as_tensor().numpy().astype(np.float32)))
+
+
+def widened_feeds(feeds: Mapping[str, Array]) -> dict[str, Array]:
+    """The feeds for a widened model."""
+    narrow = (np.float16, ml_dtypes.bfloat16)
+    return {name: array.astype(np.float32) if array.dtype in narrow else array for name, array in feeds.items()}

@@ -1,0 +1,1 @@
+"""Passes: each takes a model and returns a new one."""
