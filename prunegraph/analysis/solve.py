@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import fnmatch
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import onnx_ir as ir
@@ -11,7 +11,7 @@ import onnx_ir as ir
 from prunegraph.analysis.axes import Axis, Expr, Fresh, Prod, Ref, Size, Sum, expr_size
 from prunegraph.analysis.facts import Facts
 from prunegraph.analysis.registry import rule_for
-from prunegraph.analysis.relations import AxisRule, Contraction, NodeView, Reduction, Unknown
+from prunegraph.analysis.relations import AxisRule, NodeView, Reduction, Unknown
 from prunegraph.analysis.space import UNIT, Clash, Pin, Space
 
 
@@ -60,19 +60,23 @@ class Solution:
         return self.space.size(dim)
 
 
-def solve(graph: ir.Graph, facts: Facts, allow_io: Sequence[str] = ()) -> Solution:
+def solve(
+    graph: ir.Graph, facts: Facts, allow_io: Sequence[str] = (), unrelated: Collection[tuple[int, int]] = ()
+) -> Solution:
     """Relate all axes of a graph.
 
     Args:
         graph: Every value named, constants as initializers.
         facts: Shapes and integers, see `Facts`.
         allow_io: Patterns of graph inputs and outputs that may shrink.
+        unrelated: (node, axis) pairs: what the node says of this axis of its first input is left out.
     """
-    return _Solver(graph, facts).solve(allow_io)
+    return _Solver(graph, facts, unrelated).solve(allow_io)
 
 
 class _Solver:
-    def __init__(self, graph: ir.Graph, facts: Facts) -> None:
+    def __init__(self, graph: ir.Graph, facts: Facts, unrelated: Collection[tuple[int, int]]) -> None:
+        self.unrelated = unrelated
         self.graph = graph
         self.facts = facts
         self.nodes = list(graph)
@@ -133,7 +137,7 @@ class _Solver:
             try:
                 stated = rule(view)
                 self._check(stated)
-                return stated
+                return self._without_unrelated(index, stated)
             except (Unknown, ValueError, IndexError, TypeError) as reason:
                 why = f"{node.op_type} could not be understood: {reason}"
         elif captured:
@@ -143,6 +147,16 @@ class _Solver:
             domain = f" of domain {node.domain}" if node.domain else ""
             why = f"no axis rule for {node.op_type}{domain}"
         return AxisRule(pins=tuple((ref, why) for axes in (*view.x, *view.y) for ref in axes or ()))
+
+    def _without_unrelated(self, node: int, rule: AxisRule) -> AxisRule:
+        left_out = {axis for k, axis in self.unrelated if k == node}
+        if not left_out:
+            return rule
+
+        def about(expr: Expr) -> bool:
+            return isinstance(expr, Ref) and expr.side == "x" and expr.index == 0 and expr.axis in left_out
+
+        return AxisRule(equal=tuple(pair for pair in rule.equal if not any(map(about, pair))))
 
     def _check(self, rule: AxisRule) -> None:
         """A relation between different sizes is a bug of the rule or a surprise of the model; neither may pass."""

@@ -13,6 +13,7 @@ from onnx_ir.passes.common import (
 
 from prunegraph.analysis.facts import Facts
 from prunegraph.passes.normalize.freeze import freeze
+from prunegraph.passes.normalize.hoist import hoist
 from prunegraph.passes.normalize.names import name_values
 from prunegraph.passes.normalize.probe import integers, probe
 from prunegraph.passes.normalize.unshare import unshare
@@ -39,10 +40,10 @@ def normalize(model: ir.Model) -> tuple[ir.Model, Facts]:
     facts, held = probe(model)
     freeze(model, held)
     unshare(model.graph)
-    return model, _with_constants(model, facts, held)
+    return hoist(model, _with_constants(model, facts))
 
 
-def _with_constants(model: ir.Model, facts: Facts, held: dict[str, tuple[object, ...]]) -> Facts:
+def _with_constants(model: ir.Model, facts: Facts) -> Facts:
     shapes = dict(facts.shapes)
     for name, value in model.graph.initializers.items():
         if value.const_value is not None:

@@ -12,6 +12,7 @@ import onnx_ir as ir
 from onnx_ir.passes.common import RemoveUnusedNodesPass
 
 from prunegraph.observe.session import Array
+from prunegraph.passes.constants import add_constant
 
 
 def freeze(model: ir.Model, held: Mapping[str, tuple[Array, ...]]) -> None:
@@ -22,11 +23,7 @@ def freeze(model: ir.Model, held: Mapping[str, tuple[Array, ...]]) -> None:
             arrays = held.get(value.name or "")
             if arrays is None or value.is_graph_output() or not _same(arrays):
                 continue
-            constant = ir.val(f"{value.name}/frozen", const_value=ir.tensor(arrays[0], name=f"{value.name}/frozen"))
-            assert constant.const_value is not None
-            constant.dtype, constant.shape = constant.const_value.dtype, ir.Shape(constant.const_value.shape)
-            graph.register_initializer(constant)
-            value.replace_all_uses_with(constant)
+            value.replace_all_uses_with(add_constant(graph, f"{value.name}/frozen", arrays[0]))
     RemoveUnusedNodesPass()(model)
 
 

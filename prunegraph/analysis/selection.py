@@ -1,0 +1,96 @@
+"""A Selection: which units of which groups stay.  The only input of Shrink and of verify; a plan file is its JSON."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from prunegraph.analysis.groups import Group
+from prunegraph.analysis.sizes import Keep, Mask
+from prunegraph.errors import UsageError
+
+SCHEMA = 1
+_PLAN_HINT = "use the plan file that was written beside the slim model, together with the model it was made from"
+
+
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """For some groups a boolean keep array of the group's shape `(*rows, units)`; groups not named stay whole.
+
+    >>> Selection({"ffn.0": np.array([True, False, True])}).removed
+    1
+    """
+
+    keep: Mapping[str, Mask]
+
+    @property
+    def removed(self) -> int:
+        """How many units go away in all."""
+        return int(sum(np.size(mask) - np.count_nonzero(mask) for mask in self.keep.values()))
+
+    def keeps(self, groups: Iterable[Group]) -> dict[int, Keep]:
+        """What stays, by Dim.
+
+        Raises:
+            UsageError: a group does not exist, an array has another shape, keeps nothing, or keeps unequal numbers per row.
+        """
+        known = {group.id: group for group in groups}
+        keeps = {}
+        for name, mask in self.keep.items():
+            group = known.get(name)
+            if group is None:
+                raise UsageError(f"the model has no group {name!r}", hint="`prunegraph explain` lists the groups")
+            if mask.shape != group.shape:
+                raise UsageError(f"{name} has the shape {group.shape}, the selection {mask.shape}", hint=_PLAN_HINT)
+            counts = np.unique(mask.sum(axis=-1))
+            if counts.size != 1 or counts[0] == 0:
+                problem = "nothing" if counts.size == 1 else "unequal numbers of units per row"
+                raise UsageError(f"the selection keeps {problem} of {name}", hint="keep the same number, at least one, in every row")
+            if not mask.all():
+                keeps[group.dim] = Keep(group.outer, np.asarray(mask, dtype=bool), int(counts[0]))
+        return keeps
+
+    def then(self, later: Selection) -> Selection:
+        """The selection that does at once what this one and then `later` (on the slim model) do."""
+        combined = {name: mask.copy() for name, mask in self.keep.items()}
+        for name, mask in later.keep.items():
+            before = combined.get(name)
+            if before is None:
+                combined[name] = mask.copy()
+            else:
+                both = before.copy()
+                both[before] = mask.reshape(-1)
+                combined[name] = both
+        return Selection(combined)
+
+    def to_json(self) -> str:
+        """The plan as text: for every group the kept units."""
+        groups = {
+            name: {"shape": list(mask.shape), "kept": np.flatnonzero(mask).tolist()} for name, mask in self.keep.items()
+        }
+        return json.dumps({"prunegraph_plan": SCHEMA, "groups": groups})
+
+    @staticmethod
+    def from_json(text: str) -> Selection:
+        """Read a plan.
+
+        Raises:
+            UsageError: the text is no plan.
+        """
+        try:
+            data: Any = json.loads(text)
+            if data["prunegraph_plan"] != SCHEMA:
+                raise UsageError(f"the plan has version {data['prunegraph_plan']}, not {SCHEMA}", hint=_PLAN_HINT)
+            return Selection({name: _mask(entry["shape"], entry["kept"]) for name, entry in data["groups"].items()})
+        except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
+            raise UsageError(f"this is no plan file: {error}", hint=_PLAN_HINT) from error
+
+
+def _mask(shape: list[int], kept: list[int]) -> Mask:
+    flat = np.zeros(int(np.prod(shape)), dtype=bool)
+    flat[np.asarray(kept, dtype=np.int64)] = True
+    return flat.reshape(shape)

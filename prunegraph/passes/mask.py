@@ -1,0 +1,153 @@
+"""The oracle of verify: the original graph with 0/1 multipliers at the inputs of whatever sums over a removed slot.
+
+It shares nothing with Shrink but the selection: no constant is cut and no length rewritten.  Where a mean is taken, the mean of what
+stays is taken instead.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import numpy.typing as npt
+import onnx_ir as ir
+
+from prunegraph.analysis.relations import Reduction
+from prunegraph.analysis.sizes import Keeps, Mask, kept_positions
+from prunegraph.analysis.solve import ReduceSite, Solution
+from prunegraph.passes.constants import add_constant
+
+_FILL = {Reduction.SUM: 0.0, Reduction.MEAN: 0.0, Reduction.MAX: -3.0e38, Reduction.MIN: 3.0e38}
+
+
+def masked(model: ir.Model, solution: Solution, keeps: Keeps) -> ir.Model:
+    """A copy of a normalized float32 model in which removed slots have no effect.
+
+    Args:
+        model: The model that `solution` speaks of (its nodes in the same order).
+        solution: Its settled axes.
+        keeps: What stays.
+    """
+    twin = model.clone()
+    nodes = list(twin.graph)
+    operands = [[value.name if value is not None else None for value in node.inputs] for node in model.graph]
+    by_operand: dict[tuple[int, int], list[ReduceSite]] = defaultdict(list)
+    for site in solution.reduces:
+        by_operand[site.node, site.index].append(site)
+    positions = _Positions(solution, keeps)
+    for (k, index), sites in by_operand.items():
+        name = operands[k][index]
+        assert name is not None
+        if name in solution.weights and not all(other is None or other in solution.weights for other in operands[k]):
+            continue  # masking the other operand is enough
+        mask = positions.mask(name, [site.axis for site in sites])
+        if mask is not None:
+            _Writer(nodes[k], index, mask, [site.axis for site in sites]).write(sites[0].kind)
+    return twin
+
+
+class _Positions:
+    def __init__(self, solution: Solution, keeps: Keeps) -> None:
+        self._solution = solution
+        self._keeps = keeps
+        self._of: dict[str, Sequence[Mask | None]] = {}
+
+    def mask(self, value: str, axes: Sequence[int]) -> Mask | None:
+        """One mask for several axes of a value, broadcastable to it; None where nothing goes."""
+        if value not in self._of:
+            self._of[value] = kept_positions(self._solution.resolve(value), self._keeps, self._solution.dim_size)
+        rank = len(self._of[value])
+        total: Mask | None = None
+        for axis in axes:
+            mask = self._of[value][axis]
+            if mask is None:
+                continue
+            if mask.ndim == 1:
+                mask = mask.reshape([-1 if k == axis else 1 for k in range(rank)])
+            total = mask if total is None else np.asarray(total & mask)
+        return total
+
+
+class _Writer:
+    """Writes the masked form of one node."""
+
+    def __init__(self, node: ir.Node, index: int, mask: Mask, axes: Sequence[int]) -> None:
+        self.node = node
+        self.index = index
+        self.name = f"{node.name}/mask{index}"
+        self.mask = mask
+        self.axes = list(axes)
+        assert node.graph is not None
+        self.graph: ir.Graph = node.graph  # type: ignore[assignment]
+        self.count = 0
+
+    def write(self, kind: Reduction) -> None:
+        index = self.index
+        value = self.node.inputs[index]
+        assert value is not None
+        if kind is not Reduction.MEAN:
+            self.node.replace_input_with(index, self.where(value, _FILL[kind]))
+        elif self.node.op_type == "ReduceMean":
+            self.node.replace_input_with(index, self.where(value, 0.0))
+            output = self.node.outputs[0]
+            uses = list(output.uses())
+            scaled = self.add("Mul", output, self.constant(np.float32(1 / self.kept_share())), after=True)
+            for user, place in uses:
+                user.replace_input_with(place, scaled)
+        else:
+            self.norm(value)
+
+    def kept_share(self) -> float:
+        """Which part of the slots along the reduced axes stays."""
+        share = self.mask.mean(axis=tuple(self.axes))
+        return float(np.max(share))
+
+    def norm(self, x: ir.Value) -> None:
+        """A normalisation spelt out, its statistics over what stays."""
+        attributes: Mapping[str, ir.Attr] = self.node.attributes
+        epsilon = attributes["epsilon"].as_float() if "epsilon" in attributes else 1e-5
+        centred = x
+        if self.node.op_type in ("LayerNormalization", "InstanceNormalization"):
+            centred = self.add("Sub", x, self.mean(self.where(x, 0.0)))
+        kept = self.where(centred, 0.0)
+        variance = self.mean(self.add("Mul", kept, kept))
+        deviation = self.add("Sqrt", self.add("Add", variance, self.constant(np.float32(epsilon))))
+        y = self.add("Div", centred, deviation)
+        for op, parameter in zip(("Mul", "Add"), self.node.inputs[1:3], strict=False):
+            if parameter is not None:
+                y = self.add(op, y, self.per_channel(parameter, x))
+        self.node.outputs[0].replace_all_uses_with(y)
+
+    def per_channel(self, parameter: ir.Value, x: ir.Value) -> ir.Value:
+        if self.node.op_type != "InstanceNormalization":
+            return parameter
+        shape = [1, -1] + [1] * (self.mask.ndim - 2)
+        return self.add("Reshape", parameter, self.constant(np.array(shape, dtype=np.int64)))
+
+    def mean(self, value: ir.Value) -> ir.Value:
+        """The mean over the reduced axes of what stays: the mean of all, scaled."""
+        version = self.graph.opset_imports.get("", 17)
+        axes = [int(a) for a in self.axes]
+        if version >= 18:
+            mean = self.add("ReduceMean", value, self.constant(np.array(axes, dtype=np.int64)))
+        else:
+            mean = self.add("ReduceMean", value, axes=axes)
+        return self.add("Mul", mean, self.constant(np.float32(1 / self.kept_share())))
+
+    def where(self, value: ir.Value, fill: float) -> ir.Value:
+        return self.add("Where", self.constant(self.mask), value, self.constant(np.float32(fill)))
+
+    def constant(self, array: npt.ArrayLike) -> ir.Value:
+        return add_constant(self.graph, self.name, np.asarray(array))
+
+    def add(self, op: str, *inputs: ir.Value, after: bool = False, axes: list[int] | None = None) -> ir.Value:
+        node = ir.node(op, list(inputs), {"axes": axes} if axes is not None else None, num_outputs=1)
+        self.count += 1
+        node.name = f"{self.name}/{self.count}"
+        node.outputs[0].name = f"{node.name}/out"
+        if after:
+            self.graph.insert_after(self.node, node)
+        else:
+            self.graph.insert_before(self.node, node)
+        return node.outputs[0]

@@ -1,0 +1,250 @@
+"""Hoist parts: what computes three things at once and takes them apart by index is made to compute three things.
+
+`[B, N, 3, h, d]` holds queries, keys and values in one tensor, so their widths are one choice.  A take of one slot commutes with
+all that produced the tensor, up to the weights.  Which axis enumerates parts is read off the analysis; no op pattern is matched:
+the producing nodes are cloned once a part, and Shrink keeps of each clone the one slot that is taken.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import onnx_ir as ir
+from onnx_ir.passes.common import RemoveUnusedNodesPass
+
+from prunegraph.analysis.facts import Facts
+from prunegraph.analysis.sizes import Keep
+from prunegraph.analysis.solve import Solution, solve
+from prunegraph.passes.constants import add_constant
+from prunegraph.passes.shrink import shrink, slim_facts
+
+MAX_PARTS = 16
+
+
+@dataclass(frozen=True, slots=True)
+class Take:
+    """Output `output` of node `node` (by position) is slot `slot` of axis `axis` of its first input."""
+
+    node: int
+    axis: int
+    output: int
+    slot: int
+
+
+def hoist(model: ir.Model, facts: Facts) -> tuple[ir.Model, Facts]:
+    """A model whose parts are computed apart, wherever weights can be taken apart; the model itself if nowhere."""
+    takes = list(_takes(model.graph, facts))
+    if not takes:
+        return model, facts
+    solution = solve(model.graph, facts, unrelated={(take.node, take.axis) for take in takes})
+    cones = _cones(model.graph, solution, takes)
+    if not cones:
+        return model, facts
+    expanded = model.clone()
+    shapes = dict(facts.shapes)
+    for cone in cones:
+        _expand(expanded.graph, cone, shapes)
+    RemoveUnusedNodesPass()(expanded)
+    return _keep_one_slot_each(expanded, Facts(facts.probes, shapes, facts.integers), cones)
+
+
+def _takes(graph: ir.Graph, facts: Facts) -> Iterator[Take]:
+    """Every take of one slot at a constant place from a short static axis."""
+    for k, node in enumerate(graph):
+        source = node.inputs[0] if node.inputs else None
+        shape = facts.shapes.get(source.name or "") if source is not None else None
+        if source is None or not shape or source.is_initializer() or node.domain not in ("", "ai.onnx"):
+            continue
+        if any(value.is_graph_output() for value in node.outputs):
+            continue
+        slots = [_integers(value, facts) for value in node.inputs[1:]]
+        if node.op_type == "Gather" and slots and slots[0] is not None and slots[0].size == 1:
+            axis = _attribute(node, "axis", 0) % len(shape)
+            found = [Take(k, axis, 0, int(slots[0].reshape(-1)[0]) % shape[axis][0])]
+        elif node.op_type == "Split":
+            axis = _attribute(node, "axis", 0) % len(shape)
+            found = [Take(k, axis, j, j) for j in range(len(node.outputs))] if shape[axis][0] == len(node.outputs) else []
+        elif node.op_type == "Slice" and len(slots) >= 3 and all(s is not None and s.size == 1 for s in slots):
+            start, end, along = (int(s.reshape(-1)[0]) for s in slots[:3] if s is not None)
+            axis = along % len(shape)
+            begin, stop, _ = slice(start, end).indices(shape[axis][0])
+            found = [Take(k, axis, 0, begin)] if stop - begin == 1 else []
+        else:
+            continue
+        yield from (take for take in found if len(set(shape[axis])) == 1 and 1 < shape[axis][0] <= MAX_PARTS)
+
+
+def _integers(value: ir.Value | None, facts: Facts) -> np.ndarray[tuple[int, ...], np.dtype[np.int64]] | None:
+    seen = facts.integers.get(value.name or "") if value is not None else None
+    return seen[0] if seen and all(np.array_equal(seen[0], other) for other in seen) else None
+
+
+def _attribute(node: ir.Node, name: str, default: int) -> int:
+    return node.attributes[name].as_int() if name in node.attributes else default
+
+
+@dataclass(frozen=True, slots=True)
+class Cone:
+    """Everything that holds one enumerating Dim.
+
+    Attributes:
+        nodes: Names of the nodes between the weights and the takes, in order.
+        constants: Name -> which axes of an initializer hold the Dim.
+        takes: (name of the taking node, output, slot).
+        length: How many parts there are.
+        witness: A value and an axis of it that is the Dim and nothing else.
+    """
+
+    nodes: tuple[str, ...]
+    constants: tuple[str, ...]
+    takes: tuple[tuple[str, int, int], ...]
+    length: int
+    witness: tuple[str, int]
+
+
+def _cones(graph: ir.Graph, solution: Solution, takes: Sequence[Take]) -> list[Cone]:
+    nodes = list(graph)
+    by_dim: dict[int, list[Take]] = defaultdict(list)
+    for take in takes:
+        value = nodes[take.node].inputs[0]
+        assert value is not None and value.name is not None
+        axis = solution.resolve(value.name)[take.axis]
+        if len(axis.terms) == 1 and len(axis.terms[0]) == 1 and isinstance(axis.terms[0][0], int):
+            dim = axis.terms[0][0]
+            if not solution.space.pins(dim):
+                by_dim[dim].append(take)
+    if not by_dim:
+        return []
+    holding: dict[int, set[str]] = defaultdict(set)
+    for name in solution.axes:
+        for axis in solution.resolve(name):
+            for dim in by_dim.keys() & set(axis.dims()):
+                holding[dim].add(name)
+    cones = (_cone(graph, nodes, solution, dim, mine, holding[dim]) for dim, mine in by_dim.items())
+    return [cone for cone in cones if cone is not None]
+
+
+def _cone(
+    graph: ir.Graph, nodes: Sequence[ir.Node], solution: Solution, dim: int, takes: Sequence[Take], holding: set[str]
+) -> Cone | None:
+    """The cone of an enumerating Dim, None where something but a take looks at it from outside."""
+    taking = {take.node for take in takes}
+    inside: list[str] = []
+    for k, node in enumerate(nodes):
+        outputs = {value.name for value in node.outputs}
+        if outputs & holding:
+            if not outputs - {""} <= holding or k in taking or any(value.is_graph_output() for value in node.outputs):
+                return None
+            inside.append(node.name or "")
+        elif k not in taking and any(value is not None and value.name in holding for value in node.inputs):
+            return None
+        if k in taking and any(value is not None and value.name in holding for value in node.inputs[1:]):
+            return None
+    constants = tuple(name for name in graph.initializers if name in holding)
+    if not inside or not constants or any(graph.initializers[name].is_graph_input() for name in constants):
+        return None
+    first = takes[0]
+    source = nodes[first.node].inputs[0]
+    assert source is not None and source.name is not None
+    return Cone(
+        nodes=tuple(inside),
+        constants=constants,
+        takes=tuple((nodes[take.node].name or "", take.output, take.slot) for take in takes),
+        length=solution.dim_size(dim)[0],
+        witness=(source.name, first.axis),
+    )
+
+
+def _part(name: str, slot: int) -> str:
+    return f"{name}/part{slot}"
+
+
+def _expand(graph: ir.Graph, cone: Cone, shapes: dict[str, tuple[tuple[int, ...], ...]]) -> None:
+    """Clone the cone once a part, whole for now, and let every take read its own clone."""
+    by_name = {node.name: node for node in graph}
+    for slot in sorted({slot for _, _, slot in cone.takes}):
+        copies: dict[str, ir.Value] = {}
+        for name in cone.constants:
+            value = graph.initializers[name]
+            copy = ir.Value(name=_part(name, slot), shape=value.shape, type=value.type, const_value=value.const_value)
+            copy.metadata_props.update(value.metadata_props)
+            graph.register_initializer(copy)
+            copies[name] = copy
+        for name in cone.nodes:
+            node = by_name[name]
+            clone = _clone(node, copies, slot)
+            graph.insert_before(node, clone)
+            for old, new in zip(node.outputs, clone.outputs, strict=True):
+                copies[old.name or ""] = new
+        for old, new in copies.items():
+            shapes[new.name or ""] = shapes[old]
+        for name, output, mine in cone.takes:
+            if mine == slot:
+                _redirect(graph, by_name[name], output, copies, slot, shapes)
+
+
+def _clone(node: ir.Node, copies: Mapping[str, ir.Value], slot: int) -> ir.Node:
+    inputs = [None if value is None else copies.get(value.name or "", value) for value in node.inputs]
+    clone = ir.Node(node.domain, node.op_type, inputs, list(node.attributes.values()), num_outputs=len(node.outputs))
+    clone.name = _part(node.name or "", slot)
+    clone.version = node.version
+    clone.metadata_props.update(node.metadata_props)
+    for old, new in zip(node.outputs, clone.outputs, strict=True):
+        new.name, new.type, new.shape = _part(old.name or "", slot), old.type, old.shape
+    return clone
+
+
+def _redirect(
+    graph: ir.Graph, node: ir.Node, output: int, copies: Mapping[str, ir.Value], slot: int, shapes: dict[str, tuple[tuple[int, ...], ...]]
+) -> None:
+    """Read the one slot that the clone will be left with: drop its axis, or take it as it is."""
+    source = node.inputs[0]
+    assert source is not None
+    mine = copies[source.name or ""]
+    old = node.outputs[output]
+    squeezes = node.op_type == "Gather" and len(shapes[old.name or ""]) < len(shapes[source.name or ""])
+    if squeezes:
+        index = node.inputs[1]
+        assert index is not None and index.const_value is not None
+        zero = add_constant(graph, f"{node.name}/{output}/zero", np.zeros_like(index.const_value.numpy()))
+        reader = ir.Node("", "Gather", [mine, zero], list(node.attributes.values()), num_outputs=1)
+    else:
+        reader = ir.Node("", "Identity", [mine], num_outputs=1)
+    reader.name = f"{node.name}/{output}/part{slot}"
+    reader.metadata_props.update(node.metadata_props)
+    graph.insert_before(node, reader)
+    new = reader.outputs[0]
+    new.type, new.shape = old.type, old.shape
+    name = old.name or ""
+    old.replace_all_uses_with(new)
+    old.name = f"{name}/before"
+    new.name = name
+
+
+def _keep_one_slot_each(model: ir.Model, facts: Facts, cones: Sequence[Cone]) -> tuple[ir.Model, Facts]:
+    """Shrink every clone to the one slot that is read from it."""
+    position = {node.name: k for k, node in enumerate(model.graph)}
+    readers = {
+        (position[f"{name}/{output}/part{slot}"], cone.witness[1]) for cone in cones for name, output, slot in cone.takes
+    }
+    solution = solve(model.graph, facts, unrelated=readers)
+    keeps: dict[int, Keep] = {}
+    for cone in cones:
+        for slot in {slot for _, _, slot in cone.takes}:
+            axis = solution.resolve(_part(cone.witness[0], slot))[cone.witness[1]]
+            dim = axis.terms[0][0]
+            assert isinstance(dim, int)
+            keeps[dim] = Keep((), np.arange(cone.length) == slot, 1)
+    slim = shrink(model, solution, keeps)
+    facts = slim_facts(solution, keeps)
+    integers = dict(facts.integers)
+    shapes = dict(facts.shapes)
+    for name, value in slim.graph.initializers.items():
+        if value.const_value is not None and name not in shapes:
+            shapes[name] = tuple((int(n),) * facts.probes for n in value.const_value.shape.numpy())
+        if value.const_value is not None and value.const_value.dtype.is_integer() and value.const_value.size <= 4096:
+            integers[name] = (value.const_value.numpy(),) * facts.probes
+    return slim, Facts(facts.probes, shapes, integers)
