@@ -8,7 +8,9 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from fractions import Fraction
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -16,14 +18,23 @@ import onnx_ir as ir
 
 from prunegraph.analysis.axes import Axis, Size
 from prunegraph.analysis.facts import Facts
+from prunegraph.analysis.relations import IntArray
 from prunegraph.analysis.sizes import Keeps, axis_size, compress, kept_positions
 from prunegraph.analysis.solve import Site, Solution
 from prunegraph.passes.constants import add_constant
 
-_INT64_END = 1 << 62
+_FAR_END = 1 << 30
 
 
-def shrink(model: ir.Model, solution: Solution, keeps: Keeps) -> ir.Model:
+@dataclass(frozen=True, slots=True)
+class Shrunk:
+    """A smaller model, and what probes of it would see."""
+
+    model: ir.Model
+    facts: Facts
+
+
+def shrink(model: ir.Model, solution: Solution, keeps: Keeps) -> Shrunk:
     """A smaller copy of a normalized model.
 
     Args:
@@ -34,39 +45,34 @@ def shrink(model: ir.Model, solution: Solution, keeps: Keeps) -> ir.Model:
     slim = model.clone()
     lengths = Lengths(solution, keeps)
     _cut_constants(slim.graph, solution, keeps)
-    nodes = list(slim.graph)
-    for (node, place), sites in _by_place(solution.sites).items():
-        changed = [site for site in sites if lengths.changed(site.axis)]
-        if changed and isinstance(place, str):
-            _rewrite_attribute(nodes[node], place, changed, lengths)
-        elif changed and isinstance(place, int):
-            _rewrite_operand(nodes[node], place, sites, lengths, solution.facts)
-    for (node, place), sites in _by_place(solution.lengths).items():
-        changed = [site for site in sites if lengths.changed(site.axis)]
-        if changed:
-            _keep_stating(nodes[node], changed, lengths)
+    integers = dict(solution.facts.integers)
+    _restate_lengths(slim.graph, solution, lengths, integers)
     _restate_shapes(slim.graph, solution, lengths)
-    return slim
+    shapes = {name: tuple(lengths.both(axis)[1] for axis in solution.resolve(name)) for name in solution.axes}
+    for name, arrays in integers.items():
+        shapes.setdefault(name, tuple(tuple(a.shape[k] for a in arrays) for k in range(arrays[0].ndim)))
+    return Shrunk(slim, Facts(solution.facts.probes, shapes, integers))
 
 
 class Lengths:
     """How long axes were and will be."""
 
     def __init__(self, solution: Solution, keeps: Keeps) -> None:
+        """Lengths under `keeps`; Dims not named there stay whole."""
         self._solution = solution
         self._keeps = keeps
-        self._probes = solution.space.probes
+        self.probes = solution.space.probes
         self._known: dict[Axis, tuple[Size, Size]] = {}
 
     def _new_dim(self, dim: int) -> Size:
         keep = self._keeps.get(dim)
-        return self._solution.dim_size(dim) if keep is None else (keep.count,) * self._probes
+        return self._solution.dim_size(dim) if keep is None else (keep.count,) * self.probes
 
     def both(self, axis: Axis) -> tuple[Size, Size]:
         """The old length and the new one."""
         if axis not in self._known:
-            old = axis_size(axis, self._solution.dim_size, self._probes)
-            new = old if not any(d in self._keeps for d in axis.dims()) else axis_size(axis, self._new_dim, self._probes)
+            old = axis_size(axis, self._solution.dim_size, self.probes)
+            new = axis_size(axis, self._new_dim, self.probes) if any(d in self._keeps for d in axis.dims()) else old
             self._known[axis] = old, new
         return self._known[axis]
 
@@ -81,20 +87,6 @@ class Lengths:
         ratios = {Fraction(n, o) for n, o in zip(new, old, strict=True)}
         assert len(ratios) == 1, "a dynamic axis does not shrink in proportion"
         return ratios.pop()
-
-
-def slim_facts(solution: Solution, keeps: Keeps) -> Facts:
-    """The facts that probes of the slim model would find."""
-    lengths = Lengths(solution, keeps)
-    shapes = {name: tuple(lengths.both(axis)[1] for axis in solution.resolve(name)) for name in solution.axes}
-    return Facts(solution.facts.probes, shapes, solution.facts.integers)
-
-
-def _by_place(sites: Sequence[Site]) -> Mapping[tuple[int, int | str], list[Site]]:
-    grouped: dict[tuple[int, int | str], list[Site]] = defaultdict(list)
-    for site in sites:
-        grouped[site.node, site.place].append(site)
-    return grouped
 
 
 # ---- constants --------------------------------------------------------------------------------------------------------------
@@ -116,95 +108,121 @@ def _cut_constants(graph: ir.Graph, solution: Solution, keeps: Keeps) -> None:
 # ---- stated lengths ---------------------------------------------------------------------------------------------------------
 
 
-def _restated(value: int, site: Site, lengths: Lengths, probe: int) -> int:
-    """The integer that states the new length; what states none (0: copy, -1: infer, 1: broadcast, the far end) stays."""
-    old, new = lengths.both(site.axis)
-    if value == old[probe]:
-        return new[probe]
-    if value < -1 and value > -_INT64_END:
-        return new[probe]  # counted from the end; counted from the start it is the same place
-    return value
-
-
-def _rewrite_attribute(node: ir.Node, name: str, sites: Sequence[Site], lengths: Lengths) -> None:
-    attribute = node.attributes[name]
-    if attribute.type == ir.AttributeType.INT:
-        node.attributes[name] = ir.AttrInt64(name, _restated(attribute.as_int(), sites[0], lengths, 0))
-        return
-    values = list(attribute.as_ints())
-    for site in sites:
-        assert site.entry is not None
-        values[site.entry] = _restated(values[site.entry], site, lengths, 0)
-    node.attributes[name] = ir.AttrInt64s(name, values)
-
-
-def _rewrite_operand(node: ir.Node, index: int, sites: Sequence[Site], lengths: Lengths, facts: Facts) -> None:
-    operand = node.inputs[index] if index < len(node.inputs) else None
-    if operand is None:
-        # Equal parts needed no lengths; unequal ones do.
-        stated = np.array([lengths.both(site.axis)[1][0] for site in sites], dtype=np.int64)
-        node.resize_inputs(max(index + 1, len(node.inputs)))
-        node.replace_input_with(index, _constant(node, index, stated))
-        node.attributes.pop("num_outputs", None)
-        return
-    if operand.const_value is not None and operand.is_initializer():
-        array = operand.const_value.numpy().copy()
-        flat = array.reshape(-1)
-        for site in sites:
-            flat[site.entry or 0] = _restated(int(flat[site.entry or 0]), site, lengths, 0)
-        if not np.array_equal(array, operand.const_value.numpy()):
-            node.replace_input_with(index, _constant(node, index, array))
-        return
-    seen = facts.integers.get(operand.name or "")
-    ratios: dict[int, Fraction] = {}
-    for site in sites:
-        entry = site.entry or 0
-        old = lengths.both(site.axis)[0]
-        if lengths.changed(site.axis) and (seen is None or all(int(a.reshape(-1)[entry]) == o for a, o in zip(seen, old, strict=True))):
-            ratios[entry] = lengths.ratio(site.axis)
-    if ratios:
-        rank = 1 if seen is None else seen[0].ndim
-        width = max(ratios) + 1 if seen is None else seen[0].size
-        node.replace_input_with(index, _scaled(node, operand, ratios, width, rank, before=True))
-
-
-def _keep_stating(node: ir.Node, sites: Sequence[Site], lengths: Lengths) -> None:
-    """Let an output of Shape go on stating the old lengths: what else was computed from them must not change."""
-    output = node.outputs[0]
-    uses = list(output.uses())
-    ratios = {site.entry or 0: 1 / lengths.ratio(site.axis) for site in sites}
-    width = output.shape[0] if output.shape is not None and isinstance(output.shape[0], int) else max(ratios) + 1
-    restored = _scaled(node, output, ratios, max(int(width), max(ratios) + 1), 1, before=False)
-    for user, index in uses:
-        user.replace_input_with(index, restored)
-
-
-def _scaled(node: ir.Node, value: ir.Value, ratios: Mapping[int, Fraction], width: int, rank: int, *, before: bool) -> ir.Value:
-    """`value * new // old`, entry by entry: exact, since the old length divides the value."""
-    numbers = [np.ones(width, dtype=np.int64), np.ones(width, dtype=np.int64)]
-    for entry, ratio in ratios.items():
-        numbers[0][entry], numbers[1][entry] = ratio.numerator, ratio.denominator
-    current = value
-    anchor = node
-    for op, array in zip(("Mul", "Div"), numbers, strict=True):
-        constant = _constant(node, op, array if rank else array.reshape(()))
-        scale = ir.node(op, [current, constant], num_outputs=1)
-        scale.name = f"{node.name}/{op}_length"
-        scale.outputs[0].name = f"{value.name}/{node.name}/{op}_length"
-        scale.outputs[0].dtype, scale.outputs[0].shape = value.dtype, value.shape
-        assert node.graph is not None
-        if before:
-            node.graph.insert_before(node, scale)
+def _restate_lengths(
+    graph: ir.Graph, solution: Solution, lengths: Lengths, integers: dict[str, tuple[IntArray, ...]]
+) -> None:
+    nodes = list(graph)
+    for (k, place), sites in _by_place(solution.sites).items():
+        if not any(lengths.changed(site.axis) for site in sites):
+            continue
+        writer = _Writer(nodes[k], lengths, integers)
+        if isinstance(place, str):
+            writer.attribute(place, sites)
         else:
-            node.graph.insert_after(anchor, scale)
-            anchor = scale
-        current = scale.outputs[0]
-    return current
+            writer.operand(place, sites)
+    for (k, _), sites in _by_place(solution.lengths).items():
+        changed = [site for site in sites if lengths.changed(site.axis)]
+        if changed:
+            _Writer(nodes[k], lengths, integers).keep_stating(changed, width=len(sites))
 
 
-def _constant(node: ir.Node, place: int | str, array: npt.NDArray[np.int64]) -> ir.Value:
-    assert isinstance(node.graph, ir.Graph)
-    return add_constant(node.graph, f"{node.name}/{place}/length", array)
+def _by_place(sites: Sequence[Site]) -> Mapping[tuple[int, int | str], list[Site]]:
+    grouped: dict[tuple[int, int | str], list[Site]] = defaultdict(list)
+    for site in sites:
+        grouped[site.node, site.place].append(site)
+    return grouped
+
+
+class _Writer:
+    """Writes the lengths that one node states; what it writes is added to the known integers."""
+
+    def __init__(self, node: ir.Node, lengths: Lengths, integers: dict[str, tuple[IntArray, ...]]) -> None:
+        assert isinstance(node.graph, ir.Graph)
+        self.node, self.graph = node, node.graph
+        self.lengths, self.integers = lengths, integers
+
+    def attribute(self, name: str, sites: Sequence[Site]) -> None:
+        attribute = self.node.attributes[name]
+        if attribute.type == ir.AttributeType.INT:
+            self.node.attributes[name] = ir.AttrInt64(name, self._restated(attribute.as_int(), sites[0]))
+            return
+        values = list(attribute.as_ints())
+        for site in sites:
+            values[site.entry or 0] = self._restated(values[site.entry or 0], site)
+        self.node.attributes[name] = ir.AttrInt64s(name, values)
+
+    def operand(self, index: int, sites: Sequence[Site]) -> None:
+        operand = self.node.inputs[index] if index < len(self.node.inputs) else None
+        if operand is None:
+            # Equal parts needed no lengths; unequal ones do.
+            stated = np.array([self.lengths.both(site.axis)[1][0] for site in sites], dtype=np.int64)
+            self.node.resize_inputs(max(index + 1, len(self.node.inputs)))
+            self.node.replace_input_with(index, self._constant(str(index), stated))
+            self.node.attributes.pop("num_outputs", None)
+        elif operand.is_initializer() and operand.const_value is not None:
+            array = np.array(operand.const_value.numpy())
+            flat = array.reshape(-1)
+            for site in sites:
+                flat[site.entry or 0] = self._restated(int(flat[site.entry or 0]), site)
+            self.node.replace_input_with(index, self._constant(str(index), array))
+        else:
+            seen = self.integers[operand.name or ""]
+            stated_here = [site for site in sites if self.lengths.changed(site.axis) and self._states(seen, site)]
+            ratios = {site.entry or 0: self.lengths.ratio(site.axis) for site in stated_here}
+            self.node.replace_input_with(index, self._scaled(operand, seen, ratios, before=True))
+
+    def keep_stating(self, sites: Sequence[Site], width: int) -> None:
+        """Let an output of Shape go on stating the old lengths: what else was computed from them must not change."""
+        output = self.node.outputs[0]
+        uses = list(output.uses())
+        ratios = {site.entry or 0: 1 / self.lengths.ratio(site.axis) for site in sites}
+        seen = self.integers.get(output.name or "", (np.zeros(width, dtype=np.int64),) * self.lengths.probes)
+        restored = self._scaled(output, seen, ratios, before=False)
+        for user, index in uses:
+            user.replace_input_with(index, restored)
+
+    def _states(self, seen: tuple[IntArray, ...], site: Site) -> bool:
+        old = self.lengths.both(site.axis)[0]
+        return all(int(array.reshape(-1)[site.entry or 0]) == length for array, length in zip(seen, old, strict=True))
+
+    def _restated(self, value: int, site: Site) -> int:
+        """The integer that states the new length; what states none (0: copy, -1: infer, 1: broadcast, the far end) stays."""
+        old, new = self.lengths.both(site.axis)
+        if value == old[0] or -_FAR_END < value < -1:  # the latter counts from the end: the same place from the start
+            return new[0]
+        return value
+
+    def _scaled(
+        self, value: ir.Value, seen: tuple[IntArray, ...], ratios: Mapping[int, Fraction], *, before: bool
+    ) -> ir.Value:
+        """`value * new // old`, entry by entry: exact, since the old length divides the value."""
+        factors, divisors = np.ones(seen[0].size, dtype=np.int64), np.ones(seen[0].size, dtype=np.int64)
+        for entry, ratio in ratios.items():
+            factors[entry], divisors[entry] = ratio.numerator, ratio.denominator
+        anchor = self.node
+        for op, array in (("Mul", factors), ("Div", divisors)):
+            if np.all(array == 1):
+                continue
+            constant = self._constant(op, array.reshape(seen[0].shape))
+            scale = ir.node(op, [value, constant], num_outputs=1)
+            scale.name = f"{constant.name}/{op}"
+            scale.outputs[0].name = f"{scale.name}/out"
+            scale.outputs[0].type, scale.outputs[0].shape = value.type, value.shape
+            if before:
+                self.graph.insert_before(self.node, scale)
+            else:
+                self.graph.insert_after(anchor, scale)
+                anchor = scale
+            value = scale.outputs[0]
+            by = array.reshape(seen[0].shape)
+            seen = tuple(a * by if op == "Mul" else a // by for a in seen)
+            self.integers[value.name or ""] = seen
+        return value
+
+    def _constant(self, place: str, array: npt.NDArray[Any]) -> ir.Value:
+        value = add_constant(self.graph, f"{self.node.name}/{place}/length", array)
+        self.integers[value.name or ""] = (array,) * self.lengths.probes
+        return value
 
 
 # ---- annotations ------------------------------------------------------------------------------------------------------------

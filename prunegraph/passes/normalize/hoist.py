@@ -19,7 +19,7 @@ from prunegraph.analysis.facts import Facts
 from prunegraph.analysis.sizes import Keep
 from prunegraph.analysis.solve import Solution, solve
 from prunegraph.passes.constants import add_constant
-from prunegraph.passes.shrink import shrink, slim_facts
+from prunegraph.passes.shrink import shrink
 
 MAX_PARTS = 16
 
@@ -210,6 +210,7 @@ def _redirect(
         index = node.inputs[1]
         assert index is not None and index.const_value is not None
         zero = add_constant(graph, f"{node.name}/{output}/zero", np.zeros_like(index.const_value.numpy()))
+        shapes[zero.name or ""] = shapes[index.name or ""]
         reader = ir.Node("", "Gather", [mine, zero], list(node.attributes.values()), num_outputs=1)
     else:
         reader = ir.Node("", "Identity", [mine], num_outputs=1)
@@ -238,13 +239,5 @@ def _keep_one_slot_each(model: ir.Model, facts: Facts, cones: Sequence[Cone]) ->
             dim = axis.terms[0][0]
             assert isinstance(dim, int)
             keeps[dim] = Keep((), np.arange(cone.length) == slot, 1)
-    slim = shrink(model, solution, keeps)
-    facts = slim_facts(solution, keeps)
-    integers = dict(facts.integers)
-    shapes = dict(facts.shapes)
-    for name, value in slim.graph.initializers.items():
-        if value.const_value is not None and name not in shapes:
-            shapes[name] = tuple((int(n),) * facts.probes for n in value.const_value.shape.numpy())
-        if value.const_value is not None and value.const_value.dtype.is_integer() and value.const_value.size <= 4096:
-            integers[name] = (value.const_value.numpy(),) * facts.probes
-    return slim, Facts(facts.probes, shapes, integers)
+    shrunk = shrink(model, solution, keeps)
+    return shrunk.model, shrunk.facts
