@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 import onnx_ir as ir
 
+from prunegraph.analysis.axes import Expr
 from prunegraph.analysis.relations import AxisRule, Contraction, Reduction
 from prunegraph.analysis.solve import Solution
 
@@ -76,8 +77,8 @@ def _is_weight(value: ir.Value | None, solution: Solution) -> bool:
     return value is not None and value.name in solution.weights
 
 
-def _leaves(solution: Solution, node: int, refs: Iterable[object]) -> set[int]:
-    return {leaf for ref in refs for leaf in solution.space.leaves(solution.refs(node, ref))}  # type: ignore[arg-type]
+def _leaves(solution: Solution, node: int, refs: Iterable[Expr]) -> set[int]:
+    return {leaf for ref in refs for leaf in solution.space.leaves(solution.dim_of(node, ref))}
 
 
 def _value_leaves(solution: Solution, value: ir.Value) -> set[int]:

@@ -100,7 +100,11 @@ def kept_positions(axes: Sequence[Axis], keeps: Keeps, size_of: SizeOf) -> list[
 
 
 def _axis_mask(k: int, tables: list[Slots], rank: int, keeps: Keeps) -> Mask | None:
-    masks = [_slot_mask(k, dim, where, tables, rank, keeps[dim]) for dim, where in tables[k] if dim in keeps]
+    masks = []
+    for dim, where in tables[k]:
+        if dim in keeps:
+            index, free = unit_index(k, where, keeps[dim].outer, tables, rank)
+            masks.append(np.asarray(keeps[dim].mask[index] | free))
     if not masks:
         return None
     if all(mask.ndim == 1 for mask in masks):
@@ -112,18 +116,21 @@ def _axis_mask(k: int, tables: list[Slots], rank: int, keeps: Keeps) -> Mask | N
     return np.asarray(total)
 
 
-def _slot_mask(k: int, dim: int, where: Index, tables: list[Slots], rank: int, keep: Keep) -> Mask:
-    """The mask that one occurrence of a Dim on axis `k` asks for."""
-    free = where < 0
-    outers = [_outer(k, outer, where, tables) for outer in keep.outer]
+def unit_index(
+    k: int, where: Index, outer: Sequence[int], tables: list[Slots], rank: int
+) -> tuple[tuple[Index, ...], Mask]:
+    """Which unit every position of axis `k` belongs to: an index into arrays of the group's shape, and what belongs to none.
+
+    Both are one-dimensional where the outer Dims lie on the same axis, else they broadcast against the whole tensor.
+    """
+    outers = [_outer(k, dim, where, tables) for dim in outer]
     if all(axis == k for axis, _ in outers):
-        return np.asarray(keep.mask[(*(column for _, column in outers), where)] | free)
+        return (*(column for _, column in outers), where), where < 0
 
     def placed(axis: int, column: Index) -> Index:
         return column.reshape(tuple(-1 if a == axis else 1 for a in range(rank)))
 
-    index = (*(placed(axis, column) for axis, column in outers), placed(k, where))
-    return np.asarray(keep.mask[index] | placed(k, free.astype(np.int64)).astype(bool))
+    return (*(placed(axis, column) for axis, column in outers), placed(k, where)), placed(k, where) < 0
 
 
 def _outer(k: int, outer: int, where: Index, tables: list[Slots]) -> tuple[int, Index]:
@@ -136,6 +143,38 @@ def _outer(k: int, outer: int, where: Index, tables: list[Slots]) -> tuple[int, 
             if dim == outer and axis != k:
                 return axis, column
     raise AssertionError("a ragged choice has lost its outer axis")
+
+
+def unit_sums(energy: npt.NDArray[np.float64], axes: Sequence[Axis], dim: int, outer: Sequence[int], size_of: SizeOf) -> npt.NDArray[np.float64]:
+    """Sum the entries of a tensor by the unit they belong to.
+
+    Args:
+        energy: One number an entry.
+        axes: The tensor's axes.
+        dim: The Dim whose slots are the units.
+        outer: The Dims over whose slots they are chosen.
+        size_of: The length of a Dim.
+
+    Returns:
+        An array of the group's shape `(*rows, units)`.
+    """
+    tables = [slots(axis, size_of, {dim, *outer}.__contains__) for axis in axes]
+    total = np.zeros([size_of(d)[0] for d in (*outer, dim)])
+    for k, table in enumerate(tables):
+        for found, where in table:
+            if found != dim:
+                continue
+            index, free = unit_index(k, where, outer, tables, energy.ndim)
+            if index[-1].ndim == 1:
+                flat = energy.sum(axis=tuple(a for a in range(energy.ndim) if a != k))
+                np.add.at(total, tuple(column[~free] for column in index), flat[~free])
+            else:
+                broadcast = np.broadcast_arrays(*index)
+                beside = tuple(a for a in range(energy.ndim) if broadcast[0].shape[a] == 1)
+                part = energy.sum(axis=beside, keepdims=True)
+                valid = np.broadcast_to(~free, part.shape)
+                np.add.at(total, tuple(np.broadcast_to(c, part.shape)[valid] for c in broadcast), part[valid])
+    return total
 
 
 def compress(array: npt.NDArray[Any], masks: Sequence[Mask | None]) -> npt.NDArray[Any]:

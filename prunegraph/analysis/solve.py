@@ -45,7 +45,7 @@ class Solution:
     axes: Mapping[str, tuple[int, ...]]
     labels: tuple[str, ...]
     rules: tuple[AxisRule, ...]
-    refs: Callable[[int, Ref], int]
+    dim_of: Callable[[int, Expr], int]
     sites: tuple[Site, ...]
     lengths: tuple[Site, ...]
     reduces: tuple[ReduceSite, ...]
@@ -102,7 +102,7 @@ class _Solver:
             axes=self.axes,
             labels=self.labels,
             rules=rules,
-            refs=self._ref,
+            dim_of=self._dim,
             sites=tuple(self._sites(rules, lambda rule: rule.sizes)),
             lengths=tuple(self._sites(rules, lambda rule: rule.lengths)),
             reduces=tuple(

@@ -16,10 +16,10 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
-from prunegraph.analysis.axes import Axis, Size
 from prunegraph.analysis.facts import Facts
+from prunegraph.analysis.lengths import Lengths
 from prunegraph.analysis.relations import IntArray
-from prunegraph.analysis.sizes import Keeps, axis_size, compress, kept_positions
+from prunegraph.analysis.sizes import Keeps, compress, kept_positions
 from prunegraph.analysis.solve import Site, Solution
 from prunegraph.passes.constants import add_constant
 
@@ -52,41 +52,6 @@ def shrink(model: ir.Model, solution: Solution, keeps: Keeps) -> Shrunk:
     for name, arrays in integers.items():
         shapes.setdefault(name, tuple(tuple(a.shape[k] for a in arrays) for k in range(arrays[0].ndim)))
     return Shrunk(slim, Facts(solution.facts.probes, shapes, integers))
-
-
-class Lengths:
-    """How long axes were and will be."""
-
-    def __init__(self, solution: Solution, keeps: Keeps) -> None:
-        """Lengths under `keeps`; Dims not named there stay whole."""
-        self._solution = solution
-        self._keeps = keeps
-        self.probes = solution.space.probes
-        self._known: dict[Axis, tuple[Size, Size]] = {}
-
-    def _new_dim(self, dim: int) -> Size:
-        keep = self._keeps.get(dim)
-        return self._solution.dim_size(dim) if keep is None else (keep.count,) * self.probes
-
-    def both(self, axis: Axis) -> tuple[Size, Size]:
-        """The old length and the new one."""
-        if axis not in self._known:
-            old = axis_size(axis, self._solution.dim_size, self.probes)
-            new = axis_size(axis, self._new_dim, self.probes) if any(d in self._keeps for d in axis.dims()) else old
-            self._known[axis] = old, new
-        return self._known[axis]
-
-    def changed(self, axis: Axis) -> bool:
-        """Whether the axis gets shorter."""
-        old, new = self.both(axis)
-        return old != new
-
-    def ratio(self, axis: Axis) -> Fraction:
-        """New over old, the same in every run."""
-        old, new = self.both(axis)
-        ratios = {Fraction(n, o) for n, o in zip(new, old, strict=True)}
-        assert len(ratios) == 1, "a dynamic axis does not shrink in proportion"
-        return ratios.pop()
 
 
 # ---- constants --------------------------------------------------------------------------------------------------------------
