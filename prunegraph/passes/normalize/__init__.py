@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import onnx_ir as ir
 from onnx_ir.passes.common import (
     InlinePass,
@@ -11,21 +13,40 @@ from onnx_ir.passes.common import (
     TopologicalSortPass,
 )
 
+from prunegraph.analysis.axes import Size
 from prunegraph.analysis.facts import Facts
 from prunegraph.passes.normalize.freeze import freeze
 from prunegraph.passes.normalize.hoist import hoist
 from prunegraph.passes.normalize.names import name_values
-from prunegraph.passes.normalize.probe import integers, probe
+from prunegraph.passes.normalize.probe import RUNS, integers, probe
 from prunegraph.passes.normalize.unshare import unshare
 
-__all__ = ["normalize"]
+__all__ = ["Normalized", "normalize"]
 
 
-def normalize(model: ir.Model) -> tuple[ir.Model, Facts]:
-    """A copy of the model that is flat, frozen and unshared, and what was seen when it ran.
+@dataclass(frozen=True, slots=True)
+class Normalized:
+    """A model that can be analysed.
+
+    Attributes:
+        model: Flat, frozen, unshared and hoisted; computes what the original computes.
+        facts: What was seen when it ran.
+        batch: The lengths that the probes gave to a dynamic batch.
+        row: The lengths that they gave to a dynamic sequence.
+    """
+
+    model: ir.Model
+    facts: Facts
+    batch: Size
+    row: Size
+
+
+def normalize(model: ir.Model) -> Normalized:
+    """A copy of the model that can be analysed.
 
     Functions are inlined, constants become initializers, whatever both probes saw alike is frozen, small constants get one
-    copy per use.  Inputs, outputs, dynamic dims, names of weights and metadata stay.
+    copy per use, parts that are computed as one are computed apart.  Inputs, outputs, dynamic dims, names of weights and
+    metadata stay.
     """
     model = model.clone()
     for step in (
@@ -40,7 +61,9 @@ def normalize(model: ir.Model) -> tuple[ir.Model, Facts]:
     facts, held = probe(model)
     freeze(model, held)
     unshare(model.graph)
-    return hoist(model, _with_constants(model, facts))
+    model, facts = hoist(model, _with_constants(model, facts))
+    batch, row = (tuple(run[role] for run in RUNS[: facts.probes]) for role in ("batch", "row"))
+    return Normalized(model, facts, batch, row)
 
 
 def _with_constants(model: ir.Model, facts: Facts) -> Facts:

@@ -1,0 +1,223 @@
+"""The whole way of the data: Normalize, analyze, score, select, Shrink, Cleanup, verify."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import onnx
+import onnx_ir as ir
+
+from prunegraph.analysis.analyze import Analysis, analyze_graph
+from prunegraph.analysis.cost import count_macs, count_parameters
+from prunegraph.analysis.lengths import Lengths
+from prunegraph.analysis.selection import Selection
+from prunegraph.analysis.sizes import Keeps
+from prunegraph.errors import NothingToPrune, VerificationFailed
+from prunegraph.export.onnx import load, save
+from prunegraph.options import Options, Ratio
+from prunegraph.passes.cleanup import cleanup
+from prunegraph.passes.normalize import Normalized, normalize
+from prunegraph.passes.score import Context, find_scorer, score
+from prunegraph.passes.select import WHOLE_UNITS, chosen, kept_count, select
+from prunegraph.passes.shrink import shrink
+from prunegraph.passes.verify import Verification, verify
+from prunegraph.report import GroupReport, Report
+
+Source = str | os.PathLike[str] | onnx.ModelProto | ir.Model
+Progress = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Analyzed:
+    """A model made analysable, and what was found in it."""
+
+    original: ir.Model
+    normalized: Normalized
+    analysis: Analysis
+
+
+@dataclass(frozen=True)
+class PruneResult:
+    """A slim model with its plan and its proof.
+
+    Attributes:
+        ir_model: The slim model.
+        selection: What stays of every group that got smaller.
+        report: What was saved, and how that was checked.
+    """
+
+    ir_model: ir.Model
+    selection: Selection
+    report: Report
+    returns_ir: bool = False
+
+    @cached_property
+    def model(self) -> onnx.ModelProto | ir.Model:
+        """The slim model: an `onnx_ir.Model` if one was given, an `onnx.ModelProto` otherwise."""
+        return self.ir_model if self.returns_ir else ir.to_proto(self.ir_model)
+
+    def save(self, path: str | os.PathLike[str]) -> tuple[Path, ...]:
+        """Write the model, and beside it `NAME.plan.json` with what was removed; all files appear or none.
+
+        Raises:
+            OutputError: the path is the input, or cannot be written.
+        """
+        return save(self.ir_model, path, companions={f"{Path(path).stem}.plan.json": self.selection.to_json()})
+
+
+def analyze(model: Source, *, allow_io: Sequence[str] = (), progress: Progress | None = None) -> Analysis:
+    """Find every group of a model that may shrink, and why the rest may not.
+
+    Args:
+        model: A path, an `onnx.ModelProto` or an `onnx_ir.Model`; it is not changed.
+        allow_io: Patterns of graph inputs and outputs that may shrink with the rest.
+        progress: Called with the name of each step.
+
+    Raises:
+        ModelError: the model cannot be read, or the ONNX checker rejects it.
+    """
+    return _analyze(model, allow_io, _Clock(progress)).analysis
+
+
+def prune_graph(
+    model: Source,
+    ratio: Ratio = 0.5,
+    *,
+    scorer: str = "magnitude",
+    align: int = 1,
+    include: Sequence[str] = (),
+    exclude: Sequence[str] = (),
+    allow_io: Sequence[str] = (),
+    seed: int = 0,
+    verify: bool = True,
+    progress: Progress | None = None,
+) -> PruneResult:
+    """Remove units from a model: a physically smaller graph, proven equal to the original minus what was removed.
+
+    >>> from prunegraph import prune_graph
+    >>> result = prune_graph("model.onnx", ratio={"head": 0.5, "ffn": 0.3})  # doctest: +SKIP
+    >>> result.save("slim.onnx")  # doctest: +SKIP
+
+    Args:
+        model: A path, an `onnx.ModelProto` or an `onnx_ir.Model`; it is not changed.
+        ratio: Fraction removed: one number for every exact kind but `qk_dim` and `v_dim`, or one a kind.
+        scorer: Which units go first: "magnitude" or "random".
+        align: Kept numbers are rounded up to a multiple of this.
+        include: Patterns of group ids or scopes to prune; all if empty.
+        exclude: Patterns of group ids or scopes to leave whole.
+        allow_io: Patterns of graph inputs and outputs that may shrink with the rest.
+        seed: For scorers that draw.
+        verify: Prove the result, and refuse to return a wrong one.
+        progress: Called with the name of each step.
+
+    Raises:
+        UsageError: an argument is wrong.
+        ModelError: the model cannot be read, or the ONNX checker rejects it.
+        NothingToPrune: no group is left that could get smaller; the message says why.
+        VerificationFailed: the slim model does not compute what the masked original computes.
+    """
+    options = Options(ratio, scorer, align, include, exclude, allow_io, seed, verify)
+    by = find_scorer(options.scorer)
+    clock = _Clock(progress)
+    found = _analyze(model, options.allow_io, clock)
+    groups = chosen(found.analysis.groups, options.include, options.exclude)
+    keep = {
+        g.id: kept_count(g.units, options.ratio_of(g.kind, g.exact), 1 if g.kind in WHOLE_UNITS else options.align)
+        for g in groups
+    }
+    groups = [g for g in groups if keep[g.id] < g.units]
+    if not groups:
+        raise _nothing(found.analysis, options)
+    with clock.step("score"):
+        scores = score(groups, Context(found.normalized.model, found.analysis, options.seed), by)
+    selection = select(groups, scores, keep)
+    return apply(found, selection, check=options.verify, clock=clock, returns_ir=isinstance(model, ir.Model))
+
+
+def apply(
+    found: Analyzed, selection: Selection, *, check: bool = True, clock: _Clock | None = None, returns_ir: bool = False
+) -> PruneResult:
+    """Carry out a selection on an analysed model and prove the result."""
+    clock = clock or _Clock(None)
+    analysis = found.analysis
+    keeps = selection.keeps(analysis.groups)
+    with clock.step("shrink"):
+        slim = cleanup(shrink(found.normalized.model, analysis.solution, keeps).model)
+    proof = None
+    if check:
+        with clock.step("verify"):
+            proof = prove(found, slim, keeps)
+    lengths = Lengths(analysis.solution, keeps)
+    report = Report(
+        params=(count_parameters(found.original.graph), count_parameters(slim.graph)),
+        macs=count_macs(analysis.solution, lengths, found.normalized.batch, found.normalized.row),
+        groups=tuple(
+            GroupReport(g.id, g.kind, g.units, keeps[g.dim].count) for g in analysis.groups if g.dim in keeps
+        ),
+        verify=proof,
+        seconds=clock.seconds,
+    )
+    return PruneResult(slim, selection, report, returns_ir)
+
+
+def prove(found: Analyzed, slim: ir.Model, keeps: Keeps) -> Verification:
+    """Compare a slim model with the masked original.
+
+    Raises:
+        VerificationFailed: they differ by more than rounding.
+    """
+    proof = verify(found.original, found.normalized.model, slim, found.analysis, keeps)
+    if not proof.ok:
+        worst = max(proof.max_rel_error, proof.normalize_error)
+        raise VerificationFailed(
+            f"the slim model differs from the masked original by {worst:.2e} of the output's scale; nothing was written",
+            hint="please report the model; --exclude leaves out the groups at fault",
+        )
+    return proof
+
+
+def _analyze(model: Source, allow_io: Sequence[str], clock: _Clock) -> Analyzed:
+    with clock.step("load"):
+        original = load(model)
+    with clock.step("normalize"):
+        normalized = normalize(original)
+    with clock.step("analyze"):
+        analysis = analyze_graph(normalized.model.graph, normalized.facts, allow_io)
+    return Analyzed(original, normalized, analysis)
+
+
+def _nothing(analysis: Analysis, options: Options) -> NothingToPrune:
+    """Why no group got smaller, from what is there and from the pins."""
+    wanted = sorted(options.ratio) if isinstance(options.ratio, dict) else []
+    missing = [kind for kind in wanted if all(g.kind != kind for g in analysis.groups)]
+    if analysis.groups and not missing:
+        return NothingToPrune(
+            "nothing to prune: the ratio, the patterns or the alignment leave every group whole",
+            hint="`prunegraph explain` lists the groups and their sizes",
+        )
+    reasons = [str(pin) for pinned in analysis.pinned for pin in pinned.pins]
+    common = max(set(reasons), key=reasons.count) if reasons else "the model has no weights"
+    what = f"the model has no group of kind {', '.join(missing)}" if missing else "nothing to prune: no axis is free"
+    return NothingToPrune(f"{what}; most axes are held by: {common}", hint="`prunegraph explain` shows every pin and its node")
+
+
+class _Clock:
+    """Tells the caller which step runs, and remembers how long each took."""
+
+    def __init__(self, progress: Progress | None) -> None:
+        self._progress = progress
+        self.seconds: dict[str, float] = {}
+
+    @contextmanager
+    def step(self, name: str) -> Iterator[None]:
+        if self._progress is not None:
+            self._progress(name)
+        start = time.perf_counter()
+        yield
+        self.seconds[name] = time.perf_counter() - start

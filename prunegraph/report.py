@@ -1,0 +1,47 @@
+"""What came out of a run: a model, what was removed from it, what that saves, and the proof."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from prunegraph.passes.verify import Verification
+
+
+@dataclass(frozen=True, slots=True)
+class GroupReport:
+    """How many units a group had and has."""
+
+    id: str
+    kind: str
+    before: int
+    after: int
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What was saved, and how that was checked.
+
+    Attributes:
+        params: Numbers in the weights, before and after.
+        macs: Multiply-accumulates of one input (128 tokens where the sequence is dynamic), before and after.
+        groups: Every group that got smaller.
+        verify: What the comparison saw; None if it was not asked for.
+        seconds: How long each pass took.
+    """
+
+    params: tuple[int, int]
+    macs: tuple[int, int]
+    groups: tuple[GroupReport, ...]
+    verify: Verification | None
+    seconds: dict[str, float]
+
+    def to_dict(self) -> dict[str, Any]:
+        """The JSON that `prunegraph prune --json` prints."""
+        return {
+            "params": list(self.params),
+            "macs": list(self.macs),
+            "groups": [{"id": g.id, "kind": g.kind, "before": g.before, "after": g.after} for g in self.groups],
+            "verify": self.verify.to_dict() if self.verify is not None else None,
+            "seconds": {name: round(value, 3) for name, value in self.seconds.items()},
+        }
