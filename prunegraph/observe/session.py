@@ -11,6 +11,7 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 import numpy.typing as npt
+import onnx
 import onnx_ir as ir
 import onnxruntime as ort
 
@@ -46,6 +47,23 @@ def open_session(model: ir.Model, *, optimize: bool = True) -> Iterator[ort.Infe
             if _from_runtime(error):
                 raise CannotRun(_first_line(error)) from error
             raise
+
+
+def session_of(proto: onnx.ModelProto) -> ort.InferenceSession:
+    """A session for a small model, unoptimized.
+
+    Raises:
+        CannotRun: ONNX Runtime does not accept it.
+    """
+    options = ort.SessionOptions()
+    options.log_severity_level = 4
+    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+    try:
+        return ort.InferenceSession(proto.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    except Exception as error:
+        if _from_runtime(error):
+            raise CannotRun(_first_line(error)) from error
+        raise
 
 
 def _from_runtime(error: Exception) -> bool:

@@ -1,37 +1,132 @@
-"""Shapes from static inference, for models that ONNX Runtime cannot run."""
+"""Shapes without running the model: ONNX shape inference at concrete input sizes, fed with every integer that follows from them.
+
+Inference and evaluation take turns: a shape that inference finds lets ONNX Runtime compute the integers that a graph derives from
+it (only those nodes run), and these let inference go on behind the next computed Reshape.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
 import onnx
 import onnx_ir as ir
+from onnx import numpy_helper
 
-from prunegraph.analysis.axes import Size
-from prunegraph.analysis.facts import Facts
+from prunegraph.observe.session import Array, CannotRun, run, session_of
 
-_PRIMES = ((11, 23), (13, 29), (17, 31), (19, 37), (41, 53), (43, 59), (47, 61))
+KNOWN_UP_TO = 4096
+"""Values with more elements are neither folded nor remembered."""
 
-
-def infer(model: ir.Model) -> Facts:
-    """Every shape that `onnx.shape_inference` can tell; each symbol stands for a length of its own."""
-    from prunegraph.passes.normalize.probe import integers
-
-    proto = ir.to_proto(model)
-    del proto.graph.value_info[:]
-    inferred = onnx.shape_inference.infer_shapes(proto, data_prop=True)
-    symbols: dict[str, Size] = {}
-    shapes: dict[str, tuple[Size, ...]] = {}
-    for info in [*inferred.graph.input, *inferred.graph.value_info, *inferred.graph.output]:
-        if info.type.tensor_type.HasField("shape"):
-            dims = info.type.tensor_type.shape.dim
-            if all(dim.HasField("dim_value") or dim.dim_param for dim in dims):
-                shapes[info.name] = tuple(_size(dim, symbols) for dim in dims)
-    for name, value in model.graph.initializers.items():
-        if value.const_value is not None:
-            shapes[name] = tuple((int(n), int(n)) for n in value.const_value.shape.numpy())
-    return Facts(2, shapes, integers(model.graph, {}, 2))
+MAX_TURNS = 8
 
 
-def _size(dim: onnx.TensorShapeProto.Dimension, symbols: dict[str, Size]) -> Size:
-    if dim.HasField("dim_value"):
-        return (dim.dim_value, dim.dim_value)
-    return symbols.setdefault(dim.dim_param, _PRIMES[len(symbols) % len(_PRIMES)])
+@dataclass(slots=True)
+class Seen:
+    """What one probe saw: shapes of values, and what stated values held."""
+
+    shapes: dict[str, tuple[int, ...]] = field(default_factory=dict)
+    held: dict[str, Array] = field(default_factory=dict)
+
+
+def infer(
+    blank: onnx.ModelProto, inputs: Mapping[str, tuple[int, ...]], constants: Mapping[str, Array], stated: Sequence[str]
+) -> Seen:
+    """All that follows from the sizes of the inputs.
+
+    Args:
+        blank: The model, its weights blank.
+        inputs: A shape for every input.
+        constants: Small constants by name.
+        stated: Values that follow from constants and shapes alone.
+
+    Raises:
+        CannotRun: the sizes do not fit the model.
+    """
+    seen = Seen()
+    nodes = [node for node in blank.graph.node if set(node.output) & set(stated)]
+    for _ in range(MAX_TURNS):
+        shapes = _infer_once(blank, inputs, seen.held)
+        held = _evaluate(blank, nodes, shapes, {**constants, **seen.held})
+        stuck = len(shapes) == len(seen.shapes) and not held
+        seen.shapes = shapes
+        seen.held |= held
+        if stuck:
+            break
+    return seen
+
+
+def _infer_once(
+    blank: onnx.ModelProto, inputs: Mapping[str, tuple[int, ...]], held: Mapping[str, Array]
+) -> dict[str, tuple[int, ...]]:
+    concrete = onnx.ModelProto(ir_version=blank.ir_version, opset_import=blank.opset_import)
+    graph = concrete.graph
+    graph.name = "shapes"
+    for declared in blank.graph.input:
+        elem = declared.type.tensor_type.elem_type
+        graph.input.append(onnx.helper.make_tensor_value_info(declared.name, elem, inputs.get(declared.name)))
+    graph.initializer.extend(blank.graph.initializer)
+    graph.initializer.extend(numpy_helper.from_array(array, name) for name, array in held.items())
+    graph.node.extend(node for node in blank.graph.node if not set(node.output) <= held.keys())
+    try:
+        inferred = onnx.shape_inference.infer_shapes(concrete, data_prop=True, strict_mode=True)
+    except onnx.shape_inference.InferenceError as error:
+        raise CannotRun(str(error).splitlines()[0][:300]) from error
+    found = {name: tuple(array.shape) for name, array in held.items()} | dict(inputs)
+    for info in inferred.graph.value_info:
+        shape = info.type.tensor_type.shape
+        if info.type.tensor_type.HasField("shape") and all(dim.HasField("dim_value") for dim in shape.dim):
+            found[info.name] = tuple(dim.dim_value for dim in shape.dim)
+    return found
+
+
+def _evaluate(
+    blank: onnx.ModelProto, nodes: Sequence[onnx.NodeProto], shapes: Mapping[str, tuple[int, ...]], known: dict[str, Array]
+) -> dict[str, Array]:
+    """Compute the stated values that have become computable."""
+    lengths: dict[str, Array] = {}
+    available = set(known)
+    ready: list[onnx.NodeProto] = []
+    for node in nodes:
+        if set(node.output) <= available:
+            continue
+        if node.op_type in ("Shape", "Size"):
+            if node.input[0] in shapes:
+                lengths[node.output[0]] = _stated_by(node, shapes[node.input[0]])
+                available.add(node.output[0])
+        elif all(name in available or not name for name in node.input):
+            ready.append(node)
+            available.update(node.output)
+    found = dict(lengths)
+    if ready:
+        feeds = {**known, **lengths}
+        used = {name for node in ready for name in node.input}
+        made = [name for node in ready for name in node.output if name]
+        small = onnx.helper.make_graph(
+            ready,
+            "stated",
+            [],
+            [onnx.ValueInfoProto(name=name) for name in made],
+            [numpy_helper.from_array(array, name) for name, array in feeds.items() if name in used],
+        )
+        model = onnx.ModelProto(ir_version=blank.ir_version, opset_import=blank.opset_import)
+        model.graph.CopyFrom(small)
+        found |= zip(made, run(session_of(model), {}), strict=True)
+    return {name: array for name, array in found.items() if array.size <= KNOWN_UP_TO}
+
+
+def _stated_by(node: onnx.NodeProto, shape: tuple[int, ...]) -> Array:
+    if node.op_type == "Size":
+        return np.array(int(np.prod(shape)), dtype=np.int64)
+    bounds = {attribute.name: attribute.i for attribute in node.attribute}
+    return np.array(shape[bounds.get("start", 0) : bounds.get("end", len(shape))], dtype=np.int64)
+
+
+def constants_of(graph: ir.Graph, names: Sequence[str]) -> dict[str, Array]:
+    """The values of small initializers."""
+    return {
+        name: tensor.numpy()
+        for name in names
+        if name in graph.initializers and (tensor := graph.initializers[name].const_value) is not None
+    }
