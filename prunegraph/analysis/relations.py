@@ -26,10 +26,16 @@ class Reduction(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Reduce:
-    """The node reduces an axis of one of its inputs."""
+    """The node reduces an axis of one of its inputs.
+
+    `inside` says that the sum is taken within the node, so that masking another operand is not enough where this one is a weight;
+    `zero` is the number of the input that holds what adds nothing (a zero point).
+    """
 
     ref: Ref
     kind: Reduction
+    inside: bool = False
+    zero: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,10 +60,10 @@ class Contraction:
     """
 
     operands: tuple[int, int]
-    batch: tuple[Ref, ...]
-    summed: tuple[Ref, ...]
-    left: tuple[Ref, ...]
-    right: tuple[Ref, ...]
+    batch: tuple[Expr, ...]
+    summed: tuple[Expr, ...]
+    left: tuple[Expr, ...]
+    right: tuple[Expr, ...]
     macs: tuple[Expr, ...]
     conv: bool = False
 
@@ -76,7 +82,7 @@ class AxisRule:
     reduces: tuple[Reduce, ...] = ()
     sizes: tuple[SizeSite, ...] = ()
     lengths: tuple[SizeSite, ...] = ()
-    copies: tuple[Ref, ...] = ()
+    copies: tuple[Expr, ...] = ()
     joins: tuple[Ref, ...] = ()
     contractions: tuple[Contraction, ...] = ()
 

@@ -28,12 +28,14 @@ class Site:
 
 @dataclass(frozen=True, slots=True)
 class ReduceSite:
-    """Axis `axis` of input `index` of a node (by position) is reduced."""
+    """Axis `axis` of input `index` of a node (by position) is reduced; see `Reduce`."""
 
     node: int
     index: int
     axis: int
     kind: Reduction
+    inside: bool
+    zero: int | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +108,7 @@ class _Solver:
             sites=tuple(self._sites(rules, lambda rule: rule.sizes)),
             lengths=tuple(self._sites(rules, lambda rule: rule.lengths)),
             reduces=tuple(
-                ReduceSite(k, reduce.ref.index, reduce.ref.axis, reduce.kind)
+                ReduceSite(k, reduce.ref.index, reduce.ref.axis, reduce.kind, reduce.inside, reduce.zero)
                 for k, rule in enumerate(rules)
                 for reduce in rule.reduces
             ),
