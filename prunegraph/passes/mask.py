@@ -20,6 +20,15 @@ from prunegraph.passes.constants import add_constant
 
 _FILL = {Reduction.SUM: 0.0, Reduction.MEAN: 0.0, Reduction.MAX: -3.0e38, Reduction.MIN: 3.0e38}
 
+_CENTRED = {"LayerNormalization", "InstanceNormalization", "SkipLayerNormalization", "EmbedLayerNormalization"}
+"""Norms that subtract the mean; the others divide by the root of the mean square alone."""
+
+_OWN_SUM = {"SkipLayerNormalization": 3, "SkipSimplifiedLayerNormalization": 3, "EmbedLayerNormalization": 2}
+"""The output of a norm that is the sum of what it adds up before it normalizes."""
+
+_SCALE_AT = {"SkipLayerNormalization": 2, "SkipSimplifiedLayerNormalization": 2, "EmbedLayerNormalization": 5}
+"""The input that scales, where it is not the second one; the offset follows it."""
+
 
 def masked(model: ir.Model, solution: Solution, keeps: Keeps) -> ir.Model:
     """A copy of a normalized float32 model in which removed slots have no effect.
@@ -39,11 +48,12 @@ def masked(model: ir.Model, solution: Solution, keeps: Keeps) -> ir.Model:
     for (k, index), sites in by_operand.items():
         name = operands[k][index]
         assert name is not None
-        if name in solution.weights and not all(other is None or other in solution.weights for other in operands[k]):
+        weight = name in solution.weights and not all(other is None or other in solution.weights for other in operands[k])
+        if weight and not any(site.inside for site in sites):
             continue  # masking the other operand is enough
         mask = positions.mask(name, [site.axis for site in sites])
         if mask is not None:
-            _Writer(nodes[k], index, mask, [site.axis for site in sites]).write(sites[0].kind)
+            _Writer(nodes[k], index, mask, [site.axis for site in sites]).write(sites[0])
     return twin
 
 
@@ -80,19 +90,23 @@ class _Writer:
         self.axes = list(axes)
         assert node.graph is not None
         self.graph: ir.Graph = node.graph  # type: ignore[assignment]
+        self.after: ir.Node | None = None  # new nodes come before the masked one, or after this one
         self.count = 0
 
-    def write(self, kind: Reduction) -> None:
+    def write(self, site: ReduceSite) -> None:
         index = self.index
         value = self.node.inputs[index]
         assert value is not None
-        if kind is not Reduction.MEAN:
-            self.node.replace_input_with(index, self.where(value, _FILL[kind]))
+        if site.zero is not None:
+            self.node.replace_input_with(index, self.add("Where", self.constant(self.mask), value, self.zero(value, site.zero)))
+        elif site.kind is not Reduction.MEAN:
+            self.node.replace_input_with(index, self.where(value, _FILL[site.kind]))
         elif self.node.op_type == "ReduceMean":
             self.node.replace_input_with(index, self.where(value, 0.0))
             output = self.node.outputs[0]
             uses = list(output.uses())
-            scaled = self.add("Mul", output, self.constant(np.float32(1 / self.kept_share())), after=True)
+            self.after = self.node
+            scaled = self.add("Mul", output, self.constant(np.float32(1 / self.kept_share())))
             for user, place in uses:
                 user.replace_input_with(place, scaled)
         else:
@@ -105,19 +119,39 @@ class _Writer:
 
     def norm(self, x: ir.Value) -> None:
         """A normalisation spelt out, its statistics over what stays."""
-        attributes: Mapping[str, ir.Attr] = self.node.attributes
-        epsilon = attributes["epsilon"].as_float() if "epsilon" in attributes else 1e-5
-        centred = x
-        if self.node.op_type in ("LayerNormalization", "InstanceNormalization"):
-            centred = self.add("Sub", x, self.mean(self.where(x, 0.0)))
+        op = self.node.op_type
+        own_sum = _OWN_SUM.get(op)
+        if own_sum is not None:
+            x, self.axes, self.after = self.output(own_sum), [-1], self.node
+        epsilon = self.node.attributes.get_float("epsilon", 1e-5 if own_sum is None else 1e-12)
+        centred = self.add("Sub", x, self.mean(self.where(x, 0.0))) if op in _CENTRED else x
         kept = self.where(centred, 0.0)
         variance = self.mean(self.add("Mul", kept, kept))
         deviation = self.add("Sqrt", self.add("Add", variance, self.constant(np.float32(epsilon))))
         y = self.add("Div", centred, deviation)
-        for op, parameter in zip(("Mul", "Add"), self.node.inputs[1:3], strict=False):
+        scale_at = _SCALE_AT.get(op, 1)
+        # What follows the scale of a root-mean-square norm is no offset, but something that its own sum holds already.
+        parameters = self.node.inputs[scale_at : scale_at + (2 if op in _CENTRED else 1)]
+        for combine, parameter in zip(("Mul", "Add"), parameters, strict=False):
             if parameter is not None:
-                y = self.add(op, y, self.per_channel(parameter, x))
+                y = self.add(combine, y, self.per_channel(parameter, x))
         self.node.outputs[0].replace_all_uses_with(y)
+
+    def output(self, index: int) -> ir.Value:
+        """An output of the node, asked for if nobody has done so."""
+        if len(self.node.outputs) <= index:
+            self.node.resize_outputs(index + 1)
+        for k, value in enumerate(self.node.outputs):
+            value.name = value.name or (f"{self.name}/y{k}" if k == index else "")
+        return self.node.outputs[index]
+
+    def zero(self, value: ir.Value, index: int) -> ir.Value:
+        """The zero point that an input of the node holds, or zero where it is left out."""
+        point = self.node.inputs[index] if index < len(self.node.inputs) else None
+        if point is not None:
+            return point
+        dtype = value.dtype or _quantized_type(value)
+        return self.constant(np.zeros((), dtype.numpy()))
 
     def per_channel(self, parameter: ir.Value, x: ir.Value) -> ir.Value:
         if self.node.op_type != "InstanceNormalization":
@@ -141,13 +175,22 @@ class _Writer:
     def constant(self, array: npt.ArrayLike) -> ir.Value:
         return add_constant(self.graph, self.name, np.asarray(array))
 
-    def add(self, op: str, *inputs: ir.Value, after: bool = False, axes: list[int] | None = None) -> ir.Value:
+    def add(self, op: str, *inputs: ir.Value, axes: list[int] | None = None) -> ir.Value:
         node = ir.node(op, list(inputs), {"axes": axes} if axes is not None else None, num_outputs=1)
         self.count += 1
         node.name = f"{self.name}/{self.count}"
         node.outputs[0].name = f"{node.name}/out"
-        if after:
-            self.graph.insert_after(self.node, node)
-        else:
+        if self.after is None:
             self.graph.insert_before(self.node, node)
+        else:
+            self.graph.insert_after(self.after, node)
+            self.after = node
         return node.outputs[0]
+
+
+def _quantized_type(value: ir.Value) -> ir.DataType:
+    """The type of a quantized value, from what made it; DynamicQuantizeLinear and QuantizeLinear make bytes unless told otherwise."""
+    node = value.producer()
+    if node is None or node.op_type in ("DynamicQuantizeLinear", "QuantizeLinear") or node.inputs[0] is None:
+        return ir.DataType.UINT8
+    return node.inputs[0].dtype or _quantized_type(node.inputs[0])
