@@ -1,0 +1,166 @@
+"""The zoo: every architecture of the coverage table, small, exported by both exporters and checked.
+
+    python -m benchmarks.zoo FOLDER [NAME ...] [--exporter dynamo] [--timeout 120] [--jobs 2]
+
+Needs the extra `[zoo]`. Writes `FOLDER/NAME.onnx` (dynamo) and `FOLDER/NAME_legacy.onnx`; a file that is there already
+is not made again. Each export has a process of its own, because exporters crash, hang and keep state.
+"""
+
+from __future__ import annotations
+
+import argparse
+import subprocess
+import sys
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from itertools import product
+from pathlib import Path
+from typing import NamedTuple
+
+import onnxruntime as ort
+import torch
+from torch import Tensor
+
+from benchmarks.zoo_model import EXPORTERS, ZooModel, export
+from benchmarks.zoo_timm import TIMM
+from benchmarks.zoo_transformers import TRANSFORMERS
+
+ZOO: dict[str, Callable[[], ZooModel]] = TIMM | TRANSFORMERS
+TOLERANCE = 1e-3
+GROWTH = {"batch": 1, "images": 1}
+GROWTH_OF_LENGTHS = 4
+
+
+class Made(NamedTuple):
+    """What came of one export: a file, or the reason why there is none."""
+
+    name: str
+    exporter: str
+    seconds: float
+    failure: str
+
+
+def build(name: str) -> ZooModel:
+    """Make a model of the zoo; equal names give equal weights.
+
+    Raises:
+        KeyError: The zoo has no such model.
+    """
+    torch.manual_seed(0)
+    return ZOO[name]()
+
+
+def file_name(name: str, exporter: str) -> str:
+    """Return the name of the file that an exporter writes for a model."""
+    return f"{name}.onnx" if exporter == "dynamo" else f"{name}_{exporter}.onnx"
+
+
+def check(model: ZooModel, path: Path) -> str:
+    """Compare a file with its module, at the size of the export and at a larger one.
+
+    Returns:
+        What is wrong with the file, or nothing.
+    """
+    options = ort.SessionOptions()
+    options.log_severity_level = 3
+    session = ort.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    known = {value.name for value in session.get_inputs()}
+    for label, inputs in (("as exported", model.inputs), ("larger", _grown(model))):
+        with torch.no_grad():
+            expected = model.module(*inputs.values())
+        feed = {name: tensor.numpy() for name, tensor in inputs.items() if name in known}
+        try:
+            actual = torch.from_numpy(session.run(None, feed)[0])
+        except Exception as error:
+            return f"onnxruntime, {label}: {_first_line(str(error))}"
+        if actual.shape != expected.shape:
+            return f"{label}: shape {tuple(actual.shape)} instead of {tuple(expected.shape)}"
+        difference = float((actual - expected).abs().max() / expected.abs().max())
+        if not difference < TOLERANCE:
+            return f"{label}: differs from torch by {difference:.1e} relative"
+    return ""
+
+
+def _grown(model: ZooModel) -> dict[str, Tensor]:
+    larger = {}
+    for name, tensor in model.inputs.items():
+        for axis, label in model.dynamic.get(name, {}).items():
+            size = tensor.shape[axis]
+            tensor = tensor.index_select(axis, torch.arange(size + GROWTH.get(label, GROWTH_OF_LENGTHS)) % size)
+        larger[name] = tensor
+    return larger
+
+
+def make(folder: Path, names: list[str], exporters: list[str], timeout: float, jobs: int) -> Iterator[Made]:
+    """Export models in child processes and yield what came of each, in order."""
+    folder.mkdir(parents=True, exist_ok=True)
+
+    def one(work: tuple[str, str]) -> Made:
+        name, exporter = work
+        start = time.monotonic()
+        failure = ""
+        if not (folder / file_name(name, exporter)).exists():
+            command = [sys.executable, "-m", "benchmarks.zoo", str(folder), name, "--child", exporter]
+            try:
+                child = subprocess.run(command, capture_output=True, text=True, timeout=timeout, check=False)
+            except subprocess.TimeoutExpired:
+                failure = f"took longer than {timeout:.0f} s"
+            else:
+                if child.returncode:
+                    said = child.stdout.strip() or child.stderr.strip() or f"exit {child.returncode}"
+                    failure = said.splitlines()[-1]
+        return Made(name, exporter, time.monotonic() - start, failure)
+
+    with ThreadPoolExecutor(jobs) as pool:
+        yield from pool.map(one, product(names, exporters))
+
+
+def _child(folder: Path, name: str, exporter: str) -> int:
+    """Export and check one model; print the reason if that fails."""
+    warnings.simplefilter("ignore")
+    torch.set_num_threads(1)
+    path = folder / file_name(name, exporter)
+    trial = path.with_suffix(".trial")
+    try:
+        model = build(name)
+        export(model, exporter, trial)
+        if failure := check(model, trial):
+            print(failure)
+            return 1
+        trial.replace(path)
+    except Exception as error:
+        print(f"{type(error).__name__}: {_first_line(str(error))}")
+        return 1
+    finally:
+        trial.unlink(missing_ok=True)
+    return 0
+
+
+def _first_line(message: str) -> str:
+    return next((line.strip() for line in message.splitlines() if line.strip()), "")[:240]
+
+
+def main() -> int:
+    """Run the command line."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.zoo", description=__doc__.split("\n")[0])
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("names", nargs="*", help="models to export; all without")
+    parser.add_argument("--exporter", choices=EXPORTERS, action="append", help="default: both")
+    parser.add_argument("--timeout", type=float, default=120, help="seconds for one export (default 120)")
+    parser.add_argument("--jobs", type=int, default=2, help="exports at once (default 2)")
+    parser.add_argument("--child", help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if unknown := set(options.names) - set(ZOO):
+        parser.error(f"not in the zoo: {', '.join(sorted(unknown))}; it has {', '.join(ZOO)}")
+    if options.child:
+        return _child(options.folder, options.names[0], options.child)
+    exporters = options.exporter or list(EXPORTERS)
+    for made in make(options.folder, options.names or list(ZOO), exporters, options.timeout, options.jobs):
+        print(f"{made.name:18} {made.exporter:7} {made.seconds:5.1f} s  {made.failure or 'ok'}", flush=True)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

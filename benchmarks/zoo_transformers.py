@@ -1,0 +1,281 @@
+"""Models of Hugging Face transformers, small, from configurations: nothing is downloaded."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+import transformers as hf
+from torch import Tensor, nn
+
+from benchmarks.zoo_model import FirstOutput, ZooModel, randomize
+
+VOCAB, POSITIONS, BATCH, SEQUENCE = 99, 40, 2, 7
+WIDTH, LAYERS, HEADS, FFN, CLASSES = 48, 2, 4, 80, 3
+BERT: dict[str, Any] = {
+    "vocab_size": VOCAB, "hidden_size": WIDTH, "num_hidden_layers": LAYERS, "num_attention_heads": HEADS,
+    "intermediate_size": FFN, "max_position_embeddings": POSITIONS, "num_labels": CLASSES,
+}  # fmt: skip
+SPECIAL: dict[str, Any] = {"pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2}
+LLAMA: dict[str, Any] = BERT | SPECIAL | {"num_key_value_heads": 2}
+IMAGE: dict[str, Any] = {
+    "image_size": 32, "patch_size": 8, "hidden_size": WIDTH, "num_hidden_layers": LAYERS, "num_attention_heads": HEADS,
+    "intermediate_size": FFN, "num_labels": CLASSES,
+}  # fmt: skip
+TEXT_AXES = {0: "batch", 1: "sequence"}
+
+
+def wrap(module: nn.Module, inputs: dict[str, Tensor], dynamic: dict[str, dict[int, str]], **fixed: Any) -> ZooModel:
+    """Make a zoo model of a module whose outputs come in a dataclass; the first one is exported."""
+    wrapper = FirstOutput(randomize(module), tuple(inputs), **fixed).eval()
+    return ZooModel(wrapper, inputs, dynamic, ("output",))
+
+
+def tokens(length: int = SEQUENCE, seed: int = 1) -> Tensor:
+    """Return random token ids without the special ones, shape [batch, length]."""
+    return torch.randint(3, VOCAB, (BATCH, length), generator=torch.Generator().manual_seed(seed))
+
+
+def padding_mask() -> Tensor:
+    """Return a mask whose last sequence ends two tokens early, shape [batch, sequence]."""
+    mask = torch.ones(BATCH, SEQUENCE, dtype=torch.long)
+    mask[-1, -2:] = 0
+    return mask
+
+
+def pixels(size: int = 32) -> Tensor:
+    """Return random images, shape [batch, 3, size, size]."""
+    return torch.randn(BATCH, 3, size, size, generator=torch.Generator().manual_seed(1))
+
+
+def text(module: nn.Module, **fixed: Any) -> ZooModel:
+    """Wrap a model that reads token ids and a padding mask."""
+    inputs = {"input_ids": tokens(), "attention_mask": padding_mask()}
+    return wrap(module, inputs, dict.fromkeys(inputs, TEXT_AXES), **fixed)
+
+
+def image(module: nn.Module, size: int = 32) -> ZooModel:
+    """Wrap a model that reads images."""
+    return wrap(module, {"pixel_values": pixels(size)}, {"pixel_values": {0: "batch"}})
+
+
+def _encoder(name: str, task: str = "ForSequenceClassification", **options: Any) -> Callable[[], ZooModel]:
+    return lambda: text(getattr(hf, name + task)(getattr(hf, name + "Config")(**(BERT | options))))
+
+
+def _decoder(name: str, **options: Any) -> Callable[[], ZooModel]:
+    def build() -> ZooModel:
+        config = getattr(hf, name + "Config")(**(SPECIAL | options))
+        return text(getattr(hf, name + "ForCausalLM")(config), use_cache=False)
+
+    return build
+
+
+def _gpt2() -> ZooModel:
+    config = hf.GPT2Config(
+        vocab_size=VOCAB, n_embd=WIDTH, n_layer=LAYERS, n_head=HEADS, n_inner=FFN, n_positions=POSITIONS, **SPECIAL
+    )
+    return text(hf.GPT2LMHeadModel(config), use_cache=False)
+
+
+def _t5(task: str) -> Callable[[], ZooModel]:
+    def build() -> ZooModel:
+        config = hf.T5Config(
+            vocab_size=VOCAB, d_model=WIDTH, d_kv=10, d_ff=FFN, num_layers=LAYERS, num_decoder_layers=3,
+            num_heads=HEADS, relative_attention_num_buckets=8, relative_attention_max_distance=16,
+            decoder_start_token_id=0, pad_token_id=0, eos_token_id=1,
+        )  # fmt: skip
+        if task == "EncoderModel":
+            return text(hf.T5EncoderModel(config))
+        return sequence_to_sequence(hf.T5ForConditionalGeneration(config))
+
+    return build
+
+
+def sequence_to_sequence(module: nn.Module) -> ZooModel:
+    """Wrap a model with an encoder and a decoder over token ids."""
+    inputs = {"input_ids": tokens(), "attention_mask": padding_mask(), "decoder_input_ids": tokens(5, seed=2)}
+    dynamic = dict.fromkeys(inputs, TEXT_AXES) | {"decoder_input_ids": {0: "batch", 1: "decoder_sequence"}}
+    return wrap(module, inputs, dynamic, use_cache=False)
+
+
+def _bart() -> ZooModel:
+    config = hf.BartConfig(
+        vocab_size=VOCAB, d_model=WIDTH, encoder_layers=LAYERS, decoder_layers=3, encoder_attention_heads=HEADS,
+        decoder_attention_heads=3, encoder_ffn_dim=FFN, decoder_ffn_dim=72, max_position_embeddings=POSITIONS,
+        decoder_start_token_id=2, **SPECIAL,
+    )  # fmt: skip
+    return sequence_to_sequence(hf.BartForConditionalGeneration(config))
+
+
+def _mpnet() -> ZooModel:
+    return text(hf.MPNetForSequenceClassification(hf.MPNetConfig(**BERT)))
+
+
+def _longformer() -> ZooModel:
+    config = hf.LongformerConfig(**(BERT | {"max_position_embeddings": 64}), attention_window=[4, 4])
+    return text(hf.LongformerForSequenceClassification(config))
+
+
+def _clip(part: str) -> Callable[[], ZooModel]:
+    def build() -> ZooModel:
+        tower = {"projection_dim": 20, "num_hidden_layers": LAYERS, "intermediate_size": FFN}
+        words = (
+            tower
+            | SPECIAL
+            | {
+                "vocab_size": VOCAB,
+                "hidden_size": 36,
+                "num_attention_heads": 3,
+                "max_position_embeddings": POSITIONS,
+            }
+        )
+        looks = tower | {"hidden_size": WIDTH, "num_attention_heads": HEADS, "image_size": 32, "patch_size": 8}
+        if part == "text":
+            return text(hf.CLIPTextModelWithProjection(hf.CLIPTextConfig(**words)))
+        if part == "vision":
+            return image(hf.CLIPVisionModelWithProjection(hf.CLIPVisionConfig(**looks)))
+        config = hf.CLIPConfig(text_config=words, vision_config=looks, projection_dim=20)
+        inputs = {"input_ids": tokens(), "attention_mask": padding_mask(), "pixel_values": pixels()}
+        dynamic = {"input_ids": TEXT_AXES, "attention_mask": TEXT_AXES, "pixel_values": {0: "images"}}
+        return wrap(hf.CLIPModel(config), inputs, dynamic)
+
+    return build
+
+
+def _segformer() -> ZooModel:
+    config = hf.SegformerConfig(
+        num_encoder_blocks=3, depths=[1, 2, 1], sr_ratios=[4, 2, 1], hidden_sizes=[12, 20, 36], patch_sizes=[7, 3, 3],
+        strides=[4, 2, 2], num_attention_heads=[1, 2, 3], mlp_ratios=[2, 3, 2], decoder_hidden_size=28,
+        num_labels=CLASSES,
+    )  # fmt: skip
+    return image(hf.SegformerForSemanticSegmentation(config), 64)
+
+
+def _detr() -> ZooModel:
+    backbone = hf.ResNetConfig(
+        embedding_size=12, hidden_sizes=[16, 24, 32, 40], depths=[1, 1, 1, 1], out_features=["stage4"]
+    )
+    config = hf.DetrConfig(
+        backbone_config=backbone, use_timm_backbone=False, use_pretrained_backbone=False, backbone=None, d_model=WIDTH,
+        encoder_layers=1, decoder_layers=2, encoder_attention_heads=HEADS, decoder_attention_heads=HEADS,
+        encoder_ffn_dim=FFN, decoder_ffn_dim=72, num_queries=6, num_labels=CLASSES,
+    )  # fmt: skip
+    return image(hf.DetrForObjectDetection(config), 64)
+
+
+def _whisper() -> ZooModel:
+    config = hf.WhisperConfig(
+        vocab_size=VOCAB, d_model=WIDTH, encoder_layers=LAYERS, decoder_layers=3, encoder_attention_heads=HEADS,
+        decoder_attention_heads=3, encoder_ffn_dim=FFN, decoder_ffn_dim=72, num_mel_bins=10, max_source_positions=15,
+        max_target_positions=POSITIONS, decoder_start_token_id=1, **SPECIAL,
+    )  # fmt: skip
+    sound = torch.randn(BATCH, 10, 30, generator=torch.Generator().manual_seed(1))
+    inputs = {"input_features": sound, "decoder_input_ids": tokens(5)}
+    dynamic = {"input_features": {0: "batch"}, "decoder_input_ids": {0: "batch", 1: "decoder_sequence"}}
+    return wrap(hf.WhisperForConditionalGeneration(config), inputs, dynamic, use_cache=False)
+
+
+def _wav2vec2() -> ZooModel:
+    config = hf.Wav2Vec2Config(
+        **(BERT | {"vocab_size": 32}), conv_dim=(12, 20, 28), conv_kernel=(10, 3, 2), conv_stride=(5, 2, 2),
+        num_conv_pos_embeddings=8, num_conv_pos_embedding_groups=4, classifier_proj_size=36,
+    )  # fmt: skip
+    sound = torch.randn(BATCH, 400, generator=torch.Generator().manual_seed(1))
+    return wrap(hf.Wav2Vec2ForSequenceClassification(config), {"input_values": sound}, {"input_values": {0: "batch"}})
+
+
+TRANSFORMERS: dict[str, Callable[[], ZooModel]] = {
+    "bert": _encoder("Bert"),
+    "gpt2": _gpt2,
+    "llama": _decoder("Llama", **(LLAMA | {"hidden_size": 96, "num_attention_heads": 8})),
+    "t5": _t5("ForConditionalGeneration"),
+    "t5_encoder": _t5("EncoderModel"),
+    "distilbert": lambda: text(
+        hf.DistilBertForSequenceClassification(
+            hf.DistilBertConfig(
+                vocab_size=VOCAB, dim=WIDTH, n_layers=LAYERS, n_heads=HEADS, hidden_dim=FFN,
+                max_position_embeddings=POSITIONS, num_labels=CLASSES,
+            )
+        )
+    ),
+    "bert_base_model": _encoder("Bert", "Model"),
+    "bert_mlm": _encoder("Bert", "ForMaskedLM"),
+    "roberta": _encoder("Roberta"),
+    "albert": _encoder("Albert", embedding_size=20),
+    "electra": _encoder("Electra", embedding_size=20),
+    "mpnet": _mpnet,
+    "deberta_v2": _encoder(
+        "DebertaV2", relative_attention=True, pos_att_type=["p2c", "c2p"], position_buckets=8,
+        norm_rel_ebd="layer_norm", share_att_key=True,
+    ),
+    "modernbert": _encoder(
+        "ModernBert", **SPECIAL, local_attention=6, global_attn_every_n_layers=2, cls_token_id=1, sep_token_id=2
+    ),
+    "longformer": _longformer,
+    "mobilebert": _encoder(
+        "MobileBert", embedding_size=20, intra_bottleneck_size=24, true_hidden_size=24, num_feedforward_networks=2
+    ),
+    "roformer": _encoder("RoFormer", embedding_size=20),
+    "convbert": _encoder("ConvBert", embedding_size=20, conv_kernel_size=5, num_groups=2),
+    "fnet": lambda: text(hf.FNetForSequenceClassification(hf.FNetConfig(**BERT))),
+    "squeezebert": _encoder("SqueezeBert", embedding_size=WIDTH),
+    "nystromformer": _encoder("Nystromformer", segment_means_seq_len=7, num_landmarks=7, conv_kernel_size=3),
+    "bart": _bart,
+    "gpt_neo": _decoder(
+        "GPTNeo", vocab_size=VOCAB, hidden_size=WIDTH, num_layers=LAYERS, num_heads=HEADS, intermediate_size=FFN,
+        max_position_embeddings=POSITIONS, attention_types=[[["global", "local"], 1]], window_size=4,
+    ),
+    "gpt_neox": _decoder("GPTNeoX", **BERT, rotary_pct=0.5),
+    "gptj": _decoder(
+        "GPTJ", vocab_size=VOCAB, n_embd=WIDTH, n_layer=LAYERS, n_head=HEADS, n_inner=FFN, n_positions=POSITIONS,
+        rotary_dim=8,
+    ),
+    "opt": _decoder(
+        "OPT", vocab_size=VOCAB, hidden_size=WIDTH, num_hidden_layers=LAYERS, num_attention_heads=HEADS, ffn_dim=FFN,
+        max_position_embeddings=POSITIONS, word_embed_proj_dim=WIDTH,
+    ),
+    "bloom": _decoder("Bloom", vocab_size=VOCAB, hidden_size=WIDTH, n_layer=LAYERS, n_head=HEADS),
+    "mistral": _decoder("Mistral", **LLAMA, sliding_window=5, head_dim=10),
+    "qwen2": _decoder("Qwen2", **LLAMA),
+    "qwen3": _decoder("Qwen3", **LLAMA, head_dim=10),
+    "gemma": _decoder("Gemma", **(LLAMA | {"num_key_value_heads": 1}), head_dim=10),
+    "gemma2": _decoder("Gemma2", **LLAMA, head_dim=10, sliding_window=5),
+    "phi": _decoder("Phi", **LLAMA, partial_rotary_factor=0.5),
+    "phi3": _decoder("Phi3", **LLAMA),
+    "falcon": _decoder(
+        "Falcon", vocab_size=VOCAB, hidden_size=WIDTH, num_hidden_layers=LAYERS, num_attention_heads=HEADS,
+        ffn_hidden_size=FFN, multi_query=True, new_decoder_architecture=False,
+    ),
+    "olmo2": _decoder("Olmo2", **LLAMA),
+    "stablelm": _decoder("StableLm", **LLAMA, use_parallel_residual=True, partial_rotary_factor=0.5),
+    "cohere": _decoder("Cohere", **LLAMA, use_qk_norm=False),
+    "mixtral": _decoder("Mixtral", **LLAMA, num_local_experts=5, num_experts_per_tok=2),
+    "qwen2_moe": _decoder(
+        "Qwen2Moe", **LLAMA, num_experts=5, num_experts_per_tok=2, moe_intermediate_size=36,
+        shared_expert_intermediate_size=44,
+    ),
+    "mamba": lambda: text_ids(
+        hf.MambaForCausalLM(hf.MambaConfig(vocab_size=VOCAB, hidden_size=WIDTH, num_hidden_layers=LAYERS, state_size=6))
+    ),
+    "hf_vit": lambda: image(hf.ViTForImageClassification(hf.ViTConfig(**IMAGE))),
+    "dinov2": lambda: image(hf.Dinov2ForImageClassification(hf.Dinov2Config(**(IMAGE | {"mlp_ratio": 2})))),
+    "hf_convnext": lambda: image(
+        hf.ConvNextForImageClassification(
+            hf.ConvNextConfig(hidden_sizes=[12, 20, 28, 36], depths=[1, 1, 2, 1], num_labels=CLASSES)
+        )
+    ),
+    "clip_text": _clip("text"),
+    "clip_vision": _clip("vision"),
+    "clip": _clip("both"),
+    "segformer": _segformer,
+    "detr": _detr,
+    "whisper": _whisper,
+    "wav2vec2": _wav2vec2,
+}  # fmt: skip
+
+
+def text_ids(module: nn.Module) -> ZooModel:
+    """Wrap a model that reads token ids alone."""
+    return wrap(module, {"input_ids": tokens()}, {"input_ids": TEXT_AXES}, use_cache=False)
