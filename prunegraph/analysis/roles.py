@@ -47,8 +47,9 @@ def gather_roles(graph: ir.Graph, solution: Solution) -> Roles:
         for reduce in rule.reduces:
             for leaf in _leaves(solution, k, [reduce.ref]):
                 roles[leaf].mean |= reduce.kind is Reduction.MEAN
-        for leaf in _leaves(solution, k, rule.copies):
-            roles[leaf].copied = True
+        if rule.copies and not _is_weight(node.inputs[0], solution):
+            for leaf in _leaves(solution, k, rule.copies):
+                roles[leaf].copied = True
         if node.op_type == "Gather" and _is_weight(node.inputs[0], solution):
             for leaf in _value_leaves(solution, node.outputs[0]):
                 roles[leaf].looked_up = True

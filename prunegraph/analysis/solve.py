@@ -124,7 +124,8 @@ class _Solver:
             if value.name and value.name not in self.axes and value.name in self.facts.shapes:
                 self.axes[value.name] = tuple(self.space.dim(size) for size in self.facts.shapes[value.name])
         for node in self.nodes:
-            if node.inputs and all(value is None or value.name in self.weights for value in node.inputs):
+            stated = node.op_type in ("Shape", "Size")  # lengths say nothing about what an activation holds
+            if stated or (node.inputs and all(value is None or value.name in self.weights for value in node.inputs)):
                 self.weights.update(value.name or "" for value in node.outputs)
         for value in self.graph.initializers.values():
             if value.dtype == ir.DataType.INT64:

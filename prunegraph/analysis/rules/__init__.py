@@ -1,14 +1,16 @@
 """One small pure function an op, a file a family; importing this package fills the registry."""
 
 from prunegraph.analysis.rules import (
+    attention,
     contract,
     conv,
     elementwise,
     norm,
     reduce,
+    rotary,
     select,
     shape,
     sizes,
 )
 
-__all__ = ["contract", "conv", "elementwise", "norm", "reduce", "select", "shape", "sizes"]
+__all__ = ["attention", "contract", "conv", "elementwise", "norm", "reduce", "rotary", "select", "shape", "sizes"]

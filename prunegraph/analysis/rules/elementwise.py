@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from prunegraph.analysis.axes import Expr, Ref
+from collections.abc import Sequence
+
+from prunegraph.analysis.axes import Expr, Fresh, Ref
 from prunegraph.analysis.registry import axis_rule
 from prunegraph.analysis.relations import AxisRule, NodeView
 
 MICROSOFT = "com.microsoft"
 
 
-def broadcast(source: tuple[Ref, ...], target: tuple[Ref, ...]) -> AxisRule:
+def broadcast(source: Sequence[Ref], target: Sequence[Ref | Fresh]) -> AxisRule:
     """`source` is numpy-broadcast to `target`: aligned from the right, length one leaves no constraint."""
     equal: list[tuple[Expr, Expr]] = []
     pins: list[tuple[Expr, str]] = []

@@ -18,6 +18,7 @@ from prunegraph.analysis.facts import Facts
 from prunegraph.passes.normalize.freeze import freeze
 from prunegraph.passes.normalize.hoist import hoist
 from prunegraph.passes.normalize.names import name_values
+from prunegraph.passes.normalize.plain import make_plain
 from prunegraph.passes.normalize.probe import RUNS, integers, probe
 from prunegraph.passes.normalize.unshare import unshare
 
@@ -58,7 +59,7 @@ def normalize(model: ir.Model) -> Normalized:
     ):
         step(model)
     name_values(model.graph)
-    facts, held = probe(model)
+    facts, held = make_plain(model.graph, *probe(model))
     freeze(model, held)
     unshare(model.graph)
     model, facts = hoist(model, _with_constants(model, facts))

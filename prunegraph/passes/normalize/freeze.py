@@ -1,6 +1,7 @@
 """Freeze what is static: integers and scales that both probes saw alike become constants, so that pruning cannot change them.
 
 A scale of `1/sqrt(head_dim)` that a graph computes from a Shape would follow the new head_dim; frozen, it keeps its value.
+Weights are left alone: a transposed embedding stays tied, a table of biases stays the small table that it is.
 """
 
 from __future__ import annotations
@@ -13,18 +14,28 @@ from onnx_ir.passes.common import RemoveUnusedNodesPass
 
 from prunegraph.observe.session import Array
 from prunegraph.passes.constants import add_constant
+from prunegraph.passes.normalize.unshare import SMALL
 
 
 def freeze(model: ir.Model, held: Mapping[str, tuple[Array, ...]]) -> None:
     """Replace every stated value that no probe saw change by an initializer, in place."""
     graph = model.graph
+    weights = {name for name, value in graph.initializers.items() if _is_weight(value)}
     for node in list(graph):
+        if any(value is not None and value.name in weights for value in node.inputs):
+            weights.update(value.name or "" for value in node.outputs)
+            continue
         for value in node.outputs:
             arrays = held.get(value.name or "")
             if arrays is None or value.is_graph_output() or not _same(arrays):
                 continue
             value.replace_all_uses_with(add_constant(graph, f"{value.name}/frozen", arrays[0]))
     RemoveUnusedNodesPass()(model)
+
+
+def _is_weight(value: ir.Value) -> bool:
+    tensor = value.const_value
+    return tensor is not None and tensor.dtype.is_floating_point() and len(tensor.shape) > 1 and tensor.size > SMALL
 
 
 def _same(arrays: tuple[Array, ...]) -> bool:

@@ -92,17 +92,31 @@ class Cone:
 
     Attributes:
         nodes: Names of the nodes between the weights and the takes, in order.
-        constants: Name -> which axes of an initializer hold the Dim.
-        takes: (name of the taking node, output, slot).
+        constants: Names of the initializers that hold the Dim.
+        takes: What is taken.
         length: How many parts there are.
-        witness: A value and an axis of it that is the Dim and nothing else.
     """
 
     nodes: tuple[str, ...]
     constants: tuple[str, ...]
-    takes: tuple[tuple[str, int, int], ...]
+    takes: tuple[NamedTake, ...]
     length: int
-    witness: tuple[str, int]
+
+
+@dataclass(frozen=True, slots=True)
+class NamedTake:
+    """A `Take` by names; axis `axis` of the value `source` is the enumerating Dim and nothing else."""
+
+    node: str
+    output: int
+    slot: int
+    source: str
+    axis: int
+
+    @property
+    def reader(self) -> str:
+        """The name of the node that reads the part instead."""
+        return f"{self.node}/{self.output}/part{self.slot}"
 
 
 def _cones(graph: ir.Graph, solution: Solution, takes: Sequence[Take]) -> list[Cone]:
@@ -146,16 +160,13 @@ def _cone(
     constants = tuple(name for name in graph.initializers if name in holding)
     if not inside or not constants or any(graph.initializers[name].is_graph_input() for name in constants):
         return None
-    first = takes[0]
-    source = nodes[first.node].inputs[0]
+    return Cone(tuple(inside), constants, tuple(_named(nodes[take.node], take) for take in takes), solution.dim_size(dim)[0])
+
+
+def _named(node: ir.Node, take: Take) -> NamedTake:
+    source = node.inputs[0]
     assert source is not None and source.name is not None
-    return Cone(
-        nodes=tuple(inside),
-        constants=constants,
-        takes=tuple((nodes[take.node].name or "", take.output, take.slot) for take in takes),
-        length=solution.dim_size(dim)[0],
-        witness=(source.name, first.axis),
-    )
+    return NamedTake(node.name or "", take.output, take.slot, source.name, take.axis)
 
 
 def _part(name: str, slot: int) -> str:
@@ -165,7 +176,7 @@ def _part(name: str, slot: int) -> str:
 def _expand(graph: ir.Graph, cone: Cone, shapes: dict[str, tuple[tuple[int, ...], ...]]) -> None:
     """Clone the cone once a part, whole for now, and let every take read its own clone."""
     by_name = {node.name: node for node in graph}
-    for slot in sorted({slot for _, _, slot in cone.takes}):
+    for slot in sorted({take.slot for take in cone.takes}):
         copies: dict[str, ir.Value] = {}
         for name in cone.constants:
             value = graph.initializers[name]
@@ -181,9 +192,9 @@ def _expand(graph: ir.Graph, cone: Cone, shapes: dict[str, tuple[tuple[int, ...]
                 copies[old.name or ""] = new
         for old, new in copies.items():
             shapes[new.name or ""] = shapes[old]
-        for name, output, mine in cone.takes:
-            if mine == slot:
-                _redirect(graph, by_name[name], output, copies, slot, shapes)
+        for take in cone.takes:
+            if take.slot == slot:
+                _redirect(graph, by_name[take.node], take, copies, shapes)
 
 
 def _clone(node: ir.Node, copies: Mapping[str, ir.Value], slot: int) -> ir.Node:
@@ -198,23 +209,25 @@ def _clone(node: ir.Node, copies: Mapping[str, ir.Value], slot: int) -> ir.Node:
 
 
 def _redirect(
-    graph: ir.Graph, node: ir.Node, output: int, copies: Mapping[str, ir.Value], slot: int, shapes: dict[str, tuple[tuple[int, ...], ...]]
+    graph: ir.Graph,
+    node: ir.Node,
+    take: NamedTake,
+    copies: Mapping[str, ir.Value],
+    shapes: dict[str, tuple[tuple[int, ...], ...]],
 ) -> None:
     """Read the one slot that the clone will be left with: drop its axis, or take it as it is."""
-    source = node.inputs[0]
-    assert source is not None
-    mine = copies[source.name or ""]
-    old = node.outputs[output]
-    squeezes = node.op_type == "Gather" and len(shapes[old.name or ""]) < len(shapes[source.name or ""])
+    mine = copies[take.source]
+    old = node.outputs[take.output]
+    squeezes = node.op_type == "Gather" and len(shapes[old.name or ""]) < len(shapes[take.source])
     if squeezes:
         index = node.inputs[1]
         assert index is not None and index.const_value is not None
-        zero = add_constant(graph, f"{node.name}/{output}/zero", np.zeros_like(index.const_value.numpy()))
+        zero = add_constant(graph, f"{node.name}/{take.output}/zero", np.zeros_like(index.const_value.numpy()))
         shapes[zero.name or ""] = shapes[index.name or ""]
         reader = ir.Node("", "Gather", [mine, zero], list(node.attributes.values()), num_outputs=1)
     else:
         reader = ir.Node("", "Identity", [mine], num_outputs=1)
-    reader.name = f"{node.name}/{output}/part{slot}"
+    reader.name = take.reader
     reader.metadata_props.update(node.metadata_props)
     graph.insert_before(node, reader)
     new = reader.outputs[0]
@@ -228,16 +241,13 @@ def _redirect(
 def _keep_one_slot_each(model: ir.Model, facts: Facts, cones: Sequence[Cone]) -> tuple[ir.Model, Facts]:
     """Shrink every clone to the one slot that is read from it."""
     position = {node.name: k for k, node in enumerate(model.graph)}
-    readers = {
-        (position[f"{name}/{output}/part{slot}"], cone.witness[1]) for cone in cones for name, output, slot in cone.takes
-    }
+    readers = {(position[take.reader], take.axis) for cone in cones for take in cone.takes}
     solution = solve(model.graph, facts, unrelated=readers)
     keeps: dict[int, Keep] = {}
     for cone in cones:
-        for slot in {slot for _, _, slot in cone.takes}:
-            axis = solution.resolve(_part(cone.witness[0], slot))[cone.witness[1]]
-            dim = axis.terms[0][0]
+        for take in cone.takes:
+            dim = solution.resolve(_part(take.source, take.slot))[take.axis].terms[0][0]
             assert isinstance(dim, int)
-            keeps[dim] = Keep((), np.arange(cone.length) == slot, 1)
+            keeps[dim] = Keep((), np.arange(cone.length) == take.slot, 1)
     shrunk = shrink(model, solution, keeps)
     return shrunk.model, shrunk.facts

@@ -1,0 +1,126 @@
+"""Rotary positions, and the attention that has them built in: slots rotate in pairs, so they stay or go in pairs."""
+
+from __future__ import annotations
+
+from prunegraph.analysis.axes import Expr, Prod, Size, Sum
+from prunegraph.analysis.registry import axis_rule
+from prunegraph.analysis.relations import AxisRule, NodeView, Reduce, Reduction, SizeSite, Unknown
+from prunegraph.analysis.rules.attention import Axes, cached, layout, made, number, over, same, scored, scores_like, whole
+from prunegraph.analysis.rules.elementwise import MICROSOFT
+
+HEAD_SIZE_STEP = 8
+"""GroupQueryAttention of ONNX Runtime takes head sizes in steps of 8, and of 8 pairs where it rotates."""
+
+
+def rotated(node: NodeView, width: Size, half: Expr, turning: Size, interleaved: bool) -> tuple[Expr, Expr]:
+    """The width of a head as `2·pairs + rest` (or `pairs·2`), and the part of it that turns."""
+    two = node.fresh((2,) * node.probes, "2", "pairs rotate into each other")
+    pairs = Prod((half, two) if interleaved else (two, half))
+    rest = tuple(n - m for n, m in zip(width, turning, strict=True))
+    if min(rest) < 0:
+        raise Unknown("more is rotated than there is")
+    return Sum((pairs, node.fresh(rest, "rest"))), pairs
+
+
+def _tables(node: NodeView, cos: int, half: Expr, positions: tuple[Axes, ...]) -> AxisRule:
+    """Cosines and sines `[…, pairs]`, by position in a table or in the batch."""
+    rule = AxisRule()
+    for table in (node.ins(cos), node.ins(cos + 1)):
+        rule += AxisRule(equal=((table[-1], half),)) + whole("a table of positions", table[:-1] if len(table) == 2 else ())
+        if len(table) == 3:
+            rule += same(positions[0][0], table[0]) + same(positions[1][0], table[1])
+    return rule
+
+
+def _embedding(node: NodeView, cos: int, ids: int) -> AxisRule:
+    x, y = node.ins(0), node.out()
+    half = node.fresh(node.ins(cos)[-1].size, "pairs")
+    turning = tuple(2 * n for n in half.size)
+    width = x[3].size if len(x) == 4 else over(node, x[2].size, number(node, "num_heads")) if number(node, "num_heads") else turning
+    count = x[1].size if len(x) == 4 else tuple(n // m for n, m in zip(x[2].size, width, strict=True))
+    h = node.fresh(count, "h")
+    d, turned = rotated(node, width, half, turning, bool(node.attr("interleaved")))
+    of_x, of_y = layout(x, (h,), d), layout(y, (h,), d)
+    rule = of_x.rule + of_y.rule + same(of_x.batch, of_y.batch) + same(of_x.positions, of_y.positions)
+    rule += _tables(node, cos, half, ((of_x.batch,), (of_x.positions,)))
+    if (where := node.inp(ids)) and len(where) == 2:
+        rule += same(of_x.batch, where[0]) + same(of_x.positions, where[1])
+    sizes = [SizeSite("num_heads", None, h)] if number(node, "num_heads") else []
+    sizes += [SizeSite("rotary_embedding_dim", None, turned)] if number(node, "rotary_embedding_dim") else []
+    return rule + AxisRule(sizes=tuple(sizes))
+
+
+@axis_rule("RotaryEmbedding")
+def rotary_embedding(node: NodeView) -> AxisRule:
+    """ai.onnx: data, cosines, sines, positions."""
+    return _embedding(node, cos=1, ids=3)
+
+
+@axis_rule("RotaryEmbedding", domain=MICROSOFT)
+def rotary_embedding_microsoft(node: NodeView) -> AxisRule:
+    """com.microsoft: data, positions, cosines, sines."""
+    if node.attr("is_packed_batching"):
+        raise Unknown("packed batching")
+    return _embedding(node, cos=2, ids=1)
+
+
+@axis_rule("GroupQueryAttention", domain=MICROSOFT)
+def group_query_attention(node: NodeView) -> AxisRule:
+    """com.microsoft: query heads `g·r` over `g` heads of keys and values, all of one width; Q, K and V may be packed."""
+    q, k, v, y = node.ins(0), node.inp(1), node.inp(2), node.out()
+    if node.attr("kv_cache_bit_width") or any(node.attr(f"{c}_quant_type", "NONE") not in ("NONE", b"NONE") for c in "kv"):
+        raise Unknown("a quantized cache")
+    q_heads, kv_heads = number(node, "num_heads"), number(node, "kv_num_heads")
+    size = over(node, q[2].size, q_heads + (0 if k else 2 * kv_heads))
+    g, r = node.fresh((kv_heads,) * node.probes, "g"), node.fresh(over(node, (q_heads,) * node.probes, kv_heads), "r")
+    d, rule = _head_size(node, size)
+    heads = node.fresh((q_heads,) * node.probes, "h")
+    rule += AxisRule(
+        equal=((y[2], Prod((g, r, d))), (heads, Prod((g, r)))),
+        copies=(r,),
+        reduces=(Reduce(q[2], Reduction.SUM),),
+        sizes=(SizeSite("num_heads", None, Prod((g, r))), SizeSite("kv_num_heads", None, g)),
+    )
+    keys, operands = q[1], (0, 0, 0)
+    if k is not None and v is not None:
+        of_k, of_v = layout(k, (g,), d), layout(v, (g,), d)
+        rule += layout(q, (g, r), d).rule + of_k.rule + of_v.rule + same(q[0], k[0], v[0])
+        rule += whole("GroupQueryAttention runs a Softmax along it", v[1:2])
+        keys, operands = k[1], (0, 1, 2)
+    else:
+        rule += AxisRule(equal=((q[2], Sum((Prod((g, r, d)), Prod((g, d)), Prod((g, d))))),))
+    rule += same(q[0], y[0]) + same(q[1], y[1])
+    for cache in (node.inp(3), node.inp(4), made(node, 1), made(node, 2)):
+        rule += cached(cache, q[0], g, d)
+    for scores in (node.inp(10), made(node, 3)):
+        rule += scores_like(scores, q[0], heads, q[1], "GroupQueryAttention runs a Softmax along it")
+    if lengths := node.inp(5):
+        rule += same(q[0], lengths[0])
+    if sink := node.inp(11):
+        rule += AxisRule(equal=((sink[0], heads),))
+    for norm in (node.inp(14), node.inp(15)):
+        if norm:
+            rule += AxisRule(equal=((norm[0], d),), pins=((d, "statistics over a head"),))
+    return rule + scored(node, operands, q[0], (g, r), (q[1], keys), (d, d))
+
+
+def _head_size(node: NodeView, size: Size) -> tuple[Expr, AxisRule]:
+    """The width of a head in steps that ONNX Runtime takes; its pairs are those of the tables."""
+    if not number(node, "do_rotary"):
+        return _in_steps(node, size), AxisRule()
+    cos = node.ins(7)
+    half = node.fresh(cos[1].size, "pairs")
+    turning = tuple(2 * n for n in half.size)
+    d, _ = rotated(node, size, half, turning, bool(node.attr("rotary_interleaved")))
+    rule = AxisRule(equal=((half, _in_steps(node, half.size)),)) + _tables(node, 7, half, ((), ()))
+    if turning != size:
+        rule += AxisRule(pins=((d, "GroupQueryAttention rotates a part of it"),))
+    return d, rule
+
+
+def _in_steps(node: NodeView, size: Size) -> Expr:
+    why = f"GroupQueryAttention takes head sizes in steps of {HEAD_SIZE_STEP}"
+    if any(n % HEAD_SIZE_STEP for n in size):
+        return node.fresh(size, "d", why)
+    steps = node.fresh(tuple(n // HEAD_SIZE_STEP for n in size), "steps")
+    return Prod((steps, node.fresh((HEAD_SIZE_STEP,) * node.probes, "step", why)))
