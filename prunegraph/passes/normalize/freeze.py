@@ -16,13 +16,15 @@ from prunegraph.observe.session import Array
 from prunegraph.passes.constants import add_constant
 from prunegraph.passes.normalize.unshare import SMALL
 
+_NO_WEIGHTS = {ir.DataType.INT64, ir.DataType.INT32, ir.DataType.BOOL, ir.DataType.STRING}
+
 
 def freeze(model: ir.Model, held: Mapping[str, tuple[Array, ...]]) -> None:
     """Replace every stated value that no probe saw change by an initializer, in place."""
     graph = model.graph
     weights = {name for name, value in graph.initializers.items() if _is_weight(value)}
     for node in list(graph):
-        if any(value is not None and value.name in weights for value in node.inputs):
+        if node.op_type not in ("Shape", "Size") and any(v is not None and v.name in weights for v in node.inputs):
             weights.update(value.name or "" for value in node.outputs)
             continue
         for value in node.outputs:
@@ -35,7 +37,7 @@ def freeze(model: ir.Model, held: Mapping[str, tuple[Array, ...]]) -> None:
 
 def _is_weight(value: ir.Value) -> bool:
     tensor = value.const_value
-    return tensor is not None and tensor.dtype.is_floating_point() and len(tensor.shape) > 1 and tensor.size > SMALL
+    return tensor is not None and tensor.dtype not in _NO_WEIGHTS and len(tensor.shape) > 1 and tensor.size > SMALL
 
 
 def _same(arrays: tuple[Array, ...]) -> bool:
