@@ -1,13 +1,13 @@
 """The oracle of verify: the original graph with 0/1 multipliers at the inputs of whatever sums over a removed slot.
 
-It shares nothing with Shrink but the selection: no constant is cut and no length rewritten.  Where a mean is taken, the mean of what
-stays is taken instead.
+It shares nothing with Shrink but the selection: no constant is cut and no length rewritten.  Where a mean is taken, the
+mean of what stays is taken instead.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -48,8 +48,8 @@ def masked(model: ir.Model, solution: Solution, keeps: Keeps) -> ir.Model:
     for (k, index), sites in by_operand.items():
         name = operands[k][index]
         assert name is not None
-        weight = name in solution.weights and not all(other is None or other in solution.weights for other in operands[k])
-        if weight and not any(site.inside for site in sites):
+        constant = all(other is None or other in solution.weights for other in operands[k])
+        if name in solution.weights and not constant and not any(site.inside for site in sites):
             continue  # masking the other operand is enough
         mask = positions.mask(name, [site.axis for site in sites])
         if mask is not None:
@@ -89,7 +89,7 @@ class _Writer:
         self.mask = mask
         self.axes = list(axes)
         assert node.graph is not None
-        self.graph: ir.Graph = node.graph  # type: ignore[assignment]
+        self.graph: ir.Graph = node.graph
         self.after: ir.Node | None = None  # new nodes come before the masked one, or after this one
         self.count = 0
 
@@ -98,7 +98,8 @@ class _Writer:
         value = self.node.inputs[index]
         assert value is not None
         if site.zero is not None:
-            self.node.replace_input_with(index, self.add("Where", self.constant(self.mask), value, self.zero(value, site.zero)))
+            kept = self.add("Where", self.constant(self.mask), value, self.zero(value, site.zero))
+            self.node.replace_input_with(index, kept)
         elif site.kind is not Reduction.MEAN:
             self.node.replace_input_with(index, self.where(value, _FILL[site.kind]))
         elif self.node.op_type == "ReduceMean":
@@ -189,7 +190,7 @@ class _Writer:
 
 
 def _quantized_type(value: ir.Value) -> ir.DataType:
-    """The type of a quantized value, from what made it; DynamicQuantizeLinear and QuantizeLinear make bytes unless told otherwise."""
+    """The type of a quantized value, from what made it: bytes, unless a type is known."""
     node = value.producer()
     if node is None or node.op_type in ("DynamicQuantizeLinear", "QuantizeLinear") or node.inputs[0] is None:
         return ir.DataType.UINT8

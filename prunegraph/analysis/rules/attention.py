@@ -1,7 +1,7 @@
 """Fused attention: heads, query slots, and what Q·K and scores·V sum over, told apart inside one op.
 
-Every operand is `heads·width` (three axes) or has both as axes of their own (four).  Q, K and V widths are the factors of a Prod,
-so that heads, `qk_dim` and `v_dim` come out as they do where the exporter has spelt attention out.
+Every operand is `heads·width` (three axes) or has both as axes of their own (four), so that heads, `qk_dim` and `v_dim`
+come out as they do where the exporter has spelt attention out.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ Axes = tuple[Ref, ...]
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """An operand of attention, taken apart: which of its axes are batch and positions, and what the others are made of."""
+    """An operand of attention, taken apart: which axes are batch and positions, and what the others are made of."""
 
     batch: Ref
     positions: Ref
@@ -74,7 +74,7 @@ def scored(
     positions: tuple[Ref, Ref],
     widths: tuple[Expr, Expr],
 ) -> AxisRule:
-    """The two contractions of attention, over the width of Q and K and over positions, and what follows from its scale."""
+    """The two contractions of attention, over the width of Q and K and over positions, and what its scale forbids."""
     q, k, v = operands
     queries, keys = positions
     qk, carried = widths
@@ -99,7 +99,8 @@ def cached(axes: Axes | None, batch: Ref, heads: Expr, width: Expr) -> AxisRule:
     """Past or present keys or values `[batch, heads, positions, width]`."""
     if axes is None:
         return AxisRule()
-    return same(batch, axes[0]) + AxisRule(equal=((axes[1], heads), (axes[3], width))) + whole("positions of a cache", axes[2:3])
+    rule = AxisRule(equal=((axes[1], heads), (axes[3], width)))
+    return rule + same(batch, axes[0]) + whole("positions of a cache", axes[2:3])
 
 
 @axis_rule("Attention")
@@ -176,13 +177,15 @@ def _padding(mask: Axes | None, batch: Ref) -> AxisRule:
 
 @axis_rule("MultiHeadAttention", domain=MICROSOFT)
 def multi_head(node: NodeView) -> AxisRule:
-    """com.microsoft: Q, K and V apart, K and V packed `[…, h, 2, d]`, or all three packed `[…, h, 3, d]`; bias `q | k | v`."""
+    """com.microsoft: Q, K, V apart, K and V packed `[…, h, 2, d]`, or all packed `[…, h, 3, d]`; bias `q | k | v`."""
     q, k, v, y = node.ins(0), node.inp(1), node.inp(2), node.out()
     count = number(node, "num_heads")
     h = node.fresh((count,) * node.probes, "h")
     d = node.fresh(q[4].size if len(q) == 5 else over(node, q[2].size, count), "d")
     e = node.fresh(over(node, y[2].size, count), "v")
-    rule = AxisRule(equal=((y[2], Prod((h, e))),), sizes=(SizeSite("num_heads", None, h),), reduces=(Reduce(q[-1], Reduction.SUM),))
+    rule = AxisRule(
+        equal=((y[2], Prod((h, e))),), sizes=(SizeSite("num_heads", None, h),), reduces=(Reduce(q[-1], Reduction.SUM),)
+    )
     rule += same(q[0], y[0]) + same(q[1], y[1])
     keys, operands = q[1], (0, 0, 0)
     for axes in (q, k):

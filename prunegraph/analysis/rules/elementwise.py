@@ -70,7 +70,8 @@ def first_operand(node: NodeView) -> AxisRule:
     pins = ()
     if node.op in ("Trilu", "EyeLike"):
         pins = tuple((ref, f"{node.op} depends on the position") for ref in node.ins(0)[-2:])
-    return pointwise(node, 0) + AxisRule(pins=pins)
+    free = () if node.op != "CastLike" else tuple((ref, ref) for ref in node.ins(1))  # only its type counts
+    return pointwise(node, 0) + AxisRule(equal=free, pins=pins)
 
 
 @axis_rule("QuantizeLinear", "DequantizeLinear")

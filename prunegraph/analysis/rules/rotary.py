@@ -5,7 +5,18 @@ from __future__ import annotations
 from prunegraph.analysis.axes import Expr, Prod, Size, Sum
 from prunegraph.analysis.registry import axis_rule
 from prunegraph.analysis.relations import AxisRule, NodeView, Reduce, Reduction, SizeSite, Unknown
-from prunegraph.analysis.rules.attention import Axes, cached, layout, made, number, over, same, scored, scores_like, whole
+from prunegraph.analysis.rules.attention import (
+    Axes,
+    cached,
+    layout,
+    made,
+    number,
+    over,
+    same,
+    scored,
+    scores_like,
+    whole,
+)
 from prunegraph.analysis.rules.elementwise import MICROSOFT
 
 HEAD_SIZE_STEP = 8
@@ -26,8 +37,10 @@ def _tables(node: NodeView, cos: int, half: Expr, positions: tuple[Axes, ...]) -
     """Cosines and sines `[…, pairs]`, by position in a table or in the batch."""
     rule = AxisRule()
     for table in (node.ins(cos), node.ins(cos + 1)):
-        rule += AxisRule(equal=((table[-1], half),)) + whole("a table of positions", table[:-1] if len(table) == 2 else ())
-        if len(table) == 3:
+        rule += AxisRule(equal=((table[-1], half),))
+        if len(table) == 2:
+            rule += whole("a table of positions", table[:1])
+        else:
             rule += same(positions[0][0], table[0]) + same(positions[1][0], table[1])
     return rule
 
@@ -36,16 +49,16 @@ def _embedding(node: NodeView, cos: int, ids: int) -> AxisRule:
     x, y = node.ins(0), node.out()
     half = node.fresh(node.ins(cos)[-1].size, "pairs")
     turning = tuple(2 * n for n in half.size)
-    width = x[3].size if len(x) == 4 else over(node, x[2].size, number(node, "num_heads")) if number(node, "num_heads") else turning
-    count = x[1].size if len(x) == 4 else tuple(n // m for n, m in zip(x[2].size, width, strict=True))
-    h = node.fresh(count, "h")
+    stated = number(node, "num_heads")
+    width = x[3].size if len(x) == 4 else over(node, x[2].size, stated) if stated else turning
+    h = node.fresh(x[1].size if len(x) == 4 else over(node, x[2].size, width[0]), "h")
     d, turned = rotated(node, width, half, turning, bool(node.attr("interleaved")))
     of_x, of_y = layout(x, (h,), d), layout(y, (h,), d)
     rule = of_x.rule + of_y.rule + same(of_x.batch, of_y.batch) + same(of_x.positions, of_y.positions)
     rule += _tables(node, cos, half, ((of_x.batch,), (of_x.positions,)))
     if (where := node.inp(ids)) and len(where) == 2:
         rule += same(of_x.batch, where[0]) + same(of_x.positions, where[1])
-    sizes = [SizeSite("num_heads", None, h)] if number(node, "num_heads") else []
+    sizes = [SizeSite("num_heads", None, h)] if stated else []
     sizes += [SizeSite("rotary_embedding_dim", None, turned)] if number(node, "rotary_embedding_dim") else []
     return rule + AxisRule(sizes=tuple(sizes))
 
@@ -66,9 +79,9 @@ def rotary_embedding_microsoft(node: NodeView) -> AxisRule:
 
 @axis_rule("GroupQueryAttention", domain=MICROSOFT)
 def group_query_attention(node: NodeView) -> AxisRule:
-    """com.microsoft: query heads `g·r` over `g` heads of keys and values, all of one width; Q, K and V may be packed."""
+    """com.microsoft: query heads `g·r` over `g` heads of keys and values, all of one width; Q, K, V may be packed."""
     q, k, v, y = node.ins(0), node.inp(1), node.inp(2), node.out()
-    if node.attr("kv_cache_bit_width") or any(node.attr(f"{c}_quant_type", "NONE") not in ("NONE", b"NONE") for c in "kv"):
+    if node.inp(12) is not None or node.inp(13) is not None:
         raise Unknown("a quantized cache")
     q_heads, kv_heads = number(node, "num_heads"), number(node, "kv_num_heads")
     size = over(node, q[2].size, q_heads + (0 if k else 2 * kv_heads))
