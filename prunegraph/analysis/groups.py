@@ -91,7 +91,8 @@ def _outer_in(dim: int, axes: tuple[Axis, ...]) -> set[int]:
 
 
 def _count(dim: int, term: tuple[int | Axis, ...]) -> int:
-    return sum(f == dim if isinstance(f, int) else list(f.dims()).count(dim) for f in term)
+    """How often `dim` is a factor of one and the same product; the terms of a sum are alternatives."""
+    return sum(f == dim if isinstance(f, int) else max(_count(dim, inner) for inner in f.terms) for f in term)
 
 
 def _before(dim: int, axis: Axis) -> set[int] | None:

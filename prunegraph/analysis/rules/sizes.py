@@ -12,6 +12,7 @@ def shape(node: NodeView) -> AxisRule:
     x = node.ins(0)
     start, end, _ = slice(node.attr("start", 0), node.attr("end", len(x))).indices(len(x))
     return AxisRule(
+        equal=tuple((ref, ref) for ref in x),  # any slot may go
         lengths=tuple(SizeSite(0, k - start, x[k]) for k in range(start, end)),
         pins=tuple((ref, "a vector of lengths") for ref in node.out()),
     )
