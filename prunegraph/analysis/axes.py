@@ -82,16 +82,6 @@ def expr_size(expr: Expr, probes: int) -> Size:
             return tuple(sum(column) for column in zip(*sizes, strict=True)) if sizes else (0,) * probes
 
 
-def refs_in(expr: Expr) -> Iterator[Ref]:
-    """Every axis of an operand that an expression mentions."""
-    match expr:
-        case Ref():
-            yield expr
-        case Prod(parts) | Sum(parts):
-            for part in parts:
-                yield from refs_in(part)
-
-
 def refs_of(expr: Expr) -> Iterator[Ref]:
     """Every axis of an operand that an expression mentions."""
     match expr:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import onnx_ir as ir
 
-from prunegraph.analysis.axes import Axis, Expr, Fresh, Prod, Ref, Size, Sum, expr_size, refs_in
+from prunegraph.analysis.axes import Axis, Expr, Fresh, Prod, Ref, Size, Sum, expr_size, refs_of
 from prunegraph.analysis.facts import Facts
 from prunegraph.analysis.registry import rule_for
 from prunegraph.analysis.relations import AxisRule, NodeView, Reduction, Unknown
@@ -285,6 +285,6 @@ def _unsaid(view: NodeView, rule: AxisRule) -> AxisRule:
     """Axes that a rule says nothing about stay whole: what is not known to be free is not free."""
     exprs = [*(expr for pair in rule.equal for expr in pair), *(expr for expr, _ in rule.pins), *rule.copies]
     exprs += [*(reduce.ref for reduce in rule.reduces), *(site.states for site in rule.sizes)]
-    said = {ref for expr in exprs for ref in refs_in(expr)}
+    said = {ref for expr in exprs for ref in refs_of(expr)}
     unsaid = [ref for axes in (*view.x, *view.y) for ref in axes or () if ref not in said and not view.one(ref)]
     return AxisRule(pins=tuple((ref, f"{view.op} gives it no meaning") for ref in unsaid))
