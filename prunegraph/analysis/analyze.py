@@ -9,9 +9,10 @@ from dataclasses import dataclass
 import onnx_ir as ir
 
 from prunegraph.analysis.axes import Axis
+from prunegraph.analysis.cost import count_parameters, numbers_held
 from prunegraph.analysis.facts import Facts
 from prunegraph.analysis.groups import Group, Place, outer_dims
-from prunegraph.analysis.names import scopes
+from prunegraph.analysis.names import readable_names, scopes
 from prunegraph.analysis.roles import Roles, gather_roles, kind_of, sharing
 from prunegraph.analysis.solve import Solution, solve
 from prunegraph.analysis.space import Pin
@@ -34,11 +35,15 @@ class Analysis:
         groups: Every choice there is, in the order of the graph.
         pinned: Axes of weights that stay whole.
         solution: The settled axes of all values.
+        params: Numbers in the weights.
+        names: Every weight's name for people, in the order of use.
     """
 
     groups: tuple[Group, ...]
     pinned: tuple[Pinned, ...]
     solution: Solution
+    params: int
+    names: Mapping[str, str]
 
     def group(self, name: str) -> Group:
         """The group of this id.
@@ -76,12 +81,23 @@ def analyze_graph(graph: ir.Graph, facts: Facts, allow_io: Sequence[str] = ()) -
     holders = _holders(solution)
     weights = [name for name in graph.initializers if name in solution.axes]
     places = _places(graph, solution, weights)
-    free = [leaf for leaf in _in_graph_order(graph, solution) if leaf in places and _is_choice(leaf, solution)]
+    free = [
+        leaf
+        for leaf in _in_graph_order(graph, solution)
+        if leaf in places and roles[leaf].has_maker and _is_choice(leaf, solution)
+    ]
     copied = {leaf for leaf in free if roles[leaf].copied and roles[leaf].batched}
     grouped = sharing(solution, list(solution.axes), copied)
-    scope = scopes(graph, solution, places)
+    names = readable_names(graph)
+    scope = scopes(names, places)
     groups = _groups(free, solution, roles, grouped, holders, places, scope)
-    return Analysis(groups=groups, pinned=tuple(_pinned(solution, weights, graph)), solution=solution)
+    return Analysis(
+        groups=groups,
+        pinned=tuple(_pinned(solution, weights, graph)),
+        solution=solution,
+        params=count_parameters(graph),
+        names=names,
+    )
 
 
 def _is_choice(leaf: int, solution: Solution) -> bool:
@@ -148,7 +164,7 @@ def _groups(
         units = solution.dim_size(leaf)[0]
         rows = tuple(solution.dim_size(d)[0] for d in outer)
         held = tuple(Place(name, k, solution.resolve(name)[k].render(lambda d: _length(solution, d))) for name, k in places[leaf])
-        total = sum(_slots_taken(leaf, name, solution) for name in dict.fromkeys(name for name, _ in places[leaf]))
+        total = sum(numbers_held(solution, name, {leaf}) for name in dict.fromkeys(name for name, _ in places[leaf]))
         groups.append(
             Group(
                 id=f"{kind}.{counts[kind]}",
@@ -165,28 +181,6 @@ def _groups(
         )
         counts[kind] += 1
     return tuple(groups)
-
-
-def _slots_taken(leaf: int, name: str, solution: Solution) -> int:
-    """How many numbers of a weight belong to some slot of a leaf."""
-    total, beside = 1, 1
-    for axis in solution.resolve(name):
-        length = holding = 0
-        for term in axis.terms:
-            size = 1
-            for factor in term:
-                size *= solution.dim_size(factor)[0] if isinstance(factor, int) else _axis_length(factor, solution)
-            length += size
-            holding += size if any(leaf == d for f in term for d in ((f,) if isinstance(f, int) else f.dims())) else 0
-        total *= length
-        beside *= length - holding
-    return total - beside
-
-
-def _axis_length(axis: Axis, solution: Solution) -> int:
-    from prunegraph.analysis.sizes import axis_size
-
-    return axis_size(axis, solution.dim_size, solution.space.probes)[0]
 
 
 def _pinned(solution: Solution, weights: Sequence[str], graph: ir.Graph) -> Iterator[Pinned]:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Collection
 
 import onnx_ir as ir
 
-from prunegraph.analysis.axes import Size
+from prunegraph.analysis.axes import Axis, Size
 from prunegraph.analysis.lengths import Lengths
 from prunegraph.analysis.sizes import axis_size
 from prunegraph.analysis.solve import Solution
@@ -23,6 +24,34 @@ def count_parameters(graph: ir.Graph) -> int:
         for value in graph.initializers.values()
         if value.const_value is not None and value.const_value.dtype not in skipped
     )
+
+
+def numbers_held(solution: Solution, weight: str, leaves: Collection[int]) -> int:
+    """How many numbers of a weight lie on a slot of any of these leaves, each counted once."""
+    total, beside = 1, 1
+    for axis in solution.resolve(weight):
+        length, holding = _lengths(axis, leaves, solution)
+        total *= length
+        beside *= length - holding
+    return total - beside
+
+
+def _lengths(axis: Axis, leaves: Collection[int], solution: Solution) -> tuple[int, int]:
+    """The length of an axis, and how much of it lies on a slot of a leaf."""
+    length = holding = 0
+    for term in axis.terms:
+        size, beside = 1, 1
+        for factor in term:
+            if isinstance(factor, int):
+                whole = solution.dim_size(factor)[0]
+                held = whole if factor in leaves else 0
+            else:
+                whole, held = _lengths(factor, leaves, solution)
+            size *= whole
+            beside *= whole - held
+        length += size
+        holding += size - beside
+    return length, holding
 
 
 def count_macs(solution: Solution, lengths: Lengths, batch: Size, row: Size) -> tuple[int, int]:

@@ -1,4 +1,4 @@
-"""Names for people: where in the model a group is, as far as node scopes and weight names tell."""
+"""Names for people: where in the model a weight and a group are, as far as weight names and node scopes tell."""
 
 from __future__ import annotations
 
@@ -9,19 +9,53 @@ from collections.abc import Mapping, Sequence
 
 import onnx_ir as ir
 
-from prunegraph.analysis.solve import Solution
+_LOST = re.compile(r"onnx::\w+|_?v(al)?_?\d+|\d+|_?(tensor_)?constant_?\d*|const_fold_opt__\d+", re.IGNORECASE)
+"""Names that exporters give to weights whose own name they lost."""
+
+_COPY = re.compile(r"/(use|part)\d+$|/frozen$")
+"""What normalizing adds to the names of what it makes several of."""
+
+_PART = re.compile(r"/part(\d+)")
+_ROLES = {"Add": "bias", "Sub": "bias", "Mul": "scale", "Div": "scale"}
 
 
-def scopes(
-    graph: ir.Graph, solution: Solution, places: Mapping[int, Sequence[tuple[str, int]]]
-) -> Mapping[int, str]:
-    """A scope for every leaf that weights hold: the longest one that the nodes using these weights share."""
-    users: dict[str, list[str]] = {}
+def readable_names(graph: ir.Graph) -> dict[str, str]:
+    """Every initializer's name for people, in the order in which nodes use them.
+
+    That is its own name, or, where the exporter lost it, the module whose node uses it or the name of the bias beside it:
+    `onnx::MatMul_470` is `encoder.layer.0.query.weight`.
+    """
+    names: dict[str, str] = {}
     for node in graph:
-        for value in node.inputs:
-            if value is not None and value.name in graph.initializers:
-                users.setdefault(value.name or "", []).append(node_scope(node) or _parent(value.name or ""))
-    return {leaf: _common([scope for name, _ in held for scope in users.get(name, ())]) for leaf, held in places.items()}
+        for index, value in enumerate(node.inputs):
+            if value is not None and value.name in graph.initializers and value.name not in names:
+                names[value.name] = _readable(value.name, node, index, graph)
+    return names
+
+
+def module_of(readable: str) -> str:
+    """The module that a weight belongs to; of a fused weight that was taken apart also which part it is.
+
+    >>> module_of("blocks.0.attn.qkv.weight/part2"), module_of("pos_embed")
+    ('blocks.0.attn.qkv.part2', 'pos_embed')
+    """
+    part = _PART.search(readable)
+    name = _strip(readable)
+    module = name.rpartition(".")[0] or name
+    return f"{module}.part{part[1]}" if part else module
+
+
+def scopes(names: Mapping[str, str], places: Mapping[int, Sequence[tuple[str, int]]]) -> Mapping[int, str]:
+    """A scope for every leaf that weights hold: the longest one that most of these weights share.
+
+    Args:
+        names: What `readable_names` says.
+        places: By leaf, the weights that hold it.
+    """
+    return {
+        leaf: _common([module_of(_PART.sub("", names.get(name, name))) for name, _ in held])
+        for leaf, held in places.items()
+    }
 
 
 def node_scope(node: ir.Node) -> str:
@@ -33,25 +67,54 @@ def node_scope(node: ir.Node) -> str:
         except (ValueError, SyntaxError):
             names = []
         return names[-2] if len(names) > 1 else ""
-    name = (node.name or "").strip("/")
-    return name.rpartition("/")[0].replace("/", ".") if "/" in name else ""
+    return _dotted(_strip(node.name or "").strip("/").rpartition("/")[0])
 
 
-def _parent(weight: str) -> str:
-    return weight.rpartition(".")[0] if re.search(r"[A-Za-z_]\.", weight) else ""
+def _readable(name: str, node: ir.Node, index: int, graph: ir.Graph) -> str:
+    own = _strip(name)
+    copy = name[len(own) :]
+    if not _LOST.fullmatch(own):
+        return (_dotted(own.split(":")[0].strip("/")) if "/" in own else own) + copy
+    scope = node_scope(node)
+    if scope:
+        role = "bias" if index == 2 and node.op_type in ("Conv", "ConvTranspose", "Gemm") else "weight"
+        return f"{scope}.{_ROLES.get(node.op_type, role)}{copy}"
+    beside = _bias_beside(node, graph)
+    return f"{beside}.weight{copy}" if beside else name
+
+
+def _bias_beside(node: ir.Node, graph: ir.Graph) -> str:
+    """The module of the bias that is added to what a node makes, or that the node itself is given."""
+    users = [user for value in node.outputs for user, _ in value.uses()]
+    near = [*node.inputs, *(value for user in users if user.op_type == "Add" for value in user.inputs)]
+    for value in near:
+        own = _strip(value.name or "") if value is not None else ""
+        if value is not None and value.name in graph.initializers and own.endswith(".bias") and not _LOST.fullmatch(own):
+            return own.removesuffix(".bias")
+    return ""
+
+
+def _strip(name: str) -> str:
+    while (shorter := _COPY.sub("", name)) != name:
+        name = shorter
+    return name
+
+
+def _dotted(path: str) -> str:
+    """A path of modules with dots; exporters write `blocks/blocks.0` for the child `0` of `blocks`."""
+    parts = path.split("/")
+    kept = [part for part, after in zip(parts, [*parts[1:], ""], strict=True) if not after.startswith(f"{part}.")]
+    return ".".join(part for part in kept if part)
 
 
 def _common(names: Sequence[str]) -> str:
-    """The longest dotted prefix of most names: one odd user does not spoil it."""
+    """The longest dotted prefix that more than half of the names share: one odd weight does not spoil it."""
     named = [name.split(".") for name in names if name]
-    best: list[str] = []
-    while named:
+    total, best = len(named), list[str]()
+    while True:
         heads = Counter(parts[len(best)] for parts in named if len(parts) > len(best))
-        if not heads:
-            break
-        head, count = heads.most_common(1)[0]
-        if count * 2 <= len(named):
-            break
+        head, count = heads.most_common(1)[0] if heads else ("", 0)
+        if count * 2 <= total:
+            return ".".join(best)
         best.append(head)
-        named = [parts for parts in named if len(parts) >= len(best) and parts[len(best) - 1] == head]
-    return ".".join(best)
+        named = [parts for parts in named if parts[: len(best)] == best]

@@ -33,6 +33,11 @@ class Role:
     feeds: set[int] = field(default_factory=set)  # Dims that a weight makes from it
     fed_by: set[int] = field(default_factory=set)  # Dims that a weight makes it from
 
+    @property
+    def has_maker(self) -> bool:
+        """Whether something computes the slots; columns of a constant table that is only read are no choice."""
+        return self.made or self.convolved or self.looked_up or self.batched
+
 
 Roles = defaultdict[int, Role]
 
@@ -59,7 +64,7 @@ def gather_roles(graph: ir.Graph, solution: Solution) -> Roles:
 def kind_of(leaf: int, roles: Roles, grouped: frozenset[int]) -> str:
     """The kind of a group, from roles alone.  `grouped` are Dims that share an axis with query slots."""
     role = roles[leaf]
-    if role.batched:
+    if role.batched or _mixes_heads(role, roles):
         return "query_slot" if role.copied else "kv_group" if leaf in grouped else "head"
     if role.scored:
         return "qk_dim"
@@ -72,6 +77,12 @@ def kind_of(leaf: int, roles: Roles, grouped: frozenset[int]) -> str:
     # An FFN leaves a stream and returns to it, or stands where there is no stream; a pooler or a neck leads away from one.
     leaves_stream = any(roles[source].joined for source in role.fed_by) and not role.fed_by & role.feeds
     return "dense" if leaves_stream else "ffn"
+
+
+def _mixes_heads(role: Role, roles: Roles) -> bool:
+    """Whether a weight makes the slots from heads and another makes heads from them (talking heads)."""
+    both = (role.fed_by, role.feeds)
+    return all(dims and all(roles[dim].batched for dim in dims) for dims in both)
 
 
 def _is_weight(value: ir.Value | None, solution: Solution) -> bool:
