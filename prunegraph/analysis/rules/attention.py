@@ -203,6 +203,8 @@ def multi_head(node: NodeView) -> AxisRule:
     if bias := node.inp(3):
         parts = Sum((Prod((h, d)), Prod((h, d)), Prod((h, e))))
         rule += AxisRule(equal=((bias[0], parts),), reduces=(Reduce(bias[0], Reduction.SUM, inside=True),))
+    if (k is not None and len(k) == 4) or node.inp(6) is not None:
+        rule += AxisRule(equal=((d, e),))  # ONNX Runtime asks for it
     for index, width in ((6, d), (7, e)):
         rule += cached(node.inp(index), q[0], h, width) + cached(made(node, index - 5), q[0], h, width)
     for scores in (node.inp(5), made(node, 3)):
