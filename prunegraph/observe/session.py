@@ -104,25 +104,31 @@ def run(session: ort.InferenceSession, feeds: Mapping[str, Array], outputs: Sequ
 _NARROW = {ir.DataType.BFLOAT16, ir.DataType.FLOAT16}
 
 
+def has_narrow(model: ir.Model) -> bool:
+    """Whether any value of the model is float16 or bfloat16."""
+    values = [*model.graph.inputs, *model.graph.initializers.values()]
+    values += [value for node in model.graph for value in node.outputs]
+    return any(value.dtype in _NARROW for value in values) or any(
+        _narrow_attribute(a) for node in model.graph.all_nodes() for a in node.attributes.values()
+    )
+
+
 def widened(model: ir.Model) -> ir.Model:
     """The model in float32, or the model itself if it has no narrower floats.
 
     ONNX Runtime has no bfloat16 on most CPUs, and float16 rounds away the differences that a comparison looks for.
     """
-    values = [*model.graph.inputs, *model.graph.initializers.values()]
-    values += [value for node in model.graph for value in node.outputs]
-    casts = any(_narrow_attribute(a) for node in model.graph.all_nodes() for a in node.attributes.values())
-    if not casts and not any(value.dtype in _NARROW for value in values):
+    if not has_narrow(model):
         return model
     wide = model.clone()
     for graph in wide.graphs():
         for value in [*graph.inputs, *(v for node in graph for v in node.outputs)]:
             if value.dtype in _NARROW:
-                value.dtype = ir.DataType.FLOAT
+                value.type = ir.TensorType(ir.DataType.FLOAT)  # clones share type objects: never change one in place
         for value in graph.initializers.values():
             if value.dtype in _NARROW and value.const_value is not None:
                 value.const_value = ir.tensor(value.const_value.numpy().astype(np.float32), name=value.name)
-                value.dtype = ir.DataType.FLOAT
+                value.type = ir.TensorType(ir.DataType.FLOAT)
         for node in graph:
             for name, attribute in list(node.attributes.items()):
                 if _narrow_attribute(attribute):
