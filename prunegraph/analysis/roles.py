@@ -16,6 +16,10 @@ KINDS = ("head", "kv_group", "query_slot", "qk_dim", "v_dim", "ffn", "dense", "c
 """Every kind of group, as `ratio={kind: …}` names them."""
 
 
+_TABLES = {"Gather": 0, "EmbedLayerNormalization": 2, "GatherBlockQuantized": 0}
+"""Ops that look up rows of a table, and which input holds it."""
+
+
 @dataclass(slots=True)
 class Role:
     """What happens to the slots of one Dim."""
@@ -55,7 +59,8 @@ def gather_roles(graph: ir.Graph, solution: Solution) -> Roles:
         if rule.copies and not _is_weight(node.inputs[0], solution):
             for leaf in _leaves(solution, k, rule.copies):
                 roles[leaf].copied = True
-        if node.op_type == "Gather" and _is_weight(node.inputs[0], solution):
+        table = _TABLES.get(node.op_type)
+        if table is not None and _is_weight(node.inputs[table], solution):
             for leaf in _value_leaves(solution, node.outputs[0]):
                 roles[leaf].looked_up = True
     return roles

@@ -5,6 +5,7 @@ from prunegraph.analysis.rules import (
     contract,
     conv,
     elementwise,
+    fused,
     norm,
     reduce,
     rotary,
@@ -13,4 +14,16 @@ from prunegraph.analysis.rules import (
     sizes,
 )
 
-__all__ = ["attention", "contract", "conv", "elementwise", "norm", "reduce", "rotary", "select", "shape", "sizes"]
+__all__ = [
+    "attention",
+    "contract",
+    "conv",
+    "elementwise",
+    "fused",
+    "norm",
+    "reduce",
+    "rotary",
+    "select",
+    "shape",
+    "sizes",
+]

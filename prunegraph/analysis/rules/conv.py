@@ -58,7 +58,7 @@ def _finish(
         summed=(x[1],) if reduces else (),
         left=(x[0],),
         right=(filters,),
-        macs=(*y, w[1], *w[2:]) if node.op == "Conv" else (*x, w[1], *w[2:]),
+        macs=(*y, w[1], *w[2:]) if node.op != "ConvTranspose" else (*x, w[1], *w[2:]),
         conv=True,
     )
     sizes = (group,) if group else ()

@@ -40,7 +40,6 @@ def pointwise(node: NodeView, *inputs: int) -> AxisRule:
     *("Mish", "Neg", "Not", "Reciprocal", "Relu", "Round", "Selu", "Shrink", "Sigmoid", "Sign", "Sin", "Sinh", "Softplus"),
     *("Softsign", "Sqrt", "Swish", "Tan", "Tanh", "ThresholdedRelu", "Bernoulli"),
 )
-@axis_rule("Gelu", "QuickGelu", domain=MICROSOFT)
 def unary(node: NodeView) -> AxisRule:
     """Every axis passes through."""
     return pointwise(node, 0)
@@ -50,7 +49,6 @@ def unary(node: NodeView) -> AxisRule:
     *("And", "BitShift", "BitwiseAnd", "BitwiseOr", "BitwiseXor", "Div", "Equal", "Greater", "GreaterOrEqual", "Less"),
     *("LessOrEqual", "Max", "Mean", "Min", "Mod", "Mul", "Or", "Pow", "PRelu", "Where", "Xor"),
 )
-@axis_rule("BiasGelu", "FastGelu", domain=MICROSOFT)
 def nary(node: NodeView) -> AxisRule:
     """Operands broadcast; every axis passes through."""
     return pointwise(node)

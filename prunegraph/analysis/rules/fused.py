@@ -1,0 +1,175 @@
+"""What ONNX Runtime fuses (com.microsoft): sums into norms, biases into activations, activations into contractions."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from prunegraph.analysis.axes import Expr, Prod, Ref
+from prunegraph.analysis.registry import axis_rule
+from prunegraph.analysis.relations import AxisRule, Contraction, NodeView, Reduce, Reduction, SizeSite, Unknown
+from prunegraph.analysis.rules.contract import equation, gemm
+from prunegraph.analysis.rules.conv import conv, pool, space
+from prunegraph.analysis.rules.elementwise import MICROSOFT, broadcast, nary, pointwise, unary
+from prunegraph.analysis.rules.norm import along_axis, layer_normalization
+
+Axes = tuple[Ref, ...]
+
+axis_rule("FusedGemm", domain=MICROSOFT)(gemm)
+axis_rule("FastGelu", "BiasGelu", "BiasDropout", "GatedAdd", "MulInteger", "ScaledSiLU", domain=MICROSOFT)(nary)
+axis_rule("Gelu", "QuickGelu", "IsAllFinite", domain=MICROSOFT)(unary)
+axis_rule("LayerNormalization", "SimplifiedLayerNormalization", domain=MICROSOFT)(layer_normalization)
+
+
+def added(node: NodeView, *inputs: int) -> AxisRule:
+    """These inputs are added: activations join along the axes that they have."""
+    operands = [node.inp(k) for k in inputs if k < len(node.weights) and not node.weights[k]]
+    return AxisRule(joins=tuple(ref for axes in operands for ref in axes or () if not node.one(ref)))
+
+
+@axis_rule("SkipLayerNormalization", "SkipSimplifiedLayerNormalization", domain=MICROSOFT)
+def skip_layer_normalization(node: NodeView) -> AxisRule:
+    """The norm of `x + skip (+ bias)`, and that sum as the fourth output; all parameters belong to the last axis."""
+    x = node.ins(0)
+    rule = added(node, 0, 1) + AxisRule(reduces=(Reduce(x[-1], Reduction.MEAN),))
+    for source in node.x[1:]:
+        rule += broadcast(source or (), x)
+    for y in node.y:
+        rule += broadcast(y or (), x)
+    return rule
+
+
+@axis_rule("EmbedLayerNormalization", domain=MICROSOFT)
+def embed_layer_normalization(node: NodeView) -> AxisRule:
+    """The norm of word, position and segment embeddings added up; the columns of the tables are the last axis."""
+    ids, y = node.ins(0), node.out()
+    rule = AxisRule(equal=tuple(zip(ids, y[:2], strict=True)))
+    for table in (node.inp(2), node.inp(3), node.inp(4)):
+        if table:
+            rule += AxisRule(equal=((table[1], y[2]),), pins=((table[0], "looked up by position"),))
+    for other in (node.inp(1), node.inp(7), node.inp(8)):
+        rule += broadcast(other or (), y[:2])
+    for parameter in (*node.x[5:7], *node.y[2:3]):
+        rule += broadcast(parameter or (), y)
+    if len(node.y) > 1 and node.y[1]:
+        rule += AxisRule(equal=((node.y[1][0], y[0]),) if node.y[1][0].size == y[0].size else ())
+    return rule + AxisRule(reduces=(Reduce(node.ins(2)[1], Reduction.MEAN, inside=True),))
+
+
+@axis_rule("FusedMatMul", "TransposeMatMul", domain=MICROSOFT)
+def fused_matmul(node: NodeView) -> AxisRule:
+    """MatMul with either operand transposed, times a number."""
+    if node.attr("transBatchA") or node.attr("transBatchB"):
+        raise Unknown("batch axes are transposed")
+    left = "k" if len(node.ins(0)) == 1 else "... k i" if node.attr("transA") else "... i k"
+    right = "k" if len(node.ins(1)) == 1 else "... j k" if node.attr("transB") else "... k j"
+    out = " ".join(["..."] + ["i"] * ("i" in left) + ["j"] * ("j" in right))
+    return equation(node, f"{left}, {right} -> {out}")
+
+
+@axis_rule("GemmFastGelu", domain=MICROSOFT)
+def gemm_fast_gelu(node: NodeView) -> AxisRule:
+    """An activation function of `X·W + bias`."""
+    return equation(node, "... i k, k j -> ... i j") + broadcast(node.inp(2) or (), node.out())
+
+
+@axis_rule("FusedConv", domain=MICROSOFT)
+def fused_conv(node: NodeView) -> AxisRule:
+    """An activation function of `Conv(X) + Z`."""
+    summand = node.inp(3)
+    return conv(node) + (broadcast(summand, node.out()) + added(node, 3) if summand else AxisRule())
+
+
+def channels_first(node: NodeView, *operands: int) -> NodeView:
+    """The node with the channels of these inputs and of its outputs as the second axis, where they stand."""
+
+    def moved(axes: Axes | None) -> Axes | None:
+        return axes and (axes[0], axes[-1], *axes[1:-1])
+
+    x = tuple(moved(axes) if k in operands else axes for k, axes in enumerate(node.x))
+    return replace(node, x=x, y=tuple(moved(axes) for axes in node.y))
+
+
+@axis_rule("NhwcConv", "NhwcFusedConv", domain=MICROSOFT)
+def channels_last_conv(node: NodeView) -> AxisRule:
+    """FusedConv with channels last, in the weight too."""
+    return fused_conv(channels_first(node, 0, 1, 3))
+
+
+@axis_rule("NhwcMaxPool", domain=MICROSOFT)
+def channels_last_pool(node: NodeView) -> AxisRule:
+    """MaxPool with channels last."""
+    return pool(channels_first(node, 0))
+
+
+@axis_rule("BiasAdd", domain=MICROSOFT)
+def bias_add(node: NodeView) -> AxisRule:
+    """`x + bias + skip`."""
+    return pointwise(node) + added(node, 0, 2)
+
+
+@axis_rule("BiasSplitGelu", domain=MICROSOFT)
+def bias_split_gelu(node: NodeView) -> AxisRule:
+    """The first half of `x + bias` times an activation function of the second."""
+    x, bias, y = node.ins(0), node.ins(1), node.out()
+    two = node.fresh((2,) * node.probes, "2", "value and gate")
+    equal: tuple[tuple[Expr, Expr], ...] = ((x[-1], Prod((two, y[-1]))), (bias[0], x[-1]))
+    return AxisRule(equal=(*equal, *zip(x[:-1], y[:-1], strict=True)))
+
+
+@axis_rule("BiasSoftmax", domain=MICROSOFT)
+def bias_softmax(node: NodeView) -> AxisRule:
+    """Softmax of `x + bias`; with outer broadcast the bias does not line up from the right."""
+    rule = along_axis(node)
+    if node.attr("is_inner_broadcast", 1):
+        return rule + broadcast(node.ins(1), node.out())
+    return rule + AxisRule(pins=tuple((ref, "BiasSoftmax broadcasts it") for ref in (*node.ins(0), *node.ins(1))))
+
+
+@axis_rule("GroupNorm", "SkipGroupNorm", domain=MICROSOFT)
+def group_norm(node: NodeView) -> AxisRule:
+    """Statistics within each group of channels, which stand last unless told otherwise: whole groups may go."""
+    last = node.attr("channels_last", 1)
+    x = node.ins(0)
+    channels = x[-1] if last else x[1]
+    groups = int(node.attr("groups"))
+    g = node.fresh((groups,) * node.probes, "g")
+    i = node.fresh(tuple(n // groups for n in channels.size), "i", "statistics are taken within a group")
+    rule = AxisRule(equal=((channels, Prod((g, i))),), sizes=(SizeSite("groups", None, g),)) + added(node, 0, 3)
+    rule += space((x[0], channels, *(x[1:-1] if last else x[2:])))
+    for parameter in (node.inp(1), node.inp(2), node.inp(4)):
+        rule += AxisRule(equal=((parameter[0], channels),)) if parameter else AxisRule()
+    if (skip := node.inp(3)) and len(skip) == 2:
+        rule += AxisRule(equal=((skip[0], x[0]), (skip[1], channels)))
+    elif skip:
+        rule += broadcast(skip, x)
+    for y in node.y:
+        rule += broadcast(y or (), x)
+    return rule
+
+
+@axis_rule("MoE", domain=MICROSOFT)
+def mixture(node: NodeView) -> AxisRule:
+    """Experts `[experts, inner (·2), hidden]` and back `[experts, hidden, inner]`, the best few for every row."""
+    x, router, up, down, y = node.ins(0), node.ins(1), node.ins(2), node.ins(4), node.out()
+    f = down[2]
+    two = node.fresh((2,) * node.probes, "2", "value and gate")
+    fused = int(node.attr("swiglu_fusion", 0))
+    inner: Expr = Prod((f, two)) if fused == 1 else Prod((two, f)) if fused == 2 else f
+    equal: list[tuple[Expr, Expr]] = [(up[1], inner), (up[2], x[-1]), (down[1], y[-1]), (router[0], Prod(x[:-1]))]
+    equal += zip(x[:-1], y[:-1], strict=True)
+    for weight, bias, width in ((up, 3, up[1]), (down, 5, down[1])):
+        if parameter := node.inp(bias):
+            equal += [(parameter[0], weight[0]), (parameter[1], width)]
+    if third := node.inp(6):
+        equal += [(third[0], up[0]), (third[1], f), (third[2], x[-1])]
+        equal += [(bias_of_third[1], f)] if (bias_of_third := node.inp(7)) else []
+    experts = (router[1], up[0], down[0], *(axes[0] for k in (6, 7) if (axes := node.inp(k))))
+    return AxisRule(
+        equal=tuple(equal),
+        pins=tuple((ref, "the best experts are picked from it") for ref in experts),
+        reduces=(Reduce(x[-1], Reduction.SUM), Reduce(f, Reduction.SUM, inside=True)),
+        contractions=(
+            Contraction((0, 2), (), (x[-1],), x[:-1], (f,), (*x[:-1], *up[1:])),
+            Contraction((0, 4), (), (f,), x[:-1], (y[-1],), (*x[:-1], *down[1:])),
+        ),
+    )
