@@ -162,11 +162,11 @@ def mixture(node: NodeView) -> AxisRule:
             equal += [(parameter[0], weight[0]), (parameter[1], width)]
     if third := node.inp(6):
         equal += [(third[0], up[0]), (third[1], f), (third[2], x[-1])]
-        equal += [(bias_of_third[1], f)] if (bias_of_third := node.inp(7)) else []
-    experts = (router[1], up[0], down[0], *(axes[0] for k in (6, 7) if (axes := node.inp(k))))
+        equal += [(bias_of_third[0], up[0]), (bias_of_third[1], f)] if (bias_of_third := node.inp(7)) else []
+    equal += [(router[1], up[0]), (router[1], down[0])]
     return AxisRule(
         equal=tuple(equal),
-        pins=tuple((ref, "the best experts are picked from it") for ref in experts),
+        pins=((router[1], "the best experts are picked from it"),),
         reduces=(Reduce(x[-1], Reduction.SUM), Reduce(f, Reduction.SUM, inside=True)),
         contractions=(
             Contraction((0, 2), (), (x[-1],), x[:-1], (f,), (*x[:-1], *up[1:])),
