@@ -40,6 +40,7 @@ class Analyzed:
     original: ir.Model
     normalized: Normalized
     analysis: Analysis
+    returns_ir: bool = False
 
 
 @dataclass(frozen=True)
@@ -82,7 +83,7 @@ def analyze(model: Source, *, allow_io: Sequence[str] = (), progress: Progress |
     Raises:
         ModelError: the model cannot be read, or the ONNX checker rejects it.
     """
-    return _analyze(model, allow_io, _Clock(progress)).analysis
+    return find(model, allow_io, Clock(progress)).analysis
 
 
 def prune_graph(
@@ -123,9 +124,31 @@ def prune_graph(
         VerificationFailed: the slim model does not compute what the masked original computes.
     """
     options = Options(ratio, scorer, align, include, exclude, allow_io, seed, verify)
-    by = find_scorer(options.scorer)
-    clock = _Clock(progress)
-    found = _analyze(model, options.allow_io, clock)
+    find_scorer(options.scorer)
+    clock = Clock(progress)
+    found = find(model, options.allow_io, clock)
+    selection = choose(found, options, clock)
+    return apply(found, selection, check=options.verify, clock=clock)
+
+
+def find(model: Source, allow_io: Sequence[str] = (), clock: Clock | None = None) -> Analyzed:
+    """Read a model, make it analysable, and find its groups."""
+    clock = clock or Clock()
+    with clock.step("load"):
+        original = load(model)
+    with clock.step("normalize"):
+        normalized = normalize(original)
+    with clock.step("analyze"):
+        analysis = analyze_graph(normalized.model.graph, normalized.facts, allow_io)
+    return Analyzed(original, normalized, analysis, returns_ir=isinstance(model, ir.Model))
+
+
+def choose(found: Analyzed, options: Options, clock: Clock | None = None) -> Selection:
+    """Score the units of every group that shall shrink, and keep the best.
+
+    Raises:
+        NothingToPrune: no group is left that could get smaller.
+    """
     groups = chosen(found.analysis.groups, options.include, options.exclude)
     keep = {
         g.id: kept_count(g.units, options.ratio_of(g.kind, g.exact), 1 if g.kind in WHOLE_UNITS else options.align)
@@ -134,17 +157,16 @@ def prune_graph(
     groups = [g for g in groups if keep[g.id] < g.units]
     if not groups:
         raise _nothing(found.analysis, options)
-    with clock.step("score"):
-        scores = score(groups, Context(found.normalized.model, found.analysis, options.seed), by)
-    selection = select(groups, scores, keep)
-    return apply(found, selection, check=options.verify, clock=clock, returns_ir=isinstance(model, ir.Model))
+    with (clock or Clock()).step("score"):
+        context = Context(found.normalized.model, found.analysis, options.seed)
+        return select(groups, score(groups, context, find_scorer(options.scorer)), keep)
 
 
 def apply(
-    found: Analyzed, selection: Selection, *, check: bool = True, clock: _Clock | None = None, returns_ir: bool = False
+    found: Analyzed, selection: Selection, *, check: bool = True, clock: Clock | None = None
 ) -> PruneResult:
     """Carry out a selection on an analysed model and prove the result."""
-    clock = clock or _Clock(None)
+    clock = clock or Clock()
     analysis = found.analysis
     keeps = selection.keeps(analysis.groups)
     with clock.step("shrink"):
@@ -163,7 +185,7 @@ def apply(
         verify=proof,
         seconds=clock.seconds,
     )
-    return PruneResult(slim, selection, report, returns_ir)
+    return PruneResult(slim, selection, report, found.returns_ir)
 
 
 def prove(found: Analyzed, slim: ir.Model, keeps: Keeps) -> Verification:
@@ -182,16 +204,6 @@ def prove(found: Analyzed, slim: ir.Model, keeps: Keeps) -> Verification:
     return proof
 
 
-def _analyze(model: Source, allow_io: Sequence[str], clock: _Clock) -> Analyzed:
-    with clock.step("load"):
-        original = load(model)
-    with clock.step("normalize"):
-        normalized = normalize(original)
-    with clock.step("analyze"):
-        analysis = analyze_graph(normalized.model.graph, normalized.facts, allow_io)
-    return Analyzed(original, normalized, analysis)
-
-
 def _nothing(analysis: Analysis, options: Options) -> NothingToPrune:
     """Why no group got smaller, from what is there and from the pins."""
     wanted = sorted(options.ratio) if isinstance(options.ratio, dict) else []
@@ -207,15 +219,17 @@ def _nothing(analysis: Analysis, options: Options) -> NothingToPrune:
     return NothingToPrune(f"{what}; most axes are held by: {common}", hint="`prunegraph explain` shows every pin and its node")
 
 
-class _Clock:
+class Clock:
     """Tells the caller which step runs, and remembers how long each took."""
 
-    def __init__(self, progress: Progress | None) -> None:
+    def __init__(self, progress: Progress | None = None) -> None:
+        """Report to `progress`, if anybody listens."""
         self._progress = progress
         self.seconds: dict[str, float] = {}
 
     @contextmanager
     def step(self, name: str) -> Iterator[None]:
+        """Run one step."""
         if self._progress is not None:
             self._progress(name)
         start = time.perf_counter()
