@@ -24,6 +24,7 @@ logger = logging.getLogger(__name__)
 RUNS = ({"batch": 1, "row": 11}, {"batch": 2, "row": 23})
 
 _RANDOM = {"RandomNormal", "RandomUniform", "RandomNormalLike", "RandomUniformLike", "Multinomial", "Bernoulli", "Dropout"}
+_QUANTIZED = {"DequantizeLinear", "QuantizeLinear"}  # folded, a weight would no longer be a quantized one
 _NOT_TENSORS = {"SequenceAt", "SequenceConstruct", "SequenceEmpty", "SequenceInsert", "SequenceErase", "SplitToSequence"}
 
 Held = dict[str, tuple[Array, ...]]
@@ -64,7 +65,7 @@ def _stated(graph: ir.Graph) -> list[str]:
         if not value.is_graph_input() and value.const_value is not None and not is_blank(value.const_value)
     }
     for node in graph:
-        if node.op_type in _RANDOM or any(a.type == ir.AttributeType.GRAPH for a in node.attributes.values()):
+        if node.op_type in _RANDOM | _QUANTIZED or any(a.type == ir.AttributeType.GRAPH for a in node.attributes.values()):
             continue
         if node.op_type in ("Shape", "Size") or all(v is None or v.name in found for v in node.inputs):
             found.update((value.name or "", value) for value in node.outputs)
