@@ -2,11 +2,13 @@
 
 from prunegraph.analysis.rules import (
     attention,
+    blocks,
     contract,
     conv,
     elementwise,
     fused,
     norm,
+    quant,
     reduce,
     rotary,
     select,
@@ -16,11 +18,13 @@ from prunegraph.analysis.rules import (
 
 __all__ = [
     "attention",
+    "blocks",
     "contract",
     "conv",
     "elementwise",
     "fused",
     "norm",
+    "quant",
     "reduce",
     "rotary",
     "select",
