@@ -13,7 +13,7 @@ _LOST = re.compile(r"onnx::\w+|_?v(al)?_?\d+|\d+|_?(tensor_)?constant_?\d*|const
 """Names that exporters give to weights whose own name they lost."""
 
 _COPY = re.compile(r"/(use|part)\d+$|/frozen$")
-"""What normalizing adds to the names of what it makes several of."""
+"""What normalizing adds to the names of what it makes several of, or froze."""
 
 _PART = re.compile(r"/part(\d+)")
 _ROLES = {"Add": "bias", "Sub": "bias", "Mul": "scale", "Div": "scale"}
@@ -22,14 +22,15 @@ _ROLES = {"Add": "bias", "Sub": "bias", "Mul": "scale", "Div": "scale"}
 def readable_names(graph: ir.Graph) -> dict[str, str]:
     """Every initializer's name for people, in the order in which nodes use them.
 
-    That is its own name, or, where the exporter lost it, the module whose node uses it or the name of the bias beside it:
-    `onnx::MatMul_470` is `encoder.layer.0.query.weight`.
+    That is its own name, or, where the exporter lost it, one after the module whose node uses it or after the bias
+    beside it: `onnx::MatMul_470` is `encoder.layer.0.query.weight`.
     """
     names: dict[str, str] = {}
     for node in graph:
         for index, value in enumerate(node.inputs):
-            if value is not None and value.name in graph.initializers and value.name not in names:
-                names[value.name] = _readable(value.name, node, index, graph)
+            name = value.name if value is not None else None
+            if name and name in graph.initializers and name not in names:
+                names[name] = _readable(name, node, index, graph)
     return names
 
 
@@ -67,14 +68,25 @@ def node_scope(node: ir.Node) -> str:
         except (ValueError, SyntaxError):
             names = []
         return names[-2] if len(names) > 1 else ""
-    return _dotted(_strip(node.name or "").strip("/").rpartition("/")[0])
+    return dotted(_strip(node.name or "").rpartition("/")[0])
+
+
+def dotted(path: str) -> str:
+    """A path of modules with dots; exporters write `blocks/blocks.0` for the child `0` of `blocks`.
+
+    >>> dotted("/blocks/blocks.0/attn/MatMul"), dotted("node_conv2d")
+    ('blocks.0.attn.MatMul', 'node_conv2d')
+    """
+    parts = path.split("/")
+    kept = [part for part, after in zip(parts, [*parts[1:], ""], strict=True) if not after.startswith(f"{part}.")]
+    return ".".join(part for part in kept if part)
 
 
 def _readable(name: str, node: ir.Node, index: int, graph: ir.Graph) -> str:
     own = _strip(name)
     copy = name[len(own) :]
     if not _LOST.fullmatch(own):
-        return (_dotted(own.split(":")[0].strip("/")) if "/" in own else own) + copy
+        return (dotted(own.split(":")[0]) if "/" in own else own) + copy
     scope = node_scope(node)
     if scope:
         role = "bias" if index == 2 and node.op_type in ("Conv", "ConvTranspose", "Gemm") else "weight"
@@ -87,24 +99,14 @@ def _bias_beside(node: ir.Node, graph: ir.Graph) -> str:
     """The module of the bias that is added to what a node makes, or that the node itself is given."""
     users = [user for value in node.outputs for user, _ in value.uses()]
     near = [*node.inputs, *(value for user in users if user.op_type == "Add" for value in user.inputs)]
-    for value in near:
-        own = _strip(value.name or "") if value is not None else ""
-        if value is not None and value.name in graph.initializers and own.endswith(".bias") and not _LOST.fullmatch(own):
-            return own.removesuffix(".bias")
-    return ""
+    named = (_strip(value.name or "") for value in near if value is not None and value.name in graph.initializers)
+    return next((name.removesuffix(".bias") for name in named if name.endswith(".bias")), "")
 
 
 def _strip(name: str) -> str:
     while (shorter := _COPY.sub("", name)) != name:
         name = shorter
     return name
-
-
-def _dotted(path: str) -> str:
-    """A path of modules with dots; exporters write `blocks/blocks.0` for the child `0` of `blocks`."""
-    parts = path.split("/")
-    kept = [part for part, after in zip(parts, [*parts[1:], ""], strict=True) if not after.startswith(f"{part}.")]
-    return ".".join(part for part in kept if part)
 
 
 def _common(names: Sequence[str]) -> str:

@@ -1,0 +1,305 @@
+"""Explain: what an analysis found, as data and as text for people."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from rich.console import Group as Lines
+from rich.console import RenderableType
+from rich.padding import Padding
+from rich.table import Table
+from rich.text import Text
+
+from prunegraph.analysis.analyze import Analysis, Pinned
+from prunegraph.analysis.cost import numbers_held
+from prunegraph.analysis.groups import Group
+from prunegraph.analysis.names import dotted, module_of
+from prunegraph.analysis.outline import Block, Modules, blocks, modules, ranges, shorten
+from prunegraph.analysis.relations import Reduction
+from prunegraph.analysis.space import Pin
+
+OVERCOUPLED = 0.05
+"""A unit that takes more than this share of all parameters with it deserves a second look."""
+
+_EXAMPLES = 3
+
+
+def to_dict(analysis: Analysis) -> dict[str, Any]:
+    """The JSON that `prunegraph explain --json` prints.
+
+    Every group with the weights that it makes smaller (`name[axis]`), and every pin: why, the node (or graph input or
+    output) to blame, and the axes of weights that it holds.
+    """
+    return {
+        "params": analysis.params,
+        "groups": [
+            {
+                "id": g.id,
+                "kind": g.kind,
+                "units": g.units,
+                "exact": g.exact,
+                "where": [str(place) for place in g.places],
+                "scope": g.scope,
+                "rows": list(g.rows),
+                "params": g.params,
+            }
+            for g in analysis.groups
+        ],
+        "pins": [
+            {"where": pin.where, "why": pin.why, "holds": [str(held.place) for held in axes]}
+            for pin, axes in _by_pin(analysis.pinned).items()
+        ],
+    }
+
+
+def render(analysis: Analysis, *, title: str = "", verbose: bool = False) -> RenderableType:
+    """The analysis as text for people, for `rich.console.Console.print`.
+
+    Args:
+        analysis: What was found.
+        title: What to call the model.
+        verbose: List every group and every pin, nothing summed up.
+    """
+    view = _View(analysis, verbose)
+    return Lines(*view.summary(title), *view.groups(), *view.notes(), *view.pins())
+
+
+def free_share(analysis: Analysis, *, exact: bool) -> float:
+    """The share of the parameters that lie on a slot that may go: of exact groups, or of all."""
+    groups = [g for g in analysis.groups if g.exact or not exact]
+    leaves = {g.dim for g in groups}
+    weights = dict.fromkeys(place.name for g in groups for place in g.places)
+    return sum(numbers_held(analysis.solution, name, leaves) for name in weights) / max(analysis.params, 1)
+
+
+def _by_pin(pinned: Sequence[Pinned]) -> Mapping[Pin, list[Pinned]]:
+    found: dict[Pin, list[Pinned]] = defaultdict(list)
+    for axis in pinned:
+        for pin in axis.pins:
+            found[pin].append(axis)
+    return found
+
+
+class _View:
+    """One analysis on its way to the screen."""
+
+    def __init__(self, analysis: Analysis, verbose: bool) -> None:
+        self.analysis = analysis
+        self.verbose = verbose
+        found = modules(analysis.groups, analysis.names)
+        pinned = [self._module(axis.place.name) for axis in analysis.pinned]
+        self.prefix = _shared_prefix([name for held in found.values() for name in held] + pinned)
+        self.modules: Modules = {group: tuple(map(self._short, held)) for group, held in found.items()}
+
+    def _module(self, weight: str) -> str:
+        return module_of(self.analysis.names.get(weight, weight))
+
+    def _short(self, name: str) -> str:
+        return name.removeprefix(self.prefix)
+
+    def _share(self, params: int) -> float:
+        return params / max(self.analysis.params, 1)
+
+    # ---- above ------------------------------------------------------------------------------------------------------
+
+    def summary(self, title: str) -> Iterator[RenderableType]:
+        groups, total = self.analysis.groups, self.analysis.params
+        kinds = Counter(g.kind for g in groups)
+        which = f" ({', '.join(f'{n} {kind}' for kind, n in kinds.items())})" if kinds else ""
+        name = f"{title}: " if title else ""
+        yield Text(f"{name}{_amount(total)} parameters, {_count(groups, 'group')}{which}", style="bold")
+        if not groups:
+            yield Text("Nothing can be removed: every axis of every weight is pinned, for the reasons below.")
+            return
+        exact, either = free_share(self.analysis, exact=True), free_share(self.analysis, exact=False)
+        more = f", {either:.0%} with the inexact ones" if not all(g.exact for g in groups) else ""
+        yield Text(f"{exact:.0%} of the parameters lie in exact groups (removing a unit equals zeroing it){more}.")
+        if self.prefix:
+            yield Text(f"Names below leave out {self.prefix}", style="dim")
+
+    # ---- groups -----------------------------------------------------------------------------------------------------
+
+    def groups(self) -> Iterator[RenderableType]:
+        shown = [replace(g, scope=self._short(f"{g.scope}.").rstrip(".")) for g in self.analysis.groups]
+        outline = blocks(shown, self.modules)
+        parts = [[self._row(block, members) for members in self._members(block)] for block in outline]
+        every = [_HEADINGS, *(row for rows in parts for row in rows)]
+        widths = [max(len(row[k]) for row in every) for k in range(4)]
+        for block, rows in zip(outline, parts, strict=True):
+            yield Text()
+            yield self._heading(block)
+            yield Padding(_group_table(rows, widths, headed=block is outline[0]), (0, 0, 0, 2))
+
+    def _members(self, block: Block) -> Iterator[Sequence[Group]]:
+        for members in block.members:
+            yield from ([g] for g in members) if self.verbose else [members]
+
+    def _heading(self, block: Block) -> Text:
+        if not block.numbers:
+            return Text("across the model", style="bold cyan")
+        alike = f"  {len(block.numbers)} blocks alike" if len(block.numbers) > 1 else ""
+        return Text.assemble((block.title, "bold cyan"), (alike, "dim"))
+
+    def _row(self, block: Block, members: Sequence[Group]) -> tuple[str, ...]:
+        group = members[0]
+        ids = f"{group.kind}.{ranges([int(g.id.rpartition('.')[2]) for g in members])}"
+        per = "".join(f" per {self._outer(dim, rows)}" for dim, rows in zip(group.outer, group.rows, strict=True))
+        if self.verbose:
+            held = "\n".join(f"{self._weight(place.name)}[{place.axis}] = {place.expression}" for place in group.places)
+        else:
+            held = shorten(name.removeprefix(block.first) for name in self.modules[group.id])
+        return (
+            ids,
+            f"{group.units:,}{per}{'' if group.exact else ' ~'}",
+            _span([g.params for g in members]),
+            _percent(self._share(max(g.params for g in members))),
+            held,
+        )
+
+    def _weight(self, name: str) -> str:
+        readable = self.analysis.names.get(name, name)
+        return self._short(readable) if readable == name else f"{self._short(readable)} ({name})"
+
+    def _outer(self, dim: int, rows: int) -> str:
+        return next((g.kind for g in self.analysis.groups if g.dim == dim), f"row of {rows}")
+
+    # ---- notes ------------------------------------------------------------------------------------------------------
+
+    def notes(self) -> Iterator[RenderableType]:
+        notes = [*self._ragged(), *self._inexact(), *self._overcoupled()]
+        yield from [Text(), *notes] if notes else []
+
+    def _ragged(self) -> Iterator[Text]:
+        pairs = [pair for g in self.analysis.groups for pair in zip(g.outer, g.rows, strict=True)]
+        for kind in dict.fromkeys(self._outer(*pair) for pair in pairs):
+            text = f"every {kind} keeps its own choice, all the same number; a unit is one in every {kind}"
+            yield Text.assemble((f"per {kind}: ", "bold"), text)
+
+    def _inexact(self) -> Iterator[Text]:
+        inexact = [g for g in self.analysis.groups if not g.exact]
+        if inexact:
+            means = self._means({g.dim for g in inexact})
+            text = (
+                f"the mean over this axis is taken in {_count(means, 'place')} ({_some(means)}), so that it changes a "
+                f"little when units go; a plain ratio leaves these groups whole, --ratio {inexact[0].kind}=0.3 prunes them"
+            )
+            yield Text.assemble(("~ inexact: ", "bold"), text)
+
+    def _means(self, dims: set[int]) -> list[str]:
+        """Nodes that take a mean over one of these Dims."""
+        solution = self.analysis.solution
+        found: dict[str, None] = {}
+        for k, rule in enumerate(solution.rules):
+            for reduce in rule.reduces:
+                if reduce.kind is Reduction.MEAN and dims & set(solution.space.leaves(solution.dim_of(k, reduce.ref))):
+                    found[self._node(solution.labels[k])] = None
+        return list(found)
+
+    def _overcoupled(self) -> Iterator[Text]:
+        large = [g for g in self.analysis.groups if self._share(g.params) > OVERCOUPLED]
+        if large:
+            most = max(self._share(g.params) for g in large)
+            units = f"one unit of {_some([g.id for g in large])}"
+            text = f"{units} takes up to {most:.0%} of all parameters with it; --exclude leaves a group whole"
+            yield Text.assemble(("warning: ", "bold yellow"), text)
+
+    # ---- pins -------------------------------------------------------------------------------------------------------
+
+    def pins(self) -> Iterator[RenderableType]:
+        pinned = self.analysis.pinned
+        if not pinned:
+            return
+        yield Text()
+        yield Text.assemble(("pinned", "bold cyan"), (f"  stays whole: {_count(pinned, 'axis')} of weights", "dim"))
+        yield Padding(self._every_pin() if self.verbose else self._reasons(), (0, 0, 0, 2))
+        if any(pin.why in ("graph input", "graph output") for axis in pinned for pin in axis.pins):
+            yield Text(
+                "Inputs and outputs keep their sizes; --allow-io NAME lets one shrink with the rest.", style="dim"
+            )
+
+    def _reasons(self) -> Table:
+        by_why: dict[str, list[Pinned]] = defaultdict(list)
+        for axis in self.analysis.pinned:
+            by_why[axis.pins[0].why].append(axis)
+        table = _grid("axes", "reason: the node, input or output to blame")
+        table.columns[0].justify = "right"
+        for why, axes in sorted(by_why.items(), key=lambda item: -len(item[1])):
+            blamed = dict.fromkeys(self._node(pin.where) for axis in axes for pin in axis.pins if pin.why == why)
+            held = shorten(self._short(self._module(axis.place.name)) for axis in axes)
+            reason = Text.assemble((f"{why}: ", "bold"), _some(list(blamed)), (f"\nin {held}", "dim"))
+            table.add_row(str(len(axes)), reason)
+        return table
+
+    def _every_pin(self) -> Table:
+        table = _grid("axis", "length", "reason: the node, input or output to blame")
+        table.columns[1].justify = "right"
+        for axis in self.analysis.pinned:
+            reasons = Text("\n").join(Text.assemble((f"{pin.why}: ", "bold"), pin.where) for pin in axis.pins)
+            table.add_row(Text(f"{self._weight(axis.place.name)}[{axis.place.axis}]"), f"{axis.units:,}", reasons)
+        return table
+
+    def _node(self, name: str) -> str:
+        return name if self.verbose else self._short(dotted(name))
+
+
+_HEADINGS = ("group", "units", "one unit takes", "of all", "shrink together")
+
+
+def _group_table(rows: Sequence[Sequence[str]], widths: Sequence[int], *, headed: bool) -> Table:
+    table = _grid(*_HEADINGS)
+    table.show_header = headed
+    for column, width in zip(table.columns, widths, strict=False):
+        column.min_width = width
+        column.no_wrap = True
+    table.columns[2].justify = table.columns[3].justify = "right"
+    for row in rows:
+        table.add_row(*map(Text, row))
+    return table
+
+
+def _grid(*headings: str) -> Table:
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
+    for heading in headings:
+        table.add_column(heading, overflow="fold")
+    return table
+
+
+def _shared_prefix(names: Iterable[str]) -> str:
+    """What all names begin with, whole modules only and with the dot that follows; names without a module do not count."""
+    outer = [name.split(".")[:-1] for name in names if "." in name]
+    shared: list[str] = []
+    for column in zip(*outer, strict=False):
+        if len(set(column)) > 1:
+            break
+        shared.append(column[0])
+    return "".join(f"{part}." for part in shared)
+
+
+def _amount(number: int) -> str:
+    for limit, unit in ((10**9, "G"), (10**6, "M")):
+        if number >= limit:
+            return f"{number / limit:.3g} {unit}"
+    return f"{number:,}"
+
+
+def _percent(share: float) -> str:
+    return f"{share:.1%}" if share >= 0.0005 else "<0.1%"
+
+
+def _span(numbers: Sequence[int]) -> str:
+    low, high = min(numbers), max(numbers)
+    return f"{low:,}" if low == high else f"{low:,} to {high:,}"
+
+
+def _count(things: Sequence[object], what: str) -> str:
+    plural = {"axis": "axes"}.get(what, f"{what}s")
+    return f"{len(things):,} {what if len(things) == 1 else plural}"
+
+
+def _some(names: Sequence[str]) -> str:
+    """The first few, and how many more there are."""
+    more = f" and {len(names) - _EXAMPLES} more" if len(names) > _EXAMPLES else ""
+    return ", ".join(names[:_EXAMPLES]) + more
