@@ -18,7 +18,7 @@ from prunegraph.analysis.cost import count_macs, count_parameters
 from prunegraph.analysis.lengths import Lengths
 from prunegraph.analysis.selection import Selection
 from prunegraph.analysis.sizes import Keeps
-from prunegraph.errors import NothingToPrune, VerificationFailed
+from prunegraph.errors import NothingToPrune, UsageError, VerificationFailed
 from prunegraph.export.onnx import load, save
 from prunegraph.options import Options, Ratio
 from prunegraph.passes.cleanup import cleanup
@@ -202,6 +202,54 @@ def prove(found: Analyzed, slim: ir.Model, keeps: Keeps) -> Verification:
             hint="please report the model; --exclude leaves out the groups at fault",
         )
     return proof
+
+
+def verify_files(
+    model: Source,
+    slim: Source,
+    plan: Selection,
+    *,
+    allow_io: Sequence[str] = (),
+    progress: Progress | None = None,
+) -> Verification:
+    """Compare a slim model with the model that it was made from, whoever made it.
+
+    Args:
+        model: The original.
+        slim: What was made of it.
+        plan: What stays of every group that got smaller, see `Selection.from_json`.
+        allow_io: What `prune_graph` was given.
+        progress: Called with the name of each step.
+
+    Returns:
+        What the comparison saw; `ok` says whether they are equal.
+
+    Raises:
+        ModelError: one of them cannot be read, or the ONNX checker rejects it.
+        VerificationFailed: the plan does not fit the model, or the slim model has other inputs or outputs, or does not run.
+    """
+    clock = Clock(progress)
+    found = find(model, allow_io, clock)
+    try:
+        keeps = plan.keeps(found.analysis.groups)
+    except UsageError as error:
+        hint = "use the plan written beside the slim model, the model it was made from, and the same --allow-io"
+        raise VerificationFailed(f"the plan does not fit the model: {error}", hint=hint) from error
+    with clock.step("load"):
+        small = load(slim)
+    _check_doors(found.original, small)
+    with clock.step("verify"):
+        return verify(found.original, found.normalized.model, small, found.analysis, keeps)
+
+
+def _check_doors(model: ir.Model, slim: ir.Model) -> None:
+    for what in ("inputs", "outputs"):
+        old, new = ([value.name for value in getattr(each.graph, what)] for each in (model, slim))
+        if old != new:
+            raise VerificationFailed(
+                f"the slim model has other {what}: {', '.join(map(str, new))} instead of {', '.join(map(str, old))}",
+                hint="compare a model with what was made of it by pruning",
+            )
 
 
 def _nothing(analysis: Analysis, options: Options) -> NothingToPrune:

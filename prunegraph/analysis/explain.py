@@ -183,8 +183,8 @@ class _View:
         if inexact:
             means = self._means({g.dim for g in inexact})
             text = (
-                f"the mean over this axis is taken in {_count(means, 'place')} ({_some(means)}), so that it changes a "
-                f"little when units go; a plain ratio leaves these groups whole, --ratio {inexact[0].kind}=0.3 prunes them"
+                f"{_count(means, 'node')} ({_some(means)}) take the mean over this axis, which changes a little when units "
+                f"go; a plain ratio leaves these groups whole, --ratio {inexact[0].kind}=0.3 prunes them"
             )
             yield Text.assemble(("~ inexact: ", "bold"), text)
 
@@ -268,7 +268,7 @@ def _grid(*headings: str) -> Table:
 
 
 def _shared_prefix(names: Iterable[str]) -> str:
-    """What all names begin with, whole modules only and with the dot that follows; names without a module do not count."""
+    """What all names begin with, in whole modules and with the dot that follows; names without a module do not count."""
     outer = [name.split(".")[:-1] for name in names if "." in name]
     shared: list[str] = []
     for column in zip(*outer, strict=False):
