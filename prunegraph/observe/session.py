@@ -36,6 +36,8 @@ def open_session(model: ir.Model, *, optimize: bool = True) -> Iterator[ort.Infe
     """
     options = ort.SessionOptions()
     options.log_severity_level = 4
+    # Quantized pairs are computed as written: fusing them rounds differently from one graph to the next.
+    options.add_session_config_entry("session.disable_quant_qdq", "1")
     if not optimize:
         options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
     with contextlib.ExitStack() as stack:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from prunegraph.analysis.axes import Expr, Fresh, Ref
+from prunegraph.analysis.axes import Expr, Fresh, Prod, Ref
 from prunegraph.analysis.registry import axis_rule
 from prunegraph.analysis.relations import AxisRule, NodeView
 
@@ -74,13 +74,19 @@ def first_operand(node: NodeView) -> AxisRule:
 
 @axis_rule("QuantizeLinear", "DequantizeLinear")
 def quantize(node: NodeView) -> AxisRule:
-    """Every axis passes through; a per-channel scale and zero point belong to `axis`, blocked ones pin it."""
+    """Every axis passes through; a vector of scales or zero points belongs to `axis`, a tensor to its whole blocks."""
     x = node.ins(0)
     rule = pointwise(node, 0)
+    if not x:
+        return rule
+    axis = node.attr("axis", 1) % len(x)
+    block = int(node.attr("block_size", 0))
     for index in (1, 2):
         scale = node.inp(index)
         if scale and len(scale) == 1 and not node.one(scale[0]):
-            rule += AxisRule(equal=((scale[0], x[node.attr("axis", 1) % len(x)]),))
+            rule += AxisRule(equal=((scale[0], x[axis]),))
         elif scale and len(scale) > 1:
-            rule += AxisRule(pins=tuple((ref, "quantized in blocks") for ref in (*x, *scale)))
+            inner = node.fresh((block,) * node.probes, "block", "quantized in blocks")
+            pairs = enumerate(zip(x, scale, strict=True))
+            rule += AxisRule(equal=tuple((a, Prod((b, inner)) if k == axis else b) for k, (a, b) in pairs))
     return rule
