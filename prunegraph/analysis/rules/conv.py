@@ -67,9 +67,11 @@ def _finish(
 
 @axis_rule("AveragePool", "GlobalAveragePool", "GlobalLpPool", "GlobalMaxPool", "LpPool", "MaxPool")
 def pool(node: NodeView) -> AxisRule:
-    """Batch and channels pass through; space is pinned."""
+    """Batch and channels pass through; space is pinned.  Where MaxPool tells positions, they count channels too."""
     x = node.ins(0)
     rule = space(x)
+    if node.op == "MaxPool" and len(node.y) > 1 and node.y[1] is not None:
+        rule += AxisRule(pins=tuple((ref, "positions are counted through it") for ref in x[:2]))
     for y in node.y:
         if y is not None:
             rule += AxisRule(equal=((x[0], y[0]), (x[1], y[1]))) + space(y)

@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
-from prunegraph.analysis.axes import Expr, Prod, Ref
+from prunegraph.analysis.axes import Expr, Prod
 from prunegraph.analysis.registry import axis_rule
 from prunegraph.analysis.relations import AxisRule, Contraction, NodeView, Reduce, Reduction, SizeSite, Unknown
 from prunegraph.analysis.rules.contract import equation, gemm
 from prunegraph.analysis.rules.conv import conv, pool, space
 from prunegraph.analysis.rules.elementwise import MICROSOFT, broadcast, nary, pointwise, unary
 from prunegraph.analysis.rules.norm import along_axis, layer_normalization
-
-Axes = tuple[Ref, ...]
+from prunegraph.analysis.rules.views import channels_first
 
 axis_rule("FusedGemm", domain=MICROSOFT)(gemm)
-axis_rule("FastGelu", "BiasGelu", "BiasDropout", "GatedAdd", "MulInteger", "ScaledSiLU", domain=MICROSOFT)(nary)
-axis_rule("Gelu", "QuickGelu", "IsAllFinite", domain=MICROSOFT)(unary)
+axis_rule("BiasGelu", "FastGelu", domain=MICROSOFT)(nary)
+axis_rule("Gelu", "QuickGelu", domain=MICROSOFT)(unary)
 axis_rule("LayerNormalization", "SimplifiedLayerNormalization", domain=MICROSOFT)(layer_normalization)
 
 
@@ -77,16 +74,6 @@ def fused_conv(node: NodeView) -> AxisRule:
     """An activation function of `Conv(X) + Z`."""
     summand = node.inp(3)
     return conv(node) + (broadcast(summand, node.out()) + added(node, 3) if summand else AxisRule())
-
-
-def channels_first(node: NodeView, *operands: int) -> NodeView:
-    """The node with the channels of these inputs and of its outputs as the second axis, where they stand."""
-
-    def moved(axes: Axes | None) -> Axes | None:
-        return axes and (axes[0], axes[-1], *axes[1:-1])
-
-    x = tuple(moved(axes) if k in operands else axes for k, axes in enumerate(node.x))
-    return replace(node, x=x, y=tuple(moved(axes) for axes in node.y))
 
 
 @axis_rule("NhwcConv", "NhwcFusedConv", domain=MICROSOFT)

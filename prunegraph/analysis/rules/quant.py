@@ -1,7 +1,7 @@
 """Quantized arithmetic: what adds nothing to a sum is the zero point.
 
-Scales and zero points are constants, or come from the data, and then from its range and zero (DynamicQuantizeLinear).  Either
-way zeroing a slot and removing it are equal, as they are for floats.
+Scales and zero points are constants, or come from the data, and then from its range and zero (DynamicQuantizeLinear).
+Either way zeroing a slot and removing it are equal, as they are for floats.
 """
 
 from __future__ import annotations
@@ -9,32 +9,19 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 
-from prunegraph.analysis.axes import Ref
 from prunegraph.analysis.registry import axis_rule
 from prunegraph.analysis.relations import AxisRule, NodeView, Reduce, Reduction, Unknown
 from prunegraph.analysis.rules.attention import fused_qkv
 from prunegraph.analysis.rules.contract import equation
 from prunegraph.analysis.rules.conv import conv, pool
 from prunegraph.analysis.rules.elementwise import MICROSOFT, broadcast, pointwise, quantize
-from prunegraph.analysis.rules.fused import added, channels_first
+from prunegraph.analysis.rules.fused import added
 from prunegraph.analysis.rules.norm import along_axis
 from prunegraph.analysis.rules.reduce import reduction
 from prunegraph.analysis.rules.select import concat
-
-Axes = tuple[Ref, ...]
+from prunegraph.analysis.rules.views import channels_first, picked
 
 axis_rule("QuantizeLinear", "DequantizeLinear", domain=MICROSOFT)(quantize)
-
-
-def picked(node: NodeView, *inputs: int | None) -> NodeView:
-    """The node as if it had these inputs only, which keep their numbers in what is said of them."""
-
-    def pick(values: tuple[Axes | None, ...]) -> tuple[Axes | None, ...]:
-        return tuple(values[k] if k is not None and k < len(values) else None for k in inputs)
-
-    weights = tuple(k is None or k >= len(node.weights) or node.weights[k] for k in inputs)
-    constants = [None if k is None else node.known(k) for k in inputs]
-    return replace(node, x=pick(node.x), weights=weights, constants=constants)
 
 
 def quantized(rule: AxisRule, zeros: Mapping[int, int], operands: tuple[int, int] | None = None) -> AxisRule:

@@ -1,0 +1,57 @@
+"""Ops whose output depends on what the data says, and caches that are written by position."""
+
+from __future__ import annotations
+
+from prunegraph.analysis.registry import axis_rule
+from prunegraph.analysis.relations import AxisRule, NodeView
+from prunegraph.analysis.rules.elementwise import MICROSOFT, first_operand, nary, unary
+from prunegraph.analysis.rules.select import gather_nd, pinned
+
+axis_rule("BitCast")(unary)
+axis_rule("SwiGLU")(nary)
+axis_rule("Trilu", domain=MICROSOFT)(first_operand)
+axis_rule("GatherND", domain=MICROSOFT)(gather_nd)
+
+
+@axis_rule("Compress")
+def compress(node: NodeView) -> AxisRule:
+    """The axis that slots are picked from is pinned, the others pass through."""
+    x, chosen, y = node.ins(0), node.ins(1), node.out()
+    if "axis" not in node.attributes:
+        return pinned(x, chosen, y, why="slots are picked by the data")
+    axis = node.attr("axis") % len(x)
+    rule = AxisRule(equal=tuple((x[k], y[k]) for k in range(len(x)) if k != axis))
+    return rule + pinned((x[axis], y[axis]), chosen, why="slots are picked by the data")
+
+
+@axis_rule("NonZero", "Unique")
+def positions(node: NodeView) -> AxisRule:
+    """Every slot counts."""
+    return pinned(*node.x, *node.y, why=f"{node.op} compares all slots")
+
+
+@axis_rule("Det")
+@axis_rule("Inverse", domain=MICROSOFT)
+def matrices(node: NodeView) -> AxisRule:
+    """A matrix stays whole, a stack of them passes through."""
+    x, y = node.ins(0), node.out()
+    rule = AxisRule(equal=tuple(zip(x[:-2], y[: len(x) - 2], strict=True)))
+    return rule + pinned(x[-2:], y[len(x) - 2 :], why=f"{node.op} of a whole matrix")
+
+
+@axis_rule("Multinomial")
+def multinomial(node: NodeView) -> AxisRule:
+    """Classes and samples stay whole, the batch passes through."""
+    x, y = node.ins(0), node.out()
+    return AxisRule(equal=((x[0], y[0]),)) + pinned(x[1:], y[1:], why="Multinomial draws from it")
+
+
+@axis_rule("TensorScatter")
+def tensor_scatter(node: NodeView) -> AxisRule:
+    """A cache written by position along one axis; the others pass through."""
+    past, update, y = node.ins(0), node.ins(1), node.out()
+    axis = node.attr("axis", -2) % len(past)
+    rule = AxisRule(equal=tuple((past[k], other[k]) for k in range(len(past)) if k != axis for other in (update, y)))
+    if where := node.inp(2):
+        rule += AxisRule(equal=((where[0], past[0]),))
+    return rule + pinned((past[axis], update[axis], y[axis]), why="written by position")
