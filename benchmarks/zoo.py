@@ -151,7 +151,7 @@ def main() -> int:
     parser.add_argument("--timeout", type=float, default=120, help="seconds for one export (default 120)")
     parser.add_argument("--jobs", type=int, default=2, help="exports at once (default 2)")
     parser.add_argument("--child", help=argparse.SUPPRESS)
-    options = parser.parse_args()
+    options = parser.parse_intermixed_args()
     if unknown := set(options.names) - set(ZOO):
         parser.error(f"not in the zoo: {', '.join(sorted(unknown))}; it has {', '.join(ZOO)}")
     if options.child:
