@@ -145,11 +145,17 @@ def _outer(k: int, outer: int, where: Index, tables: list[Slots]) -> tuple[int, 
     raise AssertionError("a ragged choice has lost its outer axis")
 
 
-def unit_sums(energy: npt.NDArray[np.float64], axes: Sequence[Axis], dim: int, outer: Sequence[int], size_of: SizeOf) -> npt.NDArray[np.float64]:
+def unit_sums(
+    total: Callable[[tuple[int, ...]], npt.NDArray[np.float64]],
+    axes: Sequence[Axis],
+    dim: int,
+    outer: Sequence[int],
+    size_of: SizeOf,
+) -> npt.NDArray[np.float64]:
     """Sum the entries of a tensor by the unit they belong to.
 
     Args:
-        energy: One number an entry.
+        total: Sums the tensor over all its axes but those named, which stay in order.
         axes: The tensor's axes.
         dim: The Dim whose slots are the units.
         outer: The Dims over whose slots they are chosen.
@@ -159,22 +165,21 @@ def unit_sums(energy: npt.NDArray[np.float64], axes: Sequence[Axis], dim: int, o
         An array of the group's shape `(*rows, units)`.
     """
     tables = [slots(axis, size_of, {dim, *outer}.__contains__) for axis in axes]
-    total = np.zeros([size_of(d)[0] for d in (*outer, dim)])
+    sums = np.zeros([size_of(d)[0] for d in (*outer, dim)])
     for k, table in enumerate(tables):
         for found, where in table:
             if found != dim:
                 continue
-            index, free = unit_index(k, where, outer, tables, energy.ndim)
-            if index[-1].ndim == 1:
-                flat = energy.sum(axis=tuple(a for a in range(energy.ndim) if a != k))
-                np.add.at(total, tuple(column[~free] for column in index), flat[~free])
+            index, free = unit_index(k, where, outer, tables, len(axes))
+            if where.ndim == index[-1].ndim:
+                np.add.at(sums, tuple(column[~free] for column in index), total((k,))[~free])
             else:
-                broadcast = np.broadcast_arrays(*index)
-                beside = tuple(a for a in range(energy.ndim) if broadcast[0].shape[a] == 1)
-                part = energy.sum(axis=beside, keepdims=True)
-                valid = np.broadcast_to(~free, part.shape)
-                np.add.at(total, tuple(np.broadcast_to(c, part.shape)[valid] for c in broadcast), part[valid])
-    return total
+                columns = np.broadcast_arrays(*index)
+                kept = tuple(a for a in range(len(axes)) if columns[0].shape[a] != 1)
+                shape = tuple(columns[0].shape[a] for a in kept)
+                valid = ~np.broadcast_to(free, columns[0].shape).reshape(shape)
+                np.add.at(sums, tuple(column.reshape(shape)[valid] for column in columns), total(kept)[valid])
+    return sums
 
 
 def compress(array: npt.NDArray[Any], masks: Sequence[Mask | None]) -> npt.NDArray[Any]:

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import ml_dtypes
@@ -15,12 +13,12 @@ import onnx
 import onnx_ir as ir
 import onnxruntime as ort
 
-from prunegraph.errors import ModelError
-
 Array = npt.NDArray[Any]
 
-INLINE_LIMIT = 1_000_000_000
-"""Bytes of weights above which a session reads them from a file rather than from the message."""
+LIGHT = 1024
+"""Tensors of fewer bytes travel in the message; shape inference reads them there."""
+
+_IN_MEMORY = {ir.DataType.FLOAT, ir.DataType.DOUBLE, ir.DataType.FLOAT16, ir.DataType.INT8, ir.DataType.UINT8}
 
 
 class CannotRun(Exception):
@@ -29,7 +27,7 @@ class CannotRun(Exception):
 
 @contextlib.contextmanager
 def open_session(model: ir.Model, *, optimize: bool = True) -> Iterator[ort.InferenceSession]:
-    """A session on the CPU provider; temporary files live as long as it does.
+    """A session on the CPU provider that reads the weights where they lie, in memory or mapped from their file.
 
     Raises:
         CannotRun: ONNX Runtime does not accept the model.
@@ -40,15 +38,35 @@ def open_session(model: ir.Model, *, optimize: bool = True) -> Iterator[ort.Infe
     options.add_session_config_entry("session.disable_quant_qdq", "1")
     if not optimize:
         options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
-    with contextlib.ExitStack() as stack:
-        try:
-            yield ort.InferenceSession(_payload(model, stack), options, providers=["CPUExecutionProvider"])
-        except ModelError:
-            raise
-        except Exception as error:
-            if _from_runtime(error):
-                raise CannotRun(_first_line(error)) from error
-            raise
+    light, weights = _without_weights(model)
+    held = [ort.OrtValue.ortvalue_from_numpy(array) for array in weights.values()]
+    if held:
+        options.add_external_initializers(list(weights), held)
+    try:
+        yield ort.InferenceSession(ir.to_proto(light).SerializeToString(), options, providers=["CPUExecutionProvider"])
+    except Exception as error:
+        if _from_runtime(error):
+            raise CannotRun(_first_line(error)) from error
+        raise
+
+
+def _without_weights(model: ir.Model) -> tuple[ir.Model, dict[str, Array]]:
+    """The model with references for its weights, and the weights: nothing is copied, and no message gets too long."""
+    weights: dict[str, Array] = {}
+    for name, value in model.graph.initializers.items():
+        tensor = value.const_value
+        if tensor is not None and tensor.nbytes >= LIGHT and tensor.dtype in _IN_MEMORY:
+            weights[name] = np.ascontiguousarray(tensor.numpy())
+    if not weights:
+        return model, weights
+    light = model.clone()
+    for name, array in weights.items():
+        value = light.graph.initializers[name]
+        dtype = ir.DataType.from_numpy(array.dtype)
+        value.const_value = ir.ExternalTensor(
+            "memory", 0, array.nbytes, dtype, shape=ir.Shape(array.shape), name=name, base_dir=""
+        )
+    return light, weights
 
 
 def session_of(proto: onnx.ModelProto) -> ort.InferenceSession:
@@ -74,17 +92,6 @@ def _from_runtime(error: Exception) -> bool:
 
 def _first_line(error: Exception) -> str:
     return str(error).strip().splitlines()[0][:300] if str(error).strip() else type(error).__name__
-
-
-def _payload(model: ir.Model, stack: contextlib.ExitStack) -> bytes | str:
-    tensors = [value.const_value for value in model.graph.initializers.values()]
-    if any(isinstance(tensor, ir.ExternalTensor) for tensor in tensors) or (
-        sum(tensor.nbytes for tensor in tensors if tensor is not None) > INLINE_LIMIT
-    ):
-        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="prunegraph-")))
-        ir.save(model, folder / "model.onnx", external_data="model.data")
-        return str(folder / "model.onnx")
-    return ir.to_proto(model).SerializeToString()
 
 
 def run(session: ort.InferenceSession, feeds: Mapping[str, Array], outputs: Sequence[str] | None = None) -> list[Array]:

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import numpy as np
+import numpy.typing as npt
 
 from prunegraph.analysis.groups import Group
 from prunegraph.analysis.sizes import unit_sums
@@ -13,10 +17,20 @@ from prunegraph.passes.score.base import Context, Scores, scorer
 def magnitude(group: Group, context: Context) -> Scores:
     """`sqrt(Σ w²)` over every entry of every weight that belongs to the unit."""
     solution = context.analysis.solution
-    total = np.zeros(group.shape)
+    energy = np.zeros(group.shape)
     for name in dict.fromkeys(place.name for place in group.places):
         tensor = context.model.graph.initializers[name].const_value
         assert tensor is not None
-        energy = np.square(tensor.numpy().astype(np.float64))
-        total += unit_sums(energy, solution.resolve(name), group.dim, group.outer, solution.dim_size)
-    return np.asarray(np.sqrt(total))
+        energy += unit_sums(_squares(tensor.numpy()), solution.resolve(name), group.dim, group.outer, solution.dim_size)
+    return np.asarray(np.sqrt(energy))
+
+
+def _squares(array: npt.NDArray[Any]) -> Callable[[tuple[int, ...]], npt.NDArray[np.float64]]:
+    """Sums of squares over all axes but some, in float64 and without a copy of the weight."""
+    floats = array if array.dtype.kind in "fiu" else array.astype(np.float32)
+    every = list(range(array.ndim))
+
+    def total(kept: tuple[int, ...]) -> npt.NDArray[np.float64]:
+        return np.asarray(np.einsum(floats, every, floats, every, list(kept), dtype=np.float64, casting="same_kind"))
+
+    return total
