@@ -12,7 +12,7 @@ PEEPHOLES = 3
 
 @axis_rule(*GATES)
 def recurrent(node: NodeView) -> AxisRule:
-    """`W = [directions, gates·units, inputs]`, `R = [directions, gates·units, units]`; time and directions are pinned."""
+    """`W = [directions, gates·units, inputs]`, `R = [directions, gates·units, units]`; time, directions pinned."""
     x, w, r = node.ins(0), node.ins(1), node.ins(2)
     batch_first = bool(node.attr("layout", 0))
     time, batch = (x[1], x[0]) if batch_first else (x[0], x[1])
@@ -22,7 +22,12 @@ def recurrent(node: NodeView) -> AxisRule:
     gates = node.fresh((GATES[node.op],) * node.probes, "gates", "the gates of a unit")
     both = node.fresh((2 * GATES[node.op],) * node.probes, "gates", "the gates of a unit")
     three = node.fresh((PEEPHOLES,) * node.probes, "peepholes", "the gates of a unit")
-    equal: list[tuple[Expr, Expr]] = [(w[1], Prod((gates, units))), (r[1], Prod((gates, units))), (r[0], directions), (x[2], w[2])]
+    equal: list[tuple[Expr, Expr]] = [
+        (w[1], Prod((gates, units))),
+        (r[1], Prod((gates, units))),
+        (r[0], directions),
+        (x[2], w[2]),
+    ]
     for k, factor in ((3, both), (7, three)):
         if parameter := node.inp(k):
             equal += [(parameter[0], directions), (parameter[1], Prod((factor, units)))]
