@@ -1,0 +1,71 @@
+"""The command line: `prunegraph explain`, `prune`, `verify` and `bench`.
+
+Data goes to stdout, everything else to stderr.  Exit codes: 0 done, 1 refused or verification failed, 2 wrong usage, 130
+interrupted.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from prunegraph.cli.bench import bench
+from prunegraph.cli.explain import explain
+from prunegraph.cli.group import Commands
+from prunegraph.cli.prune import prune
+from prunegraph.cli.verify import verify
+
+__all__ = ["app", "main"]
+
+app = typer.Typer(
+    cls=Commands,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
+for command in (explain, prune, verify, bench):
+    app.command()(command)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import PackageNotFoundError
+        from importlib.metadata import version as find
+
+        try:
+            typer.echo(f"prunegraph {find('prunegraph')}")
+        except PackageNotFoundError:
+            typer.echo("prunegraph, run from its sources without being installed")
+        raise typer.Exit
+
+
+@app.callback(invoke_without_command=True)
+def prunegraph(
+    context: typer.Context,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and leave.")
+    ] = False,
+) -> None:
+    """Make a neural network physically smaller, and prove that it computes the same minus what was removed.
+
+    Any ONNX file, from any exporter, no hints: what can be removed is found in the graph itself.
+
+    \b
+    Start here
+      prunegraph explain model.onnx                 what can be removed, what cannot, and why
+      prunegraph prune model.onnx -o slim.onnx      half of the heads, neurons and channels
+      prunegraph bench model.onnx slim.onnx         how much faster that is
+
+    \b
+    Exit codes
+      0 done · 1 refused, or verification failed · 2 wrong usage · 130 interrupted
+    """
+    if context.invoked_subcommand is None:
+        typer.echo(context.get_help())
+
+
+def main() -> None:
+    """Run the command line."""
+    app(prog_name="prunegraph")

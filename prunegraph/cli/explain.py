@@ -1,0 +1,56 @@
+"""`prunegraph explain`."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from prunegraph.cli.arguments import AllowIo, Json, Model
+from prunegraph.cli.console import progress, say, show, show_json
+
+
+def explain(
+    model: Model,
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="List every group and every pin.")] = False,
+    allow_io: AllowIo = None,
+    json: Json = False,
+) -> None:
+    """Tell what can be removed, what cannot, and why.
+
+    A group is one choice: slots that can only go together, in all the weights that hold them. Its kind follows from
+    what the graph does with it:
+
+    \b
+      head        attention heads
+      kv_group    key and value heads, each with the query heads that share it
+      query_slot  query heads of one key and value head
+      qk_dim      what queries and keys are compared by
+      v_dim       what values carry
+      ffn         neurons between two linear layers
+      dense       outputs of a layer that leads away, such as a pooler
+      channel     channels of convolutions
+      hidden      the width that all layers add to
+
+    Removing a unit of an exact group equals setting it to zero. Where a norm takes the mean over it, the
+    statistics change: such a group is inexact (~). What is pinned stays whole.
+
+    \b
+    Examples
+      prunegraph explain model.onnx
+      prunegraph explain model.onnx -v | less
+      prunegraph explain model.onnx --allow-io 'last_hidden_state'
+      prunegraph explain model.onnx --json | jq '.groups[] | {id, units}'
+    """
+    with progress() as step:
+        step("load")
+        from prunegraph.analysis.explain import render, to_dict
+        from prunegraph.api import analyze
+
+        analysis = analyze(model, allow_io=allow_io or (), progress=step)
+    if json:
+        show_json(to_dict(analysis))
+        return
+    show(render(analysis, title=model.name, verbose=verbose))
+    if analysis.groups:
+        say("\nnext: ", (f"prunegraph prune {model} -o slim.onnx", "bold"))

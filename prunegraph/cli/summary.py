@@ -1,0 +1,64 @@
+"""What pruning and verifying found, as text for people."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+
+from rich.console import Group as Lines
+from rich.console import RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from prunegraph.passes.verify import TOLERANCE, Verification
+from prunegraph.report import GroupReport, Report
+
+
+def pruned(report: Report) -> RenderableType:
+    """A short table, and what the proof saw."""
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
+    for heading in ("", "before", "after", "change"):
+        table.add_column(heading, justify="right" if heading else "left")
+    table.add_row("parameters", *_change([report.params[0]], [report.params[1]]))
+    table.add_row("multiply-adds", *_change([report.macs[0]], [report.macs[1]]))
+    by_kind: dict[str, list[GroupReport]] = defaultdict(list)
+    for group in report.groups:
+        by_kind[group.kind].append(group)
+    for kind, groups in by_kind.items():
+        where = f" in {len(groups)} groups" if len(groups) > 1 else ""
+        table.add_row(f"{kind}{where}", *_change([g.before for g in groups], [g.after for g in groups]))
+    return Lines(table, Text(), *proof(report.verify))
+
+
+def proof(seen: Verification | None) -> Sequence[Text]:
+    """What the comparison with the masked original says, in words."""
+    if seen is None:
+        return [Text("not verified: nothing compared the slim model with the original", style="bold yellow")]
+    oracle = "the masked original" if seen.exact else "the original under masked statistics"
+    if not seen.ok:
+        return [Text(f"NOT equal to {oracle}: off by {_worst(seen):.1e} of the output's scale", style="bold red")]
+    error = f"largest error {_worst(seen):.1e} of the output's scale (at most {TOLERANCE:.0e} counts as rounding)"
+    lines = [Text.assemble(("verified: ", "bold green"), f"equal to {oracle}; {error}")]
+    if seen.vacuous:
+        lines.append(
+            Text("the removed units were dead: without them the outputs are the same, so that this proves little")
+        )
+    else:
+        lines.append(
+            Text(f"what was removed moves the outputs of the original by up to {seen.moved:.1%} of their scale")
+        )
+    return lines
+
+
+def _worst(seen: Verification) -> float:
+    return max(seen.max_rel_error, seen.normalize_error)
+
+
+def _change(before: Sequence[int], after: Sequence[int]) -> tuple[str, str, str]:
+    """Before, after and what is gone; of several groups their common number, or the range of their numbers."""
+    return _numbers(before), _numbers(after), f"{sum(after) / max(sum(before), 1) - 1:+.1%}"
+
+
+def _numbers(of: Sequence[int]) -> str:
+    low, high = min(of), max(of)
+    return f"{low:,}" if low == high else f"{low:,} to {high:,}"
