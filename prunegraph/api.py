@@ -169,13 +169,13 @@ def apply(
     clock = clock or Clock()
     analysis = found.analysis
     keeps = selection.keeps(analysis.groups)
+    lengths = Lengths(analysis.solution, keeps)
     with clock.step("shrink"):
-        slim = cleanup(shrink(found.normalized.model, analysis.solution, keeps).model)
+        slim = cleanup(shrink(found.normalized.model, analysis.solution, keeps).model, analysis.solution, lengths)
     proof = None
     if check:
         with clock.step("verify"):
             proof = prove(found, slim, keeps)
-    lengths = Lengths(analysis.solution, keeps)
     report = Report(
         params=(count_parameters(found.original.graph), count_parameters(slim.graph)),
         macs=count_macs(analysis.solution, lengths, found.normalized.batch, found.normalized.row),

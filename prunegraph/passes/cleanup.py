@@ -1,15 +1,29 @@
-"""Cleanup: share small constants again and drop what nothing uses."""
+"""Cleanup: say plainly what is known, share small constants again, drop what nothing uses."""
 
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 
+import numpy as np
 import onnx_ir as ir
-from onnx_ir.passes.common import DeduplicateInitializersPass, RemoveUnusedNodesPass
+from onnx_ir.passes.common import DeduplicateInitializersPass, IdentityEliminationPass, RemoveUnusedNodesPass
+
+from prunegraph.analysis.axes import Axis
+from prunegraph.analysis.lengths import Lengths
+from prunegraph.analysis.solve import Solution
+from prunegraph.passes.constants import add_constant
 
 
-def cleanup(model: ir.Model) -> ir.Model:
-    """Tidy a shrunk model, in place; weights, names and results stay."""
+def cleanup(model: ir.Model, solution: Solution, lengths: Lengths) -> ir.Model:
+    """Tidy a shrunk model, in place; weights, names and results stay.
+
+    Args:
+        model: What Shrink made.
+        solution: The axes of the model that it was made from.
+        lengths: What stays of them.
+    """
+    _literal_targets(model.graph, solution, lengths)
     logger = logging.getLogger("onnx_ir.passes.common.initializer_deduplication")
     level = logger.level
     logger.setLevel(logging.ERROR)  # an initializer that is also an input is none of its business, and no reason to warn
@@ -17,5 +31,33 @@ def cleanup(model: ir.Model) -> ir.Model:
         DeduplicateInitializersPass(size_limit=1024)(model)
     finally:
         logger.setLevel(level)
+    IdentityEliminationPass()(model)
     RemoveUnusedNodesPass()(model)
     return model
+
+
+def _literal_targets(graph: ir.Graph, solution: Solution, lengths: Lengths) -> None:
+    """Replace the computed target of a Reshape by a literal one wherever axes tell it: chains of Shape and Concat go away.
+
+    A static length is a number, a dynamic one that stays in its place a 0 (copy), and one more may be -1 (infer).
+    """
+    for node in graph:
+        if node.op_type != "Reshape" or node.domain or len(node.inputs) < 2:
+            continue
+        data, target, output = node.inputs[0], node.inputs[1], node.outputs[0]
+        if data is None or target is None or target.is_initializer() or not {data.name, output.name} <= solution.axes.keys():
+            continue
+        entries = _entries(solution.resolve(data.name or ""), solution.resolve(output.name or ""), lengths)
+        if entries is not None:
+            node.replace_input_with(1, add_constant(graph, f"{node.name}/target", np.array(entries, dtype=np.int64)))
+            node.attributes.pop("allowzero", None)
+
+
+def _entries(before: Sequence[Axis], after: Sequence[Axis], lengths: Lengths) -> list[int] | None:
+    entries = []
+    for k, axis in enumerate(after):
+        _, new = lengths.both(axis)
+        if len(set(new)) == 1 and new[0] == 0:
+            return None
+        entries.append(new[0] if len(set(new)) == 1 else 0 if k < len(before) and before[k] == axis else -1)
+    return entries if entries.count(-1) <= 1 else None
