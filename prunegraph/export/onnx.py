@@ -11,6 +11,7 @@ from pathlib import Path
 
 import onnx
 import onnx_ir as ir
+from google.protobuf import json_format, text_format
 from google.protobuf.message import DecodeError, EncodeError
 from onnx_ir.passes.common import CheckerPass
 
@@ -24,6 +25,7 @@ INLINE_LIMIT = 1_800_000_000
 """Bytes of weights above which they go to a data file; a protobuf message ends at 2 GiB, names and nodes included."""
 
 _SOURCE = "prunegraph.source"
+_TEXT_ERRORS = (json_format.Error, text_format.Error, onnx.parser.ParseError)
 _SMALL = 1000  # bytes; the checker pass leaves out larger tensors, so those are checked one by one
 _CHECK_HINT = f"onnx.checker rejects it; if it is newer than onnx {onnx.__version__}: pip install --upgrade onnx"
 
@@ -150,7 +152,7 @@ def _read(path: Path) -> onnx.ModelProto:
         raise ModelError(
             f"{path} cannot be read: {error.strerror}", hint="check the path and its permissions"
         ) from None
-    except (DecodeError, ValueError) as error:  # ValueError: the text formats
+    except (DecodeError, ValueError, *_TEXT_ERRORS) as error:
         raise unreadable.explain(path) from error
     if not proto.HasField("graph"):
         raise unreadable.explain(path)
