@@ -119,17 +119,21 @@ def skeleton_names() -> list[str]:
     return sorted(path.name.removesuffix(SUFFIX) for path in GRAPHS.glob("*" + SUFFIX))
 
 
-def load_skeleton(name: str, seed: int = 0) -> ModelProto:
-    """Read a committed graph and fill it.
+def read_skeleton(name: str) -> ModelProto:
+    """Read a committed graph as it is, without values.
 
     Args:
         name: One of `skeleton_names()`.
-        seed: See `fill`.
 
     Raises:
         FileNotFoundError: There is no such graph.
     """
-    return fill(onnx.load_model_from_string(gzip.decompress((GRAPHS / (name + SUFFIX)).read_bytes())), seed)
+    return onnx.load_model_from_string(gzip.decompress((GRAPHS / (name + SUFFIX)).read_bytes()))
+
+
+def load_skeleton(name: str, seed: int = 0) -> ModelProto:
+    """Read a committed graph and fill it; see `read_skeleton` and `fill`."""
+    return fill(read_skeleton(name), seed)
 
 
 def _is_payload(tensor: TensorProto) -> bool:

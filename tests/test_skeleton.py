@@ -1,12 +1,14 @@
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import onnx
 import onnxruntime as ort
 import pytest
-from onnx import ModelProto, TensorProto, helper, numpy_helper
+from onnx import ModelProto, helper, numpy_helper
 
-from tests.skeleton import KEEP_ELEMENTS, MARK, fill, load_skeleton, skeleton_names, strip
+from tests.skeleton import KEEP_ELEMENTS, MARK, fill, load_skeleton, read_skeleton, skeleton_names, strip
 
 RNG = np.random.default_rng(0)
 WEIGHT = RNG.normal(size=(12, 20)).astype(np.float32)
@@ -104,17 +106,19 @@ def test_fan_in_follows_the_use() -> None:
     assert deviations == pytest.approx({"right": 4**-0.5, "turned": 4000**-0.5, "conv": 4000**-0.5}, rel=0.1)
 
 
-@pytest.mark.parametrize("name", skeleton_names())
-def test_committed_graph_is_whole(name: str) -> None:
+def is_small(name: str) -> bool:
+    return sum(math.prod(tensor.dims) for tensor in read_skeleton(name).graph.initializer) < 3_000_000
+
+
+@pytest.mark.parametrize("name", [name for name in skeleton_names() if is_small(name)])
+def test_committed_graph_runs(name: str) -> None:
     model = load_skeleton(name)
     onnx.checker.check_model(model)
     assert not any(t.doc_string.startswith(MARK) for t in model.graph.initializer)
-    if sum(np.prod(t.dims) for t in model.graph.initializer if t.data_type == TensorProto.FLOAT) > 3e7:
-        return  # running it takes long and shows nothing new
     options = ort.SessionOptions()
     options.log_severity_level = 3
     session = ort.InferenceSession(model.SerializeToString(), options)
-    assert all(np.isfinite(y).all() for y in session.run(None, example_feed(session)))
+    assert all(np.isfinite(y).all() and y.std() > 1e-3 for y in session.run(None, example_feed(session)))
 
 
 def example_feed(session: ort.InferenceSession) -> dict[str, np.ndarray]:
