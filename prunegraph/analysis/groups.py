@@ -65,16 +65,20 @@ def outer_dims(
 
     A Dim counts only where it is unambiguous: in the same product further out, or throughout exactly one other axis.
     """
+
+    def dynamic(other: int) -> bool:
+        return len(set(size_of(other))) > 1
+
     common: set[int] | None = None
     for axes in holders:
-        here = _outer_in(dim, axes)
+        here = _outer_in(dim, axes, dynamic)
         common = here if common is None else common & here
         if not common:
             return ()
-    return tuple(sorted(d for d in common or () if len(set(size_of(d))) == 1))
+    return tuple(sorted(d for d in common or () if not dynamic(d)))
 
 
-def _outer_in(dim: int, axes: tuple[Axis, ...]) -> set[int]:
+def _outer_in(dim: int, axes: tuple[Axis, ...], dynamic: Callable[[int], bool]) -> set[int]:
     held = [k for k, axis in enumerate(axes) if dim in axis.dims()]
     if len(held) != 1:
         return set()
@@ -84,7 +88,7 @@ def _outer_in(dim: int, axes: tuple[Axis, ...]) -> set[int]:
         if k == held[0]:
             continue
         for other in set(axis.dims()):
-            every = all(_count(other, term) == 1 for term in axis.terms)
+            every = all(_count(other, term) == 1 and _periodic(other, term, dynamic) for term in axis.terms)
             throughout[other] += 1 if every else 2
     beside = set(axes[held[0]].dims())
     return (inside or set()) | {d for d, n in throughout.items() if n == 1 and d not in beside}
@@ -93,6 +97,12 @@ def _outer_in(dim: int, axes: tuple[Axis, ...]) -> set[int]:
 def _count(dim: int, term: tuple[int | Axis, ...]) -> int:
     """How often `dim` is a factor of one and the same product; the terms of a sum are alternatives."""
     return sum(f == dim if isinstance(f, int) else max(_count(dim, inner) for inner in f.terms) for f in term)
+
+
+def _periodic(dim: int, term: tuple[int | Axis, ...], dynamic: Callable[[int], bool]) -> bool:
+    """Whether dynamic factors vary more slowly than `dim`, so that its slots repeat whatever their lengths (`batch·head`)."""
+    rest = term[term.index(dim) + 1 :] if dim in term else term
+    return not any(dynamic(d) for factor in rest for d in ((factor,) if isinstance(factor, int) else factor.dims()))
 
 
 def _before(dim: int, axis: Axis) -> set[int] | None:

@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
+from prunegraph.analysis.axes import Size
 from prunegraph.analysis.relations import Reduction
 from prunegraph.analysis.sizes import Keeps, Mask, kept_positions
 from prunegraph.analysis.solve import ReduceSite, Solution
@@ -53,7 +54,8 @@ def masked(model: ir.Model, solution: Solution, keeps: Keeps) -> ir.Model:
             continue  # masking the other operand is enough
         mask = positions.mask(name, [site.axis for site in sites])
         if mask is not None:
-            _Writer(nodes[k], index, mask, [site.axis for site in sites]).write(sites[0])
+            periodic = [axis for axis in range(mask.ndim) if mask.shape[axis] > 1 and positions.dynamic(name, axis)]
+            _Writer(nodes[k], index, mask, [site.axis for site in sites], periodic).write(sites[0])
     return twin
 
 
@@ -63,10 +65,19 @@ class _Positions:
         self._keeps = keeps
         self._of: dict[str, Sequence[Mask | None]] = {}
 
+    def _period(self, dim: int) -> Size:
+        """A dynamic Dim counts once: it varies slowest, so that a mask repeats with it."""
+        size = self._solution.dim_size(dim)
+        return size if len(set(size)) == 1 else (1,) * len(size)
+
+    def dynamic(self, value: str, axis: int) -> bool:
+        """Whether an axis of a value is longer in some runs than in others."""
+        return len(set(self._solution.facts.shapes[value][axis])) > 1
+
     def mask(self, value: str, axes: Sequence[int]) -> Mask | None:
         """One mask for several axes of a value, broadcastable to it; None where nothing goes."""
         if value not in self._of:
-            self._of[value] = kept_positions(self._solution.resolve(value), self._keeps, self._solution.dim_size)
+            self._of[value] = kept_positions(self._solution.resolve(value), self._keeps, self._period)
         rank = len(self._of[value])
         total: Mask | None = None
         for axis in axes:
@@ -82,12 +93,13 @@ class _Positions:
 class _Writer:
     """Writes the masked form of one node."""
 
-    def __init__(self, node: ir.Node, index: int, mask: Mask, axes: Sequence[int]) -> None:
+    def __init__(self, node: ir.Node, index: int, mask: Mask, axes: Sequence[int], periodic: Sequence[int]) -> None:
         self.node = node
         self.index = index
         self.name = f"{node.name}/mask{index}"
         self.mask = mask
         self.axes = list(axes)
+        self.periodic = list(periodic)  # axes along which the mask repeats as often as the run asks for
         assert node.graph is not None
         self.graph: ir.Graph = node.graph
         self.after: ir.Node | None = None  # new nodes come before the masked one, or after this one
@@ -98,7 +110,7 @@ class _Writer:
         value = self.node.inputs[index]
         assert value is not None
         if site.zero is not None:
-            kept = self.add("Where", self.constant(self.mask), value, self.zero(value, site.zero))
+            kept = self.add("Where", self.mask_for(value), value, self.zero(value, site.zero))
             self.node.replace_input_with(index, kept)
         elif site.kind is not Reduction.MEAN:
             self.node.replace_input_with(index, self.where(value, _FILL[site.kind]))
@@ -108,8 +120,7 @@ class _Writer:
             uses = list(output.uses())
             self.after = self.node
             scaled = self.add("Mul", output, self.constant(np.float32(1 / self.kept_share())))
-            for user, place in uses:
-                user.replace_input_with(place, scaled)
+            self.stand_in(output, uses, scaled)
         else:
             self.norm(value)
 
@@ -136,7 +147,17 @@ class _Writer:
         for combine, parameter in zip(("Mul", "Add"), parameters, strict=False):
             if parameter is not None:
                 y = self.add(combine, y, self.per_channel(parameter, x))
-        self.node.outputs[0].replace_all_uses_with(y)
+        output = self.node.outputs[0]
+        self.stand_in(output, list(output.uses()), y)
+
+    def stand_in(self, old: ir.Value, uses: Sequence[tuple[ir.Node, int]], new: ir.Value) -> None:
+        """Let one value be read in place of another, by nodes and as an output of the graph."""
+        new.type, new.shape = old.type, old.shape
+        for user, place in uses:
+            user.replace_input_with(place, new)
+        for k, value in enumerate(self.graph.outputs):
+            if value is old:
+                self.graph.outputs[k] = new
 
     def output(self, index: int) -> ir.Value:
         """An output of the node, asked for if nobody has done so."""
@@ -171,7 +192,17 @@ class _Writer:
         return self.add("Mul", mean, self.constant(np.float32(1 / self.kept_share())))
 
     def where(self, value: ir.Value, fill: float) -> ir.Value:
-        return self.add("Where", self.constant(self.mask), value, self.constant(np.float32(fill)))
+        return self.add("Where", self.mask_for(value), value, self.constant(np.float32(fill)))
+
+    def mask_for(self, value: ir.Value) -> ir.Value:
+        """The mask, repeated along dynamic axes (`batch·head`) to the length that they have in this run."""
+        mask = self.constant(self.mask)
+        if not self.periodic:
+            return mask
+        chosen = np.isin(np.arange(self.mask.ndim), self.periodic)
+        lengths = self.add("Div", self.add("Shape", value), self.constant(np.array(self.mask.shape, dtype=np.int64)))
+        repeats = self.add("Where", self.constant(chosen), lengths, self.constant(np.ones(self.mask.ndim, dtype=np.int64)))
+        return self.add("Tile", mask, repeats)
 
     def constant(self, array: npt.ArrayLike) -> ir.Value:
         return add_constant(self.graph, self.name, np.asarray(array))
