@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fnmatch
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -132,10 +133,17 @@ def prune_graph(
 
 
 def find(model: Source, allow_io: Sequence[str] = (), clock: Clock | None = None) -> Analyzed:
-    """Read a model, make it analysable, and find its groups."""
+    """Read a model, make it analysable, and find its groups.
+
+    Raises:
+        ModelError: the model cannot be read, or the ONNX checker rejects it.
+        UsageError: a pattern matches no graph input or output.
+    """
     clock = clock or Clock()
     with clock.step("load"):
         original = load(model)
+    doors = [value.name or "" for value in (*original.graph.inputs, *original.graph.outputs)]
+    _check_patterns(allow_io, doors, "graph input or output", hint=f"there are {', '.join(doors)}")
     with clock.step("normalize"):
         normalized = normalize(original)
     with clock.step("analyze"):
@@ -148,7 +156,11 @@ def choose(found: Analyzed, options: Options, clock: Clock | None = None) -> Sel
 
     Raises:
         NothingToPrune: no group is left that could get smaller.
+        UsageError: a pattern matches no group.
     """
+    names = [name for group in found.analysis.groups for name in (group.id, group.scope)]
+    hint = "`prunegraph explain` shows groups; with --json, the id and the scope of each"
+    _check_patterns([*options.include, *options.exclude], names, "group", hint=hint)
     groups = chosen(found.analysis.groups, options.include, options.exclude)
     keep = {
         g.id: kept_count(g.units, options.ratio_of(g.kind, g.exact), 1 if g.kind in WHOLE_UNITS else options.align)
@@ -242,6 +254,13 @@ def verify_files(
         return verify(found.original, found.normalized.model, small, found.analysis, keeps)
 
 
+def _check_patterns(patterns: Sequence[str], names: Sequence[str], what: str, *, hint: str) -> None:
+    """A pattern that matches nothing is a slip, and one that changes the result in silence."""
+    for pattern in patterns:
+        if names and not any(fnmatch.fnmatchcase(name, pattern) for name in names):
+            raise UsageError(f"no {what} matches {pattern!r}", hint=hint)
+
+
 def _check_doors(model: ir.Model, slim: ir.Model) -> None:
     for what in ("inputs", "outputs"):
         old, new = ([value.name for value in getattr(each.graph, what)] for each in (model, slim))
@@ -264,7 +283,10 @@ def _nothing(analysis: Analysis, options: Options) -> NothingToPrune:
     reasons = [str(pin) for pinned in analysis.pinned for pin in pinned.pins]
     common = max(set(reasons), key=reasons.count) if reasons else "the model has no weights"
     what = f"the model has no group of kind {', '.join(missing)}" if missing else "nothing to prune: no axis is free"
-    return NothingToPrune(f"{what}; most axes are held by: {common}", hint="`prunegraph explain` shows every pin and its node")
+    hint = "`prunegraph explain -v` shows every pin and its node"
+    if common.startswith(("graph input", "graph output")):
+        hint += "; --allow-io lets inputs and outputs shrink"
+    return NothingToPrune(f"{what}; most axes are held by: {common}", hint=hint)
 
 
 class Clock:

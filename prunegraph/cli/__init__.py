@@ -1,7 +1,7 @@
 """The command line: `prunegraph explain`, `prune`, `verify` and `bench`.
 
-Data goes to stdout, everything else to stderr.  Exit codes: 0 done, 1 refused or verification failed, 2 wrong usage, 130
-interrupted.
+Data goes to stdout, everything else to stderr.  Exit codes: 0 done, 1 refused or verification failed, 2 wrong usage,
+130 interrupted.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ def prunegraph(
     \b
     Exit codes
       0 done · 1 refused, or verification failed · 2 wrong usage · 130 interrupted
-    """
+    """  # noqa: D301 - \b keeps the lines that follow as they are
     if context.invoked_subcommand is None:
         typer.echo(context.get_help())
 

@@ -40,16 +40,16 @@ def bench(
 ) -> None:
     """Time a model and its slim versions side by side.
 
-    All models of one provider are alive at once and run in turns, in a new random order each round and on the same random
-    inputs, so that whatever else the machine does hits all alike. "Times faster" is the median of the ratios within
-    rounds, with its 95 % bootstrap interval. A provider that falls back to another is an error, not a figure.
+    All models of one provider are alive at once and run in turns, in a new random order each round and on the same
+    random inputs, so that whatever else the machine does hits all alike. "Times faster" is the median of the ratios
+    within rounds, with its 95 % bootstrap interval. A provider that falls back to another is an error, not a figure.
 
     \b
     Examples
       prunegraph bench model.onnx slim.onnx
       prunegraph bench model.onnx slim.onnx --batch 8 --sequence 256 --threads 4
       prunegraph bench detector.onnx slim.onnx --ep cpu,openvino --size height=640 --size width=640
-    """
+    """  # noqa: D301 - \b keeps the lines that follow as they are
     sizes = parse_sizes(size or ())
     with bar() as report:
         report("load", 0, 1)

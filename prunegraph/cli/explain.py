@@ -41,7 +41,7 @@ def explain(
       prunegraph explain model.onnx -v | less
       prunegraph explain model.onnx --allow-io 'last_hidden_state'
       prunegraph explain model.onnx --json | jq '.groups[] | {id, units}'
-    """
+    """  # noqa: D301 - \b keeps the lines that follow as they are
     with progress() as step:
         step("load")
         from prunegraph.analysis.explain import render, to_dict

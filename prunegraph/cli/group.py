@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import sys
+import warnings
 from typing import Any
 
 import typer
@@ -23,7 +24,9 @@ class Commands(TyperGroup):
         """Run a command."""
         logging.getLogger("onnx_ir").setLevel(logging.ERROR)  # it warns of what is none of the caller's business
         try:
-            with Warnings():
+            with Warnings(), warnings.catch_warnings():
+                if not sys.warnoptions:
+                    warnings.simplefilter("ignore")
                 return super().invoke(ctx)
         except PruneGraphError as error:
             complain(error.message, error.hint)
@@ -32,12 +35,12 @@ class Commands(TyperGroup):
             complain("interrupted; no file was changed")
             raise typer.Exit(INTERRUPTED) from None
 
-    def main(self, *args: Any, standalone_mode: bool = True, **rest: Any) -> Any:
+    def main(self, args: Any = None, standalone_mode: bool = True, **rest: Any) -> Any:  # type: ignore[override]
         """Run the command line, telling of wrong usage as of any other error."""
         if not standalone_mode:
-            return super().main(*args, standalone_mode=False, **rest)
+            return super().main(args, standalone_mode=False, **rest)
         try:
-            code = super().main(*args, standalone_mode=False, **rest)
+            code = super().main(args, standalone_mode=False, **rest)
         except Exception as error:  # the base class of usage errors has moved between versions of typer
             if not hasattr(error, "format_message"):
                 raise

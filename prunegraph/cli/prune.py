@@ -28,8 +28,8 @@ def prune(
         list[str] | None,
         typer.Option(
             metavar="[KIND=]NUMBER",
-            help="Fraction removed, at least 0 and less than 1. One number is for every exact kind but qk_dim and v_dim; "
-            "KIND=NUMBER is for that kind alone, and what is not named stays. Repeatable. [default: 0.5]",
+            help="Fraction removed, from 0 to less than 1. One number is for every exact kind but qk_dim and v_dim; "
+            "KIND=NUMBER is for that kind alone, and kinds not named stay. Repeatable.  [default: 0.5]",
             show_default=False,
         ),
     ] = None,
@@ -62,9 +62,9 @@ def prune(
 ) -> None:
     """Remove a part of a model, prove the result, and write it.
 
-    The slim model is compared with the original in which the removed units are masked, both run by ONNX Runtime; a result
-    that differs by more than rounding is not written. Files appear whole or not at all, and the input is never changed.
-    Beside OUT lies NAME.plan.json, which says what was removed; `prunegraph verify` reads it.
+    The slim model is compared with the original in which the removed units are masked, both run by ONNX Runtime; a
+    result that differs by more than rounding is not written. Files appear whole or not at all, and the input is never
+    changed. Beside OUT lies NAME.plan.json, which says what was removed; `prunegraph verify` reads it.
 
     `prunegraph explain` lists the groups and tells what the kinds are.
 
@@ -74,7 +74,7 @@ def prune(
       prunegraph prune model.onnx -o slim.onnx --ratio head=0.5 --ratio ffn=0.3
       prunegraph prune model.onnx -o slim.onnx --ratio 0.25 --align 8 --exclude '*.layer.0.*'
       prunegraph prune model.onnx -o slim.onnx --ratio hidden=0.3 --json | jq .params
-    """
+    """  # noqa: D301 - \b keeps the lines that follow as they are
     amount = parse_ratio(ratio if ratio else ["0.5"])
     with progress() as step:
         step("load")

@@ -28,8 +28,9 @@ def verify(
 ) -> None:
     """Prove that a slim model is its original minus what was removed.
 
-    What was removed stands in the plan. In the original, the removed units are masked where something sums over them; both graphs run in ONNX Runtime on the
-    same random inputs, at sizes that pruning did not look at. Nothing of the slim model's making is trusted but the plan.
+    What was removed stands in the plan. In the original those units are masked where something sums over them; both
+    graphs run in ONNX Runtime on the same random inputs, at sizes that pruning did not look at. Nothing of the slim
+    model's making is trusted but the plan.
 
     Exits with 0 only if all outputs are equal to rounding, else with 1.
 
@@ -37,7 +38,7 @@ def verify(
     Examples
       prunegraph verify model.onnx slim.onnx
       prunegraph verify model.onnx slim.onnx --plan elsewhere/slim.plan.json --json
-    """
+    """  # noqa: D301 - \b keeps the lines that follow as they are
     plan = plan or slim.with_name(f"{slim.stem}.plan.json")
     with progress() as step:
         step("load")
