@@ -1,19 +1,18 @@
 """Small models with fused ops: attention and norms as ai.onnx 23 and as com.microsoft spell them.
 
-Everywhere 10 is the hidden size, 3 the heads, 4 the head_dim (8 under rotation, 16 or 32 in GroupQueryAttention), 7 the input
-and 5 the output width, 14 the FFN.
+Everywhere 10 is the hidden size, 3 the heads, 4 the head_dim (8 under rotation, 16 or 32 in GroupQueryAttention), 7 the
+input and 5 the output width, 14 the FFN.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import onnx
 from onnx import TensorProto
 
-from tests.builder import Builder, layer_norm, linear
+from tests.builder import Builder, linear
 
 E, H, D, F = 10, 3, 4, 14
 MICROSOFT = "com.microsoft"
@@ -52,7 +51,7 @@ def microsoft(g: Builder, op: str, *operands: Any, n: int = 1, **attributes: Any
     return g(op, *operands, n=n, domain=MICROSOFT, **attributes)
 
 
-# ---- ai.onnx ----------------------------------------------------------------------------------------------------------------
+# ---- ai.onnx ---------------------------------------------------------------------------------------------------------
 
 
 def onnx_attention() -> onnx.ModelProto:
@@ -129,7 +128,7 @@ def onnx_rotary_partial() -> onnx.ModelProto:
     return finish(g, g("Add", h, linear(g, y, "o", H * 8, E)))
 
 
-# ---- com.microsoft ----------------------------------------------------------------------------------------------------------
+# ---- com.microsoft ---------------------------------------------------------------------------------------------------
 
 
 def attention() -> onnx.ModelProto:
@@ -256,18 +255,24 @@ def group_query_packed() -> onnx.ModelProto:
     return _grouped("group_query_packed", 16, rotary=True, packed=True)
 
 
-# ---- norms, contractions, mixtures ------------------------------------------------------------------------------------------
+# ---- norms, contractions, mixtures -----------------------------------------------------------------------------------
 
 
 def skip_layer_norm() -> onnx.ModelProto:
     """`norm(h + ffn(h) + bias)` with the sum read as well, then a root-mean-square one."""
     g = contrib("skip_layer_norm")
     h = stem(g)
-    y = linear(g, microsoft(g, "FastGelu", linear(g, h, "up", E, F, bias=False), g.weight("b_up", F, scale=0.5)), "down", F, E)
+    y = linear(
+        g, microsoft(g, "FastGelu", linear(g, h, "up", E, F, bias=False), g.weight("b_up", F, scale=0.5)), "down", F, E
+    )
     parameters = [g.const(f"gamma{k}", g.rng.uniform(0.5, 2, E), np.float32) for k in range(2)]
     parameters.insert(1, g.weight("beta", E, scale=0.5))
-    normed, *_, total = microsoft(g, "SkipLayerNormalization", h, y, *parameters[:2], g.weight("bias", E, scale=0.5), n=4, epsilon=1e-5)
-    z = microsoft(g, "SkipSimplifiedLayerNormalization", linear(g, normed, "mid", E, E), total, parameters[2], epsilon=1e-5)
+    normed, *_, total = microsoft(
+        g, "SkipLayerNormalization", h, y, *parameters[:2], g.weight("bias", E, scale=0.5), n=4, epsilon=1e-5
+    )
+    z = microsoft(
+        g, "SkipSimplifiedLayerNormalization", linear(g, normed, "mid", E, E), total, parameters[2], epsilon=1e-5
+    )
     return finish(g, z)
 
 
@@ -328,5 +333,80 @@ def gated_mixture() -> onnx.ModelProto:
     router = linear(g, g("Reshape", h, [-1, E]), "router", E, 4)
     up = (g.weight("w_up", 4, 2 * F, E), g.weight("b_up", 4, 2 * F, scale=0.5))
     down = (g.weight("w_down", 4, E, F), g.weight("b_down", 4, E, scale=0.5))
-    y = microsoft(g, "MoE", h, router, *up, *down, k=2, activation_type="swiglu", swiglu_fusion=1, normalize_routing_weights=1)
+    y = microsoft(
+        g, "MoE", h, router, *up, *down, k=2, activation_type="swiglu", swiglu_fusion=1, normalize_routing_weights=1
+    )
     return finish(g, g("Add", h, y))
+
+
+def embed_layer_norm_masked() -> onnx.ModelProto:
+    """Positions given, no segments, and a mask counted into lengths for the attention that follows."""
+    g = contrib("embed_layer_norm_masked")
+    ids, mask, at = (g.input(name, "B", "S", dtype=TensorProto.INT32) for name in ("ids", "mask", "positions"))
+    words, places = g.weight("words", 20, E, scale=1.0), g.weight("places", 40, E, scale=1.0)
+    gamma, beta = g.const("gamma", g.rng.uniform(0.5, 2, E), np.float32), g.weight("beta", E, scale=0.5)
+    tables_ = (None, words, places, None, gamma, beta, mask, at)
+    h, lengths, total = microsoft(g, "EmbedLayerNormalization", ids, *tables_, n=3)
+    operands = (g.weight("w_qkv", E, 3 * H * D), g.weight("b_qkv", 3 * H * D, scale=0.5), lengths)
+    y = microsoft(g, "Attention", h, *operands, num_heads=H)
+    return finish(g, g("Add", total, linear(g, y, "o", H * D, E)))
+
+
+def fused_gemm() -> onnx.ModelProto:
+    """Gemm with an activation function, then scores with the first operand transposed and a softmax of a sum."""
+    g = contrib("fused_gemm")
+    x = g.input("x", 9, 7)
+    h = g("Gemm", x, g.weight("w_in", 7, E), g.weight("b_in", E, scale=0.5))
+    y = microsoft(
+        g, "FusedGemm", h, g.weight("w_up", F, E), g.weight("b_up", F, scale=0.5), transB=1, activation="Relu"
+    )
+    y = g("Gemm", y, g.weight("w_down", F, E), g.weight("b_down", E, scale=0.5))
+    q, k = linear(g, h, "q", E, H * D), linear(g, h, "k", E, H * D)
+    scores = microsoft(g, "FusedMatMul", g("Transpose", q, perm=[1, 0]), g("Transpose", k, perm=[1, 0]), transA=1)
+    scores = g("Softmax", g("Add", scores, g.weight("bias", 9, 9, scale=1.0)))
+    h = g("Add", g("Add", h, y), g("MatMul", scores, h))
+    g.output(linear(g, h, "out", E, 5), 9, 5)
+    return g.model()
+
+
+def group_query_cache() -> onnx.ModelProto:
+    """A cache of keys and values, a bias on the scores, a sink a head."""
+    g = contrib("group_query_cache")
+    h = linear(g, g.input("x", 2, 1, 7), "in", 7, E)
+    qkv = projected(g, h, (6 * 16, 2 * 16, 2 * 16))
+    past = [g.input(f"past_{name}", 2, 2, 4, 16) for name in ("key", "value")]
+    lengths, total = g.const("lengths", np.full(2, 4), np.int32), g.const("total", 5, np.int32)
+    bias = g("Mul", g.weight("table", 1, 6, 1, 1, scale=1.0), g.input("far", 2, 1, 1, 5))
+    operands = (*qkv, *past, lengths, total, None, None, None, bias, g.weight("sink", 6, scale=1.0))
+    y, *present = microsoft(g, "GroupQueryAttention", *operands, n=3, num_heads=6, kv_num_heads=2)
+    for made in present:
+        g.output(made, 2, 2, 5, 16)
+    g.output(linear(g, g("Add", h, linear(g, y, "o", 6 * 16, E)), "out", E, 5), 2, 1, 5)
+    return g.model()
+
+
+# ---- what the CPU provider has no kernel for -------------------------------------------------------------------------
+
+
+def diffusion_block() -> onnx.ModelProto:
+    """NhwcConv, GroupNorm, SkipGroupNorm, BiasSplitGelu, BiasAdd, as ONNX Runtime writes them for CUDA."""
+    g = contrib("diffusion_block")
+
+    def conv(x: str, name: str, inputs: int, outputs: int) -> str:
+        operands = (x, g.weight(f"w_{name}", outputs, 3, 3, inputs), g.weight(f"b_{name}", outputs, scale=0.5))
+        return microsoft(g, "NhwcConv", *operands, pads=[1] * 4, kernel_shape=[3, 3])
+
+    def norm(op: str, x: str, name: str, width: int, *more: str, n: int = 1) -> Any:
+        parameters = (g.weight(f"gamma_{name}", width, scale=1.0), g.weight(f"beta_{name}", width, scale=1.0))
+        return microsoft(g, op, x, *parameters, *more, groups=4, activation=1, n=n)
+
+    h = conv(g.input("x", 2, 8, 8, 3), "in", 3, 16)
+    y = conv(norm("GroupNorm", h, "one", 16), "up", 16, 24)
+    h = norm("SkipGroupNorm", h, "two", 16, conv(y, "down", 24, 16))
+    tokens = g("Reshape", h, [2, 64, 16])
+    y = g("MatMul", tokens, g.weight("w_wide", 16, 2 * F))
+    y = g("MatMul", microsoft(g, "BiasSplitGelu", y, g.weight("b_wide", 2 * F, scale=0.5)), g.weight("w_narrow", F, 16))
+    y = microsoft(g, "BiasAdd", y, g.weight("b_narrow", 16, scale=0.5), tokens)
+    y = microsoft(g, "GemmFastGelu", y, g.weight("w_mid", 16, E), g.weight("b_mid", E, scale=0.5))
+    g.output(linear(g, y, "out", E, 5), 2, 64, 5)
+    return g.model()

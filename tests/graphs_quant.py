@@ -1,4 +1,4 @@
-"""Small quantized models: with QuantizeLinear and DequantizeLinear around floats, in integers, and with weights in blocks.
+"""Small quantized models: QuantizeLinear and DequantizeLinear around floats, all in integers, weights in blocks.
 
 Everywhere 10 is the hidden size, 7 the input and 5 the output width, 14 the FFN (64 where blocks are 16 long).
 """
@@ -44,7 +44,11 @@ def dequantized(g: Builder, name: str, shape: tuple[int, ...], axis: int | None)
 
 def dequantized_bias(g: Builder, name: str, width: int) -> str:
     """An int32 bias back in floats."""
-    operands = (integers(g, f"b_{name}", width, dtype=I32), scales(g, f"t_{name}", width), g.const(f"y_{name}", np.zeros(width), I32))
+    operands = (
+        integers(g, f"b_{name}", width, dtype=I32),
+        scales(g, f"t_{name}", width),
+        g.const(f"y_{name}", np.zeros(width), I32),
+    )
     return g("DequantizeLinear", *operands, axis=0)
 
 
@@ -108,7 +112,9 @@ def dynamic() -> onnx.ModelProto:
     """What `quantize_dynamic` writes."""
     g = Builder("dynamic")
     h = _dynamic_linear(g, g.input("x", "B", "S", 7), "in", 7, E, per_column=False)
-    y = _dynamic_linear(g, g("Relu", _dynamic_linear(g, h, "up", E, F, per_column=True)), "down", F, E, per_column=False)
+    y = _dynamic_linear(
+        g, g("Relu", _dynamic_linear(g, h, "up", E, F, per_column=True)), "down", F, E, per_column=False
+    )
     g.output(_dynamic_linear(g, g("Add", h, y), "out", E, 5, per_column=True), "B", "S", 5)
     return g.model()
 
@@ -195,7 +201,11 @@ def integer_attention() -> onnx.ModelProto:
 def _nbits(g: Builder, x: str, name: str, rows: int, columns: int, *, points: bool, flat: bool) -> str:
     blocks = rows // 16
     shape = (columns * blocks,) if flat else (columns, blocks)
-    operands = [x, g.const(f"w_{name}", g.rng.integers(0, 256, (columns, blocks, 8)), U8), scales(g, f"s_{name}", *shape, about=0.1)]
+    operands = [
+        x,
+        g.const(f"w_{name}", g.rng.integers(0, 256, (columns, blocks, 8)), U8),
+        scales(g, f"s_{name}", *shape, about=0.1),
+    ]
     packed = (columns * ((blocks + 1) // 2),) if flat else (columns, (blocks + 1) // 2)
     operands += [g.const(f"z_{name}", g.rng.integers(0, 256, packed), U8)] if points else []
     return microsoft(g, "MatMulNBits", *operands, K=rows, N=columns, bits=4, block_size=16)
@@ -230,4 +240,40 @@ def four_bit_table() -> onnx.ModelProto:
     y = _nbits(g, h, "up", 64, F, points=False, flat=False)
     h = g("Add", h, linear(g, g("Relu", y), "down", F, 64))
     g.output(linear(g, h, "out", 64, 5), "B", "S", 5)
+    return g.model()
+
+
+def integer_image() -> onnx.ModelProto:
+    """Channels last: QLinearConv, QLinearAveragePool, QLinearGlobalAveragePool; a softmax over what is left."""
+    g = contrib("integer_image")
+    x = g("QuantizeLinear", g.input("x", "B", 8, 8, 3), SCALE, ZERO)
+
+    def block(x: str, name: str, inputs: int, outputs: int, group: int = 1) -> str:
+        weight = (
+            integers(g, f"w_{name}", outputs, inputs // group, 3, 3),
+            scales(g, f"s_{name}", outputs),
+            number(0, I8),
+        )
+        attributes = {"pads": [1] * 4, "kernel_shape": [3, 3], "channels_last": 1, "group": group}
+        return microsoft(g, "QLinearConv", x, SCALE, ZERO, *weight, SCALE, ZERO, **attributes)
+
+    h = block(x, "in", 3, E)
+    y = block(block(h, "up", E, F), "deep", F, F, group=F)
+    h = microsoft(g, "QLinearAdd", h, SCALE, ZERO, block(y, "down", F, E), SCALE, ZERO, SCALE, ZERO)
+    pooled = {"kernel_shape": [2, 2], "strides": [2, 2], "channels_last": 1}
+    h = microsoft(g, "QLinearAveragePool", h, SCALE, ZERO, SCALE, ZERO, **pooled)
+    h = microsoft(g, "QLinearGlobalAveragePool", h, SCALE, ZERO, SCALE, ZERO, channels_last=1)
+    y = _qlinear(g, g("Reshape", h, [0, E]), "out", E, 5)
+    y = microsoft(g, "QLinearSoftmax", y, SCALE, ZERO, number(1 / 256), number(0, U8), axis=1, opset=13)
+    g.output(g("DequantizeLinear", y, number(1 / 256), number(0, U8)), "B", 5)
+    return g.model()
+
+
+def integer_where() -> onnx.ModelProto:
+    """QLinearWhere of two branches."""
+    g = contrib("integer_where")
+    h = _qlinear(g, g("QuantizeLinear", g.input("x", "B", 9, 7), SCALE, ZERO), "in", 7, E)
+    branches = (_qlinear(g, h, "a", E, F), SCALE, ZERO, _qlinear(g, h, "b", E, F), SCALE, ZERO)
+    y = microsoft(g, "QLinearWhere", g.const("which", np.arange(9).reshape(9, 1) % 2, bool), *branches, SCALE, ZERO)
+    g.output(g("DequantizeLinear", _qlinear(g, y, "out", F, 5), SCALE, ZERO), "B", 9, 5)
     return g.model()

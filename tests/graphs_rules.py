@@ -1,4 +1,4 @@
-"""What the tests of the axis rules share: groups as a line of text, and the law on every group alone and on all at once."""
+"""What the tests of axis rules share: groups as a line of text, the law on every group alone and on all at once."""
 
 from __future__ import annotations
 

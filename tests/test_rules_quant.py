@@ -23,6 +23,8 @@ GROUPS = {
     "integer_attention": "hidden 10, head 3, qk_dim 4/3",
     "integer_conv": "channel 10, channel 14",
     "integer_ffn": "hidden 10, ffn 14",
+    "integer_image": "channel 10, channel 14",
+    "integer_where": "ffn 10, ffn 14",
     "qdq_blocks": "hidden 10, ffn 4",
     "qdq_conv": "channel 10, channel 14",
     "qdq_ffn": "hidden 10, ffn 14",

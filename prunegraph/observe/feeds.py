@@ -50,6 +50,18 @@ def input_specs(graph: ir.Graph) -> tuple[InputSpec, ...]:
 _CARRIES = {"Cast", "Identity", "Reshape", "Squeeze", "Unsqueeze", "Flatten", "Transpose", "Slice", "Concat", "Expand"}
 
 
+_LOOKUPS = {
+    ("Gather", 1): 0,
+    ("GatherBlockQuantized", 1): 0,
+    ("EmbedLayerNormalization", 0): 2,
+    ("EmbedLayerNormalization", 1): 4,
+    ("EmbedLayerNormalization", 8): 3,
+    ("RotaryEmbedding", 1): 2,
+    ("RotaryEmbedding", 3): 1,
+}
+"""(op, input with indices) -> the input that holds the table they look up."""
+
+
 def _index_bound(value: ir.Value) -> int | None:
     """The length of the table that an integer input looks up, None where it looks up none."""
     seen, waiting = set(), [value]
@@ -57,8 +69,9 @@ def _index_bound(value: ir.Value) -> int | None:
     while waiting:
         current = waiting.pop()
         for node, index in current.uses():
-            if node.op_type == "Gather" and index == 1:
-                data, axis = node.inputs[0], node.attributes.get("axis")
+            if (node.op_type, index) in _LOOKUPS:
+                data = node.inputs[_LOOKUPS[node.op_type, index]]
+                axis = node.attributes.get("axis") if node.op_type == "Gather" else None
                 if data is not None and data.shape is not None:
                     dim = data.shape[axis.as_int() if axis else 0]
                     bounds += [dim] if isinstance(dim, int) else []
@@ -79,10 +92,13 @@ def size_plans(specs: Sequence[InputSpec], runs: Sequence[Mapping[str, int]]) ->
         runs: For each run a size for `batch`, `row` and `image`.
     """
     for images in ((224, 256), (64, 96), (32, 48), (384, 512)):
-        yield tuple(
-            _assign(specs, {**run, IMAGE: run.get(IMAGE, images[min(k, 1)])}) for k, run in enumerate(runs)
-        )
-        if not any(_role(axis, len(spec.dims)) == IMAGE for spec in specs for axis, d in enumerate(spec.dims) if isinstance(d, str)):
+        yield tuple(_assign(specs, {**run, IMAGE: run.get(IMAGE, images[min(k, 1)])}) for k, run in enumerate(runs))
+        if not any(
+            _role(axis, len(spec.dims)) == IMAGE
+            for spec in specs
+            for axis, d in enumerate(spec.dims)
+            if isinstance(d, str)
+        ):
             return
 
 

@@ -17,7 +17,6 @@ from prunegraph.analysis.rules.conv import conv, pool
 from prunegraph.analysis.rules.elementwise import MICROSOFT, broadcast, pointwise, quantize
 from prunegraph.analysis.rules.fused import added
 from prunegraph.analysis.rules.norm import along_axis
-from prunegraph.analysis.rules.reduce import reduction
 from prunegraph.analysis.rules.select import concat
 from prunegraph.analysis.rules.views import channels_first, picked
 
@@ -160,14 +159,6 @@ def qlinear_pool(node: NodeView) -> AxisRule:
 def qlinear_concat(node: NodeView) -> AxisRule:
     """Operands stand behind their output's scale and zero point, each before its own."""
     return concat(picked(node, *range(2, len(node.x), 3)))
-
-
-@axis_rule("QLinearReduceMean", domain=MICROSOFT)
-def qlinear_mean(node: NodeView) -> AxisRule:
-    """The axes of the mean are pinned: a rounded mean of fewer slots cannot be told from the original."""
-    rule = reduction(replace(picked(node, 0), op="ReduceMean", version=13))
-    pins = tuple((reduce.ref, "a rounded mean is taken over it") for reduce in rule.reduces)
-    return replace(rule, reduces=(), pins=(*rule.pins, *pins))
 
 
 @axis_rule("QAttention", domain=MICROSOFT)
