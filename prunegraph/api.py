@@ -174,9 +174,7 @@ def choose(found: Analyzed, options: Options, clock: Clock | None = None) -> Sel
         return select(groups, score(groups, context, find_scorer(options.scorer)), keep)
 
 
-def apply(
-    found: Analyzed, selection: Selection, *, check: bool = True, clock: Clock | None = None
-) -> PruneResult:
+def apply(found: Analyzed, selection: Selection, *, check: bool = True, clock: Clock | None = None) -> PruneResult:
     """Carry out a selection on an analysed model and prove the result."""
     clock = clock or Clock()
     analysis = found.analysis
@@ -191,9 +189,7 @@ def apply(
     report = Report(
         params=(count_parameters(found.original.graph), count_parameters(slim.graph)),
         macs=count_macs(analysis.solution, lengths, found.normalized.batch, found.normalized.row),
-        groups=tuple(
-            GroupReport(g.id, g.kind, g.units, keeps[g.dim].count) for g in analysis.groups if g.dim in keeps
-        ),
+        groups=tuple(GroupReport(g.id, g.kind, g.units, keeps[g.dim].count) for g in analysis.groups if g.dim in keeps),
         verify=proof,
         seconds=clock.seconds,
     )
@@ -210,7 +206,7 @@ def prove(found: Analyzed, slim: ir.Model, keeps: Keeps) -> Verification:
     if not proof.ok:
         worst = max(proof.max_rel_error, proof.normalize_error)
         raise VerificationFailed(
-            f"the slim model differs from the masked original by {worst:.2e} of the output's scale; nothing was written",
+            f"the slim model differs from the masked original by {worst:.2e} of the output's scale; it was discarded",
             hint="please report the model; --exclude leaves out the groups at fault",
         )
     return proof

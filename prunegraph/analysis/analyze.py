@@ -163,7 +163,9 @@ def _groups(
         outer = tuple(d for d in outer_dims(leaf, holders[leaf], solution.dim_size))
         units = solution.dim_size(leaf)[0]
         rows = tuple(solution.dim_size(d)[0] for d in outer)
-        held = tuple(Place(name, k, solution.resolve(name)[k].render(lambda d: _length(solution, d))) for name, k in places[leaf])
+        held = tuple(
+            Place(name, k, solution.resolve(name)[k].render(lambda d: _length(solution, d))) for name, k in places[leaf]
+        )
         total = sum(numbers_held(solution, name, {leaf}) for name in dict.fromkeys(name for name, _ in places[leaf]))
         groups.append(
             Group(

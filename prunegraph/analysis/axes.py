@@ -1,8 +1,9 @@
 """The small language in which ops speak of axes, and the form in which the solver answers.
 
-A rule relates *expressions*: an axis of an operand (`Ref`), an axis no tensor has by itself (`Fresh`), row-major products of
-axes (`Prod`: what Reshape merges) and concatenations of axes (`Sum`: what Concat, Split and Slice are about).  Equality of two
-expressions is the only relation there is.  The solver answers with an `Axis`: a sum of products of Dims, printed like einops.
+A rule relates *expressions*: an axis of an operand (`Ref`), an axis no tensor has by itself (`Fresh`), row-major
+products of axes (`Prod`: what Reshape merges) and concatenations of axes (`Sum`: what Concat, Split and Slice are
+about).  Equality of two expressions is the only relation there is.  The solver answers with an `Axis`: a sum of
+products of Dims, printed like einops.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ class Ref:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Fresh:
-    """An axis that no operand has by itself: what a Slice leaves out, the groups of a convolution, copies that Expand makes."""
+    """An axis that no operand has by itself: what a Slice leaves out, the groups of a convolution."""
 
     size: Size
     name: str = "_"

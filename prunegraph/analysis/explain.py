@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -17,7 +17,7 @@ from prunegraph.analysis.analyze import Analysis, Pinned
 from prunegraph.analysis.cost import numbers_held
 from prunegraph.analysis.groups import Group
 from prunegraph.analysis.names import dotted, module_of
-from prunegraph.analysis.outline import Block, Modules, blocks, modules, ranges, shorten
+from prunegraph.analysis.outline import Block, Modules, blocks, modules, ranges, shared_prefix, shorten
 from prunegraph.analysis.relations import Reduction
 from prunegraph.analysis.space import Pin
 
@@ -91,7 +91,7 @@ class _View:
         self.verbose = verbose
         found = modules(analysis.groups, analysis.names)
         pinned = [self._module(axis.place.name) for axis in analysis.pinned]
-        self.prefix = _shared_prefix([name for held in found.values() for name in held] + pinned)
+        self.prefix = shared_prefix([name for held in found.values() for name in held] + pinned)
         self.modules: Modules = {group: tuple(map(self._short, held)) for group, held in found.items()}
 
     def _module(self, weight: str) -> str:
@@ -183,8 +183,8 @@ class _View:
         if inexact:
             means = self._means({g.dim for g in inexact})
             text = (
-                f"{_count(means, 'node')} ({_some(means)}) take the mean over this axis, which changes a little when units "
-                f"go; a plain ratio leaves these groups whole, --ratio {inexact[0].kind}=0.3 prunes them"
+                f"the mean over this axis changes a little when units go; it is taken by {_count(means, 'node')} "
+                f"({_some(means)}); a plain ratio leaves such groups whole, --ratio {inexact[0].kind}=0.3 prunes them"
             )
             yield Text.assemble(("~ inexact: ", "bold"), text)
 
@@ -265,17 +265,6 @@ def _grid(*headings: str) -> Table:
     for heading in headings:
         table.add_column(heading, overflow="fold")
     return table
-
-
-def _shared_prefix(names: Iterable[str]) -> str:
-    """What all names begin with, in whole modules and with the dot that follows; names without a module do not count."""
-    outer = [name.split(".")[:-1] for name in names if "." in name]
-    shared: list[str] = []
-    for column in zip(*outer, strict=False):
-        if len(set(column)) > 1:
-            break
-        shared.append(column[0])
-    return "".join(f"{part}." for part in shared)
 
 
 def _amount(number: int) -> str:

@@ -1,4 +1,4 @@
-"""Facts about a graph that the solver is given; they come from running the model, never from trusting its annotations."""
+"""Facts about a graph that the solver is given; they come from looking at runs, not from trusting annotations."""
 
 from __future__ import annotations
 

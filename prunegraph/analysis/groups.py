@@ -58,9 +58,7 @@ class Group:
         return f"{self.id} ({self.units})"
 
 
-def outer_dims(
-    dim: int, holders: Iterable[tuple[Axis, ...]], size_of: Callable[[int], Size]
-) -> tuple[int, ...]:
+def outer_dims(dim: int, holders: Iterable[tuple[Axis, ...]], size_of: Callable[[int], Size]) -> tuple[int, ...]:
     """The Dims without which no value holds `dim`: over their slots it may be chosen differently.
 
     A Dim counts only where it is unambiguous: in the same product further out, or throughout exactly one other axis.
@@ -100,7 +98,7 @@ def _count(dim: int, term: tuple[int | Axis, ...]) -> int:
 
 
 def _periodic(dim: int, term: tuple[int | Axis, ...], dynamic: Callable[[int], bool]) -> bool:
-    """Whether dynamic factors vary more slowly than `dim`, so that its slots repeat whatever their lengths (`batch·head`)."""
+    """Whether dynamic factors vary more slowly than `dim`, so that its slots repeat whatever their lengths."""
     rest = term[term.index(dim) + 1 :] if dim in term else term
     return not any(dynamic(d) for factor in rest for d in ((factor,) if isinstance(factor, int) else factor.dims()))
 

@@ -55,6 +55,22 @@ def modules(groups: Iterable[Group], names: Mapping[str, str]) -> Modules:
     return found
 
 
+def shared_prefix(names: Iterable[str]) -> str:
+    """What all names begin with, in whole modules and with the dot that follows; names without a module do not count.
+
+    What is left must not begin with a number: that says nothing to anybody.
+    """
+    parts = [name.split(".") for name in names if "." in name]
+    shared: list[str] = []
+    for column in zip(*(p[:-1] for p in parts), strict=False):
+        if len(set(column)) > 1:
+            break
+        shared.append(column[0])
+    while shared and any(p[len(shared)].isdigit() for p in parts):
+        shared.pop()
+    return "".join(f"{part}." for part in shared)
+
+
 def ranges(numbers: Sequence[int]) -> str:
     """Numbers in short.
 

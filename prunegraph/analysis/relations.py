@@ -1,4 +1,4 @@
-"""What one node says about axes: the facts a rule is given and the relations it returns, all of them plain frozen data."""
+"""What one node says about axes: the facts a rule is given and the relations it returns, all plain frozen data."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ IntArray = npt.NDArray[Any]
 
 
 class Reduction(Enum):
-    """How an axis is consumed.  Removing a slot equals zeroing it under SUM, ignoring it under MAX; MEAN changes statistics."""
+    """How an axis is consumed: removing a slot equals zeroing it under SUM, ignoring it under MAX; MEAN differs."""
 
     SUM = "sum"
     MAX = "max"
@@ -28,8 +28,8 @@ class Reduction(Enum):
 class Reduce:
     """The node reduces an axis of one of its inputs.
 
-    `inside` says that the sum is taken within the node, so that masking another operand is not enough where this one is a weight;
-    `zero` is the number of the input that holds what adds nothing (a zero point).
+    `inside` says that the sum is taken within the node, so that masking another operand is not enough where this one
+    is a weight; `zero` is the number of the input that holds what adds nothing (a zero point).
     """
 
     ref: Ref
@@ -42,8 +42,8 @@ class Reduce:
 class SizeSite:
     """An integer that states a length.
 
-    `place` is the number of the input that holds it or the name of the attribute, `entry` its position there (None: a scalar),
-    `states` the expression whose length it states, `sign` -1 where it counts from the end.
+    `place` is the number of the input that holds it or the name of the attribute, `entry` its position there (None: a
+    scalar), `states` the expression whose length it states, `sign` -1 where it counts from the end.
     """
 
     place: int | str
@@ -56,7 +56,8 @@ class SizeSite:
 class Contraction:
     """A sum of products of two operands, or a convolution; gives kinds of groups and MACs.
 
-    `batch`, `summed`, `left` and `right` hold axes of the operands; `macs` are the expressions whose lengths multiply to MACs.
+    `batch`, `summed`, `left` and `right` hold axes of the operands; `macs` are the expressions whose lengths multiply
+    to MACs.
     """
 
     operands: tuple[int, int]
@@ -72,9 +73,10 @@ class Contraction:
 class AxisRule:
     """All that one node says.
 
-    `equal` are pairs of expressions with the same slots in the same order; `pins` axes that may not shrink and why; `sizes` the
-    integers to write anew; `lengths` outputs that state lengths of inputs (Shape) and must keep stating the old ones; `copies`
-    axes along which the node repeats what it is given; `joins` axes along which activations are added.
+    `equal` are pairs of expressions with the same slots in the same order; `pins` axes that may not shrink and why;
+    `sizes` the integers to write anew; `lengths` outputs that state lengths of inputs (Shape) and must keep stating
+    the old ones; `copies` axes along which the node repeats what it is given; `joins` axes along which activations
+    are added.
     """
 
     equal: tuple[tuple[Expr, Expr], ...] = ()
@@ -99,7 +101,7 @@ class AxisRule:
 
 @dataclass(frozen=True, slots=True)
 class NodeView:
-    """A node as its rule sees it: operands as tuples of axes (None where absent or of unknown rank), attributes, known integers."""
+    """A node as its rule sees it: operands as tuples of axes (None: absent or unknown), attributes, integers."""
 
     op: str
     domain: str
@@ -145,7 +147,7 @@ class NodeView:
         return seen[0]
 
     def ints(self, name: str, index: int | None) -> list[int] | None:
-        """Integers that an older opset has as an attribute and a newer one as an input; None where absent or not static."""
+        """Integers that older opsets have as an attribute, newer ones as an input; None where absent or not static."""
         if name in self.attributes:
             return [int(v) for v in np.atleast_1d(self.attributes[name])]
         values = None if index is None else self.static(index)

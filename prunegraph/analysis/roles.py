@@ -79,7 +79,7 @@ def kind_of(leaf: int, roles: Roles, grouped: frozenset[int]) -> str:
         return "channel"
     if role.joined or role.looked_up:
         return "hidden"
-    # An FFN leaves a stream and returns to it, or stands where there is no stream; a pooler or a neck leads away from one.
+    # An FFN leaves a stream and returns to it, or stands where there is none; a pooler or a neck leads away from one.
     leaves_stream = any(roles[source].joined for source in role.fed_by) and not role.fed_by & role.feeds
     return "dense" if leaves_stream else "ffn"
 
@@ -130,9 +130,7 @@ def _weight_contraction(k: int, contraction: Contraction, weight: int, solution:
         roles[leaf].feeds |= made
 
 
-def _joins(
-    k: int, node: ir.Node, rule: AxisRule, solution: Solution, roles: Roles, origin: dict[str, int]
-) -> None:
+def _joins(k: int, node: ir.Node, rule: AxisRule, solution: Solution, roles: Roles, origin: dict[str, int]) -> None:
     """Follow where activations come from: `x + x³` inside an activation function joins nothing, a residual does."""
     sources = {
         index: origin.get(value.name or "", -1)

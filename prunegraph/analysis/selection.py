@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -36,7 +36,7 @@ class Selection:
         """What stays, by Dim.
 
         Raises:
-            UsageError: a group does not exist, an array has another shape, keeps nothing, or keeps unequal numbers per row.
+            UsageError: a group does not exist, or an array has another shape, keeps nothing, or keeps unequal rows.
         """
         known = {group.id: group for group in groups}
         keeps = {}
@@ -49,22 +49,34 @@ class Selection:
             counts = np.unique(mask.sum(axis=-1))
             if counts.size != 1 or counts[0] == 0:
                 problem = "nothing" if counts.size == 1 else "unequal numbers of units per row"
-                raise UsageError(f"the selection keeps {problem} of {name}", hint="keep the same number, at least one, in every row")
+                raise UsageError(
+                    f"the selection keeps {problem} of {name}", hint="keep the same number, at least one, in every row"
+                )
             if not mask.all():
                 keeps[group.dim] = Keep(group.outer, np.asarray(mask, dtype=bool), int(counts[0]))
         return keeps
 
-    def then(self, later: Selection) -> Selection:
-        """The selection that does at once what this one and then `later` (on the slim model) do."""
+    def then(self, later: Selection, groups: Sequence[Group]) -> Selection:
+        """The selection that does at once what this one and then `later` (on the slim model) do.
+
+        Args:
+            later: A selection for what this one leaves over.
+            groups: The groups of the model that this one is for.
+        """
+        keeps = self.keeps(groups)
         combined = {name: mask.copy() for name, mask in self.keep.items()}
-        for name, mask in later.keep.items():
-            before = combined.get(name)
-            if before is None:
-                combined[name] = mask.copy()
-            else:
-                both = before.copy()
-                both[before] = mask.reshape(-1)
-                combined[name] = both
+        for group in groups:
+            mask = later.keep.get(group.id)
+            if mask is None:
+                continue
+            before = combined.get(group.id, np.ones(group.shape, dtype=bool))
+            alive = _rows_left(group, keeps)
+            both = before & (
+                np.cumsum(before, axis=-1) <= mask.sum(axis=-1).flat[0]
+            )  # any will do in rows that are gone
+            both[alive] = False
+            both[before & alive[..., None]] = mask.reshape(-1)
+            combined[group.id] = both
         return Selection(combined)
 
     def to_json(self) -> str:
@@ -88,6 +100,16 @@ class Selection:
             return Selection({name: _mask(entry["shape"], entry["kept"]) for name, entry in data["groups"].items()})
         except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
             raise UsageError(f"this is no plan file: {error}", hint=_PLAN_HINT) from error
+
+
+def _rows_left(group: Group, keeps: Mapping[int, Keep]) -> Mask:
+    """Which rows of a group's keep array are left when outer Dims lose slots themselves."""
+    left = np.ones(group.rows, dtype=bool)
+    position = dict(zip(group.outer, np.indices(group.rows, sparse=True), strict=True))
+    for dim in group.outer:
+        if dim in keeps:
+            left &= keeps[dim].mask[(*(position[outer] for outer in keeps[dim].outer), position[dim])]
+    return left
 
 
 def _mask(shape: list[int], kept: list[int]) -> Mask:

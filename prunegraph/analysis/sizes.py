@@ -89,12 +89,13 @@ def _term_slots(
 def kept_positions(axes: Sequence[Axis], keeps: Keeps, size_of: SizeOf) -> list[Mask | None]:
     """For every axis of a tensor a mask of the positions that stay, None where all stay.
 
-    A mask is one-dimensional, or, where a choice depends on the slot of another axis, broadcastable to the whole tensor (its own
-    axis in its place, the axes it depends on at full length, all others of length one).
+    A mask is one-dimensional, or, where a choice depends on the slot of another axis, broadcastable to the whole
+    tensor (its own axis in its place, the axes it depends on at full length, all others of length one).
     """
     involved = set(keeps) | {dim for keep in keeps.values() for dim in keep.outer}
     tables: list[Slots] = [
-        slots(axis, size_of, involved.__contains__) if any(dim in involved for dim in axis.dims()) else [] for axis in axes
+        slots(axis, size_of, involved.__contains__) if any(dim in involved for dim in axis.dims()) else []
+        for axis in axes
     ]
     return [_axis_mask(k, tables, len(axes), keeps) for k in range(len(axes))]
 
@@ -108,7 +109,7 @@ def _axis_mask(k: int, tables: list[Slots], rank: int, keeps: Keeps) -> Mask | N
     if not masks:
         return None
     if all(mask.ndim == 1 for mask in masks):
-        return np.logical_and.reduce(masks)
+        return np.asarray(np.logical_and.reduce(masks))
     shape = tuple(-1 if axis == k else 1 for axis in range(rank))
     total = np.array(True)
     for mask in masks:
@@ -119,7 +120,7 @@ def _axis_mask(k: int, tables: list[Slots], rank: int, keeps: Keeps) -> Mask | N
 def unit_index(
     k: int, where: Index, outer: Sequence[int], tables: list[Slots], rank: int
 ) -> tuple[tuple[Index, ...], Mask]:
-    """Which unit every position of axis `k` belongs to: an index into arrays of the group's shape, and what belongs to none.
+    """Which unit every position of axis `k` belongs to: an index into the group's shape, and what belongs to none.
 
     Both are one-dimensional where the outer Dims lie on the same axis, else they broadcast against the whole tensor.
     """
@@ -134,7 +135,7 @@ def unit_index(
 
 
 def _outer(k: int, outer: int, where: Index, tables: list[Slots]) -> tuple[int, Index]:
-    """The axis that holds an outer Dim, and its slot at every position: the same axis if it is there, else another one."""
+    """The axis that holds an outer Dim, the same one if it is there, and its slot at every position."""
     for dim, column in tables[k]:
         if dim == outer and np.all((column >= 0) | (where < 0)):
             return k, column

@@ -12,7 +12,7 @@ from prunegraph.analysis.axes import Axis, Expr, Fresh, Prod, Ref, Size, Sum, ex
 from prunegraph.analysis.facts import Facts
 from prunegraph.analysis.registry import rule_for
 from prunegraph.analysis.relations import AxisRule, NodeView, Reduction, Unknown
-from prunegraph.analysis.space import UNIT, Clash, Pin, Space
+from prunegraph.analysis.space import Clash, Pin, Space
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,7 +115,7 @@ class _Solver:
             weights=frozenset(self.weights),
         )
 
-    # ---- stating --------------------------------------------------------------------------------------------------------
+    # ---- stating ---------------------------------------------------------------------------------------------------
 
     def _declare(self) -> None:
         values = [*self.graph.inputs, *self.graph.initializers.values()]
@@ -195,13 +195,14 @@ class _Solver:
             y=refs("y", node.outputs),
             attributes={name: attribute.value for name, attribute in node.attributes.items()},
             constants=[
-                self.facts.integers.get(value.name) if value is not None and value.name else None for value in node.inputs
+                self.facts.integers.get(value.name) if value is not None and value.name else None
+                for value in node.inputs
             ],
             probes=self.facts.probes,
             weights=tuple(value is None or value.name in self.weights for value in node.inputs),
         )
 
-    # ---- relating -------------------------------------------------------------------------------------------------------
+    # ---- relating --------------------------------------------------------------------------------------------------
 
     def _ref(self, node: int, ref: Ref) -> int:
         values = self.nodes[node].inputs if ref.side == "x" else self.nodes[node].outputs
@@ -235,7 +236,8 @@ class _Solver:
 
     def _relate(self, rules: Sequence[AxisRule]) -> None:
         """Plain equalities first, then structure; what clashes waits until nothing else moves, and is pinned then."""
-        plain, structured = [], []
+        plain: list[tuple[int, Expr, Expr]] = []
+        structured: list[tuple[int, Expr, Expr]] = []
         for k, rule in enumerate(rules):
             for a, b in rule.equal:
                 (plain if isinstance(a, Ref) and isinstance(b, Ref) else structured).append((k, a, b))

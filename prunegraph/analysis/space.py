@@ -1,8 +1,9 @@
 """The space of Dims: unification with refinement, undone as a whole when it fails.
 
-Every axis of every tensor starts as a Dim of its own.  `equate` makes two Dims one, and refines where their structures differ: a
-flat `c` that meets `h·d` becomes `h·d` everywhere at once.  A Dim is a leaf, a row-major product or a concatenation of Dims.
-Slots of size one carry no choice, so they all are the one Dim `UNIT` and vanish from products.
+Every axis of every tensor starts as a Dim of its own.  `equate` makes two Dims one, and refines where their
+structures differ: a flat `c` that meets `h·d` becomes `h·d` everywhere at once.  A Dim is a leaf, a row-major product
+or a concatenation of Dims. Slots of size one carry no choice, so they all are the one Dim `UNIT` and vanish from
+products.
 """
 
 from __future__ import annotations
@@ -50,7 +51,7 @@ class Space:
         self._log: list[tuple[list[Any], int, Any]] = []
         self._resolved: dict[int, Axis] = {}
 
-    # ---- building -------------------------------------------------------------------------------------------------------
+    # ---- building --------------------------------------------------------------------------------------------------
 
     def dim(self, size: Size) -> int:
         """A new leaf of this size."""
@@ -83,7 +84,7 @@ class Space:
             self._form[new] = (form, parts)
         return new
 
-    # ---- looking --------------------------------------------------------------------------------------------------------
+    # ---- looking ---------------------------------------------------------------------------------------------------
 
     def find(self, dim: int) -> int:
         """The representative of a Dim's class."""
@@ -132,7 +133,7 @@ class Space:
         """The normal form of a sum that stands under a product."""
         return self._axis(self._terms((factor,)))
 
-    # ---- transactions ---------------------------------------------------------------------------------------------------
+    # ---- transactions ----------------------------------------------------------------------------------------------
 
     @contextmanager
     def transaction(self) -> Iterator[None]:
@@ -154,7 +155,7 @@ class Space:
         """Forget how to undo what has been done so far."""
         self._log.clear()
 
-    # ---- pinning --------------------------------------------------------------------------------------------------------
+    # ---- pinning ---------------------------------------------------------------------------------------------------
 
     def pin(self, dim: int, *pins: Pin) -> None:
         """Forbid every slot of a Dim to go; the first reasons given are kept."""
@@ -177,7 +178,7 @@ class Space:
         for dim in (*x, *y):
             self.pin(dim, *pins)
 
-    # ---- unification ----------------------------------------------------------------------------------------------------
+    # ---- unification -----------------------------------------------------------------------------------------------
 
     def equate(self, a: int, b: int) -> None:
         """Make two Dims the same, refining both as needed.

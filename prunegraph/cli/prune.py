@@ -90,7 +90,7 @@ def prune(
     from prunegraph.cli.summary import pruned
 
     show(pruned(result.report))
-    say("\nwrote ", *_listed(files))
+    say("\nwrote ", _listed(files))
     say("next: ", (f"prunegraph bench {model} {output}", "bold"))
 
 
@@ -116,6 +116,7 @@ def _prune(
         return result, result.save(output)
 
 
-def _listed(files: Sequence[Path]) -> list[str]:
-    sizes = [f"{path} ({path.stat().st_size / 1e6:,.1f} MB)" if path.suffix != ".json" else str(path) for path in files]
-    return [", ".join(sizes)]
+def _listed(files: Sequence[Path]) -> str:
+    from rich.filesize import decimal
+
+    return ", ".join(f"{path} ({decimal(path.stat().st_size)})" for path in files)

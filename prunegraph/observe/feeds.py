@@ -19,7 +19,7 @@ ROW, IMAGE = "row", "image"
 
 @dataclass(frozen=True, slots=True)
 class InputSpec:
-    """A graph input: its name, numpy type, dims (a number, or a name for a dynamic one) and, for indices, their bound."""
+    """A graph input: its name, numpy type, dims (a number, or a name where dynamic) and, for indices, their bound."""
 
     name: str
     dtype: np.dtype[Any]

@@ -26,7 +26,9 @@ def cleanup(model: ir.Model, solution: Solution, lengths: Lengths) -> ir.Model:
     _literal_targets(model.graph, solution, lengths)
     logger = logging.getLogger("onnx_ir.passes.common.initializer_deduplication")
     level = logger.level
-    logger.setLevel(logging.ERROR)  # an initializer that is also an input is none of its business, and no reason to warn
+    logger.setLevel(
+        logging.ERROR
+    )  # an initializer that is also an input is none of its business, and no reason to warn
     try:
         DeduplicateInitializersPass(size_limit=1024)(model)
     finally:
@@ -37,7 +39,7 @@ def cleanup(model: ir.Model, solution: Solution, lengths: Lengths) -> ir.Model:
 
 
 def _literal_targets(graph: ir.Graph, solution: Solution, lengths: Lengths) -> None:
-    """Replace the computed target of a Reshape by a literal one wherever axes tell it: chains of Shape and Concat go away.
+    """Replace the computed target of a Reshape by a literal one wherever axes tell it; chains of Shape go away.
 
     A static length is a number, a dynamic one that stays in its place a 0 (copy), and one more may be -1 (infer).
     """
@@ -45,7 +47,12 @@ def _literal_targets(graph: ir.Graph, solution: Solution, lengths: Lengths) -> N
         if node.op_type != "Reshape" or node.domain or len(node.inputs) < 2:
             continue
         data, target, output = node.inputs[0], node.inputs[1], node.outputs[0]
-        if data is None or target is None or target.is_initializer() or not {data.name, output.name} <= solution.axes.keys():
+        if (
+            data is None
+            or target is None
+            or target.is_initializer()
+            or not {data.name, output.name} <= solution.axes.keys()
+        ):
             continue
         entries = _entries(solution.resolve(data.name or ""), solution.resolve(output.name or ""), lengths)
         if entries is not None:

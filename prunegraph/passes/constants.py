@@ -13,6 +13,8 @@ def add_constant(graph: ir.Graph, wish: str, array: npt.ArrayLike) -> ir.Value:
         k += 1
         name = f"{wish}.{k}"
     tensor = ir.tensor(array, name=name)
-    value = ir.Value(name=name, shape=ir.Shape(tensor.shape), type=ir.TensorType(tensor.dtype), const_value=tensor)
+    value = ir.Value(
+        name=name, shape=ir.Shape(tensor.shape.numpy()), type=ir.TensorType(tensor.dtype), const_value=tensor
+    )
     graph.register_initializer(value)
     return value

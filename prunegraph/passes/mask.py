@@ -201,7 +201,9 @@ class _Writer:
             return mask
         chosen = np.isin(np.arange(self.mask.ndim), self.periodic)
         lengths = self.add("Div", self.add("Shape", value), self.constant(np.array(self.mask.shape, dtype=np.int64)))
-        repeats = self.add("Where", self.constant(chosen), lengths, self.constant(np.ones(self.mask.ndim, dtype=np.int64)))
+        repeats = self.add(
+            "Where", self.constant(chosen), lengths, self.constant(np.ones(self.mask.ndim, dtype=np.int64))
+        )
         return self.add("Tile", mask, repeats)
 
     def constant(self, array: npt.ArrayLike) -> ir.Value:

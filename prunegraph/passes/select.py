@@ -27,14 +27,14 @@ def chosen(groups: Iterable[Group], include: Sequence[str], exclude: Sequence[st
 
 
 def kept_count(units: int, ratio: float, align: int = 1) -> int:
-    """How many units stay: at least one, rounded up to a multiple of `align` as far as there are units.
+    """How many units stay: the nearest number (of two equally near, the larger), at least one, in multiples of `align`.
 
-    >>> [kept_count(12, r) for r in (0.0, 0.5, 0.99)]
-    [12, 6, 1]
+    >>> [kept_count(12, r) for r in (0.0, 0.5, 0.99)], kept_count(3, 0.5)
+    ([12, 6, 1], 2)
     >>> kept_count(64, 0.4, align=8)
     40
     """
-    keep = max(1, units - math.floor(ratio * units + 0.5))
+    keep = max(1, units - math.ceil(ratio * units - 0.5))
     return min(units, math.ceil(keep / align) * align)
 
 

@@ -1,7 +1,7 @@
 """Shrink: cut every constant by the slots that stay, and write every stated length anew.
 
-Nothing here knows an op or a layer: constants are cut along the axes that the analysis found, and integers are rewritten where a
-rule said that they state a length.
+Nothing here knows an op or a layer: constants are cut along the axes that the analysis found, and integers are
+rewritten where a rule said that they state a length.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ def shrink(model: ir.Model, solution: Solution, keeps: Keeps) -> Shrunk:
     return Shrunk(slim, Facts(solution.facts.probes, shapes, integers))
 
 
-# ---- constants --------------------------------------------------------------------------------------------------------------
+# ---- constants -----------------------------------------------------------------------------------------------------
 
 
 def _cut_constants(graph: ir.Graph, solution: Solution, keeps: Keeps) -> None:
@@ -70,7 +70,7 @@ def _cut_constants(graph: ir.Graph, solution: Solution, keeps: Keeps) -> None:
         value.shape = ir.Shape(array.shape)
 
 
-# ---- stated lengths ---------------------------------------------------------------------------------------------------------
+# ---- stated lengths ------------------------------------------------------------------------------------------------
 
 
 def _restate_lengths(
@@ -151,7 +151,7 @@ class _Writer:
         return all(int(array.reshape(-1)[site.entry or 0]) == length for array, length in zip(seen, old, strict=True))
 
     def _restated(self, value: int, site: Site) -> int:
-        """The integer that states the new length; what states none (0: copy, -1: infer, 1: broadcast, the far end) stays."""
+        """The integer that states the new length; what states none (0 copies, -1 infers, the far end) stays."""
         old, new = self.lengths.both(site.axis)
         if value == old[0] or -_FAR_END < value < -1:  # the latter counts from the end: the same place from the start
             return new[0]
@@ -190,13 +190,13 @@ class _Writer:
         return value
 
 
-# ---- annotations ------------------------------------------------------------------------------------------------------------
+# ---- annotations ---------------------------------------------------------------------------------------------------
 
 
 def _restate_shapes(graph: ir.Graph, solution: Solution, lengths: Lengths) -> None:
     values = [*graph.inputs, *graph.outputs, *(value for node in graph for value in node.outputs)]
     for value in values:
-        if value.shape is None or value.name not in solution.axes or value.is_initializer():
+        if value.shape is None or not value.name or value.name not in solution.axes or value.is_initializer():
             continue
         axes = solution.resolve(value.name)
         if len(axes) != len(value.shape) or not any(map(lengths.changed, axes)):

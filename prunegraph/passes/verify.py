@@ -1,7 +1,7 @@
 """Verify: run the slim graph and the masked original, and compare every output.
 
-The proof has two halves, both by ONNX Runtime: normalizing changed nothing, and what Shrink made equals the original with the
-removed units masked.
+The proof has two halves, both by ONNX Runtime: normalizing changed nothing, and what Shrink made equals the original
+with the removed units masked.
 """
 
 from __future__ import annotations
@@ -169,5 +169,3 @@ def _difference(a: Sequence[Sequence[Array]], b: Sequence[Sequence[Array]]) -> t
         absolute = max(absolute, float(gap.max()))
         relative = max(relative, float(gap.max()) / max(scale, 1e-12))
     return absolute, relative
-
-

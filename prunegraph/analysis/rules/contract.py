@@ -100,6 +100,8 @@ def einsum(node: NodeView) -> AxisRule:
     text = str(node.attr("equation")).replace(" ", "")
     if "->" not in text:
         letters = text.replace(",", "").replace(".", "")
-        text += "->" + ("..." if "..." in text else "") + "".join(c for c in sorted(set(letters)) if letters.count(c) == 1)
+        text += (
+            "->" + ("..." if "..." in text else "") + "".join(c for c in sorted(set(letters)) if letters.count(c) == 1)
+        )
     spaced = " ".join(text.replace("...", "~").replace("->", ">")).replace("~", "...").replace(">", "->")
     return equation(node, spaced, range(len(node.x)))

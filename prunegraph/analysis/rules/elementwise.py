@@ -36,8 +36,35 @@ def pointwise(node: NodeView, *inputs: int) -> AxisRule:
 
 @axis_rule(
     *("Abs", "Acos", "Acosh", "Asin", "Asinh", "Atan", "Atanh", "BitwiseNot", "Cast", "Ceil", "Celu", "Cos", "Cosh"),
-    *("Elu", "Erf", "Exp", "Floor", "Gelu", "HardSigmoid", "HardSwish", "Identity", "IsInf", "IsNaN", "LeakyRelu", "Log"),
-    *("Mish", "Neg", "Not", "Reciprocal", "Relu", "Round", "Selu", "Shrink", "Sigmoid", "Sign", "Sin", "Sinh", "Softplus"),
+    *(
+        "Elu",
+        "Erf",
+        "Exp",
+        "Floor",
+        "Gelu",
+        "HardSigmoid",
+        "HardSwish",
+        "Identity",
+        "IsInf",
+        "IsNaN",
+        "LeakyRelu",
+        "Log",
+    ),
+    *(
+        "Mish",
+        "Neg",
+        "Not",
+        "Reciprocal",
+        "Relu",
+        "Round",
+        "Selu",
+        "Shrink",
+        "Sigmoid",
+        "Sign",
+        "Sin",
+        "Sinh",
+        "Softplus",
+    ),
     *("Softsign", "Sqrt", "Swish", "Tan", "Tanh", "ThresholdedRelu", "Bernoulli"),
 )
 def unary(node: NodeView) -> AxisRule:
@@ -65,9 +92,8 @@ def add(node: NodeView) -> AxisRule:
 @axis_rule("Clip", "CastLike", "Dropout", "Trilu", "EyeLike", "RandomNormalLike", "RandomUniformLike")
 def first_operand(node: NodeView) -> AxisRule:
     """Every axis of the first input passes through; the other inputs are scalars (or a type)."""
-    pins = ()
-    if node.op in ("Trilu", "EyeLike"):
-        pins = tuple((ref, f"{node.op} depends on the position") for ref in node.ins(0)[-2:])
+    placed = node.ins(0)[-2:] if node.op in ("Trilu", "EyeLike") else ()
+    pins = tuple((ref, f"{node.op} depends on the position") for ref in placed)
     free = () if node.op != "CastLike" else tuple((ref, ref) for ref in node.ins(1))  # only its type counts
     return pointwise(node, 0) + AxisRule(equal=free, pins=pins)
 

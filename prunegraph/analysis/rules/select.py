@@ -92,7 +92,9 @@ def gather(node: NodeView) -> AxisRule:
     axis = node.attr("axis", 0) % len(x)
     indices = node.inp(1) or ()
     middle = y[axis : axis + len(indices)]
-    rule = AxisRule(equal=(*zip(x[:axis], y[:axis], strict=True), *zip(x[axis + 1 :], y[axis + len(indices) :], strict=True)))
+    rule = AxisRule(
+        equal=(*zip(x[:axis], y[:axis], strict=True), *zip(x[axis + 1 :], y[axis + len(indices) :], strict=True))
+    )
     known = node.static(1)
     if known is not None and known.size == 1 and len(set(x[axis].size)) == 1:
         length = x[axis].size[0]
@@ -101,7 +103,11 @@ def gather(node: NodeView) -> AxisRule:
         one = node.fresh((1,) * node.probes)
         entry = 0 if known.ndim else None
         return rule + AxisRule(equal=((x[axis], Sum((before, one, after))),), sizes=(SizeSite(1, entry, before),))
-    if known is not None and np.array_equal(known.reshape(-1), np.arange(x[axis].size[0])) and len(set(x[axis].size)) == 1:
+    if (
+        known is not None
+        and np.array_equal(known.reshape(-1), np.arange(x[axis].size[0]))
+        and len(set(x[axis].size)) == 1
+    ):
         return rule + regroup((x[axis],), middle) + pinned(indices, (x[axis],), why="gathered by a table of positions")
     rule += AxisRule(equal=tuple(zip(indices, middle, strict=True)))
     return rule + pinned((x[axis],), why="gathered by position")

@@ -10,7 +10,8 @@ from prunegraph.analysis.relations import AxisRule, NodeView, SizeSite
 def regroup(x: tuple[Ref, ...], y: tuple[Ref, ...]) -> AxisRule:
     """Cut a reshape into its smallest blocks of equal product.
 
-    Row-major order makes this exact: wherever the products of leading extents agree, what follows is a reshape of its own.
+    Row-major order makes this exact: wherever the products of leading extents agree, what follows is a reshape of its
+    own.
     """
     equal: list[tuple[Expr, Expr]] = []
     left = [ref for ref in x if any(n != 1 for n in ref.size)]
@@ -69,7 +70,8 @@ def expand(node: NodeView) -> AxisRule:
     padded = (None,) * (len(y) - len(x)) + x
     kept = [(a, b) for a, b in zip(padded, y, strict=True) if a is not None and a.size == b.size]
     copies = tuple(b for a, b in zip(padded, y, strict=True) if a is None or a.size != b.size)
-    offset = len(y) - len(node.static(1) if node.static(1) is not None else y)
+    target = node.static(1)
+    offset = 0 if target is None else len(y) - target.size
     sizes = tuple(SizeSite(1, k - offset, ref) for k, ref in enumerate(y) if k >= offset)
     return AxisRule(equal=tuple(kept), sizes=sizes, copies=copies)
 

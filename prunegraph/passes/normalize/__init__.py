@@ -46,14 +46,14 @@ class Normalized:
 def normalize(model: ir.Model) -> Normalized:
     """A copy of the model that can be analysed.
 
-    Functions are inlined, constants become initializers, whatever both probes saw alike is frozen, small constants get one
-    copy per use, parts that are computed as one are computed apart.  Inputs, outputs, dynamic dims, names of weights and
-    metadata stay.
+    Functions are inlined, constants become initializers, whatever both probes saw alike is frozen, small constants
+    get one copy per use, parts that are computed as one are computed apart.  Inputs, outputs, dynamic dims, names of
+    weights and metadata stay.
     """
     model = model.clone()
     for step in (
         InlinePass(),
-        RemoveUnusedFunctionsPass(),
+        RemoveUnusedFunctionsPass(),  # type: ignore[no-untyped-call]
         LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0),
         RemoveUnusedNodesPass(),
         TopologicalSortPass(),

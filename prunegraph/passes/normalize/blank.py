@@ -15,7 +15,7 @@ BLANK_FROM = 4096
 
 def is_blank(tensor: ir.TensorProtocol) -> bool:
     """Whether a weight is too large to be carried along."""
-    return tensor.size >= BLANK_FROM and tensor.dtype.is_floating_point() or tensor.size >= 1 << 24
+    return (tensor.size >= BLANK_FROM and tensor.dtype.is_floating_point()) or tensor.size >= 1 << 24
 
 
 def blanked(model: ir.Model, values: Sequence[str] = (), known: Sequence[str] = ()) -> ir.Model:

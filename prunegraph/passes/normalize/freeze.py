@@ -1,7 +1,7 @@
-"""Freeze what is static: integers and scales that both probes saw alike become constants, so that pruning cannot change them.
+"""Freeze what is static: what both probes saw alike becomes a constant, so that pruning cannot change it.
 
-A scale of `1/sqrt(head_dim)` that a graph computes from a Shape would follow the new head_dim; frozen, it keeps its value.
-Weights are left alone: a transposed embedding stays tied, a table of biases stays the small table that it is.
+A scale of `1/sqrt(head_dim)` that a graph computes from a Shape would follow the new head_dim; frozen, it keeps its
+value. Weights are left alone: a transposed embedding stays tied, a table of biases stays the small table that it is.
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ from onnx_ir.passes.common import RemoveUnusedNodesPass
 
 from prunegraph.observe.session import Array, has_narrow
 from prunegraph.passes.constants import add_constant
-from prunegraph.passes.normalize.unshare import SMALL
 
 _NO_WEIGHTS = {ir.DataType.INT64, ir.DataType.INT32, ir.DataType.BOOL, ir.DataType.STRING}
 
@@ -40,8 +39,10 @@ def freeze(model: ir.Model, held: Mapping[str, tuple[Array, ...]]) -> None:
 
 def _is_weight(value: ir.Value) -> bool:
     tensor = value.const_value
-    return tensor is not None and tensor.dtype not in _NO_WEIGHTS and len(tensor.shape) > 1 and tensor.size > SMALL
+    return tensor is not None and tensor.dtype not in _NO_WEIGHTS and sum(n > 1 for n in tensor.shape.numpy()) > 1
 
 
 def _same(arrays: tuple[Array, ...]) -> bool:
-    return all(a.shape == arrays[0].shape and np.array_equal(a, arrays[0], equal_nan=a.dtype.kind == "f") for a in arrays)
+    return all(
+        a.shape == arrays[0].shape and np.array_equal(a, arrays[0], equal_nan=a.dtype.kind == "f") for a in arrays
+    )

@@ -1,8 +1,9 @@
 """Hoist parts: what computes three things at once and takes them apart by index is made to compute three things.
 
-`[B, N, 3, h, d]` holds queries, keys and values in one tensor, so their widths are one choice.  A take of one slot commutes with
-all that produced the tensor, up to the weights.  Which axis enumerates parts is read off the analysis; no op pattern is matched:
-the producing nodes are cloned once a part, and Shrink keeps of each clone the one slot that is taken.
+`[B, N, 3, h, d]` holds queries, keys and values in one tensor, so their widths are one choice.  A take of one slot
+commutes with all that produced the tensor, up to the weights.  Which axis enumerates parts is read off the analysis;
+no op pattern is matched: the producing nodes are cloned once a part, and Shrink keeps of each clone the one slot that
+is taken.
 """
 
 from __future__ import annotations
@@ -66,7 +67,9 @@ def _takes(graph: ir.Graph, facts: Facts) -> Iterator[Take]:
             found = [Take(k, axis, 0, int(slots[0].reshape(-1)[0]) % shape[axis][0])]
         elif node.op_type == "Split":
             axis = _attribute(node, "axis", 0) % len(shape)
-            found = [Take(k, axis, j, j) for j in range(len(node.outputs))] if shape[axis][0] == len(node.outputs) else []
+            found = (
+                [Take(k, axis, j, j) for j in range(len(node.outputs))] if shape[axis][0] == len(node.outputs) else []
+            )
         elif node.op_type == "Slice" and len(slots) >= 3 and all(s is not None and s.size == 1 for s in slots):
             start, end, along = (int(s.reshape(-1)[0]) for s in slots[:3] if s is not None)
             axis = along % len(shape)
@@ -160,7 +163,9 @@ def _cone(
     constants = tuple(name for name in graph.initializers if name in holding)
     if not inside or not constants or any(graph.initializers[name].is_graph_input() for name in constants):
         return None
-    return Cone(tuple(inside), constants, tuple(_named(nodes[take.node], take) for take in takes), solution.dim_size(dim)[0])
+    return Cone(
+        tuple(inside), constants, tuple(_named(nodes[take.node], take) for take in takes), solution.dim_size(dim)[0]
+    )
 
 
 def _named(node: ir.Node, take: Take) -> NamedTake:
@@ -188,10 +193,8 @@ def _expand(graph: ir.Graph, cone: Cone, shapes: dict[str, tuple[tuple[int, ...]
             node = by_name[name]
             clone = _clone(node, copies, slot)
             graph.insert_before(node, clone)
-            for old, new in zip(node.outputs, clone.outputs, strict=True):
-                copies[old.name or ""] = new
-        for old, new in copies.items():
-            shapes[new.name or ""] = shapes[old]
+            copies |= {old.name or "": new for old, new in zip(node.outputs, clone.outputs, strict=True)}
+        shapes |= {copy.name or "": shapes[name] for name, copy in copies.items()}
         for take in cone.takes:
             if take.slot == slot:
                 _redirect(graph, by_name[take.node], take, copies, shapes)

@@ -1,7 +1,7 @@
-"""Shapes without running the model: ONNX shape inference at concrete input sizes, fed with every integer that follows from them.
+"""Shapes without running the model: ONNX shape inference at concrete sizes, fed with all integers that follow.
 
-Inference and evaluation take turns: a shape that inference finds lets ONNX Runtime compute the integers that a graph derives from
-it (only those nodes run), and these let inference go on behind the next computed Reshape.
+Inference and evaluation take turns: a shape that inference finds lets ONNX Runtime compute the integers that a graph
+derives from it (only those nodes run), and these let inference go on behind the next computed Reshape.
 """
 
 from __future__ import annotations
@@ -82,7 +82,10 @@ def _infer_once(
 
 
 def _evaluate(
-    blank: onnx.ModelProto, nodes: Sequence[onnx.NodeProto], shapes: Mapping[str, tuple[int, ...]], known: dict[str, Array]
+    blank: onnx.ModelProto,
+    nodes: Sequence[onnx.NodeProto],
+    shapes: Mapping[str, tuple[int, ...]],
+    known: dict[str, Array],
 ) -> dict[str, Array]:
     """Compute the stated values that have become computable."""
     lengths: dict[str, Array] = {}

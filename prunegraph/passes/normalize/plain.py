@@ -12,7 +12,8 @@ from prunegraph.passes.normalize.probe import Held
 def make_plain(graph: ir.Graph, facts: Facts, held: Held) -> tuple[Facts, Held]:
     """Rewrite odd spellings in place.
 
-    A Gather of a flat tensor by `0, 1, 2, …` (`as_strided` of the dynamo exporter) is a Reshape to the shape of the indices.
+    A Gather of a flat tensor by `0, 1, 2, …` (`as_strided` of the dynamo exporter) is a Reshape to the shape of the
+    indices.
 
     Returns:
         Facts and stated values, those made here included.

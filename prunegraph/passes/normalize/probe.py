@@ -1,7 +1,8 @@
 """Two probes: look at the model at two sizes and write down every shape and every integer that states one.
 
-What exporters annotate is not trusted: most leave shapes out, and some give one extent several names.  An extent that both
-probes see alike is static.  What inference at concrete sizes cannot tell is learnt by running the model on blank weights.
+What exporters annotate is not trusted: most leave shapes out, and some give one extent several names.  An extent that
+both probes see alike is static.  What inference at concrete sizes cannot tell is learnt by running the model on blank
+weights.
 """
 
 from __future__ import annotations
@@ -23,9 +24,24 @@ logger = logging.getLogger(__name__)
 
 RUNS = ({"batch": 1, "row": 11}, {"batch": 2, "row": 23})
 
-_RANDOM = {"RandomNormal", "RandomUniform", "RandomNormalLike", "RandomUniformLike", "Multinomial", "Bernoulli", "Dropout"}
+_RANDOM = {
+    "RandomNormal",
+    "RandomUniform",
+    "RandomNormalLike",
+    "RandomUniformLike",
+    "Multinomial",
+    "Bernoulli",
+    "Dropout",
+}
 _QUANTIZED = {"DequantizeLinear", "QuantizeLinear"}  # folded, a weight would no longer be a quantized one
-_NOT_TENSORS = {"SequenceAt", "SequenceConstruct", "SequenceEmpty", "SequenceInsert", "SequenceErase", "SplitToSequence"}
+_NOT_TENSORS = {
+    "SequenceAt",
+    "SequenceConstruct",
+    "SequenceEmpty",
+    "SequenceInsert",
+    "SequenceErase",
+    "SplitToSequence",
+}
 
 Held = dict[str, tuple[Array, ...]]
 
@@ -65,7 +81,9 @@ def _stated(graph: ir.Graph) -> list[str]:
         if not value.is_graph_input() and value.const_value is not None and not is_blank(value.const_value)
     }
     for node in graph:
-        if node.op_type in _RANDOM | _QUANTIZED or any(a.type == ir.AttributeType.GRAPH for a in node.attributes.values()):
+        if node.op_type in _RANDOM | _QUANTIZED or any(
+            a.type == ir.AttributeType.GRAPH for a in node.attributes.values()
+        ):
             continue
         if node.op_type in ("Shape", "Size") or all(v is None or v.name in found for v in node.inputs):
             found.update((value.name or "", value) for value in node.outputs)
@@ -73,7 +91,11 @@ def _stated(graph: ir.Graph) -> list[str]:
 
 
 def _infer(
-    model: ir.Model, specs: Sequence[InputSpec], plan: Sequence[dict[str, int]], values: Sequence[str], stated: Sequence[str]
+    model: ir.Model,
+    specs: Sequence[InputSpec],
+    plan: Sequence[dict[str, int]],
+    values: Sequence[str],
+    stated: Sequence[str],
 ) -> list[Seen]:
     blank = ir.to_proto(blanked(model))
     constants = constants_of(model.graph, stated)
@@ -82,7 +104,11 @@ def _infer(
 
 
 def _run(
-    model: ir.Model, specs: Sequence[InputSpec], plan: Sequence[dict[str, int]], values: Sequence[str], stated: Sequence[str]
+    model: ir.Model,
+    specs: Sequence[InputSpec],
+    plan: Sequence[dict[str, int]],
+    values: Sequence[str],
+    stated: Sequence[str],
 ) -> list[Seen]:
     made = [name for name in stated if name not in model.graph.initializers]
     reason = CannotRun("no inputs to try")
@@ -90,7 +116,10 @@ def _run(
         for fill in (1, 0):
             try:
                 outputs = [
-                    run(session, widened_feeds({n: a * a.dtype.type(fill) for n, a in constant_feeds(specs, sizes).items()}))
+                    run(
+                        session,
+                        widened_feeds({n: a * a.dtype.type(fill) for n, a in constant_feeds(specs, sizes).items()}),
+                    )
                     for sizes in plan
                 ]
             except CannotRun as error:

@@ -1,7 +1,8 @@
 """One copy per use of small constants, since exporters merge equal ones and so tie layers that have nothing in common.
 
-Weights of rank two and more stay shared: there the sharing is real (tied embeddings).  A folded table (cos and sin, a relative
-position bias) is copied while it is small beside the model.  Tensors are immutable, so a copy costs nothing before it is cut.
+Weights with two axes or more stay shared, however small: there the sharing is real (tied embeddings). A folded table
+(cos and sin, a relative position bias) is copied while it is small beside the model. Tensors are immutable, so a copy
+costs nothing before it is cut.
 """
 
 from __future__ import annotations
@@ -9,7 +10,6 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
-SMALL = 64
 TABLE_SHARE = 0.01
 """Largest part of a model's bytes that a table may have to be copied."""
 
@@ -26,14 +26,18 @@ def unshare(graph: ir.Graph) -> None:
             continue
         for k, (node, index) in enumerate(uses[1:], 1):
             copy = ir.Value(
-                name=f"{name}/use{k}", shape=value.shape, type=value.type, const_value=tensor, metadata_props=dict(value.metadata_props)
+                name=f"{name}/use{k}",
+                shape=value.shape,
+                type=value.type,
+                const_value=tensor,
+                metadata_props=dict(value.metadata_props),
             )
             graph.register_initializer(copy)
             node.replace_input_with(index, copy)
 
 
 def _small(tensor: ir.TensorProtocol) -> bool:
-    if tensor.size <= SMALL or len(tensor.shape) <= 1:
+    if sum(n > 1 for n in tensor.shape.numpy()) <= 1:
         return True
     if tensor.size > 1 << 22 or tensor.dtype == ir.DataType.STRING:
         return False

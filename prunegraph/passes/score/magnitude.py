@@ -25,10 +25,10 @@ def magnitude(group: Group, context: Context) -> Scores:
     return np.asarray(np.sqrt(energy))
 
 
-def _squares(array: npt.NDArray[Any]) -> Callable[[tuple[int, ...]], npt.NDArray[np.float64]]:
+def _squares(weight: npt.NDArray[Any]) -> Callable[[tuple[int, ...]], npt.NDArray[np.float64]]:
     """Sums of squares over all axes but some, in float64 and without a copy of the weight."""
-    floats = array if array.dtype.kind in "fiu" else array.astype(np.float32)
-    every = list(range(array.ndim))
+    floats: Any = weight if weight.dtype.kind in "fiu" else weight.astype(np.float32)
+    every = list(range(weight.ndim))
 
     def total(kept: tuple[int, ...]) -> npt.NDArray[np.float64]:
         return np.asarray(np.einsum(floats, every, floats, every, list(kept), dtype=np.float64, casting="same_kind"))
