@@ -38,7 +38,8 @@ class _Builder:
 
     def linear(self, x: str, scope: str, made: int, summed: int) -> str:
         """The exporter loses the name of a Linear's weight and keeps its bias's."""
-        y = self.op("MatMul", [x, self.weight(f"onnx::MatMul_{100 + len(self.weights)}", summed, made)], scope)
+        lost = f"onnx::MatMul_{100 + sum(w.name.startswith('onnx::') for w in self.weights)}"
+        y = self.op("MatMul", [x, self.weight(lost, summed, made)], scope)
         return self.op("Add", [self.weight(f"{scope.replace('/', '.')}.bias", made), y], scope)
 
     def norm(self, x: str, scope: str) -> str:
