@@ -1,8 +1,8 @@
-"""Inputs to run a model with when nobody gives any: sizes for its dynamic dims, values that every op accepts."""
+"""Inputs to run a model with when nobody gives any: values that every op accepts."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,10 +12,6 @@ import onnx_ir as ir
 
 Array = npt.NDArray[Any]
 Feeds = dict[str, Array]
-
-ROW, IMAGE = "row", "image"
-"""Roles of dynamic dims beyond the batch: positions of a sequence, and the sides of an image."""
-
 
 @dataclass(frozen=True, slots=True)
 class InputSpec:
@@ -79,50 +75,6 @@ def _index_bound(value: ir.Value) -> int | None:
                 seen.add(node)
                 waiting += node.outputs
     return min(bounds, default=None)
-
-
-def size_plans(specs: Sequence[InputSpec], runs: Sequence[Mapping[str, int]]) -> Iterator[tuple[dict[str, int], ...]]:
-    """Ways to give every dynamic dim a size in each run, the most usual one first.
-
-    Exporters give one extent several names, so dims at the same place are taken to be the same; an expression such as
-    `past + sequence` is computed from its parts.
-
-    Args:
-        specs: The inputs.
-        runs: For each run a size for `batch`, `row` and `image`.
-    """
-    for images in ((224, 256), (64, 96), (32, 48), (384, 512)):
-        yield tuple(_assign(specs, {**run, IMAGE: run.get(IMAGE, images[min(k, 1)])}) for k, run in enumerate(runs))
-        if not any(
-            _role(axis, len(spec.dims)) == IMAGE
-            for spec in specs
-            for axis, d in enumerate(spec.dims)
-            if isinstance(d, str)
-        ):
-            return
-
-
-def _role(axis: int, rank: int) -> str:
-    return "batch" if axis == 0 else IMAGE if rank == 4 and axis >= 2 else ROW
-
-
-def _assign(specs: Sequence[InputSpec], sizes: Mapping[str, int]) -> dict[str, int]:
-    assigned: dict[str, int] = {}
-    sums = []
-    for spec in specs:
-        for axis, dim in enumerate(spec.dims):
-            if isinstance(dim, str) and dim not in assigned:
-                if any(sign in dim for sign in "+*-/ "):
-                    sums.append((dim, axis, len(spec.dims)))
-                else:
-                    assigned[dim] = sizes[_role(axis, len(spec.dims))]
-    for dim, axis, rank in sums:
-        try:
-            value = ir.SymbolicDim(dim).evaluate(assigned)
-        except (ValueError, TypeError, KeyError):
-            value = None
-        assigned[dim] = value if isinstance(value, int) else sizes[_role(axis, rank)]
-    return assigned
 
 
 def shape_of(spec: InputSpec, sizes: Mapping[str, int]) -> tuple[int, ...]:

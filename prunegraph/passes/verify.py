@@ -16,7 +16,8 @@ import onnx_ir as ir
 from prunegraph.analysis.analyze import Analysis
 from prunegraph.analysis.sizes import Keeps, compress, kept_positions
 from prunegraph.errors import PruneGraphError, VerificationFailed
-from prunegraph.observe.feeds import Feeds, input_specs, random_feeds, size_plans
+from prunegraph.observe.feeds import Feeds, input_specs, random_feeds
+from prunegraph.observe.plans import size_plans
 from prunegraph.observe.session import Array, CannotRun, open_session, run, widened, widened_feeds
 from prunegraph.passes.mask import masked
 

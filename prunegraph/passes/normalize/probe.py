@@ -15,7 +15,8 @@ import onnx_ir as ir
 from prunegraph.analysis.axes import Size
 from prunegraph.analysis.facts import Facts
 from prunegraph.analysis.relations import IntArray
-from prunegraph.observe.feeds import InputSpec, constant_feeds, input_specs, shape_of, size_plans
+from prunegraph.observe.feeds import InputSpec, constant_feeds, input_specs, shape_of
+from prunegraph.observe.plans import size_plans
 from prunegraph.observe.session import Array, CannotRun, open_session, run, widened, widened_feeds
 from prunegraph.passes.normalize.blank import blanked, is_blank
 from prunegraph.passes.normalize.infer import KNOWN_UP_TO, Seen, constants_of, infer
