@@ -105,7 +105,7 @@ def test_data_keeps_the_contract() -> None:
     assert groups["ffn.0"]["scope"] == "layer.0.fc1"
     assert data["pins"] == [
         {"where": "x", "why": "graph input", "holds": ["onnx::MatMul_100[0]"]},
-        {"where": "logits", "why": "graph output", "holds": ["head.bias[0]", "onnx::MatMul_113[1]"]},
+        {"where": "logits", "why": "graph output", "holds": ["onnx::MatMul_113[1]", "head.bias[0]"]},
     ]
 
 
