@@ -10,8 +10,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
-import onnx
 import onnx_ir as ir
 
 from prunegraph.analysis.analyze import Analysis, analyze_graph
@@ -20,7 +20,8 @@ from prunegraph.analysis.lengths import Lengths
 from prunegraph.analysis.selection import Selection
 from prunegraph.analysis.sizes import Keeps
 from prunegraph.errors import NothingToPrune, UsageError, VerificationFailed
-from prunegraph.export.onnx import load, save
+from prunegraph.export.doors import Kind, Model, Source, in_kind, kind_of, open_source
+from prunegraph.export.onnx import save
 from prunegraph.options import Options, Ratio
 from prunegraph.passes.cleanup import cleanup
 from prunegraph.passes.normalize import Normalized, normalize
@@ -30,7 +31,6 @@ from prunegraph.passes.shrink import shrink
 from prunegraph.passes.verify import Verification, verify
 from prunegraph.report import GroupReport, Report
 
-Source = str | os.PathLike[str] | onnx.ModelProto | ir.Model
 Progress = Callable[[str], None]
 
 
@@ -41,7 +41,7 @@ class Analyzed:
     original: ir.Model
     normalized: Normalized
     analysis: Analysis
-    returns_ir: bool = False
+    kind: Kind = Kind.PROTO
 
 
 @dataclass(frozen=True)
@@ -52,17 +52,18 @@ class PruneResult:
         ir_model: The slim model.
         selection: What stays of every group that got smaller.
         report: What was saved, and how that was checked.
+        kind: What `model` is.
     """
 
     ir_model: ir.Model
     selection: Selection
     report: Report
-    returns_ir: bool = False
+    kind: Kind = Kind.PROTO
 
     @cached_property
-    def model(self) -> onnx.ModelProto | ir.Model:
-        """The slim model: an `onnx_ir.Model` if one was given, an `onnx.ModelProto` otherwise."""
-        return self.ir_model if self.returns_ir else ir.to_proto(self.ir_model)
+    def model(self) -> Model:
+        """The slim model: an `onnx_ir.Model` or an `onnx_graphsurgeon.Graph` if one was given, else a `ModelProto`."""
+        return in_kind(self.ir_model, self.kind)
 
     def save(self, path: str | os.PathLike[str]) -> tuple[Path, ...]:
         """Write the model, and beside it `NAME.plan.json` with what was removed; all files appear or none.
@@ -73,18 +74,29 @@ class PruneResult:
         return save(self.ir_model, path, companions={f"{Path(path).stem}.plan.json": self.selection.to_json()})
 
 
-def analyze(model: Source, *, allow_io: Sequence[str] = (), progress: Progress | None = None) -> Analysis:
+def analyze(
+    model: Source,
+    *,
+    example_inputs: Any = None,
+    dynamic_shapes: Any = None,
+    allow_io: Sequence[str] = (),
+    progress: Progress | None = None,
+) -> Analysis:
     """Find every group of a model that may shrink, and why the rest may not.
 
     Args:
-        model: A path, an `onnx.ModelProto` or an `onnx_ir.Model`; it is not changed.
+        model: A path, an `onnx.ModelProto`, an `onnx_ir.Model`, an `onnx_graphsurgeon.Graph`, a `torch.nn.Module` or a
+            `torch.export.ExportedProgram`; it is not changed.
+        example_inputs: Arguments that a module is traced with: a tuple by position, a dict by keyword.
+        dynamic_shapes: Which of their axes vary, as `torch.onnx.export` takes it (`{"x": {0: "batch"}}`); by default the
+            batch and, for token ids, the sequence.
         allow_io: Patterns of graph inputs and outputs that may shrink with the rest.
         progress: Called with the name of each step.
 
     Raises:
-        ModelError: the model cannot be read, or the ONNX checker rejects it.
+        ModelError: the model cannot be read or traced, or the ONNX checker rejects it.
     """
-    return find(model, allow_io, Clock(progress)).analysis
+    return find(model, allow_io, Clock(progress), example_inputs, dynamic_shapes).analysis
 
 
 def prune_graph(
@@ -98,6 +110,8 @@ def prune_graph(
     allow_io: Sequence[str] = (),
     seed: int = 0,
     verify: bool = True,
+    example_inputs: Any = None,
+    dynamic_shapes: Any = None,
     progress: Progress | None = None,
 ) -> PruneResult:
     """Remove units from a model: a physically smaller graph, proven equal to the original minus what was removed.
@@ -107,7 +121,8 @@ def prune_graph(
     >>> result.save("slim.onnx")  # doctest: +SKIP
 
     Args:
-        model: A path, an `onnx.ModelProto` or an `onnx_ir.Model`; it is not changed.
+        model: A path, an `onnx.ModelProto`, an `onnx_ir.Model`, an `onnx_graphsurgeon.Graph`, a `torch.nn.Module` or a
+            `torch.export.ExportedProgram`; it is not changed.
         ratio: Fraction removed: one number for every exact kind but `qk_dim` and `v_dim`, or one a kind.
         scorer: Which units go first: "magnitude" or "random".
         align: Kept numbers are rounded up to a multiple of this.
@@ -116,39 +131,48 @@ def prune_graph(
         allow_io: Patterns of graph inputs and outputs that may shrink with the rest.
         seed: For scorers that draw.
         verify: Prove the result, and refuse to return a wrong one.
+        example_inputs: Arguments that a module is traced with: a tuple by position, a dict by keyword.
+        dynamic_shapes: Which of their axes vary, as `torch.onnx.export` takes it (`{"x": {0: "batch"}}`); by default the
+            batch and, for token ids, the sequence.
         progress: Called with the name of each step.
 
     Raises:
         UsageError: an argument is wrong.
-        ModelError: the model cannot be read, or the ONNX checker rejects it.
+        ModelError: the model cannot be read or traced, or the ONNX checker rejects it.
         NothingToPrune: no group is left that could get smaller; the message says why.
         VerificationFailed: the slim model does not compute what the masked original computes.
     """
     options = Options(ratio, scorer, align, include, exclude, allow_io, seed, verify)
     find_scorer(options.scorer)
     clock = Clock(progress)
-    found = find(model, options.allow_io, clock)
+    found = find(model, options.allow_io, clock, example_inputs, dynamic_shapes)
     selection = choose(found, options, clock)
     return apply(found, selection, check=options.verify, clock=clock)
 
 
-def find(model: Source, allow_io: Sequence[str] = (), clock: Clock | None = None) -> Analyzed:
+def find(
+    model: Source,
+    allow_io: Sequence[str] = (),
+    clock: Clock | None = None,
+    example_inputs: Any = None,
+    dynamic_shapes: Any = None,
+) -> Analyzed:
     """Read a model, make it analysable, and find its groups.
 
     Raises:
-        ModelError: the model cannot be read, or the ONNX checker rejects it.
+        ModelError: the model cannot be read or traced, or the ONNX checker rejects it.
         UsageError: a pattern matches no graph input or output.
     """
     clock = clock or Clock()
     with clock.step("load"):
-        original = load(model)
+        original = open_source(model, example_inputs, dynamic_shapes)
     doors = [value.name or "" for value in (*original.graph.inputs, *original.graph.outputs)]
     _check_patterns(allow_io, doors, "graph input or output", hint=f"there are {', '.join(doors)}")
     with clock.step("normalize"):
         normalized = normalize(original)
     with clock.step("analyze"):
         analysis = analyze_graph(normalized.model.graph, normalized.facts, allow_io)
-    return Analyzed(original, normalized, analysis, returns_ir=isinstance(model, ir.Model))
+    return Analyzed(original, normalized, analysis, kind=kind_of(model))
 
 
 def choose(found: Analyzed, options: Options, clock: Clock | None = None) -> Selection:
@@ -193,7 +217,7 @@ def apply(found: Analyzed, selection: Selection, *, check: bool = True, clock: C
         verify=proof,
         seconds=clock.seconds,
     )
-    return PruneResult(slim, selection, report, found.returns_ir)
+    return PruneResult(slim, selection, report, found.kind)
 
 
 def prove(found: Analyzed, slim: ir.Model, keeps: Keeps) -> Verification:

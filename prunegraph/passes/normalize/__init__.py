@@ -21,6 +21,7 @@ from prunegraph.passes.normalize.names import name_values
 from prunegraph.passes.normalize.plain import make_plain
 from prunegraph.passes.normalize.probe import RUNS, integers, probe
 from prunegraph.passes.normalize.scale import state_scales
+from prunegraph.passes.normalize.share import share_twins
 from prunegraph.passes.normalize.unshare import unshare
 
 __all__ = ["Normalized", "normalize"]
@@ -63,6 +64,7 @@ def normalize(model: ir.Model) -> Normalized:
     facts, held = make_plain(model.graph, *probe(model))
     freeze(model, held)
     state_scales(model.graph, facts)
+    share_twins(model.graph)
     unshare(model.graph)
     model, facts = hoist(model, _with_constants(model, facts))
     batch, row = (tuple(run[role] for run in RUNS[: facts.probes]) for role in ("batch", "row"))

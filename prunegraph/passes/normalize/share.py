@@ -1,0 +1,45 @@
+"""Share byte-equal weights again: exporters that fold a Transpose once per use write a tied weight several times."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnx_ir as ir
+
+_SAMPLES = 61
+_SMALL = 64
+
+
+def share_twins(graph: ir.Graph) -> None:
+    """Let equal weights with two axes or more be one initializer, in place.
+
+    Shapes and a few samples are compared first, so that weights which differ are not read through.
+    """
+    alike: dict[tuple[object, ...], list[ir.Value]] = defaultdict(list)
+    for value in graph.initializers.values():
+        tensor = value.const_value
+        if tensor is not None and len(tensor.shape) > 1 and tensor.size > _SMALL and not value.is_graph_input():
+            alike[tensor.dtype, *tensor.shape.numpy()].append(value)
+    for family in alike.values():
+        if len(family) > 1:
+            _share(graph, family)
+
+
+def _share(graph: ir.Graph, family: list[ir.Value]) -> None:
+    first: dict[bytes, list[tuple[ir.Value, npt.NDArray[Any]]]] = defaultdict(list)
+    for value in family:
+        assert value.const_value is not None
+        array = value.const_value.numpy()
+        samples = array.reshape(-1)[:: max(1, array.size // _SAMPLES)]
+        if np.all(samples == samples[0]):
+            continue  # freshly initialized rather than tied
+        known = first[samples.tobytes()]
+        twin = next((other for other, seen in known if np.array_equal(seen, array)), None)
+        if twin is None:
+            known.append((value, array))
+        elif not value.is_graph_output():
+            value.replace_all_uses_with(twin)
+            graph.initializers.pop(value.name or "")
