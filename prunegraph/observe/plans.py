@@ -34,7 +34,8 @@ def size_plans(specs: Sequence[InputSpec], runs: Sequence[Mapping[str, int]]) ->
         for scale in ROW_SCALES if "row" in roles else ROW_SCALES[:1]:
             for mask_covers_past in (True, False) if "past" in roles else (False,):
                 yield tuple(
-                    _assign(specs, _sizes(run, images[min(k, 1)], scale, mask_covers_past)) for k, run in enumerate(runs)
+                    _assign(specs, _sizes(run, images[min(k, 1)], scale, mask_covers_past))
+                    for k, run in enumerate(runs)
                 )
 
 

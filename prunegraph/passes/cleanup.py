@@ -7,7 +7,12 @@ from collections.abc import Sequence
 
 import numpy as np
 import onnx_ir as ir
-from onnx_ir.passes.common import DeduplicateInitializersPass, IdentityEliminationPass, RemoveUnusedNodesPass
+from onnx_ir.passes.common import (
+    CommonSubexpressionEliminationPass,
+    DeduplicateInitializersPass,
+    IdentityEliminationPass,
+    RemoveUnusedNodesPass,
+)
 
 from prunegraph.analysis.axes import Axis
 from prunegraph.analysis.lengths import Lengths
@@ -34,6 +39,7 @@ def cleanup(model: ir.Model, solution: Solution, lengths: Lengths) -> ir.Model:
     finally:
         logger.setLevel(level)
     IdentityEliminationPass()(model)
+    CommonSubexpressionEliminationPass()(model)
     RemoveUnusedNodesPass()(model)
     return model
 

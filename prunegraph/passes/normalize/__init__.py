@@ -22,6 +22,7 @@ from prunegraph.passes.normalize.plain import make_plain
 from prunegraph.passes.normalize.probe import RUNS, integers, probe
 from prunegraph.passes.normalize.scale import state_scales
 from prunegraph.passes.normalize.share import share_twins
+from prunegraph.passes.normalize.tables import copy_tables
 from prunegraph.passes.normalize.unshare import unshare
 
 __all__ = ["Normalized", "normalize"]
@@ -65,6 +66,7 @@ def normalize(model: ir.Model) -> Normalized:
     freeze(model, held)
     state_scales(model.graph, facts)
     share_twins(model.graph)
+    facts = copy_tables(model, _with_constants(model, facts))
     unshare(model.graph)
     model, facts = hoist(model, _with_constants(model, facts))
     batch, row = (tuple(run[role] for run in RUNS[: facts.probes]) for role in ("batch", "row"))

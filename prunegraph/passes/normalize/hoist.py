@@ -20,6 +20,7 @@ from prunegraph.analysis.facts import Facts
 from prunegraph.analysis.sizes import Keep
 from prunegraph.analysis.solve import Solution, solve
 from prunegraph.passes.constants import add_constant
+from prunegraph.passes.normalize.tables import clone_node
 from prunegraph.passes.shrink import shrink
 
 MAX_PARTS = 16
@@ -191,24 +192,14 @@ def _expand(graph: ir.Graph, cone: Cone, shapes: dict[str, tuple[tuple[int, ...]
             copies[name] = copy
         for name in cone.nodes:
             node = by_name[name]
-            clone = _clone(node, copies, slot)
+            inputs = [None if value is None else copies.get(value.name or "", value) for value in node.inputs]
+            clone = clone_node(node, inputs, f"part{slot}")
             graph.insert_before(node, clone)
             copies |= {old.name or "": new for old, new in zip(node.outputs, clone.outputs, strict=True)}
         shapes |= {copy.name or "": shapes[name] for name, copy in copies.items()}
         for take in cone.takes:
             if take.slot == slot:
                 _redirect(graph, by_name[take.node], take, copies, shapes)
-
-
-def _clone(node: ir.Node, copies: Mapping[str, ir.Value], slot: int) -> ir.Node:
-    inputs = [None if value is None else copies.get(value.name or "", value) for value in node.inputs]
-    clone = ir.Node(node.domain, node.op_type, inputs, list(node.attributes.values()), num_outputs=len(node.outputs))
-    clone.name = _part(node.name or "", slot)
-    clone.version = node.version
-    clone.metadata_props.update(node.metadata_props)
-    for old, new in zip(node.outputs, clone.outputs, strict=True):
-        new.name, new.type, new.shape = _part(old.name or "", slot), old.type, old.shape
-    return clone
 
 
 def _redirect(
