@@ -88,8 +88,8 @@ def analyze(
         model: A path, an `onnx.ModelProto`, an `onnx_ir.Model`, an `onnx_graphsurgeon.Graph`, a `torch.nn.Module` or a
             `torch.export.ExportedProgram`; it is not changed.
         example_inputs: Arguments that a module is traced with: a tuple by position, a dict by keyword.
-        dynamic_shapes: Which of their axes vary, as `torch.onnx.export` takes it (`{"x": {0: "batch"}}`); by default the
-            batch and, for token ids, the sequence.
+        dynamic_shapes: Which of their axes vary, as `torch.onnx.export` takes it (`{"x": {0: "batch"}}`); by default
+            the batch and, for token ids, the sequence.
         allow_io: Patterns of graph inputs and outputs that may shrink with the rest.
         progress: Called with the name of each step.
 
@@ -132,8 +132,8 @@ def prune_graph(
         seed: For scorers that draw.
         verify: Prove the result, and refuse to return a wrong one.
         example_inputs: Arguments that a module is traced with: a tuple by position, a dict by keyword.
-        dynamic_shapes: Which of their axes vary, as `torch.onnx.export` takes it (`{"x": {0: "batch"}}`); by default the
-            batch and, for token ids, the sequence.
+        dynamic_shapes: Which of their axes vary, as `torch.onnx.export` takes it (`{"x": {0: "batch"}}`); by default
+            the batch and, for token ids, the sequence.
         progress: Called with the name of each step.
 
     Raises:
@@ -258,7 +258,7 @@ def verify_files(
 
     Raises:
         ModelError: one of them cannot be read, or the ONNX checker rejects it.
-        VerificationFailed: the plan does not fit the model, or the slim model has other inputs or outputs, or does not run.
+        VerificationFailed: the plan does not fit the model, or the slim model has other doors, or does not run.
     """
     clock = Clock(progress)
     found = find(model, allow_io, clock)
@@ -268,7 +268,7 @@ def verify_files(
         hint = "use the plan written beside the slim model, the model it was made from, and the same --allow-io"
         raise VerificationFailed(f"the plan does not fit the model: {error}", hint=hint) from error
     with clock.step("load"):
-        small = load(slim)
+        small = open_source(slim)
     _check_doors(found.original, small)
     with clock.step("verify"):
         return verify(found.original, found.normalized.model, small, found.analysis, keeps)

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def is_graph(source: object) -> TypeGuard[gs.Graph]:
-    """Whether this is a graphsurgeon graph; the package is never imported to find out, for its graphs bring it along."""
+    """Whether this is a graphsurgeon graph; graphs bring their package along, so it is not imported to find out."""
     package = sys.modules.get("onnx_graphsurgeon")
     return package is not None and isinstance(source, package.Graph) and not isinstance(source, package.Function)
 

@@ -48,7 +48,7 @@ class Call:
 
 
 def default_axes(named: Mapping[str, Any]) -> dict[str, Any]:
-    """Axis 0 of every input is the batch if it is as long as the first one's; axis 1 of token ids and masks is a sequence.
+    """Axis 0 is the batch where it is as long as the first input's; axis 1 of token ids and masks is a sequence.
 
     Args:
         named: The arguments by parameter.

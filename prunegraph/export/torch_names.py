@@ -17,7 +17,7 @@ _FOLDED = "pkg.onnxscript.optimizer.folded_from"
 
 
 def name_parameters(model: ir.Model, parameters: Mapping[str, str], sizes: Mapping[str, int]) -> None:
-    """Name every initializer as the parameter it was made of alone, in place; exporters transpose many and lose the name.
+    """Name every initializer as the one parameter it was made of, in place; exporters transpose many and lose the name.
 
     Args:
         model: As the exporter made it.
