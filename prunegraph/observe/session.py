@@ -26,8 +26,10 @@ class CannotRun(Exception):
 
 
 @contextlib.contextmanager
-def open_session(model: ir.Model, *, optimize: bool = True) -> Iterator[ort.InferenceSession]:
-    """A session on the CPU provider that reads the weights where they lie, in memory or mapped from their file.
+def open_session(
+    model: ir.Model, *, optimize: bool = True, providers: Sequence[str] = ("CPUExecutionProvider",)
+) -> Iterator[ort.InferenceSession]:
+    """A session, on the CPU unless told otherwise, that reads the weights where they lie, in memory or mapped.
 
     Raises:
         CannotRun: ONNX Runtime does not accept the model.
@@ -43,7 +45,7 @@ def open_session(model: ir.Model, *, optimize: bool = True) -> Iterator[ort.Infe
     if held:
         options.add_external_initializers(list(weights), held)
     try:
-        yield ort.InferenceSession(ir.to_proto(light).SerializeToString(), options, providers=["CPUExecutionProvider"])
+        yield ort.InferenceSession(ir.to_proto(light).SerializeToString(), options, providers=list(providers))
     except Exception as error:
         if _from_runtime(error):
             raise CannotRun(_first_line(error)) from error
