@@ -18,7 +18,7 @@ IR_VERSION = 10
 
 
 class Builder:
-    """Writes one graph.  Called with an op, operands and attributes, it adds a node and gives the name(s) of what that makes."""
+    """Writes one graph.  Called with an op, operands and attributes, it adds a node and names what that makes."""
 
     def __init__(self, name: str, opset: int = 17) -> None:
         self.name = name

@@ -193,12 +193,14 @@ def loop_captures() -> onnx.ModelProto:
 
 
 def unknown_op() -> onnx.ModelProto:
-    """An op without a rule (Det has none) pins what it touches and nothing else."""
+    """An op without a rule pins what it touches and nothing else."""
     g = Builder("unknown_op")
-    h = stem(g)
-    square = linear(g, h, "square", E, 9)
-    det = g("Unsqueeze", g("Det", g("Reshape", square, [0, 0, 3, 3])), [-1])
-    return finish(g, ffn(g, g("Add", h, det)))
+    g.domains["com.microsoft"] = 1
+    h = linear(g, g.input("x", "B", 7), "in", 7, E)
+    distance = g("CDist", linear(g, h, "points", E, 9), g.weight("centres", 6, 9), domain="com.microsoft")
+    h = ffn(g, g("Add", h, linear(g, distance, "back", 6, E)))
+    g.output(linear(g, h, "out", E, 5), "B", 5)
+    return g.model()
 
 
 def padded_and_tiled() -> onnx.ModelProto:

@@ -107,7 +107,11 @@ class _Writer:
         self.lengths, self.integers = lengths, integers
 
     def attribute(self, name: str, sites: Sequence[Site]) -> None:
-        attribute = self.node.attributes[name]
+        attribute = self.node.attributes.get(name)
+        if attribute is None:
+            # Equal parts needed no lengths; unequal ones do.
+            self.node.attributes[name] = ir.AttrInt64s(name, [self.lengths.both(site.axis)[1][0] for site in sites])
+            return
         if attribute.type == ir.AttributeType.INT:
             self.node.attributes[name] = ir.AttrInt64(name, self._restated(attribute.as_int(), sites[0]))
             return
@@ -145,6 +149,10 @@ class _Writer:
         restored = self._scaled(output, seen, ratios, before=False)
         for user, index in uses:
             user.replace_input_with(index, restored)
+        for k, value in enumerate(self.graph.outputs):
+            if value is output:
+                self.graph.outputs[k] = restored
+                output.name, restored.name = f"{output.name}/new", output.name
 
     def _states(self, seen: tuple[IntArray, ...], site: Site) -> bool:
         old = self.lengths.both(site.axis)[0]

@@ -48,13 +48,22 @@ def arg(node: NodeView) -> AxisRule:
     return AxisRule(equal=tuple(equal), pins=((x[axis], f"{node.op} runs along it"),))
 
 
-@axis_rule("CumSum", "CumProd", "ReverseSequence")
+@axis_rule("CumSum", "CumProd")
 def cumulative(node: NodeView) -> AxisRule:
     """Every axis passes through; the axis of accumulation is pinned."""
     x = node.ins(0)
-    axis = node.static(1) if node.op != "ReverseSequence" else None
+    axis = node.static(1)
     along = x if axis is None else (x[int(axis.reshape(-1)[0]) % len(x)],)
     return pointwise(node, 0) + AxisRule(pins=tuple((ref, f"{node.op} runs along it") for ref in along))
+
+
+@axis_rule("ReverseSequence")
+def reverse_sequence(node: NodeView) -> AxisRule:
+    """Time is pinned; there is a length for every slot of the batch."""
+    x = node.ins(0)
+    time, batch = x[node.attr("time_axis", 0)], x[node.attr("batch_axis", 1)]
+    pins = ((time, "ReverseSequence runs along it"),)
+    return pointwise(node, 0) + AxisRule(equal=((node.ins(1)[0], batch),), pins=pins)
 
 
 @axis_rule("TopK")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from prunegraph.analysis.axes import Prod
 from prunegraph.analysis.registry import axis_rule
-from prunegraph.analysis.relations import AxisRule, NodeView
+from prunegraph.analysis.relations import AxisRule, NodeView, SizeSite
 from prunegraph.analysis.rules.conv import conv, space
 from prunegraph.analysis.rules.elementwise import MICROSOFT
 from prunegraph.analysis.rules.select import pinned
@@ -63,9 +63,10 @@ def causal_conv(node: NodeView) -> AxisRule:
 
 @axis_rule("AffineGrid")
 def affine_grid(node: NodeView) -> AxisRule:
-    """The batch passes through."""
+    """The batch passes through, and the size states it."""
     theta, y = node.ins(0), node.out()
-    return AxisRule(equal=((theta[0], y[0]),)) + pinned(theta[1:], y[1:], why="a grid of positions")
+    rule = AxisRule(equal=((theta[0], y[0]),), sizes=(SizeSite(1, 0, y[0]),))
+    return rule + pinned(theta[1:], y[1:], why="a grid of positions")
 
 
 @axis_rule("CenterCropPad")
