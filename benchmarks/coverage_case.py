@@ -1,0 +1,115 @@
+"""One line of the coverage table: one file, one variant of it, pruned with no hints; prints JSON.
+
+    python -m benchmarks.coverage_case FILE VARIANT
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import tempfile
+import time
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import onnx
+import onnxruntime as ort
+
+from prunegraph.api import Analyzed, apply, choose, find
+from prunegraph.errors import NothingToPrune, PruneGraphError
+from prunegraph.options import Options
+
+VARIANTS = ("as exported", "ort basic", "ort extended", "ort transformers", "float16")
+EXACT, HIDDEN = 0.5, 0.25
+
+
+def main() -> None:
+    """Run one case."""
+    file, variant = Path(sys.argv[1]), sys.argv[2]
+    start = time.perf_counter()
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            model = vary(file, variant, Path(folder))
+            record = prune(model)
+        except PruneGraphError as error:
+            record = {"failure": f"{error.message}"}
+        except Exception as error:
+            record = {"failure": f"{type(error).__name__}: {str(error).splitlines()[0][:200] if str(error) else ''}"}
+    record["seconds"] = round(time.perf_counter() - start, 2)
+    print(json.dumps(record))
+
+
+def vary(file: Path, variant: str, folder: Path) -> Path:
+    """The file as another tool leaves it.
+
+    Raises:
+        RuntimeError: That tool fails on it; no fault of the pruner.
+    """
+    target = folder / "model.onnx"
+    try:
+        if variant in ("ort basic", "ort extended"):
+            options = ort.SessionOptions()
+            options.log_severity_level = 4
+            level = variant.replace("ort ", "").upper()
+            options.graph_optimization_level = getattr(ort.GraphOptimizationLevel, f"ORT_ENABLE_{level}")
+            options.optimized_model_filepath = str(target)
+            ort.InferenceSession(file, options, providers=["CPUExecutionProvider"])
+        elif variant == "ort transformers":
+            from onnxruntime.transformers.optimizer import optimize_model
+
+            kind = next((k for k in ("gpt2", "t5", "bart", "vit", "clip") if k in file.stem), "bert")
+            optimize_model(str(file), model_type=kind, opt_level=0).save_model_to_file(str(target))
+        elif variant == "float16":
+            from onnxruntime.transformers.float16 import convert_float_to_float16
+
+            onnx.save(convert_float_to_float16(onnx.load(file), keep_io_types=True), target)
+        else:
+            return file
+        ort.InferenceSession(target, providers=["CPUExecutionProvider"])
+    except Exception as error:
+        raise RuntimeError(f"not made: {str(error).splitlines()[0][:120]}") from error
+    return target
+
+
+def prune(path: Path) -> dict[str, Any]:
+    """Half of every exact kind; then a quarter of the hidden width as well."""
+    found = find(path)
+    kinds = Counter(group.kind for group in found.analysis.groups)
+    exact = {kind: EXACT for kind in {g.kind for g in found.analysis.groups if g.exact}}
+    record: dict[str, Any] = {"groups": dict(kinds), "nodes": len(onnx.load(path, load_external_data=False).graph.node)}
+    record |= {f"half {key}": value for key, value in outcome(found, exact).items()}
+    if any(not group.exact for group in found.analysis.groups):
+        inexact = {g.kind: HIDDEN for g in found.analysis.groups if not g.exact and g.kind not in exact}
+        record |= {f"hidden {key}": value for key, value in outcome(found, exact | inexact).items()}
+    record["pins"] = pins(found)
+    return record
+
+
+def outcome(found: Analyzed, ratio: dict[str, float]) -> dict[str, Any]:
+    """What one run removed, and how far it is from the masked original."""
+    try:
+        selection = choose(found, Options(ratio))
+    except NothingToPrune as reason:
+        return {"refused": reason.message}
+    result = apply(found, selection)
+    before, after = found.original.graph, result.ir_model.graph
+    proof = result.report.verify
+    assert proof is not None
+    return {
+        "params": result.report.params,
+        "error": proof.max_rel_error,
+        "moved": proof.moved,
+        "io": [(v.name, str(v.shape)) for v in (*before.inputs, *before.outputs)]
+        == [(v.name, str(v.shape)) for v in (*after.inputs, *after.outputs)],
+    }
+
+
+def pins(found: Analyzed) -> dict[str, str]:
+    """The first reason for every length that no group has: the kind that is missing has it here."""
+    free = {group.units for group in found.analysis.groups}
+    return {str(p.units): str(p.pins[0]) for p in found.analysis.pinned if p.units > 1 and p.units not in free}
+
+
+if __name__ == "__main__":
+    main()
