@@ -6,7 +6,7 @@ import numpy as np
 
 from prunegraph.analysis.axes import Expr, Fresh, Prod, Ref, Sum
 from prunegraph.analysis.registry import axis_rule
-from prunegraph.analysis.relations import AxisRule, NodeView, SizeSite
+from prunegraph.analysis.relations import AxisRule, IntArray, NodeView, SizeSite
 from prunegraph.analysis.rules.shape import regroup
 
 
@@ -97,12 +97,7 @@ def gather(node: NodeView) -> AxisRule:
     )
     known = node.static(1)
     if known is not None and known.size == 1 and len(set(x[axis].size)) == 1:
-        length = x[axis].size[0]
-        at = int(known.reshape(-1)[0]) % length
-        before, after = node.fresh((at,) * node.probes), node.fresh((length - at - 1,) * node.probes)
-        one = node.fresh((1,) * node.probes)
-        entry = 0 if known.ndim else None
-        return rule + AxisRule(equal=((x[axis], Sum((before, one, after))),), sizes=(SizeSite(1, entry, before),))
+        return rule + _one_slot(node, x[axis], known)
     if (
         known is not None
         and np.array_equal(known.reshape(-1), np.arange(x[axis].size[0]))
@@ -111,6 +106,15 @@ def gather(node: NodeView) -> AxisRule:
         return rule + regroup((x[axis],), middle) + pinned(indices, (x[axis],), why="gathered by a table of positions")
     rule += AxisRule(equal=tuple(zip(indices, middle, strict=True)))
     return rule + pinned((x[axis],), why="gathered by position")
+
+
+def _one_slot(node: NodeView, ref: Ref, index: IntArray) -> AxisRule:
+    """`x = before + 1 + after`, and the index states the length of `before`."""
+    length = ref.size[0]
+    at = int(index.reshape(-1)[0]) % length
+    before, one, after = (node.fresh((n,) * node.probes) for n in (at, 1, length - at - 1))
+    entry = 0 if index.ndim else None
+    return AxisRule(equal=((ref, Sum((before, one, after))),), sizes=(SizeSite(1, entry, before),))
 
 
 @axis_rule("GatherElements")
@@ -127,15 +131,18 @@ def gather_elements(node: NodeView) -> AxisRule:
 
 @axis_rule("GatherND")
 def gather_nd(node: NodeView) -> AxisRule:
-    """Indexed axes are pinned, what follows them passes through."""
+    """Indexed axes are pinned, unless one constant slot is taken of one; what follows them passes through."""
     x, indices, y = node.ins(0), node.ins(1), node.out()
     batch = node.attr("batch_dims", 0)
     depth = indices[-1].size[0]
     lead = len(indices) - 1
     tail = x[batch + depth :]
     equal = (*zip(indices[:lead], y[:lead], strict=True), *zip(tail, y[lead:], strict=True))
-    indexed = pinned(x[batch : batch + depth], (indices[-1],), why="gathered by position")
-    return AxisRule(equal=(*equal, *zip(x[:batch], y[:batch], strict=True))) + indexed
+    rule = AxisRule(equal=(*equal, *zip(x[:batch], y[:batch], strict=True)))
+    known = node.static(1)
+    if known is not None and known.size == 1 and depth == 1 and len(set(x[batch].size)) == 1:
+        return rule + _one_slot(node, x[batch], known)
+    return rule + pinned(x[batch : batch + depth], (indices[-1],), why="gathered by position")
 
 
 @axis_rule("ScatterND", "ScatterElements")
