@@ -1,6 +1,7 @@
 """Which values to look at while a model runs: attention probabilities, Q, K, V, context, hidden activations.
 
-Everything is found through the analysis.  Attention is a contraction of activations over a head, one operand of which comes out
+Everything is found through the analysis.  Attention is a contraction of activations over a head, one operand of
+which comes out
 of a Softmax over what another such contraction made; no name, op pattern or exporter is asked.
 """
 
@@ -70,6 +71,7 @@ class Attention:
         node: The position of the node that mixes values by probabilities.
         label: The name of that node.
         heads: How many heads attend there.
+        dims: The Dims that tell them apart, outermost first.
         units: By id of every group of heads, which unit (flat, of the group's shape) every head belongs to.
         probabilities: Where to read the attention probabilities, None where the op does not give them away.
         axes: Brings them to `[batch, heads, queries, keys]`.
@@ -83,6 +85,7 @@ class Attention:
     node: int
     label: str
     heads: int
+    dims: tuple[int, ...]
     units: dict[str, Index]
     probabilities: Tap | None
     axes: HeadAxes
@@ -100,7 +103,8 @@ def attentions(model: ir.Model, analysis: Analysis) -> tuple[Attention, ...]:
 def consumed(model: ir.Model, analysis: Analysis, group: Group) -> tuple[tuple[str, int], ...]:
     """Where the units of a group are summed by a weight: the activation's name and which of its axes holds the units.
 
-    That is the hidden activation of an FFN, the context of heads and of V dims, the input of every weight that reads `hidden`.
+    That is the hidden activation of an FFN, the context of heads and of V dims, the input of every weight that
+    reads `hidden`.
     """
     solution = analysis.solution
     found: dict[tuple[str, int], None] = {}
@@ -165,6 +169,7 @@ class _Finder:
                 node=k,
                 label=node.name or "",
                 heads=axes.count,
+                dims=tuple(d for k in axes.heads for d in self.solution.resolve(value.name)[k].dims()),
                 units=self._units(value.name, axes),
                 probabilities=Tap(value.name),
                 axes=axes,
@@ -190,7 +195,9 @@ class _Finder:
         tap = None if hidden is None else Tap(f"{context}/probabilities", k, hidden.output, hidden.attributes)
         q, key, v = (_name(node.inputs[n]) if n < len(node.inputs) else "" for n in (0, 1, 2))
         straight = HeadAxes((0,), (1,), (2, 3), count)
-        return Attention(layer, k, node.name or "", count, units, tap, straight, q, key, v, context)
+        return Attention(
+            layer, k, node.name or "", count, tuple(heads.dims()), units, tap, straight, q, key, v, context
+        )
 
     def _scores(self, value: ir.Value | None) -> ir.Node | None:
         """The contraction that a Softmax between it and this value is taken over."""
@@ -205,7 +212,9 @@ class _Finder:
             k = self.position[node]
             contractions = self.solution.rules[k].contractions
             if contractions:
-                if softened and any(self._of_activations(node, c) and self._has_heads(k, c.batch) for c in contractions):
+                if softened and any(
+                    self._of_activations(node, c) and self._has_heads(k, c.batch) for c in contractions
+                ):
                     return node
                 continue
             softened = softened or node.op_type in _SOFTMAX
@@ -245,7 +254,9 @@ def _units_of(axes: Sequence[Axis], groups: Iterable[Group], period: Any) -> dic
                 if dim != group.dim or any(all(o != d for t in tables for d, _ in t) for o in group.outer):
                     continue
                 index, free = unit_index(k, where, group.outer, tables, len(axes))
-                flat = np.ravel_multi_index(tuple(np.maximum(column, 0) for column in np.broadcast_arrays(*index)), group.shape)
+                flat = np.ravel_multi_index(
+                    tuple(np.maximum(column, 0) for column in np.broadcast_arrays(*index)), group.shape
+                )
                 flat = np.where(free, -1, flat)
                 if flat.ndim == 1 and len(axes) > 1:
                     flat = flat.reshape([-1 if a == k else 1 for a in range(len(axes))])

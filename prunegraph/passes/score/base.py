@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -13,30 +13,58 @@ import onnx_ir as ir
 from prunegraph.analysis.analyze import Analysis
 from prunegraph.analysis.groups import Group
 from prunegraph.errors import UsageError
+from prunegraph.observe.stream import Inputs, Statistic
 
 Scores = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True)
 class Context:
-    """What a scorer may look at: the normalized model, its analysis, a seed."""
+    """What a scorer may look at.
+
+    Attributes:
+        model: The normalized model.
+        analysis: Its analysis.
+        seed: For scorers that draw.
+        settings: Options of the scorer by name, as the caller gave them.
+        observations: What was seen of the model on data, under the names that the scorer asked for; see `observe_for`.
+    """
 
     model: ir.Model
     analysis: Analysis
     seed: int = 0
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    observations: Mapping[str, Any] = field(default_factory=dict)
 
 
 Scorer = Callable[[Group, Context], Scores]
 """Returns an array of the group's shape `(*rows, units)`; high means keep."""
 
+Needs = Callable[[Sequence[Group], Context, Inputs], Mapping[str, Statistic]]
+"""What a scorer wants observed for some groups, by name; raises `UsageError` where the data or the model do not
+suit it."""
+
 SCORERS: dict[str, Scorer] = {}
+NEEDS: dict[str, Needs] = {}
+ACROSS: set[str] = set()
+"""Scorers whose scores compare across all groups of a kind, so that units are ranked together."""
 
 
-def scorer(name: str) -> Callable[[Scorer], Scorer]:
-    """Register a scorer under a name."""
+def scorer(name: str, *, needs: Needs | None = None, across: bool = False) -> Callable[[Scorer], Scorer]:
+    """Register a scorer under a name.
+
+    Args:
+        name: What `scorer=` and `--scorer` call it.
+        needs: What it wants observed, if anything.
+        across: Whether its scores compare across all groups of a kind.
+    """
 
     def register(function: Scorer) -> Scorer:
         SCORERS[name] = function
+        if needs is not None:
+            NEEDS[name] = needs
+        if across:
+            ACROSS.add(name)
         return function
 
     return register

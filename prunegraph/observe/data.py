@@ -1,0 +1,242 @@
+"""Calibration data: samples from files, iterables and Hugging Face data sets, read lazily, checked before any work."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import json
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from prunegraph.errors import UsageError
+from prunegraph.observe.conllu import Parse, read_conllu
+
+Array = npt.NDArray[Any]
+Data = str | os.PathLike[str] | Iterable[Mapping[str, Any]] | Mapping[str, Array]
+
+TEXTS = (
+    ("sentence1", "sentence2"), ("premise", "hypothesis"), ("question1", "question2"), ("question", "sentence"),
+    ("question", "context"), ("text", "text_pair"), ("text",), ("sentence",), ("content",), ("review",), ("premise",),
+    ("question",), ("sentence1",),
+)  # fmt: skip
+"""Columns that hold text in usual data sets; the first of these that are all there are taken."""
+
+LABELS = ("label", "labels", "target", "score")
+SUFFIXES = (".txt", ".csv", ".tsv", ".jsonl", ".npz", ".conllu")
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """One example: one or two texts, or the model's inputs as they are; perhaps a label and dependency trees.
+
+    Attributes:
+        texts: One text, or a pair; empty where `feeds` are given.
+        label: The number of its class.
+        parses: A tree for each text, where the data come with them.
+        feeds: Inputs of the model without the batch axis.
+    """
+
+    texts: tuple[str, ...] = ()
+    label: int | None = None
+    parses: tuple[Parse, ...] = ()
+    feeds: Mapping[str, Array] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """Samples that can be read again and again, and a fingerprint of them.
+
+    Attributes:
+        read: Starts a new pass.
+        fingerprint: Differs where the data differ.
+        name: For messages.
+    """
+
+    read: Callable[[], Iterator[Sample]]
+    fingerprint: str
+    name: str
+
+    def first(self) -> Sample:
+        """The first sample.
+
+        Raises:
+            UsageError: there is none.
+        """
+        for sample in self.read():
+            return sample
+        raise UsageError(f"{self.name} holds no example", hint="give at least one text, or one row of inputs")
+
+
+def open_data(data: Data | Source, *, text: Sequence[str] = (), label: str = "", limit: int | None = None) -> Source:
+    """Samples from whatever holds them.
+
+    Args:
+        data: A `.txt` (a text a line), `.csv`, `.tsv`, `.jsonl` (columns of text and label), `.npz` (inputs of the
+            model,
+            perhaps `labels`) or `.conllu` file; arrays by input name; an iterable of dicts; a Hugging Face `Dataset`.
+        text: Names of the one or two columns that hold text; usual names are found without.
+        label: Name of the column of class numbers.
+        limit: Read only so many.
+
+    Raises:
+        UsageError: there is no such file, its kind is unknown, it is empty, or no column holds text.
+    """
+    if isinstance(data, Source):
+        source = data
+    elif isinstance(data, (str, os.PathLike)):
+        source = _open_file(Path(data), tuple(text), label)
+    elif isinstance(data, Mapping):
+        source = _from_arrays(data, "the data")
+    else:
+        source = _from_rows(data, tuple(text), label)
+    if limit is not None:
+        source = Source(_limited(source.read, limit), f"{source.fingerprint}/{limit}", source.name)
+    source.first()
+    return source
+
+
+def _limited(read: Callable[[], Iterator[Sample]], limit: int) -> Callable[[], Iterator[Sample]]:
+    return lambda: islice(read(), limit)
+
+
+def _open_file(path: Path, text: tuple[str, ...], label: str) -> Source:
+    if not path.is_file():
+        raise UsageError(f"there is no data file {path}", hint="give a file of texts, or of inputs of the model")
+    if path.suffix == ".npz":
+        with np.load(path, allow_pickle=False) as archive:
+            return _from_arrays(dict(archive), path.name)
+    readers: dict[str, Callable[[], Iterator[Sample]]] = {
+        ".txt": lambda: _lines(path),
+        ".conllu": lambda: (Sample(texts=(words,), parses=(parse,)) for words, parse in read_conllu(path)),
+        ".csv": lambda: _samples(_table(path, ","), text, label, path.name),
+        ".tsv": lambda: _samples(_table(path, "\t"), text, label, path.name),
+        ".jsonl": lambda: _samples(_objects(path), text, label, path.name),
+    }
+    if path.suffix not in readers:
+        raise UsageError(f"{path.name} is of no known kind", hint=f"name it as what it is: {', '.join(SUFFIXES)}")
+    return Source(readers[path.suffix], f"{_digest(path)}/{path.suffix}/{text}/{label}", path.name)
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _lines(path: Path) -> Iterator[Sample]:
+    with path.open(encoding="utf-8") as file:
+        yield from (Sample(texts=(line.strip(),)) for line in file if line.strip())
+
+
+def _table(path: Path, delimiter: str) -> Iterator[Mapping[str, Any]]:
+    with path.open(encoding="utf-8", newline="") as file:
+        if delimiter == ",":
+            yield from csv.DictReader(file)
+        else:
+            yield from csv.DictReader(file, delimiter=delimiter, quoting=csv.QUOTE_NONE)
+
+
+def _objects(path: Path) -> Iterator[Mapping[str, Any]]:
+    with path.open(encoding="utf-8") as file:
+        for number, line in enumerate(file, 1):
+            if not line.strip():
+                continue
+            try:
+                row = json.loads(line)
+            except ValueError as error:
+                raise UsageError(f"{path.name}, line {number}: {error}", hint="write one JSON object a line") from error
+            if not isinstance(row, dict):
+                raise UsageError(f"{path.name}, line {number} is no object", hint="write one JSON object a line")
+            yield row
+
+
+def _from_rows(rows: Iterable[Mapping[str, Any]], text: tuple[str, ...], label: str) -> Source:
+    """An iterable of dicts; what can be iterated only once is kept."""
+    kept = rows if iter(rows) is not iter(rows) else list(rows)
+    fingerprint = getattr(rows, "_fingerprint", None)  # what a Hugging Face Dataset says of itself
+    if fingerprint is None:
+        digest = hashlib.sha256()
+        for row in kept:
+            for key, value in row.items():
+                digest.update(repr((key, np.asarray(value).tolist())).encode())
+        fingerprint = digest.hexdigest()
+    return Source(lambda: _samples(kept, text, label, "the data"), f"rows/{fingerprint}/{text}/{label}", "the data")
+
+
+def _samples(rows: Iterable[Mapping[str, Any]], text: tuple[str, ...], label: str, name: str) -> Iterator[Sample]:
+    columns: tuple[str, ...] | None = None
+    for row in rows:
+        if columns is None:
+            columns = _text_columns(row, text, name)
+            label = _label_column(row, label, name)
+        number = _class(row.get(label), name) if label else None
+        if columns:
+            yield Sample(texts=tuple(str(row[column]) for column in columns), label=number)
+        else:
+            yield Sample(label=number, feeds={key: np.asarray(value) for key, value in row.items() if key != label})
+
+
+def _text_columns(row: Mapping[str, Any], wanted: tuple[str, ...], name: str) -> tuple[str, ...]:
+    """Names of the columns of text; none where a row holds numbers only: inputs of the model."""
+    columns = ", ".join(map(str, row))
+    if wanted:
+        if not set(wanted) <= set(row) or len(wanted) > 2:
+            raise UsageError(
+                f"{name} has no columns {', '.join(wanted)} but {columns}", hint="name one or two columns of text"
+            )
+        return wanted
+    for candidate in TEXTS:
+        if set(candidate) <= set(row) and all(isinstance(row[column], str) for column in candidate):
+            return candidate
+    if any(isinstance(value, str) for value in row.values()):
+        raise UsageError(
+            f"{name}: none of the columns {columns} has a usual name for text",
+            hint="name the column: text=['COLUMN'], --text-column COLUMN; a .csv needs a line of column names",
+        )
+    return ()
+
+
+def _label_column(row: Mapping[str, Any], wanted: str, name: str) -> str:
+    if wanted and wanted not in row:
+        raise UsageError(
+            f"{name} has no column {wanted!r} but {', '.join(map(str, row))}", hint="name a column of class numbers"
+        )
+    return wanted or next((column for column in LABELS if column in row), "")
+
+
+def _class(value: Any, name: str) -> int:
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        number = 0.5
+    if number != int(number):
+        raise UsageError(f"{name}: the label {value!r} is no class number", hint="write classes as 0, 1, 2, …")
+    return int(number)
+
+
+def _from_arrays(arrays: Mapping[str, Array], name: str) -> Source:
+    """Inputs of the model with their batch axis, and perhaps labels."""
+    given = {key: np.asarray(value) for key, value in arrays.items()}
+    label = next((key for key in LABELS if key in given), None)
+    labels = given.pop(label) if label is not None else None
+    lengths = {len(value) if value.ndim else -1 for value in (*given.values(), *([] if labels is None else [labels]))}
+    if not given or len(lengths) != 1 or -1 in lengths:
+        raise UsageError(
+            f"{name} holds arrays of unequal lengths", hint="the first axis of every array counts the examples"
+        )
+    digest = hashlib.sha256()
+    for key, value in sorted(arrays.items()):
+        digest.update(repr((key, np.shape(value))).encode() + np.ascontiguousarray(value).tobytes())
+
+    def read() -> Iterator[Sample]:
+        for k in range(next(iter(lengths))):
+            number = None if labels is None else int(labels[k])
+            yield Sample(label=number, feeds={key: value[k] for key, value in given.items()})
+
+    return Source(read, f"arrays/{digest.hexdigest()}", name)

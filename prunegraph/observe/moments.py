@@ -1,0 +1,79 @@
+"""Moments of activations, channel by channel: what activation-aware scorers and compensation are made of."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from prunegraph.observe.taps import Tap
+from prunegraph.observe.text import Batch
+
+Array = npt.NDArray[Any]
+
+
+class Moments:
+    """Count, sum and sum of squares over all positions but padding, in float64.
+
+    Attributes:
+        count: How many positions were seen of every value.
+        sums: By value, the sum along its axis.
+        squares: By value, the sum of squares along its axis.
+    """
+
+    def __init__(self, places: Sequence[tuple[str, int]]) -> None:
+        """Observe values along one axis each, see `taps.consumed`."""
+        self.places = tuple(dict.fromkeys(places))
+        self.count: dict[str, float] = {}
+        self.sums: dict[str, npt.NDArray[np.float64]] = {}
+        self.squares: dict[str, npt.NDArray[np.float64]] = {}
+
+    @property
+    def key(self) -> str:
+        """The values and axes."""
+        return f"moments/{self.places}"
+
+    def taps(self) -> Sequence[Tap]:
+        """The values."""
+        return [Tap(name) for name, _ in self.places]
+
+    def update(self, batch: Batch, values: Mapping[str, Array]) -> None:
+        """Add one batch; rows that fill up a fixed batch and padded positions do not count."""
+        for name, axis in self.places:
+            rows = _positions(values[name], axis, batch)
+            self.count[name] = self.count.get(name, 0.0) + len(rows)
+            self.sums[name] = self.sums.get(name, 0.0) + rows.sum(axis=0, dtype=np.float64)
+            self.squares[name] = self.squares.get(name, 0.0) + np.einsum("pc,pc->c", rows, rows, dtype=np.float64)
+
+    def state(self) -> dict[str, Array]:
+        """Three arrays a value, numbered."""
+        found: dict[str, Array] = {}
+        for k, (name, _) in enumerate(self.places):
+            found |= {f"n{k}": np.array(self.count[name]), f"s{k}": self.sums[name], f"q{k}": self.squares[name]}
+        return found
+
+    def restore(self, state: Mapping[str, Array]) -> None:
+        """Read them."""
+        for k, (name, _) in enumerate(self.places):
+            self.count[name], self.sums[name], self.squares[name] = (
+                float(state[f"n{k}"]),
+                state[f"s{k}"],
+                state[f"q{k}"],
+            )
+
+
+def _positions(array: Array, axis: int, batch: Batch) -> Array:
+    """`[positions, channels]`, padding left out where the positions are those of the tokens."""
+    moved = np.moveaxis(array, axis, -1)
+    count, mask = len(batch.samples), batch.mask
+    if mask is not None:
+        rows, length = next(iter(batch.feeds.values())).shape[:2]
+        full = np.zeros((rows, length), dtype=bool)
+        full[:count] = mask
+        if moved.shape[:2] == (rows, length):
+            return np.asarray(moved[full].reshape(-1, moved.shape[-1]))
+        if moved.ndim == 2 and moved.shape[0] == rows * length:
+            return np.asarray(moved[full.reshape(-1)])
+    return np.asarray(moved[: count if moved.ndim > 2 else None].reshape(-1, moved.shape[-1]))
