@@ -7,8 +7,10 @@ import onnx_ir as ir
 import pytest
 
 from prunegraph.analysis.selection import Selection
+from prunegraph.observe.session import open_session, run
 from prunegraph.passes.shrink import shrink
-from tests import graphs_quant
+from prunegraph.passes.unrounded import unrounded
+from tests import graphs_fused, graphs_quant
 from tests.graphs_rules import check, found, in_words, makers, selections
 
 MAKERS = makers(graphs_quant)
@@ -76,3 +78,30 @@ def test_blocks_go_whole() -> None:
         (96 * 2,),
         (96,),
     ]
+
+
+@pytest.mark.parametrize("name", ["qdq_ffn", "qdq_conv", "dynamic", "dynamic_fused", "dynamic_conv"])
+def test_unrounded_is_near(name: str) -> None:
+    """Without rounding a model computes nearly the same, and rounds nowhere."""
+    model, _, _ = found(MAKERS[name])
+    smooth = unrounded(model)
+    inputs = {v.name: v.shape for v in model.graph.inputs}
+    feeds = {
+        str(n): np.random.default_rng(0).standard_normal([d if isinstance(d, int) else 3 for d in shape or ()])
+        for n, shape in inputs.items()
+    }
+    feeds32 = {n: a.astype(np.float32) for n, a in feeds.items()}
+    left, right = (_run(m, feeds32) for m in (model, smooth))
+    assert 0 < np.abs(left - right).max() < 0.1 * np.abs(left).max()
+    small = {n: np.nextafter(a, np.float32(2)) for n, a in feeds32.items()}
+    assert 0 < np.abs(_run(smooth, small) - right).max() < 1e-6 * np.abs(right).max()
+
+
+def test_unrounded_leaves_floats_alone() -> None:
+    model, _, _ = found(graphs_fused.attention)
+    assert unrounded(model) is model
+
+
+def _run(model: ir.Model, feeds: dict[str, np.ndarray]) -> np.ndarray:
+    with open_session(model) as session:
+        return run(session, feeds)[0]

@@ -20,6 +20,7 @@ from prunegraph.observe.feeds import Feeds, input_specs, random_feeds
 from prunegraph.observe.plans import size_plans
 from prunegraph.observe.session import Array, CannotRun, open_session, run, widened, widened_feeds
 from prunegraph.passes.mask import masked
+from prunegraph.passes.unrounded import unrounded
 
 logger = logging.getLogger(__name__)
 
@@ -74,6 +75,8 @@ def verify(
 ) -> Verification:
     """Compare a slim model with the original minus what was removed.
 
+    Quantized models are run as they are, and compared without the rounding of activations, see `unrounded`.
+
     Args:
         original: The model as it was given.
         normalized: The form of it that was analysed.
@@ -92,17 +95,22 @@ def verify(
     cut = [_cut(feed, [value.name or "" for value in slim.graph.inputs], analysis, keeps) for feed in given]
     outputs = [value.name or "" for value in normalized.graph.outputs]
     plain = _run_all(wide[1], given)
-    zeroed = _run_all(masked(wide[1], solution, keeps), given)
+    normalize_error = _difference(before, plain)[1]
+    smooth = unrounded(wide[1])
+    if smooth is not wide[1]:
+        plain = _run_all(smooth, given)
+    zeroed = _run_all(unrounded(masked(wide[1], solution, keeps)), given)
     try:
         slimmed = _run_all(wide[2], cut)
+        finite = _finite(slimmed)
+        if smooth is not wide[1]:
+            slimmed = _run_all(unrounded(wide[2]), cut)
     except CannotRun as reason:
         raise VerificationFailed(f"ONNX Runtime does not run the slim model: {reason}", hint=_REPORT) from reason
     zeroed_cut = [_cut(dict(zip(outputs, run, strict=True)), outputs, analysis, keeps) for run in zeroed]
     expected = [[run[name] for name in outputs] for run in zeroed_cut]
     absolute, relative = _difference(expected, slimmed)
-    normalize_error = _difference(before, plain)[1]
     moved = _difference(plain, zeroed)[1]
-    finite = all(np.isfinite(array).all() for run in slimmed for array in run if array.dtype.kind == "f")
     dims = set(keeps)
     return Verification(
         ok=finite and relative <= TOLERANCE and normalize_error <= TOLERANCE,
@@ -139,6 +147,10 @@ def _random(model: ir.Model) -> Iterable[list[Feeds]]:
 def _run_all(model: ir.Model, feeds: Sequence[Feeds]) -> list[list[Array]]:
     with open_session(model) as session:
         return [run(session, widened_feeds(feed)) for feed in feeds]
+
+
+def _finite(runs: Sequence[Sequence[Array]]) -> bool:
+    return all(np.isfinite(array).all() for run in runs for array in run if array.dtype.kind == "f")
 
 
 def _cut(arrays: Mapping[str, Array], names: Sequence[str], analysis: Analysis, keeps: Keeps) -> Feeds:
