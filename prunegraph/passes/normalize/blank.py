@@ -30,7 +30,9 @@ def blanked(model: ir.Model, values: Sequence[str] = (), known: Sequence[str] = 
     graph = twin.graph
     for name, value in list(graph.initializers.items()):
         tensor = value.const_value
-        if tensor is not None and is_blank(tensor) and not value.is_graph_input():
+        if tensor is not None and is_blank(tensor):
+            if value.is_graph_input():
+                graph.inputs.remove(value)  # a default that nobody overrides here
             lengths = add_constant(graph, f"{name}/lengths", np.array(tensor.shape.numpy(), dtype=np.int64))
             zero = ir.tensor(np.zeros(1, tensor.dtype.numpy()))
             node = ir.node("ConstantOfShape", [lengths], {"value": zero}, num_outputs=1)
