@@ -5,9 +5,9 @@ from __future__ import annotations
 import fnmatch
 import os
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -22,11 +22,16 @@ from prunegraph.analysis.sizes import Keeps
 from prunegraph.errors import NothingToPrune, UsageError, VerificationFailed
 from prunegraph.export.doors import Kind, Model, Source, in_kind, kind_of, open_source
 from prunegraph.export.onnx import save
+from prunegraph.observe.data import Data
+from prunegraph.observe.stream import Calibration
 from prunegraph.options import Options, Ratio
+from prunegraph.passes.choose import choice, seen, wanted
 from prunegraph.passes.cleanup import cleanup
+from prunegraph.passes.filter import Filtered, FilterOptions, filter_candidates
 from prunegraph.passes.normalize import Normalized, normalize
-from prunegraph.passes.score import Context, find_scorer, score
-from prunegraph.passes.select import WHOLE_UNITS, chosen, kept_count, select
+from prunegraph.passes.score import NEEDS, Context, find_scorer
+from prunegraph.passes.score.base import NEEDS, SCORERS
+from prunegraph.passes.select import chosen
 from prunegraph.passes.shrink import shrink
 from prunegraph.passes.verify import Verification, verify
 from prunegraph.report import GroupReport, Report
@@ -53,12 +58,14 @@ class PruneResult:
         selection: What stays of every group that got smaller.
         report: What was saved, and how that was checked.
         kind: What `model` is.
+        filtered: What candidate filtering did, if it was asked for.
     """
 
     ir_model: ir.Model
     selection: Selection
     report: Report
     kind: Kind = Kind.PROTO
+    filtered: Filtered | None = None
 
     @cached_property
     def model(self) -> Model:
@@ -109,6 +116,10 @@ def prune_graph(
     exclude: Sequence[str] = (),
     allow_io: Sequence[str] = (),
     seed: int = 0,
+    data: Data | Calibration | None = None,
+    tokenizer: str | os.PathLike[str] | None = None,
+    scorer_options: Mapping[str, Any] | None = None,
+    filtering: FilterOptions | None = None,
     verify: bool = True,
     example_inputs: Any = None,
     dynamic_shapes: Any = None,
@@ -124,12 +135,16 @@ def prune_graph(
         model: A path, an `onnx.ModelProto`, an `onnx_ir.Model`, an `onnx_graphsurgeon.Graph`, a `torch.nn.Module` or a
             `torch.export.ExportedProgram`; it is not changed.
         ratio: Fraction removed: one number for every exact kind but `qk_dim` and `v_dim`, or one a kind.
-        scorer: Which units go first: "magnitude" or "random".
+        scorer: Which units go first: "magnitude", "random", or "sap" for heads (other kinds then go by magnitude).
         align: Kept numbers are rounded up to a multiple of this.
         include: Patterns of group ids or scopes to prune; all if empty.
         exclude: Patterns of group ids or scopes to leave whole.
         allow_io: Patterns of graph inputs and outputs that may shrink with the rest.
         seed: For scorers that draw.
+        data: For scorers that run the model, and for filtering: see `observe.data.open_data`.
+        tokenizer: The model's, a folder or a `tokenizer.json`, where the data are texts.
+        scorer_options: Options of the scorer itself, such as `SapOptions`.
+        filtering: Take back the removal of heads that cost too much on the data, see `FilterOptions`.
         verify: Prove the result, and refuse to return a wrong one.
         example_inputs: Arguments that a module is traced with: a tuple by position, a dict by keyword.
         dynamic_shapes: Which of their axes vary, as `torch.onnx.export` takes it (`{"x": {0: "batch"}}`); by default
@@ -142,12 +157,31 @@ def prune_graph(
         NothingToPrune: no group is left that could get smaller; the message says why.
         VerificationFailed: the slim model does not compute what the masked original computes.
     """
-    options = Options(ratio, scorer, align, include, exclude, allow_io, seed, verify)
-    find_scorer(options.scorer)
+    options = Options(ratio, scorer, align, include, exclude, allow_io, seed, verify, scorer_options or {})
+    calibration = calibrated(options, data, tokenizer)
     clock = Clock(progress)
     found = find(model, options.allow_io, clock, example_inputs, dynamic_shapes)
-    selection = choose(found, options, clock)
-    return apply(found, selection, check=options.verify, clock=clock)
+    selection = choose(found, options, clock, calibration)
+    filtered = filter_heads(found, selection, filtering, clock, calibration) if filtering is not None else None
+    result = apply(found, filtered.selection if filtered else selection, check=options.verify, clock=clock)
+    return replace(result, filtered=filtered)
+
+
+def calibrated(
+    options: Options, data: Data | Calibration | None, tokenizer: str | os.PathLike[str] | None = None
+) -> Calibration | None:
+    """The data, opened; None if none are given.
+
+    Raises:
+        UsageError: the scorer does not exist or needs data, or there is something wrong with them.
+    """
+    find_scorer(options.scorer)
+    if data is not None:
+        return (data if isinstance(data, Calibration) else Calibration(data, tokenizer)).opened()
+    if options.scorer in NEEDS:
+        hint = "give texts with the model's tokenizer: data=…, tokenizer=… (--data FILE --tokenizer FOLDER)"
+        raise UsageError(f"the scorer {options.scorer!r} needs data to run the model on", hint=hint)
+    return None
 
 
 def find(
@@ -175,27 +209,38 @@ def find(
     return Analyzed(original, normalized, analysis, kind=kind_of(model))
 
 
-def choose(found: Analyzed, options: Options, clock: Clock | None = None) -> Selection:
+def choose(
+    found: Analyzed, options: Options, clock: Clock | None = None, calibration: Calibration | None = None
+) -> Selection:
     """Score the units of every group that shall shrink, and keep the best.
 
     Raises:
         NothingToPrune: no group is left that could get smaller.
-        UsageError: a pattern matches no group.
+        UsageError: a pattern matches no group, or the data do not suit the scorer.
     """
+    clock = clock or Clock()
     names = [name for group in found.analysis.groups for name in (group.id, group.scope)]
     hint = "`prunegraph explain` shows groups; with --json, the id and the scope of each"
     _check_patterns([*options.include, *options.exclude], names, "group", hint=hint)
-    groups = chosen(found.analysis.groups, options.include, options.exclude)
-    keep = {
-        g.id: kept_count(g.units, options.ratio_of(g.kind, g.exact), 1 if g.kind in WHOLE_UNITS else options.align)
-        for g in groups
-    }
-    groups = [g for g in groups if keep[g.id] < g.units]
+    groups = wanted(chosen(found.analysis.groups, options.include, options.exclude), options)
     if not groups:
         raise _nothing(found.analysis, options)
-    with (clock or Clock()).step("score"):
-        context = Context(found.normalized.model, found.analysis, options.seed)
-        return select(groups, score(groups, context, find_scorer(options.scorer)), keep)
+    context = Context(found.normalized.model, found.analysis, options.seed, options.scorer_options)
+    with clock.step("observe"):
+        inputs = calibration.inputs(found.original) if calibration is not None else None
+        context = seen(options.scorer, groups, context, inputs, clock.count)
+    with clock.step("score"):
+        return choice(groups, context, options)
+
+
+def filter_heads(
+    found: Analyzed, selection: Selection, options: FilterOptions, clock: Clock, calibration: Calibration | None
+) -> Filtered:
+    """Take back the removal of heads that cost too much on the data."""
+    with clock.step("filter"):
+        inputs = calibration.inputs(found.original) if calibration is not None else None
+        model, analysis = found.normalized.model, found.analysis
+        return filter_candidates(model, analysis, selection, inputs, options, progress=clock.count)
 
 
 def apply(found: Analyzed, selection: Selection, *, check: bool = True, clock: Clock | None = None) -> PruneResult:
@@ -315,11 +360,18 @@ class Clock:
     def __init__(self, progress: Progress | None = None) -> None:
         """Report to `progress`, if anybody listens."""
         self._progress = progress
+        self._running = ""
         self.seconds: dict[str, float] = {}
+
+    def count(self, done: int) -> None:
+        """Tell how far the running step has come."""
+        if self._progress is not None:
+            self._progress(f"{self._running}: {done}")
 
     @contextmanager
     def step(self, name: str) -> Iterator[None]:
         """Run one step."""
+        self._running = name
         if self._progress is not None:
             self._progress(name)
         start = time.perf_counter()

@@ -1,4 +1,4 @@
-"""A classifier of two transformer blocks, run in milliseconds, its values named as the TorchScript exporter names them."""
+"""A classifier of two transformer blocks, run in milliseconds, with the names that the TorchScript exporter gives."""
 
 from __future__ import annotations
 

@@ -20,11 +20,10 @@ from prunegraph.analysis.names import dotted, module_of
 from prunegraph.analysis.outline import Block, Modules, blocks, modules, ranges, shared_prefix, shorten
 from prunegraph.analysis.relations import Reduction
 from prunegraph.analysis.space import Pin
+from prunegraph.analysis.wording import amount, count, percent, some, span
 
 OVERCOUPLED = 0.05
 """A unit that takes more than this share of all parameters with it deserves a second look."""
-
-_EXAMPLES = 3
 
 
 def to_dict(analysis: Analysis) -> dict[str, Any]:
@@ -110,7 +109,7 @@ class _View:
         kinds = Counter(g.kind for g in groups)
         which = f" ({', '.join(f'{n} {kind}' for kind, n in kinds.items())})" if kinds else ""
         name = f"{title}: " if title else ""
-        yield Text(f"{name}{_amount(total)} parameters, {_count(groups, 'group')}{which}", style="bold")
+        yield Text(f"{name}{amount(total)} parameters, {count(groups, 'group')}{which}", style="bold")
         if not groups:
             yield Text("Nothing can be removed: every axis of every weight is pinned, for the reasons below.")
             return
@@ -125,17 +124,26 @@ class _View:
     def groups(self) -> Iterator[RenderableType]:
         shown = [replace(g, scope=self._short(f"{g.scope}.").rstrip(".")) for g in self.analysis.groups]
         outline = blocks(shown, self.modules)
-        parts = [[self._row(block, members) for members in self._members(block)] for block in outline]
+        if self.verbose:
+            outline = tuple(one for block in outline for one in block.each())
+        parts = [[self._row(block, members) for members in block.members] for block in outline]
         every = [_HEADINGS, *(row for rows in parts for row in rows)]
         widths = [max(len(row[k]) for row in every) for k in range(4)]
         for block, rows in zip(outline, parts, strict=True):
             yield Text()
             yield self._heading(block)
-            yield Padding(_group_table(rows, widths, headed=block is outline[0]), (0, 0, 0, 2))
+            headed = block is outline[0]
+            if not self.verbose:
+                yield _group_table(rows, widths, headed=headed)
+                continue
+            for k, (row, (group, *_)) in enumerate(zip(rows, block.members, strict=True)):
+                yield _group_table([row], widths, headed=headed and k == 0)
+                yield Padding(self._weights(group, block), (0, 0, 0, 6))
 
-    def _members(self, block: Block) -> Iterator[Sequence[Group]]:
-        for members in block.members:
-            yield from ([g] for g in members) if self.verbose else [members]
+    def _weights(self, group: Group, block: Block) -> Text:
+        """Every axis that the group makes shorter, one a line."""
+        lines = (f"{self._weight(p.name).removeprefix(block.first)}[{p.axis}] = {p.expression}" for p in group.places)
+        return Text("\n".join(lines))
 
     def _heading(self, block: Block) -> Text:
         if not block.numbers:
@@ -147,15 +155,12 @@ class _View:
         group = members[0]
         ids = f"{group.kind}.{ranges([int(g.id.rpartition('.')[2]) for g in members])}"
         per = "".join(f" per {self._outer(dim, rows)}" for dim, rows in zip(group.outer, group.rows, strict=True))
-        if self.verbose:
-            held = "\n".join(f"{self._weight(place.name)}[{place.axis}] = {place.expression}" for place in group.places)
-        else:
-            held = shorten(name.removeprefix(block.first) for name in self.modules[group.id])
+        held = shorten(name.removeprefix(block.first) for name in self.modules[group.id])
         return (
             ids,
             f"{group.units:,}{per}{'' if group.exact else ' ~'}",
-            _span([g.params for g in members]),
-            _percent(self._share(max(g.params for g in members))),
+            span([g.params for g in members]),
+            percent(self._share(max(g.params for g in members))),
             held,
         )
 
@@ -183,8 +188,8 @@ class _View:
         if inexact:
             means = self._means({g.dim for g in inexact})
             text = (
-                f"the mean over this axis changes a little when units go; it is taken by {_count(means, 'node')} "
-                f"({_some(means)}); a plain ratio leaves such groups whole, --ratio {inexact[0].kind}=0.3 prunes them"
+                f"the mean over this axis changes a little when units go; it is taken by {count(means, 'node')} "
+                f"({some(means)}); a plain ratio leaves such groups whole, --ratio {inexact[0].kind}=0.3 prunes them"
             )
             yield Text.assemble(("~ inexact: ", "bold"), text)
 
@@ -202,7 +207,7 @@ class _View:
         large = [g for g in self.analysis.groups if self._share(g.params) > OVERCOUPLED]
         if large:
             most = max(self._share(g.params) for g in large)
-            units = f"one unit of {_some([g.id for g in large])}"
+            units = f"one unit of {some([g.id for g in large])}"
             text = f"{units} takes up to {most:.0%} of all parameters with it; --exclude leaves a group whole"
             yield Text.assemble(("warning: ", "bold yellow"), text)
 
@@ -213,7 +218,7 @@ class _View:
         if not pinned:
             return
         yield Text()
-        yield Text.assemble(("pinned", "bold cyan"), (f"  stays whole: {_count(pinned, 'axis')} of weights", "dim"))
+        yield Text.assemble(("pinned", "bold cyan"), (f"  stays whole: {count(pinned, 'axis')} of weights", "dim"))
         yield Padding(self._every_pin() if self.verbose else self._reasons(), (0, 0, 0, 2))
         if any(pin.why in ("graph input", "graph output") for axis in pinned for pin in axis.pins):
             yield Text(
@@ -229,17 +234,21 @@ class _View:
         for why, axes in sorted(by_why.items(), key=lambda item: -len(item[1])):
             blamed = dict.fromkeys(self._node(pin.where) for axis in axes for pin in axis.pins if pin.why == why)
             held = shorten(self._short(self._module(axis.place.name)) for axis in axes)
-            reason = Text.assemble((f"{why}: ", "bold"), _some(list(blamed)), (f"\nin {held}", "dim"))
+            reason = Text.assemble((f"{why}: ", "bold"), some(list(blamed)), (f"\nin {held}", "dim"))
             table.add_row(str(len(axes)), reason)
         return table
 
-    def _every_pin(self) -> Table:
-        table = _grid("axis", "length", "reason: the node, input or output to blame")
-        table.columns[1].justify = "right"
+    def _every_pin(self) -> RenderableType:
+        """The axes that share their reasons, one a line, under these reasons."""
+        by_pins: dict[tuple[Pin, ...], list[Pinned]] = defaultdict(list)
         for axis in self.analysis.pinned:
-            reasons = Text("\n").join(Text.assemble((f"{pin.why}: ", "bold"), pin.where) for pin in axis.pins)
-            table.add_row(Text(f"{self._weight(axis.place.name)}[{axis.place.axis}]"), f"{axis.units:,}", reasons)
-        return table
+            by_pins[axis.pins].append(axis)
+        lines: list[RenderableType] = []
+        for pins, axes in by_pins.items():
+            lines += [Text.assemble((f"{pin.why}: ", "bold"), pin.where) for pin in pins]
+            held = (f"{self._weight(axis.place.name)}[{axis.place.axis}] = {axis.units}" for axis in axes)
+            lines.append(Padding(Text("\n".join(held)), (0, 0, 0, 4)))
+        return Lines(*lines)
 
     def _node(self, name: str) -> str:
         return name if self.verbose else self._short(dotted(name))
@@ -248,7 +257,7 @@ class _View:
 _HEADINGS = ("group", "units", "one unit takes", "of all", "shrink together")
 
 
-def _group_table(rows: Sequence[Sequence[str]], widths: Sequence[int], *, headed: bool) -> Table:
+def _group_table(rows: Sequence[Sequence[str]], widths: Sequence[int], *, headed: bool) -> Padding:
     table = _grid(*_HEADINGS)
     table.show_header = headed
     for column, width in zip(table.columns, widths, strict=False):
@@ -257,7 +266,7 @@ def _group_table(rows: Sequence[Sequence[str]], widths: Sequence[int], *, headed
     table.columns[2].justify = table.columns[3].justify = "right"
     for row in rows:
         table.add_row(*map(Text, row))
-    return table
+    return Padding(table, (0, 0, 0, 2))
 
 
 def _grid(*headings: str) -> Table:
@@ -265,30 +274,3 @@ def _grid(*headings: str) -> Table:
     for heading in headings:
         table.add_column(heading, overflow="fold")
     return table
-
-
-def _amount(number: int) -> str:
-    for limit, unit in ((10**9, "G"), (10**6, "M")):
-        if number >= limit:
-            return f"{number / limit:.3g} {unit}"
-    return f"{number:,}"
-
-
-def _percent(share: float) -> str:
-    return f"{share:.1%}" if share >= 0.0005 else "<0.1%"
-
-
-def _span(numbers: Sequence[int]) -> str:
-    low, high = min(numbers), max(numbers)
-    return f"{low:,}" if low == high else f"{low:,} to {high:,}"
-
-
-def _count(things: Sequence[object], what: str) -> str:
-    plural = {"axis": "axes"}.get(what, f"{what}s")
-    return f"{len(things):,} {what if len(things) == 1 else plural}"
-
-
-def _some(names: Sequence[str]) -> str:
-    """The first few, and how many more there are."""
-    more = f" and {len(names) - _EXAMPLES} more" if len(names) > _EXAMPLES else ""
-    return ", ".join(names[:_EXAMPLES]) + more

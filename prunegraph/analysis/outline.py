@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from prunegraph.analysis.groups import Group
@@ -33,6 +33,13 @@ class Block:
     def title(self) -> str:
         """The names of all of them."""
         return ".".join(filter(None, (self.stem, ranges(self.numbers))))
+
+    def each(self) -> Iterator[Block]:
+        """The blocks one by one."""
+        if not self.numbers:
+            yield self
+        for k, number in enumerate(self.numbers):
+            yield Block(self.stem, (number,), tuple((row[k],) for row in self.members))
 
     @property
     def first(self) -> str:

@@ -10,6 +10,7 @@ from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from prunegraph.analysis.wording import span
 from prunegraph.passes.verify import TOLERANCE, Verification
 from prunegraph.report import GroupReport, Report
 
@@ -56,9 +57,4 @@ def _worst(seen: Verification) -> float:
 
 def _change(before: Sequence[int], after: Sequence[int]) -> tuple[str, str, str]:
     """Before, after and what is gone; of several groups their common number, or the range of their numbers."""
-    return _numbers(before), _numbers(after), f"{sum(after) / max(sum(before), 1) - 1:+.1%}"
-
-
-def _numbers(of: Sequence[int]) -> str:
-    low, high = min(of), max(of)
-    return f"{low:,}" if low == high else f"{low:,} to {high:,}"
+    return span(before), span(after), f"{sum(after) / max(sum(before), 1) - 1:+.1%}"
