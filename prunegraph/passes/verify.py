@@ -94,11 +94,11 @@ def verify(
     given, before = _outputs(wide[0], feeds)
     cut = [_cut(feed, [value.name or "" for value in slim.graph.inputs], analysis, keeps) for feed in given]
     outputs = [value.name or "" for value in normalized.graph.outputs]
-    plain = _run_all(wide[1], given)
-    normalize_error = _difference(before, plain)[1]
     smooth = unrounded(wide[1])
     if smooth is not wide[1]:
-        plain = _run_all(smooth, given)
+        before = _run_all(unrounded(wide[0]), given)
+    plain = _run_all(smooth, given)
+    normalize_error = _difference(before, plain)[1]
     zeroed = _run_all(unrounded(masked(wide[1], solution, keeps)), given)
     try:
         slimmed = _run_all(wide[2], cut)
