@@ -30,7 +30,6 @@ from prunegraph.passes.cleanup import cleanup
 from prunegraph.passes.filter import Filtered, FilterOptions, filter_candidates
 from prunegraph.passes.normalize import Normalized, normalize
 from prunegraph.passes.score import NEEDS, Context, find_scorer
-from prunegraph.passes.score.base import NEEDS, SCORERS
 from prunegraph.passes.select import chosen
 from prunegraph.passes.shrink import shrink
 from prunegraph.passes.verify import Verification, verify

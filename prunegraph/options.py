@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 from prunegraph.analysis.roles import KINDS
 from prunegraph.errors import UsageError
@@ -28,6 +29,7 @@ class Options:
         allow_io: Patterns of graph inputs and outputs that may shrink.
         seed: For scorers that draw.
         verify: Whether to prove the result before it is returned.
+        scorer_options: Options of the scorer itself, by name.
     """
 
     ratio: Ratio = 0.5
@@ -38,6 +40,7 @@ class Options:
     allow_io: Sequence[str] = ()
     seed: int = 0
     verify: bool = True
+    scorer_options: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         """Check everything that can be checked without a model.

@@ -10,7 +10,7 @@ import logging
 import os
 import tempfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -83,6 +83,55 @@ class Inputs:
     def batches(self) -> Iterable[Batch]:
         """One pass."""
         return batches(self.source, self.reader, self.specs, self.batch_size)
+
+
+@dataclass(frozen=True, slots=True)
+class Calibration:
+    """Data before it is known which model they are for.
+
+    Attributes:
+        data: See `open_data`.
+        tokenizer: A folder or a `tokenizer.json`, where the data are texts.
+        batch_size: How many samples run together.
+        max_length: Tokens of a text that are read.
+        text: Columns of text.
+        label: Column of class numbers.
+        limit: Read only so many samples.
+    """
+
+    data: Data | Source
+    tokenizer: str | os.PathLike[str] | None = None
+    batch_size: int = 16
+    max_length: int = MAX_LENGTH
+    text: Sequence[str] = ()
+    label: str = ""
+    limit: int | None = None
+
+    def opened(self) -> Calibration:
+        """The same with the data opened, so that what is wrong with them is told before a model is read.
+
+        Raises:
+            UsageError: see `open_data`.
+        """
+        source = open_data(self.data, text=self.text, label=self.label, limit=self.limit)
+        return replace(self, data=source, limit=None)
+
+    def inputs(self, model: ir.Model) -> Inputs:
+        """The data for this model.
+
+        Raises:
+            UsageError: they do not fit it.
+        """
+        return prepare(
+            model,
+            self.data,
+            self.tokenizer,
+            batch_size=self.batch_size,
+            max_length=self.max_length,
+            text=self.text,
+            label=self.label,
+            limit=self.limit,
+        )
 
 
 def prepare(

@@ -165,10 +165,9 @@ def check_data(source: Source, reader: TextReader | None, specs: Sequence[InputS
         return
     for spec in specs:
         if spec.name not in sample.feeds:
+            there = ", ".join(sorted(sample.feeds)) or "nothing"
             raise UsageError(
-                f"{source.name} has no values for the input {spec.name!r}, but for {
-                    ', '.join(sorted(sample.feeds)) or 'none'
-                }",
+                f"{source.name} has no values for the input {spec.name!r}, but for {there}",
                 hint=f"the model's inputs are {', '.join(s.name for s in specs)}",
             )
         array, dims = sample.feeds[spec.name], spec.dims[1:]

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import fnmatch
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import numpy as np
 
@@ -36,6 +37,36 @@ def kept_count(units: int, ratio: float, align: int = 1) -> int:
     """
     keep = max(1, units - math.ceil(ratio * units - 0.5))
     return min(units, math.ceil(keep / align) * align)
+
+
+def counts_across(
+    groups: Iterable[Group], scores: Mapping[str, Scores], ratio: Callable[[Group], float]
+) -> dict[str, int]:
+    """How many units stay of every group, at least one, when all units of a kind are ranked together.
+
+    Groups that are chosen row by row are left out: their rows keep equal numbers.  Ties go to the first.
+
+    Args:
+        groups: The groups to choose in.
+        scores: By group id, comparable across groups of a kind.
+        ratio: The fraction to remove.
+    """
+    by_kind: dict[str, list[Group]] = defaultdict(list)
+    for group in groups:
+        if not group.rows:
+            by_kind[group.kind].append(group)
+    left: dict[str, int] = {}
+    for members in by_kind.values():
+        left |= {group.id: group.units for group in members}
+        owner = np.repeat(np.arange(len(members)), [group.units for group in members])
+        order = np.lexsort((-np.arange(len(owner)), np.concatenate([scores[group.id] for group in members])))
+        remove = math.floor(sum(ratio(group) * group.units for group in members) + 0.5)
+        for unit in order:
+            name = members[owner[unit]].id
+            if remove and left[name] > 1 and ratio(members[owner[unit]]) > 0:
+                left[name] -= 1
+                remove -= 1
+    return left
 
 
 def select(groups: Iterable[Group], scores: Mapping[str, Scores], keep: Mapping[str, int]) -> Selection:

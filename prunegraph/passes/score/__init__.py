@@ -1,7 +1,35 @@
 """Scorers: for every unit of a group a number, high for what should stay."""
 
-from prunegraph.passes.score.base import SCORERS, Context, Scorer, find_scorer, score, scorer
+from prunegraph.passes.score.base import (
+    ACROSS,
+    NEEDS,
+    SCORERS,
+    Context,
+    Scorer,
+    find_scorer,
+    score,
+    score_with,
+    scorer,
+    scores_kind,
+)
 from prunegraph.passes.score.magnitude import magnitude
+from prunegraph.passes.score.observed import observe_for
 from prunegraph.passes.score.random import random
+from prunegraph.passes.score.sap import sap
 
-__all__ = ["SCORERS", "Context", "Scorer", "find_scorer", "magnitude", "random", "score", "scorer"]
+__all__ = [
+    "ACROSS",
+    "NEEDS",
+    "SCORERS",
+    "Context",
+    "Scorer",
+    "find_scorer",
+    "magnitude",
+    "observe_for",
+    "random",
+    "sap",
+    "score",
+    "score_with",
+    "scorer",
+    "scores_kind",
+]

@@ -46,16 +46,23 @@ suit it."""
 
 SCORERS: dict[str, Scorer] = {}
 NEEDS: dict[str, Needs] = {}
+KINDS_OF: dict[str, frozenset[str]] = {}
+"""Kinds of groups that a scorer can score, where it cannot score all; others are scored by `FALLBACK`."""
+
+FALLBACK = "magnitude"
 ACROSS: set[str] = set()
 """Scorers whose scores compare across all groups of a kind, so that units are ranked together."""
 
 
-def scorer(name: str, *, needs: Needs | None = None, across: bool = False) -> Callable[[Scorer], Scorer]:
+def scorer(
+    name: str, *, needs: Needs | None = None, kinds: Iterable[str] = (), across: bool = False
+) -> Callable[[Scorer], Scorer]:
     """Register a scorer under a name.
 
     Args:
         name: What `scorer=` and `--scorer` call it.
         needs: What it wants observed, if anything.
+        kinds: The kinds that it can score; all if empty.
         across: Whether its scores compare across all groups of a kind.
     """
 
@@ -63,6 +70,8 @@ def scorer(name: str, *, needs: Needs | None = None, across: bool = False) -> Ca
         SCORERS[name] = function
         if needs is not None:
             NEEDS[name] = needs
+        if kinds:
+            KINDS_OF[name] = frozenset(kinds)
         if across:
             ACROSS.add(name)
         return function
@@ -94,3 +103,22 @@ def score(groups: Iterable[Group], context: Context, by: Scorer) -> dict[str, Sc
             raise ValueError(f"a scorer returned {scores.shape} (or NaN) for {group.id} of shape {group.shape}")
         found[group.id] = scores
     return found
+
+
+def scores_kind(name: str, kind: str) -> bool:
+    """Whether a scorer can score groups of this kind."""
+    return name not in KINDS_OF or kind in KINDS_OF[name]
+
+
+def score_with(name: str, groups: Sequence[Group], context: Context) -> dict[str, Scores]:
+    """Score every group by the scorer of this name, or by `FALLBACK` where it cannot.
+
+    Raises:
+        UsageError: it can score none of them.
+    """
+    mine = [group for group in groups if scores_kind(name, group.kind)]
+    others = [group for group in groups if not scores_kind(name, group.kind)]
+    if not mine:
+        kinds = ", ".join(sorted(KINDS_OF[name]))
+        raise UsageError(f"{name} scores {kinds}, and none of these is pruned", hint="give a ratio of one of them")
+    return score(mine, context, find_scorer(name)) | score(others, context, find_scorer(FALLBACK))

@@ -1,5 +1,4 @@
-"""Dependency statistics (SAP, arXiv 2512.19125, step A): who depends on whom as what, and which relations count
-how much."""
+"""Dependency statistics (SAP, arXiv 2512.19125, step A): who depends on whom, and how much that counts."""
 
 from __future__ import annotations
 

@@ -10,7 +10,7 @@ from typing import Any
 from prunegraph.analysis.groups import Group
 from prunegraph.errors import UsageError
 from prunegraph.observe.stream import CPU, Inputs, Progress, Statistic, observe
-from prunegraph.passes.score.base import NEEDS, Context
+from prunegraph.passes.score.base import NEEDS, Context, scores_kind
 
 
 def observe_for(
@@ -45,7 +45,8 @@ def observe_for(
         raise UsageError(f"the scorer {names[0]!r} needs data to run the model on", hint=hint)
     wanted: dict[str, Statistic] = {}
     for name in names:
-        wanted |= NEEDS[name](groups, context, inputs)
+        suited = [group for group in groups if scores_kind(name, group.kind)]
+        wanted |= NEEDS[name](suited, context, inputs)
     unique = list({statistic.key: statistic for statistic in wanted.values()}.values())
     observe(context.model, inputs, unique, providers=providers, cache=cache, progress=progress)
     seen: dict[str, Any] = {name: next(u for u in unique if u.key == s.key) for name, s in wanted.items()}

@@ -20,7 +20,7 @@ import numpy.typing as npt
 from prunegraph.analysis.groups import Group
 from prunegraph.errors import PruneGraphError, UsageError
 from prunegraph.observe.stream import Inputs, Statistic
-from prunegraph.observe.taps import Attention, attentions
+from prunegraph.observe.taps import HEAD_KINDS, Attention, attentions
 from prunegraph.passes.score.base import Context, Scores, scorer
 from prunegraph.passes.score.dependencies import EXCLUDED, PARSER, LabelRank, SpacyParser, rank_labels
 from prunegraph.passes.score.relations import DIRECTIONS, SCOPES, THRESHOLDS, RelationAttention
@@ -221,7 +221,7 @@ def result(seen: RelationAttention, options: SapOptions) -> SapResult:
     return SapResult(ranks, tuple(np.split(penalty, cuts)), tuple(tau), seen.sites, bool(seen.causal))
 
 
-@scorer("sap", needs=needs, across=True)
+@scorer("sap", needs=needs, kinds=HEAD_KINDS, across=True)
 def sap(group: Group, context: Context) -> Scores:
     """Minus the penalty counts of a unit's heads: query heads one by one, KV groups and shared heads together."""
     options = SapOptions.of(context.settings)
