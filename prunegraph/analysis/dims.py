@@ -87,9 +87,13 @@ class Dims:
     def find(self, dim: int) -> int:
         """The representative of a Dim's class."""
         parent = self._parent
-        while parent[dim] != dim:
-            dim = parent[dim]
-        return dim
+        root = dim
+        while parent[root] != root:
+            root = parent[root]
+        if not self._log:  # nothing to undo, so that a shortcut stays true
+            while parent[dim] != root:
+                parent[dim], dim = root, parent[dim]
+        return root
 
     def size(self, dim: int) -> Size:
         """The extent of a Dim, one number per probe."""
@@ -103,15 +107,13 @@ class Dims:
         """Why a leaf may not shrink; empty for one that may."""
         return self._pins[self.find(leaf)]
 
-    def leaves(self, dim: int) -> Iterator[int]:
+    def leaves(self, dim: int) -> list[int]:
         """The leaves under a Dim, with repetitions, `UNIT` left out."""
         root = self.find(dim)
         form = self._form[root]
         if form is not None:
-            for part in form[1]:
-                yield from self.leaves(part)
-        elif root != UNIT:
-            yield root
+            return [leaf for part in form[1] for leaf in self.leaves(part)]
+        return [root] if root != UNIT else []
 
     def is_fixed(self, dim: int) -> bool:
         """Whether every slot is pinned: such an axis carries no structure."""

@@ -78,13 +78,16 @@ def solve(
 
 class _Solver:
     def __init__(self, graph: ir.Graph, facts: Facts, unrelated: Collection[tuple[int, int]]) -> None:
-        self.unrelated = unrelated
+        self.unrelated: dict[int, set[int]] = {}
+        for node, axis in unrelated:
+            self.unrelated.setdefault(node, set()).add(axis)
         self.graph = graph
         self.facts = facts
         self.nodes = list(graph)
         self.labels = tuple(node.name or f"{node.op_type}_{k}" for k, node in enumerate(self.nodes))
         self.space = Space(facts.probes)
         self.axes: dict[str, tuple[int, ...]] = {}
+        self.refs: dict[tuple[str, int, tuple[Size, ...]], tuple[Ref, ...]] = {}
         self.fresh: dict[int, int] = {}
         self.keep_alive: list[Fresh] = []
         self.weights: set[str] = set(graph.initializers)
@@ -152,8 +155,8 @@ class _Solver:
         return AxisRule(pins=tuple((ref, why) for axes in (*view.x, *view.y) for ref in axes or ()))
 
     def _without_unrelated(self, node: int, rule: AxisRule) -> AxisRule:
-        left_out = {axis for k, axis in self.unrelated if k == node}
-        if not left_out:
+        left_out = self.unrelated.get(node)
+        if left_out is None:
             return rule
 
         def about(expr: Expr) -> bool:
@@ -178,21 +181,12 @@ class _Solver:
                     self.space.pin_all(self.axes[value.name], pin)
 
     def _view(self, node: ir.Node) -> NodeView:
-        def refs(side: str, values: Sequence[ir.Value | None]) -> tuple[tuple[Ref, ...] | None, ...]:
-            shapes = self.facts.shapes
-            return tuple(
-                None
-                if value is None or not value.name or value.name not in shapes
-                else tuple(Ref(side, k, axis, size) for axis, size in enumerate(shapes[value.name]))
-                for k, value in enumerate(values)
-            )
-
         return NodeView(
             op=node.op_type,
             domain=node.domain,
             version=node.version or self.graph.opset_imports.get(node.domain, 0),
-            x=refs("x", node.inputs),
-            y=refs("y", node.outputs),
+            x=tuple(self._refs("x", k, value) for k, value in enumerate(node.inputs)),
+            y=tuple(self._refs("y", k, value) for k, value in enumerate(node.outputs)),
             attributes={name: attribute.value for name, attribute in node.attributes.items()},
             constants=[
                 self.facts.integers.get(value.name) if value is not None and value.name else None
@@ -201,6 +195,15 @@ class _Solver:
             probes=self.facts.probes,
             weights=tuple(value is None or value.name in self.weights for value in node.inputs),
         )
+
+    def _refs(self, side: str, index: int, value: ir.Value | None) -> tuple[Ref, ...] | None:
+        shape = self.facts.shapes.get(value.name) if value is not None and value.name else None
+        if shape is None:
+            return None
+        key = side, index, shape
+        if key not in self.refs:  # layers repeat, and so do their shapes
+            self.refs[key] = tuple(Ref(side, index, axis, size) for axis, size in enumerate(shape))
+        return self.refs[key]
 
     # ---- relating --------------------------------------------------------------------------------------------------
 
