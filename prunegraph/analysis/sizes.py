@@ -184,14 +184,14 @@ def unit_sums(
 
 
 def compress(array: npt.NDArray[Any], masks: Sequence[Mask | None]) -> npt.NDArray[Any]:
-    """Take the positions that stay, axis by axis."""
+    """Take the positions that stay, axis by axis; may be a view of the array."""
     ragged: dict[int, Mask] = {}
     for k, mask in enumerate(masks):
         if mask is not None and mask.ndim > 1:
             ragged[k] = mask
     for k, mask in enumerate(masks):
         if mask is not None and mask.ndim == 1:
-            array = np.compress(mask, array, axis=k)
+            array = _compress(array, mask, k)
             # Rows of outer slots that go away themselves do not count.
             ragged = {r: np.compress(mask, m, axis=k) if m.shape[k] > 1 else m for r, m in ragged.items()}
     while ragged:
@@ -203,6 +203,14 @@ def compress(array: npt.NDArray[Any], masks: Sequence[Mask | None]) -> npt.NDArr
         array = _take(array, order, k)
         ragged = {r: _take(m, order, k) if m.shape[k] > 1 else m for r, m in ragged.items()}
     return array
+
+
+def _compress(array: npt.NDArray[Any], mask: Mask, axis: int) -> npt.NDArray[Any]:
+    """`np.compress`, but a view where what stays is one run of neighbours."""
+    kept = np.flatnonzero(mask)
+    if kept.size and kept[-1] - kept[0] + 1 == kept.size:
+        return array[(slice(None),) * axis + (slice(kept[0], kept[-1] + 1),)]
+    return np.take(array, kept, axis=axis)
 
 
 def _take(array: npt.NDArray[Any], order: Index, axis: int) -> npt.NDArray[Any]:

@@ -42,7 +42,11 @@ def shrink(model: ir.Model, solution: Solution, keeps: Keeps) -> Shrunk:
         solution: Its settled axes.
         keeps: What stays of every Dim that shrinks, see `Selection.keeps`.
     """
-    slim = model.clone()
+    return shrink_in_place(model.clone(), solution, keeps)
+
+
+def shrink_in_place(slim: ir.Model, solution: Solution, keeps: Keeps) -> Shrunk:
+    """`shrink` for a model that nobody needs any more: it becomes the smaller one."""
     lengths = Lengths(solution, keeps)
     _cut_constants(slim.graph, solution, keeps)
     integers = dict(solution.facts.integers)
@@ -65,7 +69,10 @@ def _cut_constants(graph: ir.Graph, solution: Solution, keeps: Keeps) -> None:
         if not any(dim in keeps for axis in axes for dim in axis.dims()):
             continue
         masks = kept_positions(axes, keeps, solution.dim_size)
-        array = np.ascontiguousarray(compress(value.const_value.numpy(), masks))
+        whole = value.const_value.numpy()
+        cut = compress(whole, masks)
+        # A view would keep all of the weight in memory.
+        array = cut.copy() if np.may_share_memory(cut, whole) else np.ascontiguousarray(cut)
         value.const_value = ir.Tensor(array, dtype=value.const_value.dtype, name=name)
         value.shape = ir.Shape(array.shape)
 

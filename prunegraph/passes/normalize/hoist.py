@@ -21,7 +21,7 @@ from prunegraph.analysis.sizes import Keep
 from prunegraph.analysis.solve import Solution, solve
 from prunegraph.passes.constants import add_constant
 from prunegraph.passes.normalize.tables import clone_node
-from prunegraph.passes.shrink import shrink
+from prunegraph.passes.shrink import shrink_in_place
 
 MAX_PARTS = 16
 
@@ -37,7 +37,7 @@ class Take:
 
 
 def hoist(model: ir.Model, facts: Facts) -> tuple[ir.Model, Facts]:
-    """A model whose parts are computed apart, wherever weights can be taken apart; the model itself if nowhere."""
+    """Compute parts apart wherever weights can be taken apart, in place; also returns what probes would see then."""
     takes = list(_takes(model.graph, facts))
     if not takes:
         return model, facts
@@ -45,12 +45,12 @@ def hoist(model: ir.Model, facts: Facts) -> tuple[ir.Model, Facts]:
     cones = _cones(model.graph, solution, takes)
     if not cones:
         return model, facts
-    expanded = model.clone()
     shapes = dict(facts.shapes)
+    nodes = {node.name or "": node for node in model.graph}
     for cone in cones:
-        _expand(expanded.graph, cone, shapes)
-    RemoveUnusedNodesPass()(expanded)
-    return _keep_one_slot_each(expanded, Facts(facts.probes, shapes, facts.integers), cones)
+        _expand(model.graph, nodes, cone, shapes)
+    RemoveUnusedNodesPass()(model)
+    return _keep_one_slot_each(model, Facts(facts.probes, shapes, facts.integers), cones)
 
 
 def _takes(graph: ir.Graph, facts: Facts) -> Iterator[Take]:
@@ -141,17 +141,34 @@ def _cones(graph: ir.Graph, solution: Solution, takes: Sequence[Take]) -> list[C
         for axis in solution.resolve(name):
             for dim in by_dim.keys() & set(axis.dims()):
                 holding[dim].add(name)
-    cones = (_cone(graph, nodes, solution, dim, mine, holding[dim]) for dim, mine in by_dim.items())
+    touching = _touching(nodes, set().union(*holding.values()))
+    cones = []
+    for dim, mine in by_dim.items():
+        near = {k: nodes[k] for k in sorted({k for name in holding[dim] for k in touching[name]})}
+        cones.append(_cone(graph, near, solution, dim, mine, holding[dim]))
     return [cone for cone in cones if cone is not None]
 
 
+def _touching(nodes: Sequence[ir.Node], names: set[str]) -> Mapping[str, list[int]]:
+    """Which nodes (by position) read or make each of these values."""
+    touching: dict[str, list[int]] = defaultdict(list)
+    for k, node in enumerate(nodes):
+        for value in (*node.inputs, *node.outputs):
+            if value is not None and value.name in names:
+                touching[value.name].append(k)
+    return touching
+
+
 def _cone(
-    graph: ir.Graph, nodes: Sequence[ir.Node], solution: Solution, dim: int, takes: Sequence[Take], holding: set[str]
+    graph: ir.Graph, near: Mapping[int, ir.Node], solution: Solution, dim: int, takes: Sequence[Take], holding: set[str]
 ) -> Cone | None:
-    """The cone of an enumerating Dim, None where something but a take looks at it from outside."""
+    """The cone of an enumerating Dim, None where something but a take looks at it from outside.
+
+    `near` are the nodes that read or make a value of `holding`, by position and in order.
+    """
     taking = {take.node for take in takes}
     inside: list[str] = []
-    for k, node in enumerate(nodes):
+    for k, node in near.items():
         outputs = {value.name for value in node.outputs}
         if outputs & holding:
             if not outputs - {""} <= holding or k in taking or any(value.is_graph_output() for value in node.outputs):
@@ -165,7 +182,7 @@ def _cone(
     if not inside or not constants or any(graph.initializers[name].is_graph_input() for name in constants):
         return None
     return Cone(
-        tuple(inside), constants, tuple(_named(nodes[take.node], take) for take in takes), solution.dim_size(dim)[0]
+        tuple(inside), constants, tuple(_named(near[take.node], take) for take in takes), solution.dim_size(dim)[0]
     )
 
 
@@ -179,9 +196,10 @@ def _part(name: str, slot: int) -> str:
     return f"{name}/part{slot}"
 
 
-def _expand(graph: ir.Graph, cone: Cone, shapes: dict[str, tuple[tuple[int, ...], ...]]) -> None:
+def _expand(
+    graph: ir.Graph, nodes: Mapping[str, ir.Node], cone: Cone, shapes: dict[str, tuple[tuple[int, ...], ...]]
+) -> None:
     """Clone the cone once a part, whole for now, and let every take read its own clone."""
-    by_name = {node.name: node for node in graph}
     for slot in sorted({take.slot for take in cone.takes}):
         copies: dict[str, ir.Value] = {}
         for name in cone.constants:
@@ -191,7 +209,7 @@ def _expand(graph: ir.Graph, cone: Cone, shapes: dict[str, tuple[tuple[int, ...]
             graph.register_initializer(copy)
             copies[name] = copy
         for name in cone.nodes:
-            node = by_name[name]
+            node = nodes[name]
             inputs = [None if value is None else copies.get(value.name or "", value) for value in node.inputs]
             clone = clone_node(node, inputs, f"part{slot}")
             graph.insert_before(node, clone)
@@ -199,7 +217,7 @@ def _expand(graph: ir.Graph, cone: Cone, shapes: dict[str, tuple[tuple[int, ...]
         shapes |= {copy.name or "": shapes[name] for name, copy in copies.items()}
         for take in cone.takes:
             if take.slot == slot:
-                _redirect(graph, by_name[take.node], take, copies, shapes)
+                _redirect(graph, nodes[take.node], take, copies, shapes)
 
 
 def _redirect(
@@ -243,5 +261,5 @@ def _keep_one_slot_each(model: ir.Model, facts: Facts, cones: Sequence[Cone]) ->
             dim = solution.resolve(_part(take.source, take.slot))[take.axis].terms[0][0]
             assert isinstance(dim, int)
             keeps[dim] = Keep((), np.arange(cone.length) == take.slot, 1)
-    shrunk = shrink(model, solution, keeps)
+    shrunk = shrink_in_place(model, solution, keeps)
     return shrunk.model, shrunk.facts

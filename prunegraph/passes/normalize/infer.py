@@ -45,15 +45,14 @@ def infer(
         CannotRun: the sizes do not fit the model.
     """
     seen = Seen()
-    nodes = [node for node in blank.graph.node if set(node.output) & set(stated)]
+    wanted = set(stated)
+    nodes = [node for node in blank.graph.node if not wanted.isdisjoint(node.output)]
     for _ in range(MAX_TURNS):
-        shapes = _infer_once(blank, inputs, seen.held)
-        held = _evaluate(blank, nodes, shapes, {**constants, **seen.held})
-        stuck = len(shapes) == len(seen.shapes) and not held
-        seen.shapes = shapes
-        seen.held |= held
-        if stuck:
+        seen.shapes = _infer_once(blank, inputs, seen.held)
+        held = _evaluate(blank, nodes, seen.shapes, {**constants, **seen.held})
+        if not held:
             break
+        seen.held |= held
     return seen
 
 
