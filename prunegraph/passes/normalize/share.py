@@ -29,17 +29,21 @@ def share_twins(graph: ir.Graph) -> None:
 
 
 def _share(graph: ir.Graph, family: list[ir.Value]) -> None:
-    first: dict[bytes, list[tuple[ir.Value, npt.NDArray[Any]]]] = defaultdict(list)
+    first: dict[bytes, list[ir.Value]] = defaultdict(list)
     for value in family:
-        assert value.const_value is not None
-        array = value.const_value.numpy()
+        array = _array(value)  # one at a time: together they are the whole model
         samples = array.reshape(-1)[:: max(1, array.size // _SAMPLES)]
         if np.all(samples == samples[0]):
             continue  # freshly initialized rather than tied
         known = first[samples.tobytes()]
-        twin = next((other for other, seen in known if np.array_equal(seen, array)), None)
+        twin = next((other for other in known if np.array_equal(_array(other), array)), None)
         if twin is None:
-            known.append((value, array))
+            known.append(value)
         elif not value.is_graph_output():
             value.replace_all_uses_with(twin)
             graph.initializers.pop(value.name or "")
+
+
+def _array(value: ir.Value) -> npt.NDArray[Any]:
+    assert value.const_value is not None
+    return value.const_value.numpy()
