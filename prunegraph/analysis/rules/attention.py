@@ -172,7 +172,9 @@ def _padding(mask: Axes | None, batch: Ref) -> AxisRule:
     """A mask of keys in one of the spellings of com.microsoft: `[batch, keys]`, `[batch, queries, keys]`, lengths."""
     if not mask:
         return AxisRule()
-    return (same(batch, mask[0]) if len(mask) > 1 else AxisRule()) + whole("a mask of positions", mask[len(mask) > 1 :])
+    aligned = mask[0].size == batch.size
+    rule = same(batch, mask[0]) if aligned else whole("a mask of several lengths a row", (batch, mask[0]))
+    return rule + whole("a mask of positions", mask[1:])
 
 
 @axis_rule("MultiHeadAttention", domain=MICROSOFT)

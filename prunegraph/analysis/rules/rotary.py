@@ -58,6 +58,8 @@ def _embedding(node: NodeView, cos: int, ids: int) -> AxisRule:
     rule += _tables(node, cos, half, ((of_x.batch,), (of_x.positions,)))
     if (where := node.inp(ids)) and len(where) == 2:
         rule += same(of_x.batch, where[0]) + same(of_x.positions, where[1])
+    elif len(node.ins(cos)) == 2:
+        rule += whole("rotated by its position", (of_x.positions,), where)
     sizes = [SizeSite("num_heads", None, h)] if stated else []
     sizes += [SizeSite("rotary_embedding_dim", None, turned)] if number(node, "rotary_embedding_dim") else []
     return rule + AxisRule(sizes=tuple(sizes))
