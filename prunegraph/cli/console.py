@@ -26,6 +26,8 @@ _STEPS = {
     "shrink": "shrinking",
     "verify": "verifying: running the masked original and the slim model",
     "save": "writing",
+    "export": "tracing the module and translating it to ONNX",
+    "compare": "comparing with the module",
 }
 
 

@@ -53,7 +53,15 @@ def open_source(source: Source, example_inputs: Any = None, dynamic_shapes: Any 
                 f"{name} belongs to a torch module, not to {type(source).__name__}",
                 hint="an exported model states its inputs itself; leave it out",
             )
-    return graphsurgeon.read_graph(source) if graphsurgeon.is_graph(source) else load(source)
+    if graphsurgeon.is_graph(source):
+        return graphsurgeon.read_graph(source)
+    if not isinstance(source, (str, os.PathLike, onnx.ModelProto, ir.Model)):
+        raise UsageError(
+            f"cannot read a model from {type(source).__name__}",
+            hint="give the path of an ONNX file, an onnx.ModelProto, an onnx_ir.Model, an onnx_graphsurgeon.Graph, "
+            "a torch.nn.Module or a torch.export.ExportedProgram",
+        )
+    return load(source)
 
 
 def kind_of(source: Source) -> Kind:
