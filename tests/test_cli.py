@@ -23,7 +23,7 @@ from prunegraph.cli.arguments import parse_ratio, parse_sizes
 from prunegraph.cli.console import show_json
 from prunegraph.cli.summary import proof
 from prunegraph.errors import UsageError
-from prunegraph.passes.score.base import NEEDS, SCORERS
+from prunegraph.passes.score import SCORERS
 from prunegraph.passes.verify import Verification
 from tests.graphs_cli import classifier, frozen
 
@@ -99,7 +99,8 @@ BAD: dict[str, tuple[tuple[str, ...], int, str, str]] = {
     "ratio twice": ((*PRUNE, "--ratio", "ffn=0.5", "--ratio", "ffn=0.3"), 2, "ffn is given twice", "once"),
     "ratio mixed": ((*PRUNE, "--ratio", "0.5", "--ratio", "ffn=0.3"), 2, "beside", "--ratio head=0.5"),
     "unknown kind": ((*PRUNE, "--ratio", "heads=0.5"), 2, "'heads'", "head, "),
-    "scorer without data": ((*PRUNE, "--scorer", "sap"), 2, "'sap' needs data", "magnitude"),
+    "scorer without data": ((*PRUNE, "--scorer", "sap"), 2, "'sap' needs data", "--data FILE"),
+    "no data": ((*PRUNE, "--scorer", "sap", "--data", "none.txt"), 2, "none.txt", ""),
     "unknown scorer": ((*PRUNE, "--scorer", "best"), 2, "no scorer 'best'", "magnitude"),
     "align of zero": ((*PRUNE, "--align", "0"), 2, "align", "8"),
     "align no number": ((*PRUNE, "--align", "x"), 2, "--align", "prunegraph prune --help"),
@@ -339,7 +340,7 @@ def test_help_names_all_kinds_scorers_and_providers(folder: Path) -> None:
     kinds = [line.split()[0] for line in done("explain", "--help").stdout.splitlines() if line.startswith("    ")]
     assert set(KINDS) <= set(kinds)
     pruning = " ".join(done("prune", "--help").stdout.split())
-    assert all(name in pruning for name in SCORERS if name not in NEEDS)
+    assert all(name in pruning for name in SCORERS)
     timing = " ".join(done("bench", "--help").stdout.split())
     assert all(name in timing for name in PROVIDERS)
 

@@ -22,7 +22,11 @@ _STEPS = {
     "load": "reading the model",
     "normalize": "probing shapes and normalizing",
     "analyze": "analysing",
+    "observe": "running the model on the examples",
+    "filter": "trying heads",
+    "observe": "running the model on the data",
     "score": "scoring",
+    "filter": "filtering candidates",
     "shrink": "shrinking",
     "verify": "verifying: running the masked original and the slim model",
     "save": "writing",
@@ -71,7 +75,18 @@ def progress() -> Iterator[Callable[[str], None]]:
     columns = (SpinnerColumn(), TextColumn("{task.description}", markup=False), TimeElapsedColumn())
     with Progress(*columns, console=_console(stderr=True), transient=True, disable=not sys.stderr.isatty()) as bar:
         task = bar.add_task("starting", total=None)
-        yield lambda step: bar.update(task, description=_STEPS.get(step, step))
+
+        def report(step: str) -> None:
+            name, _, count = step.partition(": ")
+            bar.update(task, description=": ".join(filter(None, (_STEPS.get(name, name), count))))
+
+        yield report
+
+
+def _described(step: str) -> str:
+    """A step in words; `STEP: N` says how far it has come."""
+    name, colon, done = step.partition(": ")
+    return _STEPS.get(name, name) + colon + done
 
 
 @contextmanager

@@ -3,17 +3,33 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from prunegraph.cli.arguments import AllowIo, Json, Model, parse_ratio
+from prunegraph.cli.arguments import (
+    AllowIo,
+    DataFile,
+    Json,
+    LabelColumn,
+    Limit,
+    Model,
+    ParserNoise,
+    ScorerOptions,
+    TextColumns,
+    Tokenizer,
+    parse_options,
+    parse_ratio,
+)
 from prunegraph.cli.console import progress, say, show, show_json
 
 if TYPE_CHECKING:
     from prunegraph.api import PruneResult
+    from prunegraph.observe.stream import Calibration
     from prunegraph.options import Options
+    from prunegraph.passes.filter import FilterOptions
 
 _HOW_MUCH, _WHICH, _PROOF = "How much goes", "What goes first, and what stays", "Proof and output"
 
@@ -39,9 +55,42 @@ def prune(
     ] = 1,
     scorer: Annotated[
         str,
-        typer.Option(metavar="NAME", help="What decides which units go first: magnitude or random."),
+        typer.Option(
+            metavar="NAME",
+            help="What decides which units go first: magnitude, random, or sap (heads, by the syntax in --data).",
+        ),
     ] = "magnitude",
+    data: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Examples for scorers that run the model: texts (.txt, .csv, .tsv, .jsonl, .conllu) or inputs (.npz).",
+        ),
+    ] = None,
+    tokenizer: Annotated[
+        Path | None,
+        typer.Option(metavar="FOLDER", help="The model's tokenizer, where the examples are texts."),
+    ] = None,
+    scorer_option: ScorerOptions = None,
     seed: Annotated[int, typer.Option(metavar="N", help="For scorers that draw.")] = 0,
+    data: DataFile = None,
+    tokenizer: Tokenizer = None,
+    text_column: TextColumns = None,
+    label_column: LabelColumn = "",
+    samples: Limit = None,
+    parser_noise: ParserNoise = 0.0,
+    tolerance: Annotated[
+        float | None,
+        typer.Option(
+            metavar="SHARE",
+            help="Candidate filtering: take back the removal of heads that cost most, until this share of the metric on "
+            "the data is left, such as 0.95.",
+            show_default=False,
+        ),
+    ] = None,
+    policy: Annotated[
+        str, typer.Option(metavar="NAME", help="Candidate filtering: stop at the first head too much, or skip it.")
+    ] = "stop",
     include: Annotated[
         list[str] | None,
         typer.Option(
@@ -74,6 +123,7 @@ def prune(
       prunegraph prune model.onnx -o slim.onnx --ratio head=0.5 --ratio ffn=0.3
       prunegraph prune model.onnx -o slim.onnx --ratio 0.25 --align 8 --exclude '*.layer.0.*'
       prunegraph prune model.onnx -o slim.onnx --ratio hidden=0.3 --json | jq .params
+      prunegraph prune model.onnx -o slim.onnx --ratio head=0.5 --scorer sap --data texts.txt --tokenizer folder
     """  # noqa: D301 - \b keeps the lines that follow as they are
     amount = parse_ratio(ratio if ratio else ["0.5"])
     with progress() as step:
@@ -83,27 +133,36 @@ def prune(
         options = Options(
             amount, scorer, align, include or (), exclude or (), allow_io or (), seed=seed, verify=not no_verify
         )
-        result, files = _prune(model, output, options, step)
+        result, files = _prune(model, output, options, step, data, tokenizer)
     if json:
         show_json({**result.report.to_dict(), "files": [str(path) for path in files]})
         return
     from prunegraph.cli.summary import pruned
 
     show(pruned(result.report))
+    if filtered:
+        left = f"{filtered.metric} {filtered.before:.3f} → {filtered.after:.3f}, {filtered.evaluations} evaluations"
+        say(
+            f"\nfiltered: {len(filtered.removed)} of {len(filtered.candidates)} candidates went ({filtered.ratio:.0%}); {left}"
+        )
     say("\nwrote ", _listed(files))
     say("next: ", (f"prunegraph bench {model} {output}", "bold"))
 
 
 def _prune(
-    model: Path, output: Path, options: Options, step: Callable[[str], None]
+    model: Path,
+    output: Path,
+    options: Options,
+    step: Callable[[str], None],
+    data: Path | None = None,
+    tokenizer: Path | None = None,
 ) -> tuple[PruneResult, tuple[Path, ...]]:
     """Everything between the arguments and the report; where nothing can be written, nothing is begun."""
-    from prunegraph.api import Clock, apply, choose, find
+    from prunegraph.api import Clock, apply, calibrated, choose, find
     from prunegraph.export.onnx import load, source_of
     from prunegraph.export.stage import check_target
-    from prunegraph.passes.score import find_scorer
 
-    find_scorer(options.scorer)
+    calibration = calibrated(options, data, tokenizer)
     clock = Clock(step)
     check_target(output, [model])
     with clock.step("load"):
@@ -111,7 +170,7 @@ def _prune(
     for name in (output.name, f"{output.stem}.plan.json", f"{output.name}.data"):
         check_target(output.parent / name, source_of(given).files)
     found = find(given, options.allow_io, clock)
-    result = apply(found, choose(found, options, clock), check=options.verify, clock=clock)
+    result = apply(found, choose(found, options, clock, calibration), check=options.verify, clock=clock)
     with clock.step("save"):
         return result, result.save(output)
 
