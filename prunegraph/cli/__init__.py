@@ -15,6 +15,7 @@ from prunegraph.cli.explain import explain
 from prunegraph.cli.export import export
 from prunegraph.cli.group import Commands
 from prunegraph.cli.prune import prune
+from prunegraph.cli.score import score
 from prunegraph.cli.verify import verify
 
 __all__ = ["app", "main"]
@@ -26,7 +27,7 @@ app = typer.Typer(
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
-for command in (explain, prune, verify, bench, export):
+for command in (explain, prune, verify, bench, export, score):
     app.command()(command)
 
 

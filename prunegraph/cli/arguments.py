@@ -20,6 +20,56 @@ AllowIo = Annotated[
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
 
+DataFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--data",
+        metavar="FILE",
+        help="What to run the model on: texts (.txt .csv .tsv .jsonl .conllu) or inputs (.npz).",
+    ),
+]
+Tokenizer = Annotated[
+    Path | None, typer.Option(metavar="PATH", help="The model's tokenizer.json, or its folder; for texts.")
+]
+TextColumns = Annotated[
+    list[str] | None,
+    typer.Option("--text-column", metavar="NAME", help="Column of text; twice for pairs.  [default: usual names]"),
+]
+LabelColumn = Annotated[
+    str, typer.Option("--label-column", metavar="NAME", help="Column of class numbers.", show_default=False)
+]
+Limit = Annotated[
+    int | None, typer.Option("--samples", metavar="N", min=1, help="Read only the first N examples of the data.")
+]
+ScorerOptions = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--scorer-option", metavar="NAME=VALUE", help="An option of the scorer, such as k=7 of sap. Repeatable."
+    ),
+]
+ParserNoise = Annotated[
+    float,
+    typer.Option(metavar="P", min=0, max=1, help="Corrupt this fraction of dependency arcs, to see what that does."),
+]
+
+
+def parse_options(given: Iterable[str], noise: float = 0.0) -> dict[str, object]:
+    """Options of a scorer by name.
+
+    >>> parse_options(["k=7", "rules=both"])
+    {'k': '7', 'rules': 'both'}
+
+    Raises:
+        UsageError: something is no NAME=VALUE.
+    """
+    found: dict[str, object] = {}
+    for text in given:
+        name, equals, value = text.partition("=")
+        if not equals or not name.strip():
+            raise UsageError(f"--scorer-option: {text!r} is no NAME=VALUE", hint="for example --scorer-option k=7")
+        found[name.strip()] = value.strip()
+    return {**found, "noise": noise} if noise else found
+
 
 def parse_ratio(given: Iterable[str]) -> float | dict[str, float]:
     """One number for all kinds, or one a kind.

@@ -60,17 +60,6 @@ def prune(
             help="What decides which units go first: magnitude, random, or sap (heads, by the syntax in --data).",
         ),
     ] = "magnitude",
-    data: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="FILE",
-            help="Examples for scorers that run the model: texts (.txt, .csv, .tsv, .jsonl, .conllu) or inputs (.npz).",
-        ),
-    ] = None,
-    tokenizer: Annotated[
-        Path | None,
-        typer.Option(metavar="FOLDER", help="The model's tokenizer, where the examples are texts."),
-    ] = None,
     scorer_option: ScorerOptions = None,
     seed: Annotated[int, typer.Option(metavar="N", help="For scorers that draw.")] = 0,
     data: DataFile = None,
@@ -83,8 +72,8 @@ def prune(
         float | None,
         typer.Option(
             metavar="SHARE",
-            help="Candidate filtering: take back the removal of heads that cost most, until this share of the metric on "
-            "the data is left, such as 0.95.",
+            help="Candidate filtering: take back the removal of heads that cost most, until this share of the metric "
+            "on the data is left, such as 0.95.",
             show_default=False,
         ),
     ] = None,
@@ -128,23 +117,30 @@ def prune(
     amount = parse_ratio(ratio if ratio else ["0.5"])
     with progress() as step:
         step("load")
+        from prunegraph.observe.stream import Calibration
         from prunegraph.options import Options
+        from prunegraph.passes.filter import FilterOptions
 
-        options = Options(
-            amount, scorer, align, include or (), exclude or (), allow_io or (), seed=seed, verify=not no_verify
-        )
-        result, files = _prune(model, output, options, step, data, tokenizer)
+        settings = parse_options(scorer_option or (), parser_noise)
+        patterns = (include or (), exclude or (), allow_io or ())
+        options = Options(amount, scorer, align, *patterns, seed, not no_verify, settings)
+        given = None
+        if data is not None:
+            given = Calibration(data, tokenizer, text=text_column or (), label=label_column, limit=samples)
+        filtering = FilterOptions(tolerance, policy) if tolerance is not None else None
+        result, files = _prune(model, output, options, step, given, filtering)
+    filtered = result.filtered
     if json:
-        show_json({**result.report.to_dict(), "files": [str(path) for path in files]})
+        more = {"filter": filtered.to_dict()} if filtered else {}
+        show_json({**result.report.to_dict(), **more, "files": [str(path) for path in files]})
         return
     from prunegraph.cli.summary import pruned
 
     show(pruned(result.report))
     if filtered:
         left = f"{filtered.metric} {filtered.before:.3f} → {filtered.after:.3f}, {filtered.evaluations} evaluations"
-        say(
-            f"\nfiltered: {len(filtered.removed)} of {len(filtered.candidates)} candidates went ({filtered.ratio:.0%}); {left}"
-        )
+        went = f"{len(filtered.removed)} of {len(filtered.candidates)} candidates went ({filtered.ratio:.0%})"
+        say(f"\nfiltered: {went}; {left}")
     say("\nwrote ", _listed(files))
     say("next: ", (f"prunegraph bench {model} {output}", "bold"))
 
@@ -154,15 +150,15 @@ def _prune(
     output: Path,
     options: Options,
     step: Callable[[str], None],
-    data: Path | None = None,
-    tokenizer: Path | None = None,
+    data: Calibration | None,
+    filtering: FilterOptions | None,
 ) -> tuple[PruneResult, tuple[Path, ...]]:
     """Everything between the arguments and the report; where nothing can be written, nothing is begun."""
-    from prunegraph.api import Clock, apply, calibrated, choose, find
+    from prunegraph.api import Clock, apply, calibrated, choose, filter_heads, find
     from prunegraph.export.onnx import load, source_of
     from prunegraph.export.stage import check_target
 
-    calibration = calibrated(options, data, tokenizer)
+    data = calibrated(options, data)
     clock = Clock(step)
     check_target(output, [model])
     with clock.step("load"):
@@ -170,7 +166,10 @@ def _prune(
     for name in (output.name, f"{output.stem}.plan.json", f"{output.name}.data"):
         check_target(output.parent / name, source_of(given).files)
     found = find(given, options.allow_io, clock)
-    result = apply(found, choose(found, options, clock, calibration), check=options.verify, clock=clock)
+    selection = choose(found, options, clock, data)
+    filtered = filter_heads(found, selection, filtering, clock, data) if filtering else None
+    result = apply(found, filtered.selection if filtered else selection, check=options.verify, clock=clock)
+    result = replace(result, filtered=filtered)
     with clock.step("save"):
         return result, result.save(output)
 
