@@ -131,6 +131,8 @@ def _child(folder: Path, name: str, exporter: str) -> int:
             return 1
         trial.replace(path)
     except Exception as error:
+        while error.__cause__ is not None:  # exporters wrap what went wrong in advice
+            error = error.__cause__  # type: ignore[assignment]
         print(f"{type(error).__name__}: {_first_line(str(error))}")
         return 1
     finally:

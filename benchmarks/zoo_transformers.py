@@ -19,11 +19,16 @@ BERT: dict[str, Any] = {
 }  # fmt: skip
 SPECIAL: dict[str, Any] = {"pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2}
 LLAMA: dict[str, Any] = BERT | SPECIAL | {"num_key_value_heads": 2}
+MIXTURE: dict[str, Any] = {
+    "num_experts_per_tok": 2,
+    "experts_implementation": "batched_mm",  # the only spelling that either exporter takes
+}
 IMAGE: dict[str, Any] = {
     "image_size": 32, "patch_size": 8, "hidden_size": WIDTH, "num_hidden_layers": LAYERS, "num_attention_heads": HEADS,
     "intermediate_size": FFN, "num_labels": CLASSES,
 }  # fmt: skip
 TEXT_AXES = {0: "batch", 1: "sequence"}
+BATCH_AXIS = {0: "batch"}
 
 
 def wrap(module: nn.Module, inputs: dict[str, Tensor], dynamic: dict[str, dict[int, str]], **fixed: Any) -> ZooModel:
@@ -115,7 +120,9 @@ def _mpnet() -> ZooModel:
 
 def _longformer() -> ZooModel:
     config = hf.LongformerConfig(**(BERT | {"max_position_embeddings": 64}), attention_window=[4, 4])
-    return text(hf.LongformerForSequenceClassification(config))
+    inputs = {"input_ids": tokens(8), "attention_mask": torch.ones(BATCH, 8, dtype=torch.long)}
+    axes = dict.fromkeys(inputs, BATCH_AXIS)  # its windows are cut by Python code: the length cannot vary
+    return wrap(hf.LongformerForSequenceClassification(config), inputs, axes)
 
 
 def _clip(part: str) -> Callable[[], ZooModel]:
@@ -251,12 +258,12 @@ TRANSFORMERS: dict[str, Callable[[], ZooModel]] = {
     "olmo2": _decoder("Olmo2", **LLAMA),
     "stablelm": _decoder("StableLm", **LLAMA, use_parallel_residual=True, partial_rotary_factor=0.5),
     "cohere": _decoder("Cohere", **LLAMA, use_qk_norm=False),
-    "mixtral": _decoder("Mixtral", **LLAMA, num_local_experts=5, num_experts_per_tok=2),
+    "mixtral": _decoder("Mixtral", **LLAMA, **MIXTURE, num_local_experts=5),
     "qwen2_moe": _decoder(
-        "Qwen2Moe", **LLAMA, num_experts=5, num_experts_per_tok=2, moe_intermediate_size=36,
+        "Qwen2Moe", **LLAMA, **MIXTURE, num_experts=5, moe_intermediate_size=36,
         shared_expert_intermediate_size=44,
     ),
-    "mamba": lambda: text_ids(
+    "mamba": lambda: step_by_step(
         hf.MambaForCausalLM(hf.MambaConfig(vocab_size=VOCAB, hidden_size=WIDTH, num_hidden_layers=LAYERS, state_size=6))
     ),
     "hf_vit": lambda: image(hf.ViTForImageClassification(hf.ViTConfig(**IMAGE))),
@@ -276,6 +283,6 @@ TRANSFORMERS: dict[str, Callable[[], ZooModel]] = {
 }  # fmt: skip
 
 
-def text_ids(module: nn.Module) -> ZooModel:
-    """Wrap a model that reads token ids alone."""
-    return wrap(module, {"input_ids": tokens()}, {"input_ids": TEXT_AXES}, use_cache=False)
+def step_by_step(module: nn.Module) -> ZooModel:
+    """Wrap a model that reads token ids one by one, so that its graph is as long as the text."""
+    return wrap(module, {"input_ids": tokens()}, {"input_ids": BATCH_AXIS}, use_cache=False)
