@@ -112,7 +112,8 @@ def prune(
       prunegraph prune model.onnx -o slim.onnx --ratio head=0.5 --ratio ffn=0.3
       prunegraph prune model.onnx -o slim.onnx --ratio 0.25 --align 8 --exclude '*.layer.0.*'
       prunegraph prune model.onnx -o slim.onnx --ratio hidden=0.3 --json | jq .params
-      prunegraph prune model.onnx -o slim.onnx --ratio head=0.5 --scorer sap --data texts.txt --tokenizer folder
+      prunegraph prune model.onnx -o slim.onnx --ratio head=0.5 --scorer sap \\
+        --data texts.txt --tokenizer folder
     """  # noqa: D301 - \b keeps the lines that follow as they are
     amount = parse_ratio(ratio if ratio else ["0.5"])
     with progress() as step:
@@ -138,7 +139,7 @@ def prune(
 
     show(pruned(result.report))
     if filtered:
-        left = f"{filtered.metric} {filtered.before:.3f} → {filtered.after:.3f}, {filtered.evaluations} evaluations"
+        left = f"{filtered.metric} {filtered.before:.3f} -> {filtered.after:.3f}, {filtered.evaluations} evaluations"
         went = f"{len(filtered.removed)} of {len(filtered.candidates)} candidates went ({filtered.ratio:.0%})"
         say(f"\nfiltered: {went}; {left}")
     say("\nwrote ", _listed(files))
