@@ -53,7 +53,8 @@ def score(
     Examples
       prunegraph score model.onnx --data reviews.txt --tokenizer folder
       prunegraph score model.onnx --data trees.conllu --tokenizer folder --scorer-option k=7
-      prunegraph score model.onnx --data reviews.txt --tokenizer folder --scorer-option rules=both --json
+      prunegraph score model.onnx --data reviews.txt --tokenizer folder \\
+        --scorer-option rules=both --json
     """  # noqa: D301 - \b keeps the lines that follow as they are
     with progress() as step:
         step("load")
