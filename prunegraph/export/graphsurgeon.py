@@ -33,7 +33,7 @@ def read_graph(graph: gs.Graph) -> ir.Model:
     import onnx_graphsurgeon as gs
 
     try:
-        proto = gs.export_onnx(_own(graph).toposort(), opset_imports=_opsets(graph))
+        proto = gs.export_onnx(_own(graph).toposort())
     except Exception as error:  # graphsurgeon raises whatever went wrong, and its own exception is a bare one
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise ModelError(
@@ -61,7 +61,7 @@ def _own(graph: gs.Graph) -> gs.Graph:
     import onnx_graphsurgeon as gs
 
     own = graph.copy()
-    own.import_domains = copy.copy(graph.import_domains)
+    own.import_domains = _opsets(graph)
     own.producer_name, own.producer_version = graph.producer_name, graph.producer_version
     own.functions = [_own_function(function) for function in graph.functions]
     for tensor in own.tensors().values():
@@ -72,7 +72,7 @@ def _own(graph: gs.Graph) -> gs.Graph:
 
 def _own_function(function: gs.Function) -> gs.Function:
     own = function.copy()
-    own.import_domains = copy.copy(function.import_domains)
+    own.import_domains = list(function.import_domains or ())
     return own
 
 
