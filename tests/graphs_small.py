@@ -15,10 +15,11 @@ from prunegraph.passes.normalize import normalize
 from tests.graphs_attention import ATTENTION
 from tests.graphs_blocks import BLOCKS
 from tests.graphs_misc import MISC
+from tests.graphs_odd import ODD
 from tests.graphs_vision import VISION
 
 GRAPHS: dict[str, Callable[[], onnx.ModelProto]] = {
-    make.__name__: make for make in (*ATTENTION, *BLOCKS, *VISION, *MISC)
+    make.__name__: make for make in (*ATTENTION, *BLOCKS, *VISION, *MISC, *ODD)
 }
 
 

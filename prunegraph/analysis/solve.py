@@ -143,7 +143,7 @@ class _Solver:
             try:
                 stated = rule(view)
                 self._check(stated)
-                return self._without_unrelated(index, stated + _unsaid(view, stated))
+                return self._without_unrelated(index, stated + _unsaid(view, stated) + _statistics(view, stated))
             except (Unknown, ValueError, IndexError, TypeError) as reason:
                 why = f"{node.op_type} could not be understood: {reason}"
         elif captured:
@@ -233,7 +233,8 @@ class _Solver:
         for values, what in ((self.graph.inputs, "input"), (self.graph.outputs, "output")):
             for value in values:
                 name = value.name or ""
-                if name in self.graph.initializers or any(fnmatch.fnmatchcase(name, p) for p in allow_io):
+                default = what == "input" and name in self.graph.initializers
+                if default or any(fnmatch.fnmatchcase(name, p) for p in allow_io):
                     continue
                 self.space.pin_all(self.axes.get(name, ()), Pin(f"graph {what}", name))
 
@@ -293,3 +294,13 @@ def _unsaid(view: NodeView, rule: AxisRule) -> AxisRule:
     said = {ref for expr in exprs for ref in refs_of(expr)}
     unsaid = [ref for axes in (*view.x, *view.y) for ref in axes or () if ref not in said and not view.one(ref)]
     return AxisRule(pins=tuple((ref, f"{view.op} gives it no meaning") for ref in unsaid))
+
+
+def _statistics(view: NodeView, rule: AxisRule) -> AxisRule:
+    """What is reduced to a statistic of a weight (weight norm, standardized filters) stays whole.
+
+    A unit that goes takes no other weight's numbers with it, but it would change a norm taken over it.
+    """
+    if not all(view.weights) or rule.contractions:
+        return AxisRule()
+    return AxisRule(pins=tuple((reduce.ref, f"{view.op} of a weight") for reduce in rule.reduces))

@@ -6,7 +6,7 @@ mean of what stays is taken instead.
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 
 import numpy as np
@@ -45,12 +45,13 @@ def masked(model: ir.Model, solution: Solution, keeps: Keeps) -> ir.Model:
     by_operand: dict[tuple[int, int], list[ReduceSite]] = defaultdict(list)
     for site in solution.reduces:
         by_operand[site.node, site.index].append(site)
+    reduced = Counter(k for k, _ in by_operand)
     positions = _Positions(solution, keeps)
     for (k, index), sites in by_operand.items():
         name = operands[k][index]
         assert name is not None
         constant = all(other is None or other in solution.weights for other in operands[k])
-        if name in solution.weights and not constant and not any(site.inside for site in sites):
+        if name in solution.weights and not constant and reduced[k] < 3 and not any(site.inside for site in sites):
             continue  # masking the other operand is enough
         mask = positions.mask(name, [site.axis for site in sites])
         if mask is not None:
@@ -119,7 +120,7 @@ class _Writer:
             output = self.node.outputs[0]
             uses = list(output.uses())
             self.after = self.node
-            scaled = self.add("Mul", output, self.constant(np.float32(1 / self.kept_share())))
+            scaled = self.add("Mul", output, self.number(1 / self.kept_share(), output))
             self.stand_in(output, uses, scaled)
         else:
             self.norm(value)
@@ -139,7 +140,7 @@ class _Writer:
         centred = self.add("Sub", x, self.mean(self.where(x, 0.0))) if op in _CENTRED else x
         kept = self.where(centred, 0.0)
         variance = self.mean(self.add("Mul", kept, kept))
-        deviation = self.add("Sqrt", self.add("Add", variance, self.constant(np.float32(epsilon))))
+        deviation = self.add("Sqrt", self.add("Add", variance, self.number(epsilon, variance)))
         y = self.add("Div", centred, deviation)
         scale_at = _SCALE_AT.get(op, 1)
         # What follows the scale of a root-mean-square norm is no offset, but something that its own sum holds already.
@@ -189,10 +190,10 @@ class _Writer:
             mean = self.add("ReduceMean", value, self.constant(np.array(axes, dtype=np.int64)))
         else:
             mean = self.add("ReduceMean", value, axes=axes)
-        return self.add("Mul", mean, self.constant(np.float32(1 / self.kept_share())))
+        return self.add("Mul", mean, self.number(1 / self.kept_share(), mean))
 
     def where(self, value: ir.Value, fill: float) -> ir.Value:
-        return self.add("Where", self.mask_for(value), value, self.constant(np.float32(fill)))
+        return self.add("Where", self.mask_for(value), value, self.number(fill, value))
 
     def mask_for(self, value: ir.Value) -> ir.Value:
         """The mask, repeated along dynamic axes (`batch·head`) to the length that they have in this run."""
@@ -205,6 +206,13 @@ class _Writer:
             "Where", self.constant(chosen), lengths, self.constant(np.ones(self.mask.ndim, dtype=np.int64))
         )
         return self.add("Tile", mask, repeats)
+
+    def number(self, number: float, like: ir.Value) -> ir.Value:
+        """A scalar of the type of a value, which few graphs tell."""
+        scalar = self.constant(np.float32(number))
+        if like.dtype == ir.DataType.FLOAT or self.graph.opset_imports.get("", 17) < 15:
+            return scalar
+        return self.add("CastLike", scalar, like)
 
     def constant(self, array: npt.ArrayLike) -> ir.Value:
         return add_constant(self.graph, self.name, np.asarray(array))

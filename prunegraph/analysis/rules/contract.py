@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import combinations
 
 from prunegraph.analysis.axes import Expr, Ref
 from prunegraph.analysis.registry import axis_rule
@@ -54,17 +55,15 @@ def equation(node: NodeView, text: str, inputs: Sequence[int] = (0, 1)) -> AxisR
                 reduces.append(Reduce(ref, Reduction.SUM))
                 equal.append((ref, first.setdefault(name, ref)))
     rule = AxisRule(equal=tuple((a, b) for a, b in equal if a != b), reduces=tuple(reduces))
-    if len(operands) != 2:
-        return rule
-    return rule + AxisRule(contractions=(_contraction(labelled, target, tuple(inputs)),))
+    pairs = combinations([(index, dict(operand)) for index, operand in zip(inputs, labelled, strict=True)], 2)
+    return rule + AxisRule(contractions=tuple(_contraction(target, *first, *second) for first, second in pairs))
 
 
-def _contraction(labelled: list[list[tuple[str, Ref]]], target: dict[str, Ref], inputs: tuple[int, ...]) -> Contraction:
-    a, b = ({name: ref for name, ref in operand} for operand in labelled)
+def _contraction(target: dict[str, Ref], i: int, a: dict[str, Ref], j: int, b: dict[str, Ref]) -> Contraction:
     summed = [name for name in a if name in b and name not in target]
     batch = [name for name in a if name in b and name in target]
     return Contraction(
-        operands=(inputs[0], inputs[1]),
+        operands=(i, j),
         batch=tuple(side[name] for name in batch for side in (a, b)),
         summed=tuple(side[name] for name in summed for side in (a, b)),
         left=tuple(ref for name, ref in a.items() if name not in b),
