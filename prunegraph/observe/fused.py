@@ -18,15 +18,16 @@ FUSED = {
 
 @dataclass(frozen=True, slots=True)
 class Hidden:
-    """Which output to ask for, and the attributes that make it the probabilities after the Softmax."""
+    """Which output to ask for, the attributes that make it what is wanted, and whether it is not softened yet."""
 
     output: int
     attributes: tuple[tuple[str, int], ...] = ()
+    scores: bool = False
 
 
 _GIVES = {
     ("", "Attention"): Hidden(3, (("qk_matmul_output_mode", 3),)),
-    (MICROSOFT, "MultiHeadAttention"): Hidden(3),
+    (MICROSOFT, "MultiHeadAttention"): Hidden(3, scores=True),
     (MICROSOFT, "GroupQueryAttention"): Hidden(3, (("qk_output", 2),)),
 }
 

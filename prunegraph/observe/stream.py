@@ -248,14 +248,13 @@ def tapped(model: ir.Model, taps: Sequence[Tap]) -> ir.Model:
                 node.attributes[name] = ir.AttrInt64(name, number)
             for k, value in enumerate(node.outputs):
                 value.name = tap.value if k == tap.output else value.name or ""
+            node.outputs[tap.output].type = ir.TensorType(ir.DataType.FLOAT)  # ONNX Runtime does not infer it
     by_name = {value.name: value for value in twin.graph.inputs}
     by_name |= {value.name: value for node in nodes for value in node.outputs}
     there = {value.name for value in twin.graph.outputs}
     for tap in taps:
         if tap.value not in there:
             value = by_name[tap.value]
-            if value.dtype is None:
-                value.type = ir.TensorType(ir.DataType.FLOAT)
             twin.graph.outputs.append(value)
             there.add(tap.value)
     return twin

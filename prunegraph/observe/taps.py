@@ -7,7 +7,7 @@ of a Softmax over what another such contraction made; no name, op pattern or exp
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -39,12 +39,14 @@ class Tap:
         node: The position of the node that must be asked, None where the value is in the graph anyway.
         output: Which of its outputs.
         attributes: Attributes to set on the node.
+        scores: Whether the op gives scores, masked and scaled, from before the Softmax.
     """
 
     value: str
     node: int | None = None
     output: int = 0
     attributes: tuple[tuple[str, int], ...] = ()
+    scores: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +95,15 @@ class Attention:
     k: str
     v: str
     context: str
+
+    def maps(self, values: Mapping[str, npt.NDArray[Any]]) -> npt.NDArray[Any]:
+        """The attention probabilities of a batch, `[batch, heads, queries, keys]`, from what the tap read."""
+        assert self.probabilities is not None
+        seen = self.axes.view(values[self.probabilities.value])
+        if not self.probabilities.scores:
+            return seen
+        powers = np.exp(seen - seen.max(axis=-1, keepdims=True))
+        return np.asarray(powers / powers.sum(axis=-1, keepdims=True))
 
 
 def attentions(model: ir.Model, analysis: Analysis) -> tuple[Attention, ...]:
@@ -192,7 +203,11 @@ class _Finder:
         units = _units_of([heads], self.groups, self._period)
         count = int(np.prod([self._period(d)[0] for d in heads.dims()]))
         hidden = hidden_probabilities(node)
-        tap = None if hidden is None else Tap(f"{context}/probabilities", k, hidden.output, hidden.attributes)
+        tap = (
+            None
+            if hidden is None
+            else Tap(f"{context}/probabilities", k, hidden.output, hidden.attributes, hidden.scores)
+        )
         q, key, v = (_name(node.inputs[n]) if n < len(node.inputs) else "" for n in (0, 1, 2))
         straight = HeadAxes((0,), (1,), (2, 3), count)
         return Attention(

@@ -107,7 +107,7 @@ class RelationAttention:
             PruneGraphError: what heads attend to are not the tokens of the text.
         """
         trees = self._trees(batch.samples)
-        views = [site.axes.view(values[site.probabilities.value]) for site in self.sites if site.probabilities]
+        views = [site.maps(values) for site in self.sites]
         for row, (sample, tokens) in enumerate(zip(batch.samples, batch.tokens, strict=True)):
             self._square(views, len(tokens.segments))
             maps = np.concatenate([view[row] for view in views]).astype(np.float32, copy=False)
