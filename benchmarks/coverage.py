@@ -2,17 +2,19 @@
 
     python -m benchmarks.coverage [NAME ...] [--folder build/zoo] [--markdown docs/coverage.md] [--no-peers]
 
-Needs the extras `[zoo]` and `[peers]`. Every case has a child process of its own and 120 seconds; its result is kept
-beside the models, so that a run that was stopped goes on where it stopped.
+Needs the extras `[zoo]` and `[peers]`. Models that the folder lacks are exported first. Every case has a child process
+of its own and 120 seconds; its result is kept in `FOLDER/results`, so that a run that was stopped goes on where it
+stopped. `--again` tries once more what failed.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 import subprocess
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -20,111 +22,134 @@ from typing import Any
 from rich.progress import Progress
 
 from benchmarks.coverage_case import VARIANTS
+from benchmarks.coverage_page import Results, render, summary
+from benchmarks.coverage_peer import PEERS
 
-TIMEOUT = 120
-PEERS = ("torch-pruning", "onnxsim")
+EXPORTERS = ("dynamo", "legacy")
 Case = tuple[str, str]
-"""A model file's stem, and the variant or peer."""
+"""A model file's stem, and the variant, the peer, or `export`."""
 
 
-def run(file: Path, what: str) -> dict[str, Any]:
+def stem_of(name: str, exporter: str) -> str:
+    """Name of the file that an exporter writes for a model, without its suffix."""
+    return name if exporter == "dynamo" else f"{name}_{exporter}"
+
+
+def record_file(folder: Path, case: Case) -> Path:
+    """Where the result of a case is kept."""
+    return folder / "results" / f"{case[0]}.{case[1].replace(' ', '_')}.json"
+
+
+def recall(folder: Path, case: Case, *, again: bool = False) -> dict[str, Any] | None:
+    """The result of a case that has been run; with `again` only if it did not fail."""
+    path = record_file(folder, case)
+    if not path.exists():
+        return None
+    record: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return None if again and "failure" in record else record
+
+
+def keep(folder: Path, case: Case, record: dict[str, Any]) -> dict[str, Any]:
+    """Store the result of a case, whole or not at all."""
+    path = record_file(folder, case)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_suffix(".part")
+    partial.write_text(json.dumps(record), encoding="utf-8")
+    partial.replace(path)
+    return record
+
+
+def export_all(folder: Path, names: Sequence[str], jobs: int, timeout: float, *, again: bool) -> Results:
+    """Export what is missing, and return why some files cannot be made."""
+    from benchmarks.zoo import make
+
+    failures: Results = {}
+    for exporter in EXPORTERS:
+        absent = [name for name in names if not (folder / f"{stem_of(name, exporter)}.onnx").exists()]
+        cases = {name: (stem_of(name, exporter), "export") for name in absent}
+        failures |= {case: known for case in cases.values() if (known := recall(folder, case, again=again))}
+        todo = [name for name, case in cases.items() if case not in failures]
+        with Progress() as progress:
+            task = progress.add_task(f"export, {exporter}", total=len(todo))
+            for made in make(folder, todo, [exporter], timeout, jobs):
+                progress.advance(task)
+                if made.failure:
+                    failures[cases[made.name]] = keep(folder, cases[made.name], {"failure": made.failure})
+    return failures
+
+
+def run(folder: Path, case: Case, timeout: float, *, again: bool) -> dict[str, Any]:
     """One case, from the cache if it has been run."""
-    cache = file.parent / "results" / f"{file.stem}.{what.replace(' ', '_')}.json"
-    if cache.exists():
-        return dict(json.loads(cache.read_text()))
+    stem, what = case
+    if (known := recall(folder, case, again=again)) is not None:
+        return known
     module = "benchmarks.coverage_peer" if what in PEERS else "benchmarks.coverage_case"
+    command = [sys.executable, "-m", module, str(folder / f"{stem}.onnx"), what]
+    one_thread = os.environ | {"OMP_NUM_THREADS": "1"}
     try:
-        child = subprocess.run(
-            [sys.executable, "-m", module, str(file), what], capture_output=True, text=True, timeout=TIMEOUT, check=False
-        )
-        lines = child.stdout.strip().splitlines()
-        record = json.loads(lines[-1]) if lines else {"failure": (child.stderr.strip().splitlines() or ["died"])[-1][:200]}
+        child = subprocess.run(command, capture_output=True, text=True, timeout=timeout, check=False, env=one_thread)
+        said = child.stdout.strip().splitlines()
+        if said and said[-1].startswith("{"):
+            return keep(folder, case, json.loads(said[-1]))
+        reason = (child.stderr.strip().splitlines() or [f"exit {child.returncode}"])[-1][:200]
     except subprocess.TimeoutExpired:
-        record = {"failure": f"took longer than {TIMEOUT} s"}
-    cache.parent.mkdir(exist_ok=True)
-    cache.write_text(json.dumps(record))
-    return dict(record)
+        reason = f"took longer than {timeout:.0f} s"
+    return keep(folder, case, {"failure": reason})
 
 
-def run_all(files: Iterable[Path], whats: Iterable[str], jobs: int) -> dict[Case, dict[str, Any]]:
-    """All cases, two at a time, with progress."""
-    cases = [(file, what) for file in files for what in whats]
+def run_all(folder: Path, cases: Iterable[Case], jobs: int, timeout: float, *, again: bool) -> Results:
+    """All cases, `jobs` at a time, with progress."""
+    cases = list(cases)
     with Progress() as progress, ThreadPoolExecutor(jobs) as pool:
-        task = progress.add_task("coverage", total=len(cases))
+        task = progress.add_task("prune", total=len(cases))
 
-        def one(case: tuple[Path, str]) -> tuple[Case, dict[str, Any]]:
-            record = run(*case)
+        def one(case: Case) -> dict[str, Any]:
+            record = run(folder, case, timeout, again=again)
             progress.advance(task)
-            return (case[0].stem, case[1]), record
+            return record
 
-        return dict(pool.map(one, cases))
-
-
-def passed(record: dict[str, Any]) -> bool:
-    """Pruned, proven, inputs and outputs as they were."""
-    stages = [stage for stage in ("half", "hidden") if f"{stage} params" in record]
-    return bool(stages) and all(record[f"{s} io"] and record[f"{s} error"] <= 1e-4 for s in stages)
+        return dict(zip(cases, pool.map(one, cases), strict=True))
 
 
-def render(results: dict[Case, dict[str, Any]], whats: list[str], caption: str) -> str:
-    """The page."""
-    stems = list(dict.fromkeys(stem for stem, _ in results))
-    lines = ["# Coverage", "", __doc__.split("\n")[0].strip(), "", *_summary(results, whats), ""]
-    lines += ["A cell holds the share of parameters removed (half of every exact kind) and the largest error against the masked"]
-    lines += ["original, relative to the output's scale, the hidden stage included; `(0.25 hidden: …)` its share of parameters.", ""]
-    lines += [f"| model | groups | {' | '.join(whats)} |", "|---|---|" + "---|" * len(whats)]
-    for stem in stems:
-        groups = results[stem, VARIANTS[0]].get("groups", {})
-        cells = [_cell(results[stem, what]) for what in whats]
-        lines.append(f"| {stem} | {', '.join(f'{n} {kind}' for kind, n in groups.items()) or '-'} | {' | '.join(cells)} |")
-    lines += ["", "## What stays whole, and why", "", "| model | length: first reason (node) |", "|---|---|"]
-    for stem in stems:
-        held = results[stem, VARIANTS[0]].get("pins", {})
-        lines.append(f"| {stem} | {'; '.join(f'{length}: {why}' for length, why in held.items()) or '-'} |")
-    return "\n".join([*lines, "", caption, ""])
-
-
-def _summary(results: dict[Case, dict[str, Any]], whats: list[str]) -> list[str]:
-    lines = ["| | files | pruned and equal | failed | not made by the other tool |", "|---|---:|---:|---:|---:|"]
-    for what in whats:
-        records = [record for (_, w), record in results.items() if w == what]
-        absent = sum("not made" in record.get("failure", "") for record in records)
-        good = sum(map(passed, records))
-        lines.append(f"| {what} | {len(records)} | {good} | {len(records) - absent - good} | {absent} |")
-    return lines
-
-
-def _cell(record: dict[str, Any]) -> str:
-    if "failure" in record:
-        return str(record["failure"]).replace("|", "\\|")
-    if "half refused" in record:
-        return f"refused: {record['half refused']}"
-    before, after = record["half params"]
-    error = max(record.get(f"{stage} error", 0.0) for stage in ("half", "hidden"))
-    hidden = record.get("hidden params")
-    more = f" (0.25 hidden: -{1 - hidden[1] / hidden[0]:.0%})" if hidden else ""
-    return f"-{1 - after / before:.0%}{more}, {error:.0e}"
+def all_cases(folder: Path, names: Sequence[str], variants: Sequence[str], peers: Sequence[str]) -> list[Case]:
+    """Every variant of every file; every peer once a model, on the dynamo exporter's file if there is one."""
+    stems = [stem_of(name, exporter) for name in names for exporter in EXPORTERS]
+    there = [stem for stem in stems if (folder / f"{stem}.onnx").exists()]
+    ours = [(stem, variant) for variant in variants for stem in there]
+    firsts = [next((s for e in EXPORTERS if (s := stem_of(name, e)) in there), None) for name in names]
+    return ours + [(stem, peer) for peer in peers for stem in firsts if stem]
 
 
 def main() -> None:
     """Run the command line."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.coverage", description=__doc__.split("\n")[0])
-    parser.add_argument("names", nargs="*", help="models of the zoo; all that the folder has without")
-    parser.add_argument("--folder", type=Path, default=Path("build/zoo"), help="made by python -m benchmarks.zoo FOLDER")
-    parser.add_argument("--markdown", type=Path)
-    parser.add_argument("--jobs", type=int, default=2)
+    parser.add_argument("names", nargs="*", help="models of the zoo; all without")
+    parser.add_argument("--folder", type=Path, default=Path("build/zoo"), help="for models and results")
+    parser.add_argument("--markdown", type=Path, help="write the page here")
+    parser.add_argument("--jobs", type=int, default=2, help="cases at once (default 2)")
+    parser.add_argument("--timeout", type=float, default=120, help="seconds for one case (default 120)")
     parser.add_argument("--no-peers", action="store_true")
-    parser.add_argument("--variants", nargs="*", default=list(VARIANTS))
+    parser.add_argument("--no-export", action="store_true", help="take the models that the folder has")
+    parser.add_argument("--again", action="store_true", help="run again what failed")
+    parser.add_argument("--variants", nargs="*", default=list(VARIANTS), choices=VARIANTS)
     options = parser.parse_args()
-    files = sorted(f for f in options.folder.glob("*.onnx") if not options.names or f.stem in options.names)
-    whats = [*options.variants, *(() if options.no_peers else PEERS)]
-    results = run_all(files, whats, options.jobs)
-    import onnxruntime
+    folder, again = options.folder, options.again
+    from benchmarks.zoo import ZOO
 
-    text = render(results, whats, f"onnxruntime {onnxruntime.__version__}; every file at a batch and length not probed with.")
+    names = options.names or list(ZOO)
+    if unknown := set(names) - set(ZOO):
+        parser.error(f"not in the zoo: {', '.join(sorted(unknown))}; it has {', '.join(ZOO)}")
+    results: Results = {}
+    if not options.no_export:
+        results |= export_all(folder, names, options.jobs, options.timeout, again=again)
+    peers = () if options.no_peers else PEERS
+    cases = all_cases(folder, names, options.variants, peers)
+    results |= run_all(folder, cases, options.jobs, options.timeout, again=again)
     if options.markdown:
-        options.markdown.write_text(text, encoding="utf-8")
-    print("\n".join(_summary(results, whats)))
+        partial = options.markdown.with_suffix(".part")
+        partial.write_text(render(names, options.variants, peers, results), encoding="utf-8")
+        partial.replace(options.markdown)
+    print("\n".join(summary(options.variants, peers, results)))
 
 
 if __name__ == "__main__":

@@ -1,0 +1,168 @@
+"""The page of the coverage table: a summary, one row a file, and the reasons for everything that is not a number."""
+
+from __future__ import annotations
+
+import importlib.metadata
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+Record = dict[str, Any]
+Results = dict[tuple[str, str], Record]
+"""By file stem, and variant, peer or `export`."""
+
+TOLERANCE = 1e-4
+WIDEST = 110
+DULL = ("a spatial axis", "graph input")
+"""Reasons that say nothing: an image has three colours, a kernel its size."""
+
+INTRO = """\
+# Coverage
+
+Every architecture of the [zoo](../benchmarks/zoo.py), built small with random weights, exported by both exporters,
+passed through ONNX Runtime's optimizers, and pruned with no hints: half of every kind of unit that can be removed
+exactly, then a quarter of what norms average over (the hidden width) as well. This page is written by
+`python -m benchmarks.coverage --markdown docs/coverage.md`.
+"""
+
+READING = """\
+## How to read the table
+
+A cell is the share of parameters removed, `exact kinds → with 0.25 of the hidden width`. A number stands there only if
+the slim file keeps the names, types and shapes of all inputs and outputs, runs in ONNX Runtime at a batch and length
+that the analysis has not probed, and equals the masked original to 1e-4 of the output's scale; *error* is the largest
+such difference in the row. *seconds* is CPU time for the file as exported: analysis, two prunings, their two proofs.
+**not made**: the exporter or optimizer itself fails, so there is no file to prune. Reasons are below the table.
+
+The peers get the same models and 0.5: Torch-Pruning the module, as in its README, output layers ignored; onnxsim the
+simplified file, structured pruning and then attention heads. What they make is run and its shapes are compared; its
+values are not checked, since they have no masked original.
+"""
+
+OTHERS = "The exporter or optimizer fails, or makes a file that ONNX Runtime does not run: there is nothing to prune."
+
+
+def passed(record: Record) -> bool:
+    """Pruned, proven, inputs and outputs as they were."""
+    stages = [stage for stage in ("half", "hidden") if f"{stage} params" in record]
+    return bool(stages) and all(record[f"{s} io"] and record[f"{s} error"] <= TOLERANCE for s in stages)
+
+
+def absent(record: Record) -> bool:
+    """Whether another tool failed before there was anything to prune."""
+    return str(record.get("failure", "")).startswith(("RuntimeError: not made", "not made"))
+
+
+def render(names: Sequence[str], variants: Sequence[str], peers: Sequence[str], results: Results) -> str:
+    """The page."""
+    parts = [INTRO, *summary(variants, peers, results), "", READING, *_table(variants, peers, results), ""]
+    ours = _reasons(results, lambda what, r: what in variants and not passed(r) and not absent(r))
+    others = _reasons(results, lambda what, r: what == "export" or absent(r))
+    parts += ["## Failures", "", *ours, "## Not made", "", OTHERS, "", *others]
+    if peers:
+        parts += ["## Failures of the peers", "", *_reasons(results, lambda what, r: what in peers and "failure" in r)]
+    parts += ["## What stays whole, and why", "", *_pins(names, variants[0], results)]
+    used = ("onnxruntime", "onnx", "torch", "transformers", "timm", "onnxsim", "torch-pruning")
+    return "\n".join([*parts, "", ", ".join(f"{p} {importlib.metadata.version(p)}" for p in used), ""])
+
+
+def summary(variants: Sequence[str], peers: Sequence[str], results: Results) -> list[str]:
+    """Counts for every variant and every peer."""
+    files = len({stem for stem, what in results if what != "export"})
+    lost = sum(what == "export" for _, what in results)
+    lines = [f"{files} files; {lost} more that their exporter cannot make.", ""]
+    lines += ["| | files | pruned and equal | failed | not made by the other tool |", "|---|---:|---:|---:|---:|"]
+    for what in variants:
+        records = [record for (_, w), record in results.items() if w == what]
+        missing, good = sum(map(absent, records)), sum(map(passed, records))
+        lines.append(f"| {what} | {len(records)} | {good} | {len(records) - missing - good} | {missing} |")
+    if peers:
+        lines += ["", "| | models | smaller, runs, same shapes | nothing removed | failed | heads removed in |"]
+        lines += ["|---|---:|---:|---:|---:|---:|"]
+    for what in peers:
+        records = [record for (_, w), record in results.items() if w == what]
+        verdicts = Counter(_verdict(record) for record in records)
+        heads = sum(_verdict(record) == "good" and record["heads"] > 0 for record in records)
+        counts = " | ".join(str(verdicts[verdict]) for verdict in ("good", "nothing", "failed"))
+        lines.append(f"| {what} {importlib.metadata.version(what)} | {len(records)} | {counts} | {heads} |")
+    return lines
+
+
+def _verdict(record: Record) -> str:
+    if "failure" in record or not record["io"]:
+        return "failed"
+    before, after = record["params"]
+    return "good" if after < before else "nothing"
+
+
+def _table(variants: Sequence[str], peers: Sequence[str], results: Results) -> Iterator[str]:
+    heads = ["file", "groups", *variants, "error", "seconds", *peers]
+    yield f"| {' | '.join(heads)} |"
+    yield "|---|---|" + "---|" * len(variants) + "---:|---:|" + "---|" * len(peers)
+    for stem in sorted({stem for stem, _ in results}):
+        records = {what: record for (s, what), record in results.items() if s == stem}
+        first = records.get(variants[0], {})
+        groups = ", ".join(f"{n} {kind}" for kind, n in first.get("groups", {}).items())
+        without = "not made" if "export" in records else ""
+        ours = [_cell(records[v]) if v in records else without for v in variants]
+        theirs = [_peer_cell(records[p]) if p in records else "" for p in peers]
+        errors = [e for r in records.values() for s in ("half", "hidden") if (e := r.get(f"{s} error")) is not None]
+        error = f"{max(errors):.0e}" if errors else ""
+        yield f"| {' | '.join([stem, groups, *ours, error, str(first.get('seconds', '')), *theirs])} |"
+
+
+def _cell(record: Record) -> str:
+    if absent(record):
+        return "not made"
+    if not passed(record):
+        return "**failed**"
+    shares = [_share(record[f"{s} params"]) for s in ("half", "hidden") if f"{s} params" in record]
+    return " → ".join(shares) if "half params" in record else f"0 → {shares[0]}"
+
+
+def _peer_cell(record: Record) -> str:
+    verdict = _verdict(record)
+    if verdict == "failed":
+        return "failed"
+    heads = f", {record['heads']} heads" if record["heads"] else ""
+    return _share(record["params"]) + heads
+
+
+def _share(params: Sequence[int]) -> str:
+    return f"{1 - params[1] / params[0]:.0%}"
+
+
+def _why(record: Record) -> str:
+    """The reason of a failure in one short piece of a table row."""
+    text = str(record.get("failure") or record.get("half refused") or "")
+    if not text:
+        errors = [f"{s} error {record[f'{s} error']:.0e}" for s in ("half", "hidden") if f"{s} error" in record]
+        text = ", ".join(errors) if all(record.get(f"{s} io", True) for s in ("half", "hidden")) else "shapes changed"
+    text = text.removeprefix("RuntimeError: ").removeprefix("not made: ").replace("|", "\\|").replace("\n", " ")
+    return text if len(text) <= WIDEST else text[: WIDEST - 1] + "…"
+
+
+def _reasons(results: Results, wanted: Callable[[str, Record], bool]) -> list[str]:
+    """A table of cases with their reasons."""
+    rows = [f"| {stem} | {what} | {_why(r)} |" for (stem, what), r in sorted(results.items()) if wanted(what, r)]
+    return ["| file | case | reason |", "|---|---|---|", *rows, ""] if rows else ["None.", ""]
+
+
+def _pins(names: Sequence[str], variant: str, results: Results) -> Iterator[str]:
+    yield "Lengths that no group has, with the first reason; kernels and colours left out."
+    yield ""
+    yield "| model | length: reason (node) |"
+    yield "|---|---|"
+    for name in names:
+        stem = next((s for s in (name, f"{name}_legacy") if "pins" in results.get((s, variant), {})), None)
+        held = results[stem, variant]["pins"] if stem else {}
+        told = [f"{length}: {_short(why)}" for length, why in held.items() if not why.startswith(DULL)]
+        if told:
+            yield f"| {stem} | {'; '.join(told).replace('|', chr(92) + '|')} |"
+
+
+def _short(reason: str) -> str:
+    """A reason with only the end of its node's path."""
+    text, _, node = reason.rpartition(" (")
+    tail = "/".join(node.split("/")[-3:])
+    return f"{text} ({'…/' if tail != node else ''}{tail}" if text else reason
