@@ -16,8 +16,8 @@ import onnx_ir as ir
 
 from prunegraph.errors import MissingExtra, ModelError, UsageError
 from prunegraph.export.onnx import load
-from prunegraph.export.torch_axes import Call, default_axes, fallbacks, widened
-from prunegraph.export.torch_names import name_outputs, name_parameters, output_names
+from prunegraph.export.torch_axes import Call, default_axes, fallbacks, tensor_axes, widened
+from prunegraph.export.torch_names import name_axes, name_outputs, name_parameters, output_names
 
 if TYPE_CHECKING:
     import torch
@@ -103,6 +103,7 @@ def trace(module: torch.nn.Module, call: Call, axes: dict[str, Any], *, opset: i
     """
     _require()
     failures: list[ModelError] = []
+    named = call.named(module.forward)
     with evaluating(module):
         for shapes, fixed in fallbacks(axes):
             try:
@@ -118,6 +119,7 @@ def trace(module: torch.nn.Module, call: Call, axes: dict[str, Any], *, opset: i
                     fixed,
                     failures[0],
                 )
+            name_axes(model, list(tensor_axes(named, shapes)))  # the exporter gives up where an argument is None
             return model
     raise failures[-1]
 

@@ -95,6 +95,20 @@ def widened(call: Call, forward: Callable[..., Any], axes: Any) -> Call:
     return Call(tuple(bound.args[: len(call.args)]), keywords)
 
 
+def tensor_axes(value: Any, axes: Any) -> Iterator[Axes]:
+    """The axes of each tensor in a structure of arguments, one after the other, as `default_axes` gives them."""
+    import torch
+
+    if isinstance(value, torch.Tensor):
+        yield axes or {}
+    elif isinstance(value, Mapping) and isinstance(axes, Mapping):
+        for key, each in value.items():
+            yield from tensor_axes(each, axes.get(key))
+    elif isinstance(value, (tuple, list)) and isinstance(axes, tuple):
+        for each, its in zip(value, axes, strict=True):
+            yield from tensor_axes(each, its)
+
+
 def fallbacks(axes: dict[str, Any]) -> Iterator[tuple[dict[str, Any], str]]:
     """These axes, then fewer of them; with each what is fixed at the example's length ("" at first).
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import ast
 import logging
 import math
-from collections.abc import Iterator, Mapping
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import onnx_ir as ir
@@ -47,6 +48,33 @@ def name_outputs(model: ir.Model, names: list[str]) -> None:
         value.name = f"{value.name}/renamed"
     for value, name in zip(outputs, names, strict=True):
         value.name = name
+
+
+def name_axes(model: ir.Model, axes: Sequence[Mapping[int, str]]) -> None:
+    """Give the dynamic dims of the graph's inputs these names, and with them every dim that is one of these, in place.
+
+    Args:
+        model: As the exporter made it.
+        axes: The names of the axes of each input.
+    """
+    if len(axes) != len(model.graph.inputs):
+        return
+    names: dict[str, str] = {}
+    for value, its in zip(model.graph.inputs, axes, strict=True):
+        for axis, name in its.items():
+            dim = value.shape[axis] if value.shape is not None else None
+            if isinstance(dim, ir.SymbolicDim) and dim.value and dim.value.isidentifier():
+                names.setdefault(dim.value, name)
+    for graph in model.graphs():
+        for value in {*graph.inputs, *(value for node in graph for value in node.outputs)}:
+            if value.shape is not None:
+                value.shape = ir.Shape([_renamed(dim, names) for dim in value.shape])
+
+
+def _renamed(dim: int | ir.SymbolicDim, names: Mapping[str, str]) -> int | str | None:
+    if isinstance(dim, int) or dim.value is None:
+        return dim if isinstance(dim, int) else None
+    return re.sub(r"[A-Za-z_]\w*", lambda word: names.get(word[0], word[0]), dim.value)
 
 
 def output_names(spec: Any) -> list[str]:
