@@ -297,10 +297,11 @@ def _unsaid(view: NodeView, rule: AxisRule) -> AxisRule:
 
 
 def _statistics(view: NodeView, rule: AxisRule) -> AxisRule:
-    """What is reduced to a statistic of a weight (weight norm, standardized filters) stays whole.
+    """What is summed to a norm of a weight stays whole: a unit that goes would change the norm, though it is zero.
 
-    A unit that goes takes no other weight's numbers with it, but it would change a norm taken over it.
+    A mean over a weight is no different from one over activations: the axis may shrink, but not exactly.
     """
     if not all(view.weights) or rule.contractions:
         return AxisRule()
-    return AxisRule(pins=tuple((reduce.ref, f"{view.op} of a weight") for reduce in rule.reduces))
+    sums = [reduce.ref for reduce in rule.reduces if reduce.kind is not Reduction.MEAN]
+    return AxisRule(pins=tuple((ref, f"{view.op} of a weight") for ref in sums))
