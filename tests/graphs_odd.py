@@ -1,4 +1,4 @@
-"""Small graphs of what is rare and easily got wrong: an axis twice in one tensor, statistics of weights, odd outputs."""
+"""Small graphs of what is rare and easily got wrong: an axis twice in a tensor, statistics of weights, odd outputs."""
 
 from __future__ import annotations
 
