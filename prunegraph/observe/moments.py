@@ -65,15 +65,20 @@ class Moments:
 
 
 def _positions(array: Array, axis: int, batch: Batch) -> Array:
-    """`[positions, channels]`, padding left out where the positions are those of the tokens."""
+    """`[positions, channels]`, padding left out where an axis is as long as the text (the last such one)."""
     moved = np.moveaxis(array, axis, -1)
     count, mask = len(batch.samples), batch.mask
-    if mask is not None:
-        rows, length = next(iter(batch.feeds.values())).shape[:2]
-        full = np.zeros((rows, length), dtype=bool)
-        full[:count] = mask
-        if moved.shape[:2] == (rows, length):
-            return np.asarray(moved[full].reshape(-1, moved.shape[-1]))
-        if moved.ndim == 2 and moved.shape[0] == rows * length:
-            return np.asarray(moved[full.reshape(-1)])
-    return np.asarray(moved[: count if moved.ndim > 2 else None].reshape(-1, moved.shape[-1]))
+    if mask is None:
+        return np.asarray(moved[: count if moved.ndim > 2 else None].reshape(-1, moved.shape[-1]))
+    rows, length = next(iter(batch.feeds.values())).shape[:2]
+    full = np.zeros((rows, length), dtype=bool)
+    full[:count] = mask
+    if moved.ndim == 2 and moved.shape[0] == rows * length:
+        return np.asarray(moved[full.reshape(-1)])
+    if moved.shape[0] != rows:
+        return np.asarray(moved.reshape(-1, moved.shape[-1]))
+    tokens = [k for k in range(1, moved.ndim - 1) if moved.shape[k] == length]
+    if not tokens:
+        return np.asarray(moved[:count].reshape(-1, moved.shape[-1]))
+    chosen = np.moveaxis(moved, tokens[-1], 1)[full]
+    return np.asarray(chosen.reshape(-1, moved.shape[-1]))

@@ -22,6 +22,7 @@ from prunegraph.errors import PruneGraphError, UsageError
 from prunegraph.observe.data import Data, Source, open_data
 from prunegraph.observe.feeds import InputSpec, input_specs
 from prunegraph.observe.session import CannotRun, open_session, run, widened, widened_feeds
+from prunegraph.observe.tapped import tapped
 from prunegraph.observe.taps import Tap
 from prunegraph.observe.text import MAX_LENGTH, Batch, TextReader, batches, check_data
 
@@ -233,31 +234,6 @@ def _pass(
     except CannotRun as error:
         hint = "check the data, shorten the texts (max_length) or give inputs that the model accepts"
         raise PruneGraphError(f"ONNX Runtime does not run the model on the data: {error}", hint=hint) from error
-
-
-def tapped(model: ir.Model, taps: Sequence[Tap]) -> ir.Model:
-    """A copy of a model that puts out the tapped values too."""
-    twin = model.clone()
-    nodes = list(twin.graph)
-    for tap in taps:
-        if tap.node is not None:
-            node = nodes[tap.node]
-            if len(node.outputs) <= tap.output:
-                node.resize_outputs(tap.output + 1)
-            for name, number in tap.attributes:
-                node.attributes[name] = ir.AttrInt64(name, number)
-            for k, value in enumerate(node.outputs):
-                value.name = tap.value if k == tap.output else value.name or ""
-            node.outputs[tap.output].type = ir.TensorType(ir.DataType.FLOAT)  # ONNX Runtime does not infer it
-    by_name = {value.name: value for value in twin.graph.inputs}
-    by_name |= {value.name: value for node in nodes for value in node.outputs}
-    there = {value.name for value in twin.graph.outputs}
-    for tap in taps:
-        if tap.value not in there:
-            value = by_name[tap.value]
-            twin.graph.outputs.append(value)
-            there.add(tap.value)
-    return twin
 
 
 def fingerprint(model: ir.Model) -> str:
