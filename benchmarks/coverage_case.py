@@ -17,9 +17,9 @@ from typing import Any
 import onnx
 import onnxruntime as ort
 
-from prunegraph.api import Analyzed, apply, choose, find
 from prunegraph.errors import NothingToPrune, PruneGraphError
 from prunegraph.options import Options
+from prunegraph.pipeline import Analyzed, apply, choose, find
 
 VARIANTS = ("as exported", "ort basic", "ort extended", "ort transformers", "float16")
 EXACT, HIDDEN = 0.5, 0.25

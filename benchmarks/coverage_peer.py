@@ -58,7 +58,7 @@ def onnxsim(file: Path) -> dict[str, Any]:
 
 def _heads(model: Any) -> int:
     """How many heads a file has, as far as the analysis of this package sees them."""
-    from prunegraph.api import find
+    from prunegraph.pipeline import find
 
     return sum(_count(group.shape) for group in find(model).analysis.groups if group.kind in HEADS)
 

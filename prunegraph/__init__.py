@@ -8,14 +8,15 @@ if TYPE_CHECKING:
     from prunegraph.analysis.analyze import Analysis
     from prunegraph.analysis.groups import Group
     from prunegraph.analysis.selection import Selection
-    from prunegraph.api import PruneResult, analyze, prune_graph
+    from prunegraph.api import analyze, prune_graph
     from prunegraph.errors import PruneGraphError
+    from prunegraph.result import PruneResult
 else:
     _HOMES = {
         "Analysis": "prunegraph.analysis.analyze",
         "Group": "prunegraph.analysis.groups",
         "PruneGraphError": "prunegraph.errors",
-        "PruneResult": "prunegraph.api",
+        "PruneResult": "prunegraph.result",
         "Selection": "prunegraph.analysis.selection",
         "analyze": "prunegraph.api",
         "prune_graph": "prunegraph.api",

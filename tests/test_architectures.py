@@ -9,10 +9,11 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 
+from prunegraph import prune_graph
 from prunegraph.analysis.analyze import Analysis
 from prunegraph.analysis.groups import Group
 from prunegraph.analysis.selection import Selection
-from prunegraph.api import Analyzed, apply, find, prune_graph
+from prunegraph.pipeline import Analyzed, apply, find
 from tests.skeleton import load_skeleton
 
 Expected = dict[tuple[str, int, tuple[int, ...]], int]

@@ -153,13 +153,13 @@ def test_the_output_is_checked_before_the_long_work(folder: Path, monkeypatch: p
     def too_late(*_: object, **__: object) -> None:
         raise AssertionError("normalizing has begun")
 
-    monkeypatch.setattr("prunegraph.api.normalize", too_late)
+    monkeypatch.setattr("prunegraph.pipeline.normalize", too_late)
     assert run("prune", "model.onnx", "-o", "model.onnx").exit_code == 1
     (folder / "slim.plan.json").mkdir()
     assert "slim.plan.json is a folder" in run(*PRUNE).stderr
 
 
-@pytest.mark.parametrize("moment", ["prunegraph.api.prove", "prunegraph.api.choose", "onnx_ir.save"])
+@pytest.mark.parametrize("moment", ["prunegraph.pipeline.prove", "prunegraph.pipeline.choose", "onnx_ir.save"])
 def test_an_interruption_leaves_nothing_behind(moment: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def interrupt(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
@@ -176,7 +176,7 @@ def test_a_bug_is_not_hidden(folder: Path, monkeypatch: pytest.MonkeyPatch) -> N
     def fail(*_: object, **__: object) -> None:
         raise ZeroDivisionError
 
-    monkeypatch.setattr("prunegraph.api.choose", fail)
+    monkeypatch.setattr("prunegraph.pipeline.choose", fail)
     assert isinstance(run(*PRUNE).exception, ZeroDivisionError)
 
 

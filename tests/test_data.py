@@ -12,7 +12,7 @@ import pytest
 
 from prunegraph import prune_graph
 from prunegraph.analysis.selection import Selection
-from prunegraph.api import find
+from prunegraph.pipeline import find
 from prunegraph.errors import UsageError
 from prunegraph.observe.conllu import read_conllu
 from prunegraph.observe.data import open_data

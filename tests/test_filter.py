@@ -12,7 +12,7 @@ import pytest
 
 from prunegraph import prune_graph
 from prunegraph.analysis.selection import Selection
-from prunegraph.api import Analyzed, find
+from prunegraph.pipeline import Analyzed, find
 from prunegraph.errors import UsageError
 from prunegraph.observe.gates import GatedSession
 from prunegraph.observe.session import open_session, run, widened

@@ -15,7 +15,7 @@ import pytest
 
 from prunegraph.analysis.groups import Group
 from prunegraph.analysis.selection import Selection
-from prunegraph.api import Analyzed, find
+from prunegraph.pipeline import Analyzed, find
 from prunegraph.observe.feeds import Feeds, input_specs, random_feeds
 from prunegraph.observe.gates import NAME, GatedSession, gate_of, gated, open_gate
 from prunegraph.observe.moments import Moments

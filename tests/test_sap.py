@@ -13,7 +13,7 @@ import pytest
 
 from prunegraph import prune_graph
 from prunegraph.analysis.analyze import Analysis
-from prunegraph.api import find
+from prunegraph.pipeline import find
 from prunegraph.errors import MissingExtra, PruneGraphError, UsageError
 from prunegraph.observe.conllu import Parse
 from prunegraph.observe.data import Sample

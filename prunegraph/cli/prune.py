@@ -26,10 +26,10 @@ from prunegraph.cli.arguments import (
 from prunegraph.cli.console import progress, say, show, show_json
 
 if TYPE_CHECKING:
-    from prunegraph.api import PruneResult
     from prunegraph.observe.stream import Calibration
     from prunegraph.options import Options
     from prunegraph.passes.filter import FilterOptions
+    from prunegraph.result import PruneResult
 
 _HOW_MUCH, _WHICH, _PROOF = "How much goes", "What goes first, and what stays", "Proof and output"
 
@@ -155,9 +155,10 @@ def _prune(
     filtering: FilterOptions | None,
 ) -> tuple[PruneResult, tuple[Path, ...]]:
     """Everything between the arguments and the report; where nothing can be written, nothing is begun."""
-    from prunegraph.api import Clock, apply, calibrated, choose, filter_heads, find
+    from prunegraph.clock import Clock
     from prunegraph.export.onnx import load, source_of
     from prunegraph.export.stage import check_target
+    from prunegraph.pipeline import apply, calibrated, choose, filter_heads, find
 
     data = calibrated(options, data)
     clock = Clock(step)

@@ -80,10 +80,11 @@ def score(
 def _score(
     model: Path, options: Options, data: Calibration | None, step: Callable[[str], None]
 ) -> tuple[dict[str, Any], Context]:
-    from prunegraph.api import Clock, calibrated, find
+    from prunegraph.clock import Clock
     from prunegraph.errors import NothingToPrune
     from prunegraph.passes.choose import seen
     from prunegraph.passes.score import Context, score_with, scores_kind
+    from prunegraph.pipeline import calibrated, find
 
     data = calibrated(options, data)
     clock = Clock(step)

@@ -1,8 +1,8 @@
 """One copy per use of small constants, since exporters merge equal ones and so tie layers that have nothing in common.
 
-Weights with two axes or more stay shared, however small: there the sharing is real (tied embeddings).  A folded table (cos
-and sin, a relative position bias) is copied while it is small beside the model.  Tensors are immutable, so a copy costs
-nothing before it is cut.
+Weights with two axes or more stay shared, however small: there the sharing is real (tied embeddings). A folded
+table (cos and sin, a relative position bias) is copied while it is small beside the model. Tensors are immutable,
+so a copy costs nothing before it is cut.
 """
 
 from __future__ import annotations

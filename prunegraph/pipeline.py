@@ -1,0 +1,157 @@
+"""The whole way of the data: Normalize, analyze, score, select, Shrink, Cleanup, verify."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import onnx_ir as ir
+
+from prunegraph.analysis.analyze import Analysis, analyze_graph
+from prunegraph.analysis.cost import count_macs, count_parameters
+from prunegraph.analysis.lengths import Lengths
+from prunegraph.analysis.selection import Selection
+from prunegraph.analysis.sizes import Keeps
+from prunegraph.clock import Clock
+from prunegraph.errors import UsageError, VerificationFailed
+from prunegraph.export.doors import Kind, Source, kind_of, open_source
+from prunegraph.observe.data import Data
+from prunegraph.observe.stream import Calibration
+from prunegraph.options import Options
+from prunegraph.passes.choose import choice, seen, wanted
+from prunegraph.passes.cleanup import cleanup
+from prunegraph.passes.filter import Filtered, FilterOptions, filter_candidates
+from prunegraph.passes.normalize import Normalized, normalize
+from prunegraph.passes.score import NEEDS, Context, find_scorer
+from prunegraph.passes.select import chosen
+from prunegraph.passes.shrink import shrink
+from prunegraph.passes.verify import Verification, verify
+from prunegraph.refusals import check_patterns, nothing_to_prune
+from prunegraph.report import GroupReport, Report
+from prunegraph.result import PruneResult
+
+
+@dataclass(frozen=True)
+class Analyzed:
+    """A model made analysable, and what was found in it."""
+
+    original: ir.Model
+    normalized: Normalized
+    analysis: Analysis
+    kind: Kind = Kind.PROTO
+
+
+def find(
+    model: Source,
+    allow_io: Sequence[str] = (),
+    clock: Clock | None = None,
+    example_inputs: Any = None,
+    dynamic_shapes: Any = None,
+) -> Analyzed:
+    """Read a model, make it analysable, and find its groups.
+
+    Raises:
+        ModelError: the model cannot be read or traced, or the ONNX checker rejects it.
+        UsageError: a pattern matches no graph input or output.
+    """
+    clock = clock or Clock()
+    with clock.step("load"):
+        original = open_source(model, example_inputs, dynamic_shapes)
+    doors = [value.name or "" for value in (*original.graph.inputs, *original.graph.outputs)]
+    check_patterns(allow_io, doors, "graph input or output", hint=f"there are {', '.join(doors)}")
+    with clock.step("normalize"):
+        normalized = normalize(original)
+    with clock.step("analyze"):
+        analysis = analyze_graph(normalized.model.graph, normalized.facts, allow_io)
+    return Analyzed(original, normalized, analysis, kind=kind_of(model))
+
+
+def choose(
+    found: Analyzed, options: Options, clock: Clock | None = None, calibration: Calibration | None = None
+) -> Selection:
+    """Score the units of every group that shall shrink, and keep the best.
+
+    Raises:
+        NothingToPrune: no group is left that could get smaller.
+        UsageError: a pattern matches no group, or the data do not suit the scorer.
+    """
+    clock = clock or Clock()
+    names = [name for group in found.analysis.groups for name in (group.id, group.scope)]
+    hint = "`prunegraph explain` shows groups; with --json, the id and the scope of each"
+    check_patterns([*options.include, *options.exclude], names, "group", hint=hint)
+    groups = wanted(chosen(found.analysis.groups, options.include, options.exclude), options)
+    if not groups:
+        raise nothing_to_prune(found.analysis, options)
+    context = Context(found.normalized.model, found.analysis, options.seed, options.scorer_options)
+    with clock.step("observe"):
+        inputs = calibration.inputs(found.original) if calibration is not None else None
+        context = seen(options.scorer, groups, context, inputs, clock.count)
+    with clock.step("score"):
+        return choice(groups, context, options)
+
+
+def calibrated(
+    options: Options, data: Data | Calibration | None, tokenizer: str | os.PathLike[str] | None = None
+) -> Calibration | None:
+    """The data, opened; None if none are given.
+
+    Raises:
+        UsageError: the scorer does not exist or needs data, or there is something wrong with them.
+    """
+    find_scorer(options.scorer)
+    if data is not None:
+        return (data if isinstance(data, Calibration) else Calibration(data, tokenizer)).opened()
+    if options.scorer in NEEDS:
+        hint = "give texts with the model's tokenizer: data=…, tokenizer=… (--data FILE --tokenizer FOLDER)"
+        raise UsageError(f"the scorer {options.scorer!r} needs data to run the model on", hint=hint)
+    return None
+
+
+def filter_heads(
+    found: Analyzed, selection: Selection, options: FilterOptions, clock: Clock, calibration: Calibration | None
+) -> Filtered:
+    """Take back the removal of heads that cost too much on the data."""
+    with clock.step("filter"):
+        inputs = calibration.inputs(found.original) if calibration is not None else None
+        model, analysis = found.normalized.model, found.analysis
+        return filter_candidates(model, analysis, selection, inputs, options, progress=clock.count)
+
+
+def apply(found: Analyzed, selection: Selection, *, check: bool = True, clock: Clock | None = None) -> PruneResult:
+    """Carry out a selection on an analysed model and prove the result."""
+    clock = clock or Clock()
+    analysis = found.analysis
+    keeps = selection.keeps(analysis.groups)
+    lengths = Lengths(analysis.solution, keeps)
+    with clock.step("shrink"):
+        slim = cleanup(shrink(found.normalized.model, analysis.solution, keeps).model, analysis.solution, lengths)
+    proof = None
+    if check:
+        with clock.step("verify"):
+            proof = prove(found, slim, keeps)
+    report = Report(
+        params=(count_parameters(found.original.graph), count_parameters(slim.graph)),
+        macs=count_macs(analysis.solution, lengths, found.normalized.batch, found.normalized.row),
+        groups=tuple(GroupReport(g.id, g.kind, g.units, keeps[g.dim].count) for g in analysis.groups if g.dim in keeps),
+        verify=proof,
+        seconds=clock.seconds,
+    )
+    return PruneResult(slim, selection, report, found.kind)
+
+
+def prove(found: Analyzed, slim: ir.Model, keeps: Keeps) -> Verification:
+    """Compare a slim model with the masked original.
+
+    Raises:
+        VerificationFailed: they differ by more than rounding.
+    """
+    proof = verify(found.original, found.normalized.model, slim, found.analysis, keeps)
+    if not proof.ok:
+        worst = max(proof.max_rel_error, proof.normalize_error)
+        raise VerificationFailed(
+            f"the slim model differs from the masked original by {worst:.2e} of the output's scale; it was discarded",
+            hint="please report the model; --exclude leaves out the groups at fault",
+        )
+    return proof

@@ -1,0 +1,48 @@
+"""What is refused before or instead of a result, each with its fix."""
+
+from __future__ import annotations
+
+import fnmatch
+from collections.abc import Sequence
+
+import onnx_ir as ir
+
+from prunegraph.analysis.analyze import Analysis
+from prunegraph.errors import NothingToPrune, UsageError, VerificationFailed
+from prunegraph.options import Options
+
+
+def check_patterns(patterns: Sequence[str], names: Sequence[str], what: str, *, hint: str) -> None:
+    """A pattern that matches nothing is a slip, and one that changes the result in silence."""
+    for pattern in patterns:
+        if names and not any(fnmatch.fnmatchcase(name, pattern) for name in names):
+            raise UsageError(f"no {what} matches {pattern!r}", hint=hint)
+
+
+def check_doors(model: ir.Model, slim: ir.Model) -> None:
+    """A slim model is called as its original is."""
+    for what in ("inputs", "outputs"):
+        old, new = ([value.name for value in getattr(each.graph, what)] for each in (model, slim))
+        if old != new:
+            raise VerificationFailed(
+                f"the slim model has other {what}: {', '.join(map(str, new))} instead of {', '.join(map(str, old))}",
+                hint="compare a model with what was made of it by pruning",
+            )
+
+
+def nothing_to_prune(analysis: Analysis, options: Options) -> NothingToPrune:
+    """Why no group got smaller, from what is there and from the pins."""
+    wanted = sorted(options.ratio) if isinstance(options.ratio, dict) else []
+    missing = [kind for kind in wanted if all(g.kind != kind for g in analysis.groups)]
+    if analysis.groups and not missing:
+        return NothingToPrune(
+            "nothing to prune: the ratio, the patterns or the alignment leave every group whole",
+            hint="`prunegraph explain` lists the groups and their sizes",
+        )
+    reasons = [str(pin) for pinned in analysis.pinned for pin in pinned.pins]
+    common = max(set(reasons), key=reasons.count) if reasons else "the model has no weights"
+    what = f"the model has no group of kind {', '.join(missing)}" if missing else "nothing to prune: no axis is free"
+    hint = "`prunegraph explain -v` shows every pin and its node"
+    if common.startswith(("graph input", "graph output")):
+        hint += "; --allow-io lets inputs and outputs shrink"
+    return NothingToPrune(f"{what}; most axes are held by: {common}", hint=hint)
