@@ -17,6 +17,7 @@ from prunegraph import analyze, prune_graph
 from prunegraph.cli import app
 from prunegraph.errors import ModelError, UsageError
 from prunegraph.export.doors import open_source
+from prunegraph.export.from_torch import read_torch
 from prunegraph.export.hub import export_model
 from prunegraph.export.torch_axes import Call, default_axes, widened
 
@@ -131,6 +132,12 @@ def test_inputs_by_keyword_in_any_order_and_none_among_them(block: Block) -> Non
 def test_the_caller_says_which_axes_vary(block: Block) -> None:
     assert dims(block, example_inputs=ids(1), dynamic_shapes={"ids": {0: "rows"}})["hidden"] == ["rows", 5, WIDTH]
     assert dims(block, example_inputs=ids(1), dynamic_shapes=({1: "length"},))["hidden"] == [1, "length", WIDTH]
+
+
+def test_an_opset_that_the_exporter_does_not_reach_is_refused(block: Block) -> None:
+    assert read_torch(block, (ids(),), opset=23).opset_imports[""] == 23
+    with pytest.raises(ModelError, match="not 99"):
+        read_torch(block, (ids(),), opset=99)
 
 
 def test_a_batch_that_cannot_vary_is_fixed_with_a_warning(caplog: pytest.LogCaptureFixture) -> None:

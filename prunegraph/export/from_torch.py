@@ -73,7 +73,7 @@ def read_torch(
                 "an exported program has its dynamic shapes already",
                 hint="give them to torch.export.export, or give the module instead of the program",
             )
-        return _finish(_exported("the program", lambda: _onnx_program(source, opset)))
+        return _finish(_exported("the program", lambda: _onnx_program(source, opset)), opset)
     if example_inputs is None:
         raise UsageError(
             f"a module ({type(source).__name__}) needs example inputs to be traced with",
@@ -151,12 +151,12 @@ def _translate(module: torch.nn.Module, call: Call, shapes: Any, opset: int | No
         return _onnx_program(module, opset, args=call.args, kwargs=call.kwargs, dynamic_shapes=shapes)
 
     try:
-        return _finish(_exported(name, export))
+        return _finish(_exported(name, export), opset)
     except ModelError as error:
         if _UNKNOWN_TYPE not in str(_root(error)) or not any(_caching(part) for part in module.modules()):
             raise
     with _uncached(module):
-        model = _finish(_exported(name, export))
+        model = _finish(_exported(name, export), opset)
     logger.warning("%s returns a cache, which is left out; use_cache=False says so beforehand", name)
     return model
 
@@ -164,7 +164,10 @@ def _translate(module: torch.nn.Module, call: Call, shapes: Any, opset: int | No
 def _onnx_program(source: Any, opset: int | None, **call: Any) -> Any:
     import torch
 
-    with warnings.catch_warnings(), torch.no_grad():
+    with warnings.catch_warnings(), torch.no_grad(), contextlib.ExitStack() as stack:
+        for told in map(logging.getLogger, ("torch.onnx", "onnxscript")):  # tracebacks of what they then do without
+            stack.callback(told.setLevel, told.level)
+            told.setLevel(logging.CRITICAL)
         warnings.simplefilter("ignore")  # the exporter warns of what it does about axis names and training mode
         return torch.onnx.export(source, **call, dynamo=True, verbose=False, opset_version=opset)
 
@@ -190,9 +193,14 @@ def _root(error: BaseException) -> BaseException:
     return error
 
 
-def _finish(program: Any) -> ir.Model:
+def _finish(program: Any, opset: int | None) -> ir.Model:
     """The model of an `ONNXProgram`, with the module's names and weights of its own."""
     model, traced = program.model, program.exported_program
+    made = model.opset_imports.get("")
+    if opset is not None and made != opset:
+        raise ModelError(
+            f"the exporter makes opset {made} of this module, not {opset}", hint="name no opset, or one nearer to that"
+        )
     if traced is not None:
         signature = traced.graph_signature
         parameters = {**signature.inputs_to_parameters, **signature.inputs_to_buffers}
