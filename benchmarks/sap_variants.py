@@ -1,0 +1,164 @@
+"""Which reading of SAP keeps a text encoder useful: the measurement behind its defaults.
+
+    python -m benchmarks.sap_variants model.onnx tokenizer-folder
+
+The encoder is frozen; a ridge probe on its mean-pooled output learns two tasks from movie reviews (positive or
+negative, and five
+classes), heads are closed by the head gate, and accuracy is taken on validation sentences that neither the probe
+nor SAP has
+seen.  No labels reach SAP.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from rich.console import Console
+from rich.table import Table
+
+from benchmarks.reviews import Review, reviews
+from prunegraph.analysis.groups import Group
+from prunegraph.api import Analyzed, find
+from prunegraph.observe.gates import GatedSession, gate_of, gated
+from prunegraph.observe.session import open_session, widened
+from prunegraph.observe.stream import Calibration, Inputs, observe
+from prunegraph.passes.score import Context, score_with
+from prunegraph.passes.score.base import Scores
+from prunegraph.passes.score.sap import OBSERVATION, needs
+from prunegraph.passes.select import counts_across, select
+
+Floats = npt.NDArray[np.float64]
+
+CUTS = {"two classes": (0.0,), "five classes": (-2.4, -0.8, 0.8, 2.4)}
+RATIOS = (0.25, 0.5, 0.75)
+VARIANTS: dict[str, dict[str, Any]] = {
+    "top": {},
+    "top, k=3": {"k": 3},
+    "top, k=7": {"k": 7},
+    "top, flat weights": {"weights": "flat"},
+    "top, threshold by head": {"scope": "head"},
+    "top, threshold by layer": {"scope": "layer"},
+    "top, threshold 1/n": {"threshold": "literal"},
+    "rest": {"rules": "rest"},
+    "both (the paper's text)": {"rules": "both"},
+    "both, flat weights": {"rules": "both", "weights": "flat"},
+    "both, threshold 1/n (literal)": {"rules": "both", "threshold": "literal"},
+}
+
+
+def main() -> None:
+    """Measure every variant at every ratio and print one table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("model", type=Path)
+    parser.add_argument("tokenizer", type=Path)
+    parser.add_argument("--train", type=int, default=1500)
+    parser.add_argument("--validation", type=int, default=400)
+    parser.add_argument("--observed", type=int, default=400)
+    arguments = parser.parse_args()
+    drawn = [r for r in reviews() if abs(r.rating) >= 0.5]
+    drawn = [drawn[k] for k in np.random.RandomState(0).permutation(len(drawn))]
+    train, validation = drawn[: arguments.train], drawn[arguments.train :][: arguments.validation]
+    found = find(arguments.model)
+    bench = Bench(found, arguments.tokenizer, train, validation)
+    scores = bench.scores(train[: arguments.observed])
+    table = Table(title="Validation accuracy, heads removed", title_justify="left")
+    table.add_column("heads ranked by")
+    for task in CUTS:
+        for ratio in RATIOS:
+            table.add_column(f"{task}, {ratio:.0%}", justify="right")
+    dense = bench.accuracies({})
+    table.add_row("(none removed)", *(f"{dense[task]:.1%}" for task in CUTS for _ in RATIOS))
+    for name, of in scores.items():
+        results = [bench.accuracies(bench.closed(of, ratio)) for ratio in RATIOS]
+        table.add_row(name, *(f"{result[task]:.1%}" for task in CUTS for result in results))
+        Console(stderr=True).print(f"{name}: done")
+    Console(width=160).print(table)
+
+
+class Bench:
+    """The frozen encoder, its probes and its validation sentences."""
+
+    def __init__(self, found: Analyzed, tokenizer: Path, train: Sequence[Review], validation: Sequence[Review]) -> None:
+        """Learn the probes on the whole encoder."""
+        self.found, self.tokenizer = found, tokenizer
+        self.heads: list[Group] = [group for group in found.analysis.groups if group.kind == "head"]
+        twin, self.sites = gated(widened(found.normalized.model), found.analysis)
+        self._session = open_session(twin)
+        self.session = self._session.__enter__()
+        x, order = self.embedded(train, {})
+        self.probes = {task: ridge(x, classes(train, cuts)[order], len(cuts) + 1) for task, cuts in CUTS.items()}
+        self.validation = validation
+
+    def inputs(self, of: Sequence[Review]) -> Inputs:
+        """Sentences, numbered by their labels."""
+        rows = [{"text": review.text, "label": k} for k, review in enumerate(of)]
+        return Calibration(rows, self.tokenizer).inputs(self.found.original)
+
+    def embedded(
+        self, of: Sequence[Review], keep: Mapping[str, npt.NDArray[np.bool_]]
+    ) -> tuple[Floats, npt.NDArray[Any]]:
+        """Mean-pooled output of the encoder without some heads, and which sentence every row is."""
+        session = GatedSession(self.session, gate_of(self.sites, keep))
+        rows, order = [], []
+        for batch in self.inputs(of).batches():
+            (states,) = session.run([session.get_outputs()[0].name], batch.feeds)
+            assert batch.mask is not None
+            weight = batch.mask[..., None]
+            rows.append((states * weight).sum(axis=1) / weight.sum(axis=1))
+            order += [sample.label for sample in batch.samples]
+        return np.concatenate(rows).astype(np.float64), np.array(order)
+
+    def accuracies(self, keep: Mapping[str, npt.NDArray[np.bool_]]) -> dict[str, float]:
+        """Accuracy of every probe without some heads."""
+        x, order = self.embedded(self.validation, keep)
+        return {
+            task: float(np.mean((with_one(x) @ self.probes[task]).argmax(1) == classes(self.validation, cuts)[order]))
+            for task, cuts in CUTS.items()
+        }
+
+    def scores(self, of: Sequence[Review]) -> dict[str, dict[str, Scores]]:
+        """Baselines, and every variant from one pass."""
+        context = Context(self.found.normalized.model, self.found.analysis)
+        inputs = self.inputs(of)
+        observations = needs(self.heads, context, inputs)
+        observe(context.model, inputs, list(observations.values()))
+        found = {}
+        for seed in range(3):
+            drawn = Context(context.model, context.analysis, seed)
+            found[f"random, seed {seed}"] = score_with("random", self.heads, drawn)
+        found["magnitude"] = score_with("magnitude", self.heads, context)
+        for name, settings in VARIANTS.items():
+            seen = Context(context.model, context.analysis, 0, settings, {OBSERVATION: observations[OBSERVATION]})
+            found[f"sap: {name}"] = score_with("sap", self.heads, seen)
+        return found
+
+    def closed(self, scores: Mapping[str, Scores], ratio: float) -> Mapping[str, npt.NDArray[np.bool_]]:
+        """What stays when all heads are ranked together."""
+        keep = counts_across(self.heads, scores, lambda group: ratio)
+        return select(self.heads, scores, keep).keep
+
+
+def classes(of: Sequence[Review], cuts: Sequence[float]) -> npt.NDArray[np.int64]:
+    """The class of every rating."""
+    return np.digitize([review.rating for review in of], cuts)
+
+
+def with_one(x: Floats) -> Floats:
+    """A column of ones beside."""
+    return np.concatenate([x, np.ones((len(x), 1))], axis=1)
+
+
+def ridge(x: Floats, y: npt.NDArray[np.int64], count: int, strength: float = 1e-2) -> Floats:
+    """A linear classifier by least squares."""
+    a = with_one(x)
+    gram = a.T @ a
+    return np.linalg.solve(gram + strength * np.trace(gram) / len(gram) * np.eye(len(gram)), a.T @ np.eye(count)[y])
+
+
+if __name__ == "__main__":
+    main()
