@@ -19,10 +19,10 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.reviews import reviews
-from prunegraph.pipeline import find
 from prunegraph.observe.stream import Calibration, observe
 from prunegraph.passes.score import Context
 from prunegraph.passes.score.sap import needs
+from prunegraph.pipeline import find
 
 SENTENCES = (250, 500, 1000, 2000)
 

@@ -12,13 +12,13 @@ import pytest
 
 from prunegraph import prune_graph
 from prunegraph.analysis.selection import Selection
-from prunegraph.pipeline import find
 from prunegraph.errors import UsageError
 from prunegraph.observe.conllu import read_conllu
 from prunegraph.observe.data import open_data
 from prunegraph.observe.feeds import InputSpec
 from prunegraph.observe.stream import Calibration
 from prunegraph.observe.text import TextReader
+from prunegraph.pipeline import find
 from tests.graphs_text import SENTENCES, conllu, shifting, word_tokenizer
 
 TEXTS = ["the dog, it saw", 'a "small" cat', "today"]

@@ -12,13 +12,13 @@ import pytest
 
 from prunegraph import prune_graph
 from prunegraph.analysis.selection import Selection
-from prunegraph.pipeline import Analyzed, find
 from prunegraph.errors import UsageError
 from prunegraph.observe.gates import GatedSession
 from prunegraph.observe.session import open_session, run, widened
 from prunegraph.observe.stream import Calibration, Inputs
 from prunegraph.passes.filter import Filtered, FilterOptions, filter_candidates
 from prunegraph.passes.mask import masked
+from prunegraph.pipeline import Analyzed, find
 from tests.graphs_text import WORDS, shifting, word_tokenizer
 
 SHIFTS = [[0, 1, -1], [2, 0, -2]]

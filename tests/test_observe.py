@@ -15,7 +15,6 @@ import pytest
 
 from prunegraph.analysis.groups import Group
 from prunegraph.analysis.selection import Selection
-from prunegraph.pipeline import Analyzed, find
 from prunegraph.observe.feeds import Feeds, input_specs, random_feeds
 from prunegraph.observe.gates import NAME, GatedSession, gate_of, gated, open_gate
 from prunegraph.observe.moments import Moments
@@ -26,6 +25,7 @@ from prunegraph.observe.tapped import tapped
 from prunegraph.observe.taps import HEAD_KINDS, Tap, attentions, consumed
 from prunegraph.observe.text import Batch
 from prunegraph.passes.mask import masked
+from prunegraph.pipeline import Analyzed, find
 from tests import graphs_attention, graphs_fused
 from tests.graphs_text import SENTENCES, conllu, shifting, word_tokenizer
 from tests.skeleton import load_skeleton

@@ -13,7 +13,6 @@ import pytest
 
 from prunegraph import prune_graph
 from prunegraph.analysis.analyze import Analysis
-from prunegraph.pipeline import find
 from prunegraph.errors import MissingExtra, PruneGraphError, UsageError
 from prunegraph.observe.conllu import Parse
 from prunegraph.observe.data import Sample
@@ -25,6 +24,7 @@ from prunegraph.passes.score import Context, score_with
 from prunegraph.passes.score.dependencies import corrupted, pairs
 from prunegraph.passes.score.relations import RelationAttention
 from prunegraph.passes.score.sap import OBSERVATION, SapOptions, result
+from prunegraph.pipeline import find
 from tests.graphs_text import SENTENCES, conllu, shifting, tree, word_tokenizer
 from tests.skeleton import load_skeleton
 
