@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -9,10 +10,13 @@ from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
+from typer.testing import CliRunner
 
 from prunegraph import prune_graph
 from prunegraph.analysis.analyze import Analysis
+from prunegraph.cli import app
 from prunegraph.errors import MissingExtra, PruneGraphError, UsageError
 from prunegraph.observe.conllu import Parse
 from prunegraph.observe.data import Sample
@@ -21,7 +25,7 @@ from prunegraph.observe.taps import Attention, HeadAxes, Tap
 from prunegraph.observe.text import Batch, Tokens
 from prunegraph.passes.choose import seen
 from prunegraph.passes.score import Context, score_with
-from prunegraph.passes.score.dependencies import corrupted, pairs
+from prunegraph.passes.score.dependencies import SpacyParser, corrupted, pairs
 from prunegraph.passes.score.relations import RelationAttention
 from prunegraph.passes.score.sap import OBSERVATION, SapOptions, result
 from prunegraph.pipeline import find
@@ -250,3 +254,50 @@ def test_a_missing_parser_says_how_to_get_it(tmp_path: Path, monkeypatch: pytest
     with pytest.raises(UsageError, match="'de_core_news_sm' is not installed") as caught:
         prune(shifting([[0, 1]]), texts, word_tokenizer(tmp_path), parser="de_core_news_sm")
     assert "spacy download de_core_news_sm" in caught.value.hint
+
+
+def test_spacy_parses_words_where_they_are() -> None:
+    """Only where spaCy and its English pipeline are installed: spans are those of the text, arcs stay inside it."""
+    pytest.importorskip("spacy")
+    text = "The dog  doesn't bark. It sleeps."
+    try:
+        parser = SpacyParser()
+    except UsageError:
+        pytest.skip("no English pipeline of spaCy is installed")
+    first, second = parser.parse([text, "Go!"])
+    assert [text[start:end] for start, end in first.spans] == [
+        "The",
+        "dog",
+        "does",
+        "n't",
+        "bark",
+        ".",
+        "It",
+        "sleeps",
+        ".",
+    ]
+    assert (1, 0, "det") in pairs(first) and (4, 1, "nsubj") in pairs(first)
+    assert [label for _, _, label in pairs(second)] == []
+
+
+def test_the_command_line_shows_labels_and_heads(tmp_path: Path) -> None:
+    """`score` prints the label table and the head map, `--json` the same numbers, and `prune` uses them."""
+    onnx.save(shifting([[1, 0, 3], [-2, 0, 3]]), tmp_path / "model.onnx")
+    given = ["--data", str(trees(tmp_path, BUILT)), "--tokenizer", str(word_tokenizer(tmp_path))]
+    given += ["--scorer-option", "k=2", "--scorer-option", "direction=dep_to_head"]
+    runner = CliRunner()
+    shown = runner.invoke(app, ["score", str(tmp_path / "model.onnx"), *given])
+    assert shown.exit_code == 0, shown.output
+    rows = [line.split() for line in shown.stdout.splitlines()]
+    assert ["det", "1", "3", "60.0%", "2", "top"] in rows and ["obj", "2", "2", "40.0%", "1", "top"] in rows
+    assert ["0", "2", "8", "8"] in rows and ["1", "6", "8", "8"] in rows
+    data = json.loads(runner.invoke(app, ["score", str(tmp_path / "model.onnx"), *given, "--json"]).stdout)
+    assert [layer["penalties"] for layer in data["layers"]] == [[2, 8, 8], [6, 8, 8]]
+    assert data["scores"] == {"head.0": [-2, -8, -8], "head.1": [-6, -8, -8]}
+    target = str(tmp_path / "slim.onnx")
+    more = ["--ratio", "head=0.5", "--scorer", "sap", "--tolerance", "0", "--policy", "skip", "--json"]
+    pruned = runner.invoke(app, ["prune", str(tmp_path / "model.onnx"), "-o", target, *given, *more])
+    assert pruned.exit_code == 0, pruned.output
+    report = json.loads(pruned.stdout)
+    assert report["filter"]["removed"] == report["filter"]["candidates"] == 3
+    assert sum(group["after"] for group in report["groups"]) == 3
