@@ -80,7 +80,10 @@ def main() -> int:
         sections, targets = report(measure, folder, arguments.repeats)
     sections.append(Section("Targets", ("target", "limit", "seen", ""), [target.row() for target in targets]))
     for section in sections:
-        console.print(as_table(section))
+        if section.header:
+            console.print(as_table(section))
+        else:
+            console.print(f"{section.title}: {section.note}", markup=False)
     console.print(before, highlight=False)
     if arguments.markdown:
         arguments.markdown.write_text(as_markdown(sections, before), encoding="utf-8")
@@ -92,7 +95,7 @@ def report(measure: Measure, folder: Path, repeats: int) -> tuple[list[Section],
     missing = [name for name in ("torch", "timm", "onnxscript", "torch_pruning") if not importlib.util.find_spec(name)]
     sections, targets = [], []
     if missing:
-        note = f"skipped: {', '.join(missing)} is not installed; {EXTRA}"
+        note = f"skipped, for lack of {', '.join(missing)}; to install them: {EXTRA}"
         sections.append(Section("ViT-Base", (), [], note))
     else:
         section, found = beside_torch_pruning(measure, folder, repeats)
@@ -127,10 +130,10 @@ def beside_torch_pruning(measure: Measure, folder: Path, repeats: int) -> tuple[
             targets.append(Target(f"ViT-Base: {' + '.join(names)} / Torch-Pruning, {what}", limit, median(ratios)))
     versions = ", ".join(f"{name} {version}" for name, version in theirs[0]["versions"].items())
     note = (
-        "Torch-Pruning builds its dependency graph and lists its groups for the same module, which has run once "
+        f"{size_of(ours[0])}. Torch-Pruning builds its dependency graph and lists its groups for the same module, which has run once "
         f"before; ours starts cold. Ratios are medians of {repeats} paired turns. {versions}."
     )
-    return Section(f"ViT-Base, {size_of(ours[0])}", HEADER, rows, note), targets
+    return Section("ViT-Base, exported by the dynamo exporter", HEADER, rows, note), targets
 
 
 def large_decoder(measure: Measure, folder: Path, repeats: int) -> tuple[Section, list[Target]]:
@@ -142,10 +145,10 @@ def large_decoder(measure: Measure, folder: Path, repeats: int) -> tuple[Section
     share = median(each["steps"]["shrink"]["peak"] / each["weights"] for each in seen)
     target = Target("decoder: peak memory of load, normalize, analyze, score and shrink / weights", 2.5, share)
     note = (
-        "Peak memory is the largest resident set up to the end of the pass, less what the imports took, over the bytes "
+        f"{size_of(seen[0])}. Peak memory is the largest resident set up to the end of the pass, less what the imports took, over the bytes "
         "of the weights; pages of the mapped data file count. ONNX Runtime's own memory is part of verify's."
     )
-    return Section(f"Decoder of 24 layers, {size_of(seen[0])}", HEADER, step_rows(seen), note), [target]
+    return Section("Llama-like decoder of 24 layers, weights in a data file", HEADER, step_rows(seen), note), [target]
 
 
 def by_depth(measure: Measure, folder: Path, repeats: int) -> tuple[Section, list[Target]]:
