@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 
 import onnx_ir as ir
@@ -18,6 +18,9 @@ KINDS = ("head", "kv_group", "query_slot", "qk_dim", "v_dim", "ffn", "dense", "c
 
 _TABLES = {"Gather": 0, "EmbedLayerNormalization": 2, "GatherBlockQuantized": 0}
 """Ops that look up rows of a table, and which input holds it."""
+
+_PICKS = frozenset(("Gather", "GatherND", "Slice", "Split", "Transpose", "Reshape", "Squeeze", "Unsqueeze", "Cast"))
+"""Ops that pick slots of a weight, such as the expert that a router names; what they give is a weight still."""
 
 
 @dataclass(slots=True)
@@ -50,8 +53,12 @@ def gather_roles(graph: ir.Graph, solution: Solution) -> Roles:
     """One walk over the nodes in order."""
     roles: Roles = defaultdict(Role)
     origin: dict[str, int] = {}
+    picked: set[str] = set()
     for k, (node, rule) in enumerate(zip(graph, solution.rules, strict=True)):
-        _contractions(k, node, rule, solution, roles)
+        if node.op_type in _PICKS and node.inputs[0] is not None:
+            if _is_weight(node.inputs[0], solution) or node.inputs[0].name in picked:
+                picked.update(value.name or "" for value in node.outputs)
+        _contractions(k, node, rule, solution, roles, picked)
         _joins(k, node, rule, solution, roles, origin)
         for reduce in rule.reduces:
             for leaf in _leaves(solution, k, [reduce.ref]):
@@ -102,11 +109,16 @@ def _value_leaves(solution: Solution, value: ir.Value) -> set[int]:
     return {leaf for dim in solution.axes.get(value.name or "", ()) for leaf in solution.space.leaves(dim)}
 
 
-def _contractions(k: int, node: ir.Node, rule: AxisRule, solution: Solution, roles: Roles) -> None:
+def _contractions(
+    k: int, node: ir.Node, rule: AxisRule, solution: Solution, roles: Roles, picked: Collection[str]
+) -> None:
     for contraction in rule.contractions:
-        weight = [_is_weight(node.inputs[index], solution) for index in contraction.operands]
+        operands = [node.inputs[index] for index in contraction.operands]
+        weight = [_is_weight(value, solution) for value in operands]
         if all(weight):
             continue
+        if not any(weight) and sum(each := [value is not None and value.name in picked for value in operands]) == 1:
+            weight = each
         if any(weight):
             _weight_contraction(k, contraction, weight.index(True), solution, roles)
             continue

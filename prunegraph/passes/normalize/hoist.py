@@ -98,12 +98,14 @@ class Cone:
         nodes: Names of the nodes between the weights and the takes, in order.
         constants: Names of the initializers that hold the Dim.
         takes: What is taken.
+        sizes: Names of the nodes that read no more than sizes of other axes; any part will do.
         length: How many parts there are.
     """
 
     nodes: tuple[str, ...]
     constants: tuple[str, ...]
     takes: tuple[NamedTake, ...]
+    sizes: tuple[str, ...]
     length: int
 
 
@@ -168,12 +170,15 @@ def _cone(
     """
     taking = {take.node for take in takes}
     inside: list[str] = []
+    sizes: list[str] = []
     for k, node in near.items():
         outputs = {value.name for value in node.outputs}
         if outputs & holding:
             if not outputs - {""} <= holding or k in taking or any(value.is_graph_output() for value in node.outputs):
                 return None
             inside.append(node.name or "")
+        elif _reads_other_sizes(node, solution, dim):
+            sizes.append(node.name or "")
         elif k not in taking and any(value is not None and value.name in holding for value in node.inputs):
             return None
         if k in taking and any(value is not None and value.name in holding for value in node.inputs[1:]):
@@ -181,9 +186,20 @@ def _cone(
     constants = tuple(name for name in graph.initializers if name in holding)
     if not inside or not constants or any(graph.initializers[name].is_graph_input() for name in constants):
         return None
-    return Cone(
-        tuple(inside), constants, tuple(_named(near[take.node], take) for take in takes), solution.dim_size(dim)[0]
-    )
+    named = tuple(_named(near[take.node], take) for take in takes)
+    return Cone(tuple(inside), constants, named, tuple(sizes), solution.dim_size(dim)[0])
+
+
+def _reads_other_sizes(node: ir.Node, solution: Solution, dim: int) -> bool:
+    """Whether a node takes, at constant places, lengths of axes that do not hold a Dim."""
+    if node.op_type != "Shape" or node.attributes or node.inputs[0] is None or node.outputs[0].is_graph_output():
+        return False
+    lengths = solution.resolve(node.inputs[0].name or "")
+    for reader, _ in node.outputs[0].uses():
+        index = reader.inputs[1].const_value if reader.op_type == "Gather" and reader.inputs[1] is not None else None
+        if index is None or any(dim in lengths[k].dims() for k in index.numpy().reshape(-1)):
+            return False
+    return True
 
 
 def _named(node: ir.Node, take: Take) -> NamedTake:
@@ -214,6 +230,9 @@ def _expand(
             clone = clone_node(node, inputs, f"part{slot}")
             graph.insert_before(node, clone)
             copies |= {old.name or "": new for old, new in zip(node.outputs, clone.outputs, strict=True)}
+        for node in (nodes[name] for name in cone.sizes):
+            if (whole := node.inputs[0]) is not None and whole.name in copies:
+                node.replace_input_with(0, copies[whole.name])
         shapes |= {copy.name or "": shapes[name] for name, copy in copies.items()}
         for take in cone.takes:
             if take.slot == slot:

@@ -6,7 +6,10 @@ stays equal after pruning is computed once again: Cleanup merges equal nodes.
 
 from __future__ import annotations
 
+from collections import Counter
+
 import onnx_ir as ir
+from onnx_ir.passes.common import RemoveUnusedNodesPass
 
 from prunegraph.analysis.facts import Facts
 from prunegraph.analysis.solve import Solution, solve
@@ -27,22 +30,36 @@ def copy_tables(model: ir.Model, facts: Facts) -> Facts:
         if value is not None and value.name in weightless and value.producer() is not None
         if not all(output.name in weightless for output in node.outputs)
     ]
-    shared = {value for node, index in uses if (value := node.inputs[index]) is not None and len(value.uses()) > 1}
-    if not shared:
+    behind = [_computed_from(node.inputs[index]) for node, index in uses]
+    if max(Counter(value for values in behind for value in values).values(), default=0) < 2:
         return facts
     solution = solve(graph, facts)
     shapes = dict(facts.shapes)
     seen: set[ir.Value] = set()
-    for node, index in uses:
+    for (node, index), values in zip(uses, behind, strict=True):
         value = node.inputs[index]
         assert value is not None
-        if value not in shared or not _is_free(value, solution):
+        if not _is_free(value, solution):
             continue
-        if value in seen:  # the first use keeps the original
+        free = {each for each in values if _is_free(each, solution)}
+        if free & seen:  # the first use keeps the originals
             copy = _Copier(graph, solution, shapes, f"{node.name}/{index}").copy(value)
             node.replace_input_with(index, copy)
-        seen.add(value)
+        seen |= free
+    RemoveUnusedNodesPass()(model)
     return Facts(facts.probes, shapes, facts.integers)
+
+
+def _computed_from(value: ir.Value | None) -> set[ir.Value]:
+    """A value and what it is computed from, constants and inputs left out."""
+    found: set[ir.Value] = set()
+    waiting = [value]
+    while waiting:
+        each = waiting.pop()
+        if each is not None and each not in found and (node := each.producer()) is not None:
+            found.add(each)
+            waiting += node.inputs
+    return found
 
 
 def _weightless(graph: ir.Graph) -> set[str]:
