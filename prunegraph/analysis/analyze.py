@@ -79,6 +79,7 @@ def analyze_graph(graph: ir.Graph, facts: Facts, allow_io: Sequence[str] = ()) -
     solution = solve(graph, facts, allow_io)
     roles = gather_roles(graph, solution)
     holders = _holders(solution)
+    aligned = _aligned(solution)
     weights = [name for name in graph.initializers if name in solution.axes]
     places = _places(graph, solution, weights)
     free = [
@@ -90,7 +91,7 @@ def analyze_graph(graph: ir.Graph, facts: Facts, allow_io: Sequence[str] = ()) -
     grouped = sharing(solution, list(solution.axes), copied)
     names = readable_names(graph)
     scope = scopes(names, places)
-    groups = _groups(free, solution, roles, grouped, holders, places, scope)
+    groups = _groups(free, solution, roles, grouped, holders, aligned, places, scope)
     return Analysis(
         groups=groups,
         pinned=tuple(_pinned(solution, weights, graph)),
@@ -135,6 +136,22 @@ def _holders(solution: Solution) -> Mapping[int, set[tuple[Axis, ...]]]:
     return holders
 
 
+def _aligned(solution: Solution) -> Mapping[int, set[int]]:
+    """Dims whose slots meet only themselves wherever a leaf is summed; other rows would sum up slots of different choices.
+
+    `q[h, d] · k[h', d]` over all pairs of h and h' is no sum that lets every h keep its own d.
+    """
+    aligned: dict[int, set[int]] = {}
+    for k, rule in enumerate(solution.rules):
+        for contraction in rule.contractions:
+            exprs = (*contraction.batch, *contraction.summed)
+            together = {leaf for expr in exprs for leaf in solution.space.leaves(solution.dim_of(k, expr))}
+            for expr in contraction.summed:
+                for leaf in solution.space.leaves(solution.dim_of(k, expr)):
+                    aligned[leaf] = aligned.get(leaf, together) & together
+    return aligned
+
+
 def _places(graph: ir.Graph, solution: Solution, weights: Sequence[str]) -> Mapping[int, list[tuple[str, int]]]:
     places: dict[int, list[tuple[str, int]]] = defaultdict(list)
     for name in weights:
@@ -153,6 +170,7 @@ def _groups(
     roles: Roles,
     grouped: frozenset[int],
     holders: Mapping[int, set[tuple[Axis, ...]]],
+    aligned: Mapping[int, set[int]],
     places: Mapping[int, list[tuple[str, int]]],
     scope: Mapping[int, str],
 ) -> tuple[Group, ...]:
@@ -160,7 +178,9 @@ def _groups(
     groups = []
     for leaf in free:
         kind = kind_of(leaf, roles, grouped)
-        outer = tuple(d for d in outer_dims(leaf, holders[leaf], solution.dim_size))
+        outer = tuple(
+            d for d in outer_dims(leaf, holders[leaf], solution.dim_size) if leaf not in aligned or d in aligned[leaf]
+        )
         units = solution.dim_size(leaf)[0]
         rows = tuple(solution.dim_size(d)[0] for d in outer)
         held = tuple(

@@ -23,8 +23,6 @@ from prunegraph.analysis.sizes import Keeps, compress, kept_positions
 from prunegraph.analysis.solve import Site, Solution
 from prunegraph.passes.constants import add_constant
 
-_FAR_END = 1 << 30
-
 
 @dataclass(frozen=True, slots=True)
 class Shrunk:
@@ -163,14 +161,13 @@ class _Writer:
 
     def _states(self, seen: tuple[IntArray, ...], site: Site) -> bool:
         old = self.lengths.both(site.axis)[0]
-        return all(int(array.reshape(-1)[site.entry or 0]) == length for array, length in zip(seen, old, strict=True))
+        stated = (int(array.reshape(-1)[site.entry or 0]) for array in seen)
+        return all(value == site.sign * length for value, length in zip(stated, old, strict=True))
 
     def _restated(self, value: int, site: Site) -> int:
         """The integer that states the new length; what states none (0 copies, -1 infers, the far end) stays."""
         old, new = self.lengths.both(site.axis)
-        if value == old[0] or -_FAR_END < value < -1:  # the latter counts from the end: the same place from the start
-            return new[0]
-        return value
+        return site.sign * new[0] if value == site.sign * old[0] else value
 
     def _scaled(
         self, value: ir.Value, seen: tuple[IntArray, ...], ratios: Mapping[int, Fraction], *, before: bool

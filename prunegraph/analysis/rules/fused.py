@@ -156,7 +156,7 @@ def mixture(node: NodeView) -> AxisRule:
         pins=((router[1], "the best experts are picked from it"),),
         reduces=(Reduce(x[-1], Reduction.SUM), Reduce(f, Reduction.SUM, inside=True)),
         contractions=(
-            Contraction((0, 2), (), (x[-1],), x[:-1], (f,), (*x[:-1], *up[1:])),
-            Contraction((0, 4), (), (f,), x[:-1], (y[-1],), (*x[:-1], *down[1:])),
+            Contraction((0, 2), (up[0],), (x[-1],), x[:-1], (f,), (*x[:-1], *up[1:])),
+            Contraction((0, 4), (down[0],), (f,), x[:-1], (y[-1],), (*x[:-1], *down[1:])),
         ),
     )

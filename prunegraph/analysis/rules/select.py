@@ -61,21 +61,25 @@ def slice_(node: NodeView) -> AxisRule:
         elif starts is None or ends is None or len(set(a.size)) > 1:
             rule += pinned((a, b), why="sliced at computed positions")
         else:
-            rule += _slice_axis(node, a, b, starts[entry], step, entry, places)
+            rule += _slice_axis(node, a, b, (starts[entry], ends[entry], step), entry, places)
     return rule
 
 
 def _slice_axis(
-    node: NodeView, a: Ref, b: Ref, start: int, step: int, entry: int, places: tuple[int | str, int | str]
+    node: NodeView, a: Ref, b: Ref, along: tuple[int, int, int], entry: int, places: tuple[int | str, int | str]
 ) -> AxisRule:
+    start, end, step = along
     length = a.size[0]
     begin = slice(start, None, step).indices(length)[0]
     if step == 1:
         before = node.fresh((begin,) * node.probes, "before")
         after = node.fresh(tuple(n - begin - m for n, m in zip(a.size, b.size, strict=True)), "after")
-        sites = (SizeSite(places[0], entry, before), SizeSite(places[1], entry, Sum((before, b))))
-        return AxisRule(equal=((a, Sum((before, b, after))),), sizes=sites)
-    if step > 1 and length % step == 0 and begin < step and b.size[0] == length // step:
+        first = (
+            SizeSite(places[0], entry, Sum((b, after)), -1) if start < 0 < begin else SizeSite(places[0], entry, before)
+        )
+        last = SizeSite(places[1], entry, after, -1) if end < 0 else SizeSite(places[1], entry, Sum((before, b)))
+        return AxisRule(equal=((a, Sum((before, b, after))),), sizes=(first, last))
+    if step > 1 and length % step == 0 and begin < step and b.size[0] == length // step and (start >= 0 or begin == 0):
         lanes = (_lane(node, begin), _lane(node, 1), _lane(node, step - begin - 1))
         return AxisRule(equal=((a, Prod((b, Sum(lanes)))),))
     return pinned((a, b), why=f"sliced with step {step}")
@@ -109,12 +113,13 @@ def gather(node: NodeView) -> AxisRule:
 
 
 def _one_slot(node: NodeView, ref: Ref, index: IntArray) -> AxisRule:
-    """`x = before + 1 + after`, and the index states the length of `before`."""
-    length = ref.size[0]
-    at = int(index.reshape(-1)[0]) % length
+    """`x = before + 1 + after`, and the index states the length of `before`, or counts from the end."""
+    length, stated = ref.size[0], int(index.reshape(-1)[0])
+    at = stated % length
     before, one, after = (node.fresh((n,) * node.probes) for n in (at, 1, length - at - 1))
     entry = 0 if index.ndim else None
-    return AxisRule(equal=((ref, Sum((before, one, after))),), sizes=(SizeSite(1, entry, before),))
+    site = SizeSite(1, entry, Sum((one, after)), -1) if stated < 0 else SizeSite(1, entry, before)
+    return AxisRule(equal=((ref, Sum((before, one, after))),), sizes=(site,))
 
 
 @axis_rule("GatherElements")
