@@ -122,10 +122,13 @@ def test_committed_graph_runs(name: str) -> None:
 
 
 def example_feed(session: ort.InferenceSession) -> dict[str, np.ndarray]:
-    """Random inputs of batch 2 and length 6; small token ids, since a position table may be short."""
+    """Random inputs of batch 2; small token ids, since a position table may be short.
+
+    An axis with a name of the exporter's own covers past and present, so these are half as long.
+    """
     feed = {}
     for value in session.get_inputs():
-        sizes = {"batch": 2, "sequence": 6}
+        sizes = {"batch": 2, "sequence": 3, "past": 3}
         shape = [sizes.get(d, 6) if isinstance(d, str) else d for d in value.shape]
         if value.type == "tensor(float)":
             feed[value.name] = RNG.normal(size=shape).astype(np.float32)
