@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -14,6 +15,8 @@ from prunegraph.analysis.analyze import Analysis
 from prunegraph.analysis.groups import Group
 from prunegraph.errors import UsageError
 from prunegraph.observe.stream import Inputs, Statistic
+
+logger = logging.getLogger(__name__)
 
 Scores = npt.NDArray[np.float64]
 
@@ -121,4 +124,7 @@ def score_with(name: str, groups: Sequence[Group], context: Context) -> dict[str
     if not mine:
         kinds = ", ".join(sorted(KINDS_OF[name]))
         raise UsageError(f"{name} scores {kinds}, and none of these is pruned", hint="give a ratio of one of them")
+    if others:
+        kinds = ", ".join(sorted({group.kind for group in others}))
+        logger.info("%s does not score %s: these go by %s", name, kinds, FALLBACK)
     return score(mine, context, find_scorer(name)) | score(others, context, find_scorer(FALLBACK))
