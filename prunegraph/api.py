@@ -100,7 +100,7 @@ def prune_graph(
         VerificationFailed: the slim model does not compute what the masked original computes.
     """
     options = Options(ratio, scorer, align, include, exclude, allow_io, seed, verify, scorer_options or {})
-    calibration = calibrated(options, data, tokenizer)
+    calibration = calibrated(options, data, tokenizer, filtering)
     clock = Clock(progress)
     found = find(model, options.allow_io, clock, example_inputs, dynamic_shapes)
     selection = choose(found, options, clock, calibration)

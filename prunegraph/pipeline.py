@@ -93,12 +93,15 @@ def choose(
 
 
 def calibrated(
-    options: Options, data: Data | Calibration | None, tokenizer: str | os.PathLike[str] | None = None
+    options: Options,
+    data: Data | Calibration | None,
+    tokenizer: str | os.PathLike[str] | None = None,
+    filtering: FilterOptions | None = None,
 ) -> Calibration | None:
     """The data, opened; None if none are given.
 
     Raises:
-        UsageError: the scorer does not exist or needs data, or there is something wrong with them.
+        UsageError: the scorer does not exist, it or filtering needs data, or there is something wrong with them.
     """
     find_scorer(options.scorer)
     if data is not None:
@@ -106,6 +109,10 @@ def calibrated(
     if options.scorer in NEEDS:
         hint = "give texts with the model's tokenizer: data=…, tokenizer=… (--data FILE --tokenizer FOLDER)"
         raise UsageError(f"the scorer {options.scorer!r} needs data to run the model on", hint=hint)
+    if filtering is not None and not callable(filtering.metric):
+        raise UsageError(
+            "filtering needs data", hint="give validation data (data=…, --data FILE), or a function as metric"
+        )
     return None
 
 

@@ -199,5 +199,7 @@ def test_accuracy_needs_labels_and_filtering_data(setting: tuple[Analyzed, Input
         filter_candidates(model, analysis, selection(CANDIDATES), plain, FilterOptions(metric="accuracy"))
     with pytest.raises(UsageError, match="needs data"):
         filter_candidates(model, analysis, selection(CANDIDATES), None)
+    with pytest.raises(UsageError, match="needs data"):
+        prune_graph(tmp_path / "none.onnx", {"head": 0.5}, filtering=FilterOptions())  # before the model is read
     with pytest.raises(UsageError, match="no head is to be removed"):
         filter_candidates(model, analysis, Selection({}), plain)

@@ -160,7 +160,7 @@ def _prune(
     from prunegraph.export.stage import check_target
     from prunegraph.pipeline import apply, calibrated, choose, filter_heads, find
 
-    data = calibrated(options, data)
+    data = calibrated(options, data, filtering=filtering)
     clock = Clock(step)
     check_target(output, [model])
     with clock.step("load"):
