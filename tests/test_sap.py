@@ -24,7 +24,7 @@ from prunegraph.observe.stream import Calibration
 from prunegraph.observe.taps import Attention, HeadAxes, Tap
 from prunegraph.observe.text import Batch, Tokens
 from prunegraph.passes.choose import seen
-from prunegraph.passes.score import Context, score_with
+from prunegraph.passes.score import Context, observe_for, score_with
 from prunegraph.passes.score.dependencies import SpacyParser, corrupted, pairs
 from prunegraph.passes.score.relations import RelationAttention
 from prunegraph.passes.score.sap import OBSERVATION, SapOptions, result
@@ -301,3 +301,22 @@ def test_the_command_line_shows_labels_and_heads(tmp_path: Path) -> None:
     report = json.loads(pruned.stdout)
     assert report["filter"]["removed"] == report["filter"]["candidates"] == 3
     assert sum(group["after"] for group in report["groups"]) == 3
+
+
+@pytest.mark.parametrize("causal", [False, True])
+def test_neither_padding_nor_its_side_matters(causal: bool, tmp_path: Path) -> None:
+    """One sentence a run has no padding; beside longer ones, on either side, every head has the same count."""
+    found = find(shifting([[1, 0, -1], [-2, 2, 3]], causal=causal))
+    model, analysis = found.normalized.model, found.analysis
+    groups = [group for group in analysis.groups if group.kind == "head"]
+    counts = []
+    for left in (False, True):
+        for size in (1, 8):
+            folder = word_tokenizer(tmp_path / f"{left}", left=left)
+            inputs = Calibration(trees(tmp_path, *SENTENCES, BUILT), folder, batch_size=size).inputs(found.original)
+            context = observe_for(["sap"], groups, Context(model, analysis, settings={"rules": "both"}), inputs)
+            of = result(context.observations[OBSERVATION], SapOptions(rules="both"))
+            counts.append([penalty.tolist() for penalty in of.penalties])
+            assert of.causal is causal
+    assert counts[0] == counts[1] == counts[2] == counts[3]
+    assert len(set(counts[0][0])) > 1
