@@ -7,14 +7,14 @@ from typing import Any
 
 import timm
 import torch
-from timm.layers import GatedMlp
+from timm.layers import GatedMlp, set_fused_attn
 from timm.models import mlp_mixer
 from torch import nn
 
 from benchmarks.zoo_model import ZooModel, randomize
 
 CLASSES = 7
-VIT = {"embed_dim": 48, "depth": 2, "num_heads": 4, "mlp_ratio": 1.75}
+VIT: dict[str, Any] = {"embed_dim": 48, "depth": 2, "num_heads": 4, "mlp_ratio": 1.75}
 
 
 def image_model(module: nn.Module, size: tuple[int, int]) -> ZooModel:
@@ -24,14 +24,27 @@ def image_model(module: nn.Module, size: tuple[int, int]) -> ZooModel:
 
 
 def _timm(
-    name: str, size: int | tuple[int, int] = 64, *, fixed: bool = False, **options: Any
+    name: str, size: int | tuple[int, int] = 64, *, fixed: bool = False, fused: bool = True, **options: Any
 ) -> Callable[[], ZooModel]:
-    """Return a builder; `fixed` networks are told the image size when they are made."""
+    """Return a builder.
+
+    Args:
+        name: timm's name.
+        size: Height and width of the images.
+        fixed: The network is told the size when it is made.
+        fused: Attention is one call of torch; the dynamo exporter takes that only if it is 4-D.
+        options: Passed to timm.
+    """
     height_width = (size, size) if isinstance(size, int) else size
 
     def build() -> ZooModel:
         sized = {"img_size": height_width} if fixed else {}
-        return image_model(timm.create_model(name, num_classes=CLASSES, **sized, **options), height_width)
+        set_fused_attn(fused)
+        try:
+            module = timm.create_model(name, num_classes=CLASSES, **sized, **options)
+        finally:
+            set_fused_attn(True)
+        return image_model(module, height_width)
 
     return build
 
@@ -182,12 +195,12 @@ TIMM: dict[str, Callable[[], ZooModel]] = {
     "fastvit": _timm("fastvit_t8", layers=(1, 1, 1, 1), embed_dims=(24, 48, 96, 192)),
     "hrnet": _timm("hrnet_w18_small"),
     "twins": _timm(
-        "twins_svt_small", 64, fixed=True,
+        "twins_svt_small", 64, fixed=True, fused=False,
         embed_dims=(12, 20, 36, 48), depths=(2, 2, 2, 2), num_heads=(1, 2, 3, 4), wss=(4, 4, 2, 2),
     ),
     "visformer": _timm("visformer_tiny", 64, fixed=True, embed_dim=48, depth=(1, 2, 1), num_heads=4),
     "pit": _timm("pit_ti_224", 64, fixed=True, base_dims=(12, 12, 12), depth=(1, 1, 1), heads=(1, 2, 4)),
-    "hiera": _timm("hiera_tiny_224", 224, embed_dim=24, num_heads=1, stages=(1, 1, 2, 1)),
+    "hiera": _timm("hiera_tiny_224", 224, fused=False, embed_dim=24, num_heads=1, stages=(1, 1, 2, 1)),
     "focalnet": _focalnet,
     "repvgg": _timm("repvgg_a0"),
     "cspdarknet": _timm("cs3darknet_focus_s"),
