@@ -130,8 +130,8 @@ def beside_torch_pruning(measure: Measure, folder: Path, repeats: int) -> tuple[
             targets.append(Target(f"ViT-Base: {' + '.join(names)} / Torch-Pruning, {what}", limit, median(ratios)))
     versions = ", ".join(f"{name} {version}" for name, version in theirs[0]["versions"].items())
     note = (
-        f"{size_of(ours[0])}. Torch-Pruning builds its dependency graph and lists its groups for the same module, which has run once "
-        f"before; ours starts cold. Ratios are medians of {repeats} paired turns. {versions}."
+        f"{size_of(ours[0])}. Torch-Pruning builds its dependency graph and lists its groups for the same module, "
+        f"which has run once before; ours starts cold. Ratios are medians of {repeats} paired turns. {versions}."
     )
     return Section("ViT-Base, exported by the dynamo exporter", HEADER, rows, note), targets
 
@@ -145,8 +145,9 @@ def large_decoder(measure: Measure, folder: Path, repeats: int) -> tuple[Section
     share = median(each["steps"]["shrink"]["peak"] / each["weights"] for each in seen)
     target = Target("decoder: peak memory of load, normalize, analyze, score and shrink / weights", 2.5, share)
     note = (
-        f"{size_of(seen[0])}. Peak memory is the largest resident set up to the end of the pass, less what the imports took, over the bytes "
-        "of the weights; pages of the mapped data file count. ONNX Runtime's own memory is part of verify's."
+        f"{size_of(seen[0])}. Peak memory is the largest resident set up to the end of the pass, less what the "
+        "imports took, over the bytes of the weights; pages of the mapped data file count. ONNX Runtime's own memory "
+        "is part of verify's."
     )
     return Section("Llama-like decoder of 24 layers, weights in a data file", HEADER, step_rows(seen), note), [target]
 
