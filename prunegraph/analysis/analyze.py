@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import onnx_ir as ir
 
-from prunegraph.analysis.axes import Axis
+from prunegraph.analysis.axes import Axis, Ref
 from prunegraph.analysis.cost import count_parameters, numbers_held
 from prunegraph.analysis.facts import Facts
 from prunegraph.analysis.groups import Group, Place, outer_dims
 from prunegraph.analysis.names import readable_names, scopes
+from prunegraph.analysis.relations import AxisRule
 from prunegraph.analysis.roles import Roles, gather_roles, kind_of, sharing
 from prunegraph.analysis.solve import Solution, solve
 from prunegraph.analysis.space import Pin
@@ -79,7 +80,7 @@ def analyze_graph(graph: ir.Graph, facts: Facts, allow_io: Sequence[str] = ()) -
     solution = solve(graph, facts, allow_io)
     roles = gather_roles(graph, solution)
     holders = _holders(solution)
-    aligned = _aligned(solution)
+    aligned = _aligned(graph, solution)
     weights = [name for name in graph.initializers if name in solution.axes]
     places = _places(graph, solution, weights)
     free = [
@@ -136,20 +137,38 @@ def _holders(solution: Solution) -> Mapping[int, set[tuple[Axis, ...]]]:
     return holders
 
 
-def _aligned(solution: Solution) -> Mapping[int, set[int]]:
-    """Dims whose slots meet only themselves wherever a leaf is summed; other rows would sum up slots of different choices.
+def _aligned(graph: ir.Graph, solution: Solution) -> Callable[[int, int], bool]:
+    """Whether a leaf may be chosen differently over the slots of a Dim, as far as nodes that mix these slots tell.
 
-    `q[h, d] · k[h', d]` over all pairs of h and h' is no sum that lets every h keep its own d.
+    `q[h, d] · k[h', d]` over all pairs of h and h' sums up slots d of different choices, and so does a softmax over h.
     """
-    aligned: dict[int, set[int]] = {}
-    for k, rule in enumerate(solution.rules):
+    together: dict[int, set[int]] = {}
+    mixed: dict[int, set[int]] = defaultdict(set)
+    for k, (node, rule) in enumerate(zip(graph, solution.rules, strict=True)):
         for contraction in rule.contractions:
             exprs = (*contraction.batch, *contraction.summed)
-            together = {leaf for expr in exprs for leaf in solution.space.leaves(solution.dim_of(k, expr))}
+            rows = {leaf for expr in exprs for leaf in solution.space.leaves(solution.dim_of(k, expr))}
             for expr in contraction.summed:
                 for leaf in solution.space.leaves(solution.dim_of(k, expr)):
-                    aligned[leaf] = aligned.get(leaf, together) & together
-    return aligned
+                    together[leaf] = together.get(leaf, rows) & rows
+        for leaf, dims in _mixed(node, rule, solution):
+            mixed[leaf] |= dims
+    return lambda leaf, dim: dim in together.get(leaf, {dim}) and dim not in mixed[leaf]
+
+
+def _mixed(node: ir.Node, rule: AxisRule, solution: Solution) -> Iterator[tuple[int, set[int]]]:
+    """What stays of a value that a node works along other axes of, and the Dims that make up these."""
+    along: dict[tuple[str, int], set[int]] = defaultdict(set)
+    for expr in (*(reduce.ref for reduce in rule.reduces), *(expr for expr, _ in rule.pins)):
+        if isinstance(expr, Ref):
+            along[expr.side, expr.index].add(expr.axis)
+    for (side, index), axes in along.items():
+        value = (node.inputs if side == "x" else node.outputs)[index]
+        dims = solution.axes[value.name or ""] if value is not None else ()
+        moved = {leaf for axis in axes for leaf in solution.space.leaves(dims[axis])}
+        for axis, dim in enumerate(dims):
+            if axis not in axes:
+                yield from ((leaf, moved) for leaf in solution.space.leaves(dim))
 
 
 def _places(graph: ir.Graph, solution: Solution, weights: Sequence[str]) -> Mapping[int, list[tuple[str, int]]]:
@@ -170,7 +189,7 @@ def _groups(
     roles: Roles,
     grouped: frozenset[int],
     holders: Mapping[int, set[tuple[Axis, ...]]],
-    aligned: Mapping[int, set[int]],
+    aligned: Callable[[int, int], bool],
     places: Mapping[int, list[tuple[str, int]]],
     scope: Mapping[int, str],
 ) -> tuple[Group, ...]:
@@ -178,9 +197,7 @@ def _groups(
     groups = []
     for leaf in free:
         kind = kind_of(leaf, roles, grouped)
-        outer = tuple(
-            d for d in outer_dims(leaf, holders[leaf], solution.dim_size) if leaf not in aligned or d in aligned[leaf]
-        )
+        outer = tuple(d for d in outer_dims(leaf, holders[leaf], solution.dim_size) if aligned(leaf, d))
         units = solution.dim_size(leaf)[0]
         rows = tuple(solution.dim_size(d)[0] for d in outer)
         held = tuple(
