@@ -142,11 +142,10 @@ class _Finder:
         layer = 0
         for k, (node, rule) in enumerate(zip(self.nodes, self.solution.rules, strict=True)):
             pair = [c for c in rule.contractions if self._of_activations(node, c) and self._has_heads(k, c.batch)]
-            site = None
-            if (node.domain, node.op_type) in FUSED and len(pair) == 2:
-                site = self._fused(k, node, layer)
-            elif len(pair) == 1:
-                site = self._spelt_out(k, node, pair[0], layer)
+            if (node.domain, node.op_type) in FUSED:
+                site = self._fused(k, node, layer) if len(pair) == 2 else None
+            else:
+                site = self._spelt_out(k, node, pair[0], layer) if len(pair) == 1 else None
             if site is not None:
                 layer += 1
                 yield site
@@ -169,12 +168,9 @@ class _Finder:
             summed = _axes(contraction.summed, index)
             if value is None or value.name is None or scores is None or len(free) != 1 or len(summed) != 1:
                 continue
-            other = node.inputs[contraction.operands[1 - side]]
             axes = self._head_axes(value.name, rest=(free[0].axis, *summed))
-            output = node.outputs[0].name or ""
             if axes is None:
                 continue
-            q, key = (scores.inputs[index] for index in (0, 1))
             return Attention(
                 layer=layer,
                 node=k,
@@ -184,10 +180,10 @@ class _Finder:
                 units=self._units(value.name, axes),
                 probabilities=Tap(value.name),
                 axes=axes,
-                q=_name(q),
-                k=_name(key),
-                v=_name(other),
-                context=output,
+                q=_name(scores.inputs[0]),
+                k=_name(scores.inputs[1]),
+                v=_name(node.inputs[contraction.operands[1 - side]]),
+                context=_name(node.outputs[0]),
             )
         return None
 
@@ -197,7 +193,7 @@ class _Finder:
         held = [n for n, axis in enumerate(axes) if self.dims & set(axis.dims())]
         if len(held) != 1:
             return None
-        heads = _leading(axes[held[0]], self.dims, self.solution.dim_size)
+        heads = _leading(axes[held[0]], self.dims)
         if heads is None:
             return None
         units = _units_of([heads], self.groups, self._period)
@@ -216,8 +212,7 @@ class _Finder:
 
     def _scores(self, value: ir.Value | None) -> ir.Node | None:
         """The contraction that a Softmax between it and this value is taken over."""
-        waiting: list[tuple[ir.Value | None, bool]] = [(value, False)]
-        seen: set[tuple[ir.Node, bool]] = set()
+        waiting, seen = [(value, False)], set[tuple[ir.Node, bool]]()
         while waiting and len(seen) < _FAR:
             current, softened = waiting.pop(0)
             node = current.producer() if current is not None else None
@@ -280,7 +275,7 @@ def _units_of(axes: Sequence[Axis], groups: Iterable[Group], period: Any) -> dic
     return found
 
 
-def _leading(axis: Axis, dims: set[int], size_of: Any) -> Axis | None:
+def _leading(axis: Axis, dims: set[int]) -> Axis | None:
     """The head part of `heads·width`, None where the axis is of another make."""
     if len(axis.terms) != 1 or not all(isinstance(factor, int) for factor in axis.terms[0]):
         return None
