@@ -116,12 +116,12 @@ class _Writer:
         elif site.kind is not Reduction.MEAN:
             self.node.replace_input_with(index, self.where(value, _FILL[site.kind]))
         elif self.node.op_type == "ReduceMean":
-            self.node.replace_input_with(index, self.where(value, 0.0))
+            self.node.replace_input_with(index, self.double(self.where(value, 0.0)))
             output = self.node.outputs[0]
             uses = list(output.uses())
             self.after = self.node
-            scaled = self.add("Mul", output, self.number(1 / self.kept_share(), output))
-            self.stand_in(output, uses, scaled)
+            self.stand_in(output, uses, self.single(self.scaled(output), like=value))
+            output.type = ir.TensorType(ir.DataType.DOUBLE)
         else:
             self.norm(value)
 
@@ -137,11 +137,12 @@ class _Writer:
         if own_sum is not None:
             x, self.axes, self.after = self.output(own_sum), [-1], self.node
         epsilon = self.node.attributes.get_float("epsilon", 1e-5 if own_sum is None else 1e-12)
-        centred = self.add("Sub", x, self.mean(self.where(x, 0.0))) if op in _CENTRED else x
-        kept = self.where(centred, 0.0)
+        wide = self.double(x)
+        centred = self.add("Sub", wide, self.mean(self.double(self.where(x, 0.0)))) if op in _CENTRED else wide
+        kept = self.add("Where", self.mask_for(x), centred, self.constant(np.float64(0)))
         variance = self.mean(self.add("Mul", kept, kept))
-        deviation = self.add("Sqrt", self.add("Add", variance, self.number(epsilon, variance)))
-        y = self.add("Div", centred, deviation)
+        deviation = self.add("Sqrt", self.add("Add", variance, self.constant(np.float64(epsilon))))
+        y = self.single(self.add("Div", centred, deviation), like=x)
         scale_at = _SCALE_AT.get(op, 1)
         # What follows the scale of a root-mean-square norm is no offset, but something that its own sum holds already.
         parameters = self.node.inputs[scale_at : scale_at + (2 if op in _CENTRED else 1)]
@@ -190,7 +191,19 @@ class _Writer:
             mean = self.add("ReduceMean", value, self.constant(np.array(axes, dtype=np.int64)))
         else:
             mean = self.add("ReduceMean", value, axes=axes)
-        return self.add("Mul", mean, self.number(1 / self.kept_share(), mean))
+        return self.scaled(mean)
+
+    def scaled(self, mean: ir.Value) -> ir.Value:
+        """A mean over all slots as one over those that stay."""
+        return self.add("Mul", mean, self.constant(np.float64(1 / self.kept_share())))
+
+    def double(self, value: ir.Value) -> ir.Value:
+        """Statistics are taken in float64: of the few slots that may stay, the variance is lost to rounding."""
+        return self.add("Cast", value, to=ir.DataType.DOUBLE)
+
+    def single(self, value: ir.Value, like: ir.Value) -> ir.Value:
+        """Back to the type that the graph computes in."""
+        return self.add("Cast", value, to=like.dtype or ir.DataType.FLOAT)
 
     def where(self, value: ir.Value, fill: float) -> ir.Value:
         return self.add("Where", self.mask_for(value), value, self.number(fill, value))
@@ -217,8 +230,8 @@ class _Writer:
     def constant(self, array: npt.ArrayLike) -> ir.Value:
         return add_constant(self.graph, self.name, np.asarray(array))
 
-    def add(self, op: str, *inputs: ir.Value, axes: list[int] | None = None) -> ir.Value:
-        node = ir.node(op, list(inputs), {"axes": axes} if axes is not None else None, num_outputs=1)
+    def add(self, op: str, *inputs: ir.Value, **attributes: int | list[int]) -> ir.Value:
+        node = ir.node(op, list(inputs), attributes, num_outputs=1)
         self.count += 1
         node.name = f"{self.name}/{self.count}"
         node.outputs[0].name = f"{node.name}/out"
