@@ -65,6 +65,9 @@ def passes(file: str) -> Result:
 def depths(rounds: str, *files: str) -> Result:
     """Normalize and analyze several files, interleaved; the first round warms up.
 
+    The garbage collector is off, as in `timeit`: a full collection looks at all that was ever imported, and falls into
+    one measurement and not into the next.
+
     Returns:
         For each pass, for each file, wall-clock and processor seconds of every round.
     """
@@ -77,11 +80,13 @@ def depths(rounds: str, *files: str) -> Result:
     for turn in range(int(rounds) + 1):
         for k, model in enumerate(models):
             gc.collect()
+            gc.disable()
             start = _now()
             ready = normalize(model)
             middle = _now()
             analyze_graph(ready.model.graph, ready.facts)
             end = _now()
+            gc.enable()
             if turn:
                 taken["normalize"][k].append(_between(start, middle))
                 taken["analyze"][k].append(_between(middle, end))
