@@ -27,7 +27,14 @@ def render() -> str:
     lines = [INTRODUCTION, f"{len(RULES)} ops in {sum(map(len, families.values()))} rules.", ""]
     for module, rules in sorted(families.items()):
         summary = (inspect.getdoc(inspect.getmodule(next(iter(rules)))) or "").partition("\n")[0]
-        lines += [f"## {module.rpartition('.')[2]}", "", summary, "", "| ops | what the rule says | lines |", "|---|---|---:|"]
+        lines += [
+            f"## {module.rpartition('.')[2]}",
+            "",
+            summary,
+            "",
+            "| ops | what the rule says | lines |",
+            "|---|---|---:|",
+        ]
         for rule, ops in rules.items():
             says = (inspect.getdoc(rule) or "").partition("\n\n")[0].replace("\n", " ").replace("|", "\\|")
             lines.append(f"| {', '.join(ops)} | {says} | {len(inspect.getsource(rule).splitlines())} |")

@@ -1,4 +1,4 @@
-"""Small attention layers of the rarer kinds: heads folded into the batch, side inputs of heads, means over heads, caches."""
+"""Small attention layers of rarer kinds: heads folded into the batch, side inputs, means over heads, caches."""
 
 from __future__ import annotations
 
@@ -138,7 +138,7 @@ def maxout() -> onnx.ModelProto:
 
 
 def kv_cache() -> onnx.ModelProto:
-    """Keys and values of the past are inputs, those of now too are outputs: heads stay whole unless inputs may shrink."""
+    """Keys and values of the past are inputs, those of now outputs: heads stay whole unless these may shrink."""
     g = Builder("kv_cache")
     h = stem(g)
     q, k, v = _parts(g, h)

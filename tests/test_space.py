@@ -33,7 +33,7 @@ class Program:
 
 @st.composite
 def programs(draw: st.DrawFn, pins: bool = False) -> Program:
-    sizes = draw(st.lists(st.sampled_from([2, 3, 4, 6, 8, 12, 24]), min_size=2, max_size=6))
+    sizes = draw(st.lists(st.sampled_from([1, 2, 3, 4, 6, 8, 12, 24]), min_size=2, max_size=6))
     dims: list[Any] = list(sizes)
     for _ in range(draw(st.integers(1, 8))):
         form = draw(st.sampled_from(["product", "concat"]))

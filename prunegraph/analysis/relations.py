@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from prunegraph.analysis.axes import Expr, Fresh, Ref, Size, refs_of
+from prunegraph.analysis.axes import Expr, Fresh, Ref, Size
 
 IntArray = npt.NDArray[Any]
 
@@ -87,12 +87,6 @@ class AxisRule:
     copies: tuple[Expr, ...] = ()
     joins: tuple[Ref, ...] = ()
     contractions: tuple[Contraction, ...] = ()
-
-    def mentioned(self) -> set[Ref]:
-        """Axes of operands that the rule accounts for."""
-        sites = (site.states for site in (*self.sizes, *self.lengths))
-        exprs = [expr for pair in self.equal for expr in pair] + [expr for expr, _ in self.pins]
-        return {ref for expr in (*exprs, *self.copies, *(r.ref for r in self.reduces), *sites) for ref in refs_of(expr)}
 
     def __add__(self, other: AxisRule) -> AxisRule:
         """Both say what they say."""

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 
 import onnx_ir as ir
 
-from prunegraph.analysis.axes import Axis, Expr, Fresh, Prod, Ref, Size, Sum, expr_size, refs_of
+from prunegraph.analysis.axes import Axis, Expr, Fresh, Prod, Ref, Size, Sum, expr_size
 from prunegraph.analysis.facts import Facts
+from prunegraph.analysis.implied import statistics, unsaid
 from prunegraph.analysis.registry import rule_for
 from prunegraph.analysis.relations import AxisRule, NodeView, Reduction, Unknown
 from prunegraph.analysis.space import Clash, Pin, Space
@@ -143,7 +144,7 @@ class _Solver:
             try:
                 stated = rule(view)
                 self._check(stated)
-                return self._without_unrelated(index, stated + _unsaid(view, stated) + _statistics(view, stated))
+                return self._without_unrelated(index, stated + unsaid(view, stated) + statistics(view, stated))
             except (Unknown, ValueError, IndexError, TypeError) as reason:
                 why = f"{node.op_type} could not be understood: {reason}"
         elif captured:
@@ -285,23 +286,3 @@ class _Solver:
         for k, rule in enumerate(rules):
             for site in which(rule):
                 yield Site(k, site.place, site.entry, self.space.resolve(self._dim(k, site.states)), site.sign)  # type: ignore[attr-defined]
-
-
-def _unsaid(view: NodeView, rule: AxisRule) -> AxisRule:
-    """Axes that a rule says nothing about stay whole: what is not known to be free is not free."""
-    exprs = [*(expr for pair in rule.equal for expr in pair), *(expr for expr, _ in rule.pins), *rule.copies]
-    exprs += [*(reduce.ref for reduce in rule.reduces), *(site.states for site in rule.sizes)]
-    said = {ref for expr in exprs for ref in refs_of(expr)}
-    unsaid = [ref for axes in (*view.x, *view.y) for ref in axes or () if ref not in said and not view.one(ref)]
-    return AxisRule(pins=tuple((ref, f"{view.op} gives it no meaning") for ref in unsaid))
-
-
-def _statistics(view: NodeView, rule: AxisRule) -> AxisRule:
-    """What is summed to a norm of a weight stays whole: a unit that goes would change the norm, though it is zero.
-
-    A mean over a weight is no different from one over activations: the axis may shrink, but not exactly.
-    """
-    if not all(view.weights) or rule.contractions:
-        return AxisRule()
-    sums = [reduce.ref for reduce in rule.reduces if reduce.kind is not Reduction.MEAN]
-    return AxisRule(pins=tuple((ref, f"{view.op} of a weight") for ref in sums))

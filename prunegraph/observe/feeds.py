@@ -13,6 +13,7 @@ import onnx_ir as ir
 Array = npt.NDArray[Any]
 Feeds = dict[str, Array]
 
+
 @dataclass(frozen=True, slots=True)
 class InputSpec:
     """A graph input: its name, numpy type, dims (a number, or a name where dynamic) and, for indices, their bound."""

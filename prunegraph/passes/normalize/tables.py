@@ -13,6 +13,7 @@ from onnx_ir.passes.common import RemoveUnusedNodesPass
 
 from prunegraph.analysis.facts import Facts
 from prunegraph.analysis.solve import Solution, solve
+from prunegraph.passes.normalize.unshare import bytes_of_constants, is_table
 
 
 def copy_tables(model: ir.Model, facts: Facts) -> Facts:
@@ -63,11 +64,15 @@ def _computed_from(value: ir.Value | None) -> set[ir.Value]:
 
 
 def _weightless(graph: ir.Graph) -> set[str]:
-    """Values that follow from positions and from vectors of constants: no weight and no activation is among them."""
+    """Values that follow from positions, vectors of constants and tables: no weight and no activation is among them."""
+    total = bytes_of_constants(graph)
     found = {value.name or "" for value in graph.inputs if value.dtype is not None and value.dtype.is_integer()}
     for name, value in graph.initializers.items():
         tensor = value.const_value
-        if tensor is not None and (tensor.dtype.is_integer() or sum(n > 1 for n in tensor.shape.numpy()) <= 1):
+        if tensor is None:
+            continue
+        narrow = tensor.dtype.is_integer() or sum(n > 1 for n in tensor.shape.numpy()) <= 1
+        if narrow or is_table(tensor, list(value.uses()), total):
             found.add(name)
     for node in graph:
         stated = node.op_type in ("Shape", "Size")

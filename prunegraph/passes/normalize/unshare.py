@@ -16,13 +16,13 @@ TABLE_SHARE = 0.01
 
 def unshare(graph: ir.Graph) -> None:
     """Give every use of a small or uniform constant a value of its own, in place."""
-    total = sum(value.const_value.nbytes for value in graph.initializers.values() if value.const_value is not None)
+    total = bytes_of_constants(graph)
     for name, value in list(graph.initializers.items()):
         tensor = value.const_value
         if tensor is None or value.is_graph_input() or value.is_graph_output():
             continue
         uses = [(node, index) for node, index in value.uses() if node.graph is graph]
-        if len(uses) < 2 or not (_small(tensor) or _is_table(tensor, uses, total)):
+        if len(uses) < 2 or not (_small(tensor) or is_table(tensor, uses, total)):
             continue
         for k, (node, index) in enumerate(uses[1:], 1):
             copy = ir.Value(
@@ -45,7 +45,12 @@ def _small(tensor: ir.TensorProtocol) -> bool:
     return bool(np.all(array == array.flat[0]))
 
 
-def _is_table(tensor: ir.TensorProtocol, uses: list[tuple[ir.Node, int]], total: int) -> bool:
+def bytes_of_constants(graph: ir.Graph) -> int:
+    """How large a model is."""
+    return sum(value.const_value.nbytes for value in graph.initializers.values() if value.const_value is not None)
+
+
+def is_table(tensor: ir.TensorProtocol, uses: list[tuple[ir.Node, int]], total: int) -> bool:
     """Whether a constant only ever meets activations slot by slot: no weight, whatever its rank."""
     weight_ops = {"MatMul", "Gemm", "Conv", "ConvTranspose", "Gather", "Einsum", "Transpose"}
     return tensor.nbytes <= TABLE_SHARE * total and all(node.op_type not in weight_ops for node, _ in uses)
