@@ -167,7 +167,8 @@ def by_depth(measure: Measure, folder: Path, repeats: int) -> tuple[Section, lis
     line = linear_regression(LAYERS, columns[-1])
     worst = max(abs(y - line.intercept - line.slope * x) / y for x, y in zip(LAYERS, columns[-1], strict=True))
     note = (
-        f"Milliseconds, garbage collector off. Analyze, by the processor, is {line.slope * 1e3:.2f} ms a layer "
+        "Milliseconds, garbage collector off: on, as in the tables above, a full collection falls into some of the "
+        f"longer measurements and adds to them. Analyze, by the processor, is {line.slope * 1e3:.2f} ms a layer "
         f"{line.intercept * 1e3:+.1f} ms; the line is off by at most {worst:.0%}."
     )
     growth = (columns[-1][-1] / LAYERS[-1]) / (columns[-1][0] / LAYERS[0])
