@@ -116,8 +116,12 @@ class Dims:
         return [root] if root != UNIT else []
 
     def is_fixed(self, dim: int) -> bool:
-        """Whether every slot is pinned: such an axis carries no structure."""
-        return all(self._pins[leaf] for leaf in self.leaves(dim))
+        """Whether every slot is pinned: such an axis carries no structure.
+
+        Slots alone (`1 + 1 + 1`) are not pinned: what meets them falls into slots alone too.
+        """
+        leaves = list(self.leaves(dim))
+        return all(self._pins[leaf] for leaf in leaves) and (bool(leaves) or self.find(dim) == UNIT)
 
     def resolve(self, dim: int) -> Axis:
         """The normal form of a Dim.  Valid once nothing is equated any more; cached."""

@@ -94,6 +94,8 @@ class Space(Dims):
 
     def _align_products(self, x: Factors, y: Factors) -> None:
         """Equate two products of the same extent, factor by factor from the slowest on."""
+        if len(x) == len(y) == 1 and self.is_leaf(x[0]) and self.is_leaf(y[0]):
+            return self.equate(x[0], y[0])
         if all(map(self.is_fixed, x)) or all(map(self.is_fixed, y)):
             return self._absorb(x, y)
         while True:
