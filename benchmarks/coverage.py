@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Iterable, Sequence
@@ -26,6 +27,8 @@ from benchmarks.coverage_page import Results, render, summary
 from benchmarks.coverage_peer import PEERS
 
 EXPORTERS = ("dynamo", "legacy")
+STOPPED = f"exit {-signal.SIGTERM}"
+"""Somebody ended the child process: that says nothing about the case."""
 Case = tuple[str, str]
 """A model file's stem, and the variant, the peer, or `export`."""
 
@@ -73,7 +76,7 @@ def export_all(folder: Path, names: Sequence[str], jobs: int, timeout: float, *,
             task = progress.add_task(f"export, {exporter}", total=len(todo))
             for made in make(folder, todo, [exporter], timeout, jobs):
                 progress.advance(task)
-                if made.failure:
+                if made.failure and made.failure != STOPPED:
                     failures[cases[made.name]] = keep(folder, cases[made.name], {"failure": made.failure})
     return failures
 
@@ -94,7 +97,7 @@ def run(folder: Path, case: Case, timeout: float, *, again: bool) -> dict[str, A
         reason = (child.stderr.strip().splitlines() or [f"exit {child.returncode}"])[-1][:200]
     except subprocess.TimeoutExpired:
         reason = f"took longer than {timeout:.0f} s"
-    return keep(folder, case, {"failure": reason})
+    return {"failure": reason} if reason == STOPPED else keep(folder, case, {"failure": reason})
 
 
 def run_all(folder: Path, cases: Iterable[Case], jobs: int, timeout: float, *, again: bool) -> Results:
