@@ -96,17 +96,26 @@ def test_slim_equals_the_masked_original(name: str, kinds: tuple[str, ...]) -> N
     assert result.report.params[1] < result.report.params[0]
 
 
-@pytest.mark.parametrize("name", ["deit_tiny_dynamo", "deit_tiny_legacy", "minilm_l3", "minilm_l6_cls_legacy"])
-def test_magnitude_removes_exactly_the_planted_dead_units(name: str) -> None:
+@pytest.mark.parametrize(
+    ("name", "kinds"),
+    [
+        ("deit_tiny_dynamo", ("head", "ffn")),
+        ("deit_tiny_legacy", ("head", "ffn")),
+        ("minilm_l3", ("head", "ffn")),
+        ("minilm_l6_cls_legacy", ("head", "ffn")),
+        ("resnet18_dynamo", ("channel",)),
+    ],
+)
+def test_magnitude_removes_exactly_the_planted_dead_units(name: str, kinds: tuple[str, ...]) -> None:
     """Zero all weights of some units: they score lowest, go first, and the output does not change."""
     found = analyzed(name)
     rng = np.random.default_rng(7)
-    groups = [g for g in found.analysis.groups if g.kind in ("head", "ffn")]
-    planted = {g.id: rng.permutation(g.units) < g.units // 3 for g in groups}
+    groups = [g for g in found.analysis.groups if g.kind in kinds]
+    planted = {g.id: rng.permutation(g.units) < round(g.units / 3) for g in groups}
     dead = Selection({g.id: ~planted[g.id] for g in groups})
     model = found.normalized.model.clone()
     _zero(model, found.analysis, dead)
-    result = prune_graph(model, ratio={"head": 1 / 3, "ffn": 1 / 3})
+    result = prune_graph(model, ratio=dict.fromkeys(kinds, 1 / 3))
     proof = result.report.verify
     assert proof is not None and proof.ok and proof.vacuous
     for g in groups:
