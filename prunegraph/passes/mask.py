@@ -21,7 +21,10 @@ from prunegraph.passes.constants import add_constant
 
 _FILL = {Reduction.SUM: 0.0, Reduction.MEAN: 0.0, Reduction.MAX: -3.0e38, Reduction.MIN: 3.0e38}
 
-_CENTRED = {"LayerNormalization", "InstanceNormalization", "SkipLayerNormalization", "EmbedLayerNormalization"}
+_BY_CHANNEL = {"BatchNormalization", "InstanceNormalization"}
+"""Norms whose scale and offset belong to axis 1."""
+
+_CENTRED = {"LayerNormalization", "SkipLayerNormalization", "EmbedLayerNormalization"} | _BY_CHANNEL
 """Norms that subtract the mean; the others divide by the root of the mean square alone."""
 
 _OWN_SUM = {"SkipLayerNormalization": 3, "SkipSimplifiedLayerNormalization": 3, "EmbedLayerNormalization": 2}
@@ -178,7 +181,7 @@ class _Writer:
         return self.constant(np.zeros((), dtype.numpy()))
 
     def per_channel(self, parameter: ir.Value, x: ir.Value) -> ir.Value:
-        if self.node.op_type != "InstanceNormalization":
+        if self.node.op_type not in _BY_CHANNEL:
             return parameter
         shape = [1, -1] + [1] * (self.mask.ndim - 2)
         return self.add("Reshape", parameter, self.constant(np.array(shape, dtype=np.int64)))

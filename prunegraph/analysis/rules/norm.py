@@ -11,9 +11,12 @@ from prunegraph.analysis.rules.elementwise import broadcast, pointwise
 
 @axis_rule("BatchNormalization")
 def batch_normalization(node: NodeView) -> AxisRule:
-    """Scale, bias, mean and variance belong to the channels; statistics are constants."""
-    x = node.ins(0)
-    return pointwise(node, 0) + AxisRule(equal=tuple((node.ins(k)[0], x[1]) for k in range(1, len(node.x))))
+    """Scale, bias, mean and variance belong to the channels; statistics are constants, unless it is training."""
+    x, y = node.ins(0), node.y[0]
+    vectors = [value for value in (*node.x[1:], *node.y[1:]) if value is not None]
+    statistics = [ref for ref in (x[0], *x[2:]) if not node.one(ref)] if node.attr("training_mode", 0) else []
+    means = tuple(Reduce(ref, Reduction.MEAN) for ref in statistics)
+    return broadcast(x, y or ()) + AxisRule(equal=tuple((vector[0], x[1]) for vector in vectors), reduces=means)
 
 
 @axis_rule("LayerNormalization", "RMSNormalization", "SimplifiedLayerNormalization")
