@@ -84,7 +84,7 @@ def kind_of(leaf: int, roles: Roles, grouped: frozenset[int]) -> str:
         return "v_dim"
     if role.convolved and not role.made and not role.looked_up:
         return "channel"
-    if role.joined or role.looked_up:
+    if role.joined or (role.looked_up and not role.made):  # what a picked weight makes is looked up as well
         return "hidden"
     # An FFN leaves a stream and returns to it, or stands where there is none; a pooler or a neck leads away from one.
     leaves_stream = any(roles[source].joined for source in role.fed_by) and not role.fed_by & role.feeds
