@@ -117,6 +117,7 @@ def _before(dim: int, axis: Axis) -> set[int] | None:
             if here is not None:
                 if _count(dim, term) != 1:
                     return set()
+                here = {outer for outer in here if _count(outer, term) == 1}
                 common = here if common is None else common & here
             seen |= {factor} if isinstance(factor, int) else set()
     return common

@@ -136,6 +136,8 @@ def _cones(graph: ir.Graph, solution: Solution, takes: Sequence[Take]) -> list[C
             dim = axis.terms[0][0]
             if not solution.space.pins(dim):
                 by_dim[dim].append(take)
+    for dim in by_dim.keys() & set(_reduced(nodes, solution)):
+        del by_dim[dim]  # a norm over the parts is no norm of one part
     if not by_dim:
         return []
     holding: dict[int, set[str]] = defaultdict(set)
@@ -149,6 +151,14 @@ def _cones(graph: ir.Graph, solution: Solution, takes: Sequence[Take]) -> list[C
         near = {k: nodes[k] for k in sorted({k for name in holding[dim] for k in touching[name]})}
         cones.append(_cone(graph, near, solution, dim, mine, holding[dim]))
     return [cone for cone in cones if cone is not None]
+
+
+def _reduced(nodes: Sequence[ir.Node], solution: Solution) -> Iterator[int]:
+    """Every leaf that some node takes a sum, a mean or a maximum over."""
+    for site in solution.reduces:
+        value = nodes[site.node].inputs[site.index]
+        if value is not None and value.name is not None:
+            yield from solution.space.leaves(solution.axes[value.name][site.axis])
 
 
 def _touching(nodes: Sequence[ir.Node], names: set[str]) -> Mapping[str, list[int]]:
