@@ -94,7 +94,10 @@ def run(folder: Path, case: Case, timeout: float, *, again: bool) -> dict[str, A
         said = child.stdout.strip().splitlines()
         if said and said[-1].startswith("{"):
             return keep(folder, case, json.loads(said[-1]))
-        reason = (child.stderr.strip().splitlines() or [f"exit {child.returncode}"])[-1][:200]
+        died = child.returncode < 0
+        reason = ([f"exit {child.returncode}"] if died else child.stderr.strip().splitlines() or ["nothing said"])[-1][
+            :200
+        ]
     except subprocess.TimeoutExpired:
         reason = f"took longer than {timeout:.0f} s"
     return {"failure": reason} if reason == STOPPED else keep(folder, case, {"failure": reason})

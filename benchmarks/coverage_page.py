@@ -68,9 +68,11 @@ def render(names: Sequence[str], variants: Sequence[str], peers: Sequence[str], 
 
 def summary(variants: Sequence[str], peers: Sequence[str], results: Results) -> list[str]:
     """Counts for every variant and every peer."""
-    files = len({stem for stem, what in results if what != "export"})
-    lost = sum(what == "export" for _, what in results)
-    lines = [f"{files} files; {lost} more that their exporter cannot make.", ""]
+    files = {stem for stem, what in results if what != "export"}
+    lost = {stem for stem, what in results if what == "export"} - files
+    have, all_names = ({stem.removesuffix("_legacy") for stem in stems} for stems in (files, files | lost))
+    without = f"no file at all of {', '.join(sorted(all_names - have))}" if have < all_names else "every one has a file"
+    lines = [f"{len(all_names)} architectures, {len(files)} files. Exporters fail on {len(lost)} more; {without}.", ""]
     lines += ["| | files | pruned and equal | failed | not made by the other tool |", "|---|---:|---:|---:|---:|"]
     for what in variants:
         records = [record for (_, w), record in results.items() if w == what]
