@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 
 import numpy as np
@@ -23,7 +24,7 @@ def blanked(model: ir.Model, values: Sequence[str] = (), known: Sequence[str] = 
 
     Args:
         model: The model.
-        values: Values whose shapes become outputs, named `NAME/shape`.
+        values: Values whose shapes become outputs.
         known: Values that become outputs themselves, after those.
     """
     twin = model.clone()
@@ -43,8 +44,10 @@ def blanked(model: ir.Model, values: Sequence[str] = (), known: Sequence[str] = 
     if values or known:
         mine = {value.name: value for node in graph for value in node.outputs}
         shapes = [ir.node("Shape", [mine[name]], num_outputs=1) for name in values]
-        for name, node in zip(values, shapes, strict=True):
-            node.outputs[0].name = f"{name}/shape"
+        taken = {*mine, *graph.initializers, *(value.name for value in graph.inputs)}
+        free = (name for k in itertools.count() if (name := f"shape/{k}") not in taken)
+        for name, node in zip(free, shapes, strict=False):
+            node.outputs[0].name = name
         graph.extend(shapes)
         graph.outputs[:] = [node.outputs[0] for node in shapes] + [mine[name] for name in known]
     return twin
