@@ -286,18 +286,8 @@ def cross_attention() -> onnx.ModelProto:
     return finish(g, g("Add", h, merge(g, attend(g, q, k, v), "o")))
 
 
-def einsum_attention() -> onnx.ModelProto:
-    """Weights [E, H, D] and scores written as Einsum."""
-    g = Builder("einsum_attention")
-    h = stem(g)
-    q, k, v = (g("Einsum", h, g.weight(f"w_{name}", E, H, D), equation="bse,ehd->bshd") for name in "qkv")
-    scores = g("Softmax", g("Einsum", q, k, equation="bihd,bjhd->bhij"), axis=-1)
-    mixed = g("Einsum", scores, v, equation="bhij,bjhd->bihd")
-    return finish(g, g("Add", h, g("Einsum", mixed, g.weight("w_o", H, D, E), equation="bshd,hde->bse")))
-
-
 ATTENTION: tuple[Callable[[], onnx.ModelProto], ...] = (
     *(mha, fused_qkv, packed_3hd, packed_h3d, packed_h_3d, shape_chain, self_adjusting),
     *(rope_half, rope_partial, rope_interleaved, rope_partial_interleaved, gqa, gqa_rope, mqa, mqa_broadcast),
-    *(bias_table, bias_folded, masked, cross_attention, einsum_attention),
+    *(bias_table, bias_folded, masked, cross_attention),
 )

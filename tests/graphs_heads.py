@@ -129,6 +129,16 @@ def views_that_clash() -> onnx.ModelProto:
     return finish(g, g("Add", h, g("Add", *mixed)))
 
 
+def einsum_attention() -> onnx.ModelProto:
+    """Weights [E, H, D] and scores written as Einsum."""
+    g = Builder("einsum_attention")
+    h = stem(g)
+    q, k, v = (g("Einsum", h, g.weight(f"w_{name}", E, H, D), equation="bse,ehd->bshd") for name in "qkv")
+    scores = g("Softmax", g("Einsum", q, k, equation="bihd,bjhd->bhij"), axis=-1)
+    mixed = g("Einsum", scores, v, equation="bhij,bjhd->bihd")
+    return finish(g, g("Add", h, g("Einsum", mixed, g.weight("w_o", H, D, E), equation="bshd,hde->bse")))
+
+
 def maxout() -> onnx.ModelProto:
     """Pairs of neurons, the larger one counts."""
     g = Builder("maxout")
@@ -162,5 +172,5 @@ def old_opset() -> onnx.ModelProto:
 
 HEADS: tuple[Callable[[], onnx.ModelProto], ...] = (
     *(folded_heads, folded_heads_inferred, sinks, alibi, mean_over_heads, norm_after_merging, norm_of_heads),
-    *(one_weight_for_heads, two_views_of_heads, views_that_clash, maxout, kv_cache, old_opset),
+    *(one_weight_for_heads, two_views_of_heads, views_that_clash, einsum_attention, maxout, kv_cache, old_opset),
 )
