@@ -1,17 +1,32 @@
-"""New constants in a graph, under names that nobody has yet."""
+"""New constants and nodes in a graph, under names that nobody has yet."""
 
 from __future__ import annotations
+
+from weakref import WeakKeyDictionary
 
 import numpy.typing as npt
 import onnx_ir as ir
 
+_taken: WeakKeyDictionary[ir.Graph, set[str]] = WeakKeyDictionary()
+
+
+def unused(graph: ir.Graph, wish: str) -> str:
+    """The name wished for; where it is taken, as in a model that was pruned before, a number stands behind it."""
+    if graph not in _taken:
+        values = (*graph.inputs, *graph.initializers.values(), *(value for node in graph for value in node.outputs))
+        _taken[graph] = {each.name or "" for each in (*graph, *values)}
+    taken = _taken[graph]
+    name, k = wish, 1
+    while name in taken or name in graph.initializers:
+        k += 1
+        name = f"{wish}.{k}"
+    taken.add(name)
+    return name
+
 
 def add_constant(graph: ir.Graph, wish: str, array: npt.ArrayLike) -> ir.Value:
     """Register an initializer, named as wished or, where that is taken, with a number behind it."""
-    name, k = wish, 1
-    while name in graph.initializers:
-        k += 1
-        name = f"{wish}.{k}"
+    name = unused(graph, wish)
     tensor = ir.tensor(array, name=name)
     value = ir.Value(
         name=name, shape=ir.Shape(tensor.shape.numpy()), type=ir.TensorType(tensor.dtype), const_value=tensor

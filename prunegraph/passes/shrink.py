@@ -21,7 +21,7 @@ from prunegraph.analysis.lengths import Lengths
 from prunegraph.analysis.relations import IntArray
 from prunegraph.analysis.sizes import Keeps, compress, kept_positions
 from prunegraph.analysis.solve import Site, Solution
-from prunegraph.passes.constants import add_constant
+from prunegraph.passes.constants import add_constant, unused
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,8 +182,8 @@ class _Writer:
                 continue
             constant = self._constant(op, array.reshape(seen[0].shape))
             scale = ir.node(op, [value, constant], num_outputs=1)
-            scale.name = f"{constant.name}/{op}"
-            scale.outputs[0].name = f"{scale.name}/out"
+            scale.name = unused(self.graph, f"{constant.name}/{op}")
+            scale.outputs[0].name = unused(self.graph, f"{scale.name}/out")
             scale.outputs[0].type, scale.outputs[0].shape = value.type, value.shape
             if before:
                 self.graph.insert_before(self.node, scale)

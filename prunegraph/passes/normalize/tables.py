@@ -13,6 +13,7 @@ from onnx_ir.passes.common import RemoveUnusedNodesPass
 
 from prunegraph.analysis.facts import Facts
 from prunegraph.analysis.solve import Solution, solve
+from prunegraph.passes.constants import unused
 from prunegraph.passes.normalize.unshare import bytes_of_constants, is_table
 
 
@@ -102,6 +103,9 @@ class _Copier:
         if value not in self.copies:
             inputs = [None if each is None else self.copy(each) for each in node.inputs]
             clone = clone_node(node, inputs, self.label)
+            clone.name = unused(self.graph, clone.name or "")
+            for new in clone.outputs:
+                new.name = unused(self.graph, new.name or "")
             self.graph.insert_after(node, clone)
             for old, new in zip(node.outputs, clone.outputs, strict=True):
                 self.copies[old] = new

@@ -10,6 +10,8 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
+from prunegraph.passes.constants import unused
+
 TABLE_SHARE = 0.01
 """Largest part of a model's bytes that a table may have to be copied."""
 
@@ -26,7 +28,7 @@ def unshare(graph: ir.Graph) -> None:
             continue
         for k, (node, index) in enumerate(uses[1:], 1):
             copy = ir.Value(
-                name=f"{name}/use{k}",
+                name=unused(graph, f"{name}/use{k}"),
                 shape=value.shape,
                 type=value.type,
                 const_value=tensor,
