@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from prunegraph.analysis.axes import Expr, Prod
 from prunegraph.analysis.registry import axis_rule
-from prunegraph.analysis.relations import AxisRule, Contraction, NodeView, Reduce, Reduction, SizeSite, Unknown
+from prunegraph.analysis.relations import AxisRule, Contraction, NodeView, Reduce, Reduction, SizeSite
 from prunegraph.analysis.rules.contract import equation, gemm
 from prunegraph.analysis.rules.conv import conv, pool, space
 from prunegraph.analysis.rules.elementwise import MICROSOFT, broadcast, nary, pointwise, unary
@@ -54,11 +54,15 @@ def embed_layer_normalization(node: NodeView) -> AxisRule:
 
 @axis_rule("FusedMatMul", "TransposeMatMul", domain=MICROSOFT)
 def fused_matmul(node: NodeView) -> AxisRule:
-    """MatMul with either operand transposed, times a number."""
-    if node.attr("transBatchA") or node.attr("transBatchB"):
-        raise Unknown("batch axes are transposed")
-    left = "k" if len(node.ins(0)) == 1 else "... k i" if node.attr("transA") else "... i k"
-    right = "k" if len(node.ins(1)) == 1 else "... j k" if node.attr("transB") else "... k j"
+    """MatMul with either operand transposed, times a number; the first axis may stand before the batch."""
+
+    def labels(operand: int, side: str, row: str, column: str) -> str:
+        if len(node.ins(operand)) == 1:
+            return "k"
+        a, b = (column, row) if node.attr(f"trans{side}") else (row, column)
+        return f"{a} ... {b}" if node.attr(f"transBatch{side}") else f"... {a} {b}"
+
+    left, right = labels(0, "A", "i", "k"), labels(1, "B", "k", "j")
     out = " ".join(["..."] + ["i"] * ("i" in left) + ["j"] * ("j" in right))
     return equation(node, f"{left}, {right} -> {out}")
 
