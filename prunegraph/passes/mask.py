@@ -54,7 +54,8 @@ def masked(model: ir.Model, solution: Solution, keeps: Keeps) -> ir.Model:
         name = operands[k][index]
         assert name is not None
         constant = all(other is None or other in solution.weights for other in operands[k])
-        if name in solution.weights and not constant and reduced[k] < 3 and not any(site.inside for site in sites):
+        summed = all(site.kind is Reduction.SUM and not site.inside for site in sites)
+        if name in solution.weights and not constant and reduced[k] < 3 and summed:
             continue  # masking the other operand is enough
         mask = positions.mask(name, [site.axis for site in sites])
         if mask is not None:
