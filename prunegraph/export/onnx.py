@@ -29,6 +29,10 @@ _TEXT_ERRORS = (json_format.Error, text_format.Error, onnx.parser.ParseError)
 _SMALL = 1000  # bytes; the checker pass leaves out larger tensors, so those are checked one by one
 _CHECK_HINT = f"onnx.checker rejects it; if it is newer than onnx {onnx.__version__}: pip install --upgrade onnx"
 
+_RUNTIME = "com.microsoft"
+_IN_NO_OPSET = {"SimplifiedLayerNormalization"}
+"""Ops that ONNX Runtime writes into files as if they were ONNX's own."""
+
 
 @dataclass(frozen=True, slots=True)
 class Source:
@@ -191,6 +195,10 @@ def _check(model: ir.Model, name: str) -> None:
     if not model.graph.outputs:
         raise ModelError(f"{name} has no outputs", hint="export it again; a graph without outputs computes nothing")
     spare = _clone(model, name)  # the checker pass would leave the initializers in another order
+    for node in spare.graph.all_nodes():
+        if node.domain in ("", "ai.onnx") and node.op_type in _IN_NO_OPSET:
+            node.domain = _RUNTIME
+            spare.graph.opset_imports.setdefault(_RUNTIME, 1)
     try:
         CheckerPass()(spare)
         for value in model.graph.initializers.values():
