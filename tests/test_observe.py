@@ -26,7 +26,7 @@ from prunegraph.observe.taps import HEAD_KINDS, Tap, attentions, consumed
 from prunegraph.observe.text import Batch
 from prunegraph.passes.mask import masked
 from prunegraph.pipeline import Analyzed, find
-from tests import graphs_attention, graphs_fused
+from tests import graphs_attention, graphs_fused, graphs_heads
 from tests.graphs_text import SENTENCES, conllu, shifting, word_tokenizer
 from tests.skeleton import load_skeleton
 
@@ -39,7 +39,7 @@ SMALL: list[Callable[[], onnx.ModelProto]] = [
     graphs_attention.mqa,
     graphs_attention.bias_table,
     graphs_attention.cross_attention,
-    graphs_attention.einsum_attention,
+    graphs_heads.einsum_attention,
     graphs_fused.onnx_attention,
     graphs_fused.onnx_attention_4d,
     graphs_fused.onnx_attention_gqa,
@@ -75,7 +75,7 @@ def test_probabilities_times_values_are_the_context(make: Callable[[], onnx.Mode
     with open_session(tapped(widened(model), [site.probabilities, Tap(site.v), Tap(site.context)])) as session:
         values = dict(zip(names, run(session, feeds_for(found), names), strict=True))
     maps, context = site.maps(values), values[site.context]
-    if make is graphs_attention.einsum_attention:
+    if make is graphs_heads.einsum_attention:
         context = np.einsum("bhqk,bkhd->bqhd", maps, values[site.v])
         np.testing.assert_allclose(values[site.context], context, atol=1e-5)
         return
