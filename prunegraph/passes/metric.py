@@ -78,7 +78,7 @@ def make_metric(
         )
     labelled = all(sample.label is not None for batch in batches for sample in batch.samples)
     if name == "auto":
-        name = "accuracy" if labelled else "cosine" if _is_embedding(output, analysis) else "agreement"
+        name = "accuracy" if labelled else "cosine" if is_embedding(output, analysis) else "agreement"
     if name == "accuracy":
         if not labelled:
             raise UsageError(
@@ -92,7 +92,7 @@ def make_metric(
     return Metric(name, output, tuple(batches), tuple(reference))
 
 
-def _is_embedding(output: str, analysis: Analysis) -> bool:
+def is_embedding(output: str, analysis: Analysis) -> bool:
     """Whether an output is as wide as what an attention block reads."""
     axes = analysis.solution.facts.shapes.get(output, ())
     widths = {
