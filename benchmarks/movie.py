@@ -171,7 +171,7 @@ def _save(module: Classifier, files: Movie) -> None:
     from prunegraph.export.from_torch import read_torch
 
     example = {name: torch.ones(2, 9, dtype=torch.int64) for name in ("input_ids", "attention_mask")}
-    axes = dict.fromkeys(example, {0: "batch", 1: "sequence"})
+    axes = {name: {0: "batch", 1: "sequence"} for name in example}
     model = read_torch(module, example, axes)
     with tempfile.TemporaryDirectory(dir=files.model.parent) as folder:
         made = Path(folder) / files.model.name
