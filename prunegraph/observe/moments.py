@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from prunegraph.observe.positions import rows_of
 from prunegraph.observe.taps import Tap
 from prunegraph.observe.text import Batch
 
@@ -42,7 +43,7 @@ class Moments:
     def update(self, batch: Batch, values: Mapping[str, Array]) -> None:
         """Add one batch; rows that fill up a fixed batch and padded positions do not count."""
         for name, axis in self.places:
-            rows = _positions(values[name], axis, batch)
+            rows = rows_of(values[name], axis, batch)
             self.count[name] = self.count.get(name, 0.0) + len(rows)
             self.sums[name] = self.sums.get(name, 0.0) + rows.sum(axis=0, dtype=np.float64)
             self.squares[name] = self.squares.get(name, 0.0) + np.einsum("pc,pc->c", rows, rows, dtype=np.float64)
@@ -62,23 +63,3 @@ class Moments:
                 state[f"s{k}"],
                 state[f"q{k}"],
             )
-
-
-def _positions(array: Array, axis: int, batch: Batch) -> Array:
-    """`[positions, channels]`, padding left out where an axis is as long as the text (the last such one)."""
-    moved = np.moveaxis(array, axis, -1)
-    count, mask = len(batch.samples), batch.mask
-    if mask is None:
-        return np.asarray(moved[: count if moved.ndim > 2 else None].reshape(-1, moved.shape[-1]))
-    rows, length = next(iter(batch.feeds.values())).shape[:2]
-    full = np.zeros((rows, length), dtype=bool)
-    full[:count] = mask
-    if moved.ndim == 2 and moved.shape[0] == rows * length:
-        return np.asarray(moved[full.reshape(-1)])
-    if moved.shape[0] != rows:
-        return np.asarray(moved.reshape(-1, moved.shape[-1]))
-    tokens = [k for k in range(1, moved.ndim - 1) if moved.shape[k] == length]
-    if not tokens:
-        return np.asarray(moved[:count].reshape(-1, moved.shape[-1]))
-    chosen = np.moveaxis(moved, tokens[-1], 1)[full]
-    return np.asarray(chosen.reshape(-1, moved.shape[-1]))
