@@ -5,20 +5,18 @@ A statistic names the values that it reads and is given them batch by batch; not
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import os
-import tempfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
-import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
 from prunegraph.errors import PruneGraphError, UsageError
+from prunegraph.observe.cache import Gathered, through_cache
 from prunegraph.observe.data import Data, Source, open_data
 from prunegraph.observe.feeds import InputSpec, input_specs
 from prunegraph.observe.session import CannotRun, open_session, run, widened, widened_feeds
@@ -35,13 +33,8 @@ Progress = Callable[[int], None]
 CPU = ("CPUExecutionProvider",)
 
 
-class Statistic(Protocol):
-    """Something gathered from a pass, in memory that does not grow with the data."""
-
-    @property
-    def key(self) -> str:
-        """Names the statistic and every setting that its numbers depend on; part of the cache's key."""
-        ...
+class Statistic(Gathered, Protocol):
+    """Something gathered from running a model."""
 
     def taps(self) -> Sequence[Tap]:
         """The values that it reads."""
@@ -49,14 +42,6 @@ class Statistic(Protocol):
 
     def update(self, batch: Batch, values: Mapping[str, Array]) -> None:
         """Take in one batch; `values` are by the names of the taps and must not be kept."""
-        ...
-
-    def state(self) -> dict[str, Array]:
-        """Everything gathered."""
-        ...
-
-    def restore(self, state: Mapping[str, Array]) -> None:
-        """Take over what an earlier pass gathered."""
         ...
 
 
@@ -80,6 +65,10 @@ class Inputs:
     def fingerprint(self) -> str:
         """Differs where another input reaches the model."""
         return f"{self.source.fingerprint}|{self.reader.fingerprint if self.reader else ''}"
+
+    def first(self, samples: int | None) -> Inputs:
+        """The first samples only; all if None."""
+        return self if samples is None else replace(self, source=open_data(self.source, limit=samples))
 
     def batches(self) -> Iterable[Batch]:
         """One pass."""
@@ -196,19 +185,12 @@ def observe(
     Raises:
         PruneGraphError: ONNX Runtime does not run the model on the data.
     """
-    files: dict[str, Path] = {}
-    if cache is not None:
-        basis = f"{fingerprint(model)}|{inputs.fingerprint}"
-        files = {s.key: cache / f"{hashlib.sha256(f'{basis}|{s.key}'.encode()).hexdigest()}.npz" for s in statistics}
-    missing = [s for s in statistics if s.key not in files or not _restored(s, files[s.key])]
-    if not missing:
-        logger.info("every observation was cached")
-        return
-    taps = list(dict.fromkeys(tap for statistic in missing for tap in statistic.taps()))
-    _pass(tapped(widened(model), taps), [tap.value for tap in taps], inputs, missing, providers, progress)
-    for statistic in missing:
-        if statistic.key in files:
-            _store(files[statistic.key], statistic.state())
+
+    def gather(missing: Sequence[Statistic]) -> None:
+        taps = list(dict.fromkeys(tap for statistic in missing for tap in statistic.taps()))
+        _pass(tapped(widened(model), taps), [tap.value for tap in taps], inputs, missing, providers, progress)
+
+    through_cache(statistics, gather, model, inputs.fingerprint, cache)
 
 
 def _pass(
@@ -234,46 +216,3 @@ def _pass(
     except CannotRun as error:
         hint = "check the data, shorten the texts (max_length) or give inputs that the model accepts"
         raise PruneGraphError(f"ONNX Runtime does not run the model on the data: {error}", hint=hint) from error
-
-
-def fingerprint(model: ir.Model) -> str:
-    """A hash of everything that decides what a model computes."""
-    digest = hashlib.blake2b()
-    for node in model.graph.all_nodes():
-        parts = [node.domain, node.op_type, *(v.name if v is not None else None for v in node.inputs)]
-        digest.update(
-            repr([*parts, *(v.name for v in node.outputs), *sorted(map(str, node.attributes.values()))]).encode()
-        )
-    for name, value in model.graph.initializers.items():
-        if value.const_value is not None:
-            digest.update(f"{name}{value.const_value.shape}{value.const_value.dtype}".encode())
-            digest.update(np.ascontiguousarray(value.const_value.numpy()).tobytes())
-    return digest.hexdigest()
-
-
-def default_cache() -> Path:
-    """The folder of the caller's cache: `$PRUNEGRAPH_CACHE`, else below `$XDG_CACHE_HOME` or `~/.cache`."""
-    chosen = os.environ.get("PRUNEGRAPH_CACHE")
-    if chosen:
-        return Path(chosen)
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "prunegraph" / "observations"
-
-
-def _restored(statistic: Statistic, path: Path) -> bool:
-    try:
-        with np.load(path, allow_pickle=False) as archive:
-            statistic.restore(dict(archive))
-    except (OSError, ValueError, KeyError):
-        return False
-    return True
-
-
-def _store(path: Path, state: Mapping[str, Array]) -> None:
-    """Write aside and rename, so that nobody reads half a file; a full disk is no reason to fail."""
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=path.parent, suffix=".part", delete=False) as file:
-            np.savez(file, allow_pickle=False, **state)
-        os.replace(file.name, path)
-    except OSError as error:
-        logger.warning("the observations are not cached: %s", error)

@@ -6,7 +6,8 @@ from collections.abc import Callable, Iterable, Sequence
 
 from prunegraph.analysis.groups import Group
 from prunegraph.analysis.selection import Selection
-from prunegraph.observe.stream import Inputs, default_cache
+from prunegraph.observe.cache import default_cache
+from prunegraph.observe.stream import Inputs
 from prunegraph.options import Options
 from prunegraph.passes.score import ACROSS, Context, observe_for, score_with, scores_kind
 from prunegraph.passes.select import WHOLE_UNITS, counts_across, kept_count, select

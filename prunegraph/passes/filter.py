@@ -22,9 +22,10 @@ import onnxruntime as ort
 from prunegraph.analysis.analyze import Analysis
 from prunegraph.analysis.selection import Selection
 from prunegraph.errors import MissingExtra, UsageError
+from prunegraph.observe.cache import fingerprint
 from prunegraph.observe.gates import Gate, GatedSession, gate_of, gated, open_gate
 from prunegraph.observe.session import open_session, widened
-from prunegraph.observe.stream import CPU, Inputs, fingerprint
+from prunegraph.observe.stream import CPU, Inputs
 from prunegraph.observe.taps import HEAD_KINDS, Attention
 from prunegraph.passes.metric import Evaluate, make_metric
 

@@ -15,6 +15,7 @@ import onnx_ir as ir
 
 from prunegraph.analysis.analyze import Analysis
 from prunegraph.errors import UsageError
+from prunegraph.observe.cache import Gathered
 from prunegraph.observe.stream import Array, Inputs, Progress
 from prunegraph.observe.text import Batch
 from prunegraph.passes.metric import is_embedding
@@ -22,13 +23,8 @@ from prunegraph.passes.metric import is_embedding
 Floats = npt.NDArray[np.float64]
 
 
-class GradientStatistic(Protocol):
-    """Something gathered from a backward pass, in memory that does not grow with the data."""
-
-    @property
-    def key(self) -> str:
-        """Names the statistic and every setting that its numbers depend on; part of the cache's key."""
-        ...
+class GradientStatistic(Gathered, Protocol):
+    """Something gathered from a backward pass."""
 
     @property
     def samples(self) -> int | None:
@@ -45,14 +41,6 @@ class GradientStatistic(Protocol):
 
     def update(self, batch: Batch, seen: Mapping[str, tuple[Array, Array]]) -> None:
         """Take in one batch: by name the value, and the gradient of the batch's summed loss; they must not be kept."""
-        ...
-
-    def state(self) -> dict[str, Array]:
-        """Everything gathered."""
-        ...
-
-    def restore(self, state: Mapping[str, Array]) -> None:
-        """Take over what an earlier pass gathered."""
         ...
 
 
