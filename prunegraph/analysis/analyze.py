@@ -216,6 +216,7 @@ def _groups(
                 places=held,
                 scope=scope.get(leaf, ""),
                 params=total // units,
+                least=roles[leaf].least,
             )
         )
         counts[kind] += 1

@@ -199,7 +199,7 @@ class _View:
         found: dict[str, None] = {}
         for k, rule in enumerate(solution.rules):
             for reduce in rule.reduces:
-                if reduce.kind is Reduction.MEAN and dims & set(solution.space.leaves(solution.dim_of(k, reduce.ref))):
+                if reduce.kind in (Reduction.MEAN, Reduction.RANK) and dims & set(solution.space.leaves(solution.dim_of(k, reduce.ref))):
                     found[self._node(solution.labels[k])] = None
         return list(found)
 

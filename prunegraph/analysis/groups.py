@@ -36,6 +36,7 @@ class Group:
         places: The initializers that get smaller.
         scope: Where in the model it is, as far as names tell.
         params: How many parameters one unit takes with it.
+        least: How many units must stay: as many as a router picks.
     """
 
     id: str
@@ -48,6 +49,7 @@ class Group:
     places: tuple[Place, ...]
     scope: str
     params: int
+    least: int = 1
 
     @property
     def shape(self) -> tuple[int, ...]:

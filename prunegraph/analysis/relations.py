@@ -16,12 +16,16 @@ IntArray = npt.NDArray[Any]
 
 
 class Reduction(Enum):
-    """How an axis is consumed: removing a slot equals zeroing it under SUM, ignoring it under MAX; MEAN differs."""
+    """How an axis is consumed: removing a slot equals zeroing it under SUM, ignoring it under MAX.
+
+    Under MEAN and RANK (a router's Softmax and TopK) what stays is weighed against fewer others.
+    """
 
     SUM = "sum"
     MAX = "max"
     MIN = "min"
     MEAN = "mean"
+    RANK = "rank"
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,13 +33,15 @@ class Reduce:
     """The node reduces an axis of one of its inputs.
 
     `inside` says that the sum is taken within the node, so that masking another operand is not enough where this one
-    is a weight; `zero` is the number of the input that holds what adds nothing (a zero point).
+    is a weight; `zero` is the number of the input that holds what adds nothing (a zero point); `least` is how many
+    slots must stay.
     """
 
     ref: Ref
     kind: Reduction
     inside: bool = False
     zero: int | None = None
+    least: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +101,10 @@ class AxisRule:
 
 @dataclass(frozen=True, slots=True)
 class NodeView:
-    """A node as its rule sees it: operands as tuples of axes (None: absent or unknown), attributes, integers."""
+    """A node as its rule sees it: operands as tuples of axes (None: absent or unknown), attributes, integers.
+
+    `positions` is the axis that it ranks, or looks up by the outcome of such a ranking.
+    """
 
     op: str
     domain: str
@@ -106,6 +115,7 @@ class NodeView:
     constants: Sequence[tuple[IntArray, ...] | None]
     probes: int
     weights: tuple[bool, ...] = field(default=())
+    positions: Fresh | None = None
 
     def inp(self, index: int) -> tuple[Ref, ...] | None:
         """The axes of an input, None where it is absent."""

@@ -12,7 +12,7 @@ from prunegraph.analysis.axes import Expr
 from prunegraph.analysis.relations import AxisRule, Contraction, Reduction
 from prunegraph.analysis.solve import Solution
 
-KINDS = ("head", "kv_group", "query_slot", "qk_dim", "v_dim", "ffn", "dense", "channel", "hidden")
+KINDS = ("head", "kv_group", "query_slot", "qk_dim", "v_dim", "ffn", "dense", "channel", "hidden", "expert")
 """Every kind of group, as `ratio={kind: …}` names them."""
 
 
@@ -37,6 +37,8 @@ class Role:
     copied: bool = False  # made by Expand
     looked_up: bool = False  # column of an embedding table
     mean: bool = False  # a mean is taken over it
+    ranked: bool = False  # a router ranks its slots
+    least: int = 1  # how many slots must stay
     feeds: set[int] = field(default_factory=set)  # Dims that a weight makes from it
     fed_by: set[int] = field(default_factory=set)  # Dims that a weight makes it from
 
@@ -62,7 +64,9 @@ def gather_roles(graph: ir.Graph, solution: Solution) -> Roles:
         _joins(k, node, rule, solution, roles, origin)
         for reduce in rule.reduces:
             for leaf in _leaves(solution, k, [reduce.ref]):
-                roles[leaf].mean |= reduce.kind is Reduction.MEAN
+                roles[leaf].mean |= reduce.kind in (Reduction.MEAN, Reduction.RANK)
+                roles[leaf].ranked |= reduce.kind is Reduction.RANK
+                roles[leaf].least = max(roles[leaf].least, reduce.least)
         if rule.copies and not _is_weight(node.inputs[0], solution):
             for leaf in _leaves(solution, k, rule.copies):
                 roles[leaf].copied = True
@@ -76,6 +80,8 @@ def gather_roles(graph: ir.Graph, solution: Solution) -> Roles:
 def kind_of(leaf: int, roles: Roles, grouped: frozenset[int]) -> str:
     """The kind of a group, from roles alone.  `grouped` are Dims that share an axis with query slots."""
     role = roles[leaf]
+    if role.ranked:
+        return "expert"
     if role.batched or _mixes_heads(role, roles):
         return "query_slot" if role.copied else "kv_group" if leaf in grouped else "head"
     if role.scored:

@@ -36,7 +36,7 @@ class Selection:
         """What stays, by Dim.
 
         Raises:
-            UsageError: a group does not exist, or an array has another shape, keeps nothing, or keeps unequal rows.
+            UsageError: a group does not exist, or an array has another shape, or keeps unequal rows.
         """
         known = {group.id: group for group in groups}
         keeps = {}
@@ -47,10 +47,10 @@ class Selection:
             if mask.shape != group.shape:
                 raise UsageError(f"{name} has the shape {group.shape}, the selection {mask.shape}", hint=_PLAN_HINT)
             counts = np.unique(mask.sum(axis=-1))
-            if counts.size != 1 or counts[0] == 0:
-                problem = "nothing" if counts.size == 1 else "unequal numbers of units per row"
+            if counts.size != 1:
                 raise UsageError(
-                    f"the selection keeps {problem} of {name}", hint="keep the same number, at least one, in every row"
+                    f"the selection keeps unequal numbers of units per row of {name}",
+                    hint="keep the same number in every row",
                 )
             if not mask.all():
                 keeps[group.dim] = Keep(group.outer, np.asarray(mask, dtype=bool), int(counts[0]))

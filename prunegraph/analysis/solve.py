@@ -11,6 +11,7 @@ import onnx_ir as ir
 from prunegraph.analysis.axes import Axis, Expr, Fresh, Prod, Ref, Size, Sum, expr_size
 from prunegraph.analysis.facts import Facts
 from prunegraph.analysis.implied import statistics, unsaid
+from prunegraph.analysis.positions import rankings
 from prunegraph.analysis.registry import rule_for
 from prunegraph.analysis.relations import AxisRule, NodeView, Reduction, Unknown
 from prunegraph.analysis.space import Clash, Pin, Space
@@ -92,6 +93,7 @@ class _Solver:
         self.fresh: dict[int, int] = {}
         self.keep_alive: list[Fresh] = []
         self.weights: set[str] = set(graph.initializers)
+        self.positions = rankings(self.nodes, facts)
 
     def solve(self, allow_io: Sequence[str]) -> Solution:
         self._declare()
@@ -137,7 +139,7 @@ class _Solver:
                 self.space.pin_all(self.axes[value.name or ""], Pin("a table of integers", value.name or ""))
 
     def _rule(self, index: int, node: ir.Node) -> AxisRule:
-        view = self._view(node)
+        view = self._view(index, node)
         captured = [a.as_graph() for a in node.attributes.values() if a.type == ir.AttributeType.GRAPH]
         rule = None if captured else rule_for(node.domain, node.op_type)
         if rule is not None:
@@ -181,7 +183,7 @@ class _Solver:
                 if value.name in self.axes:
                     self.space.pin_all(self.axes[value.name], pin)
 
-    def _view(self, node: ir.Node) -> NodeView:
+    def _view(self, index: int, node: ir.Node) -> NodeView:
         return NodeView(
             op=node.op_type,
             domain=node.domain,
@@ -195,6 +197,7 @@ class _Solver:
             ],
             probes=self.facts.probes,
             weights=tuple(value is None or value.name in self.weights for value in node.inputs),
+            positions=self.positions.get(index),
         )
 
     def _refs(self, side: str, index: int, value: ir.Value | None) -> tuple[Ref, ...] | None:

@@ -19,7 +19,7 @@ from prunegraph.analysis.sizes import Keeps, Mask, kept_positions
 from prunegraph.analysis.solve import ReduceSite, Solution
 from prunegraph.passes.constants import add_constant
 
-_FILL = {Reduction.SUM: 0.0, Reduction.MEAN: 0.0, Reduction.MAX: -3.0e38, Reduction.MIN: 3.0e38}
+_FILL = {Reduction.SUM: 0.0, Reduction.MEAN: 0.0, Reduction.MAX: -3.0e38, Reduction.RANK: -3.0e38, Reduction.MIN: 3.0e38}
 
 _BY_CHANNEL = {"BatchNormalization", "InstanceNormalization"}
 """Norms whose scale and offset belong to axis 1."""
@@ -132,7 +132,7 @@ class _Writer:
     def kept_share(self) -> float:
         """Which part of the slots along the reduced axes stays."""
         share = self.mask.mean(axis=tuple(self.axes))
-        return float(np.max(share))
+        return float(np.max(share)) or 1.0  # where nothing stays, nothing reads the mean of it
 
     def norm(self, x: ir.Value) -> None:
         """A normalisation spelt out, its statistics over what stays."""

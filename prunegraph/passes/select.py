@@ -14,7 +14,7 @@ from prunegraph.analysis.selection import Selection
 from prunegraph.analysis.sizes import Mask
 from prunegraph.passes.score.base import Scores
 
-WHOLE_UNITS = ("head", "kv_group", "query_slot")
+WHOLE_UNITS = ("head", "kv_group", "query_slot", "expert")
 """Kinds whose numbers no hardware wants to be a multiple of anything."""
 
 
@@ -42,7 +42,7 @@ def kept_count(units: int, ratio: float, align: int = 1) -> int:
 def counts_across(
     groups: Iterable[Group], scores: Mapping[str, Scores], ratio: Callable[[Group], float]
 ) -> dict[str, int]:
-    """How many units stay of every group, at least one, when all units of a kind are ranked together.
+    """How many units stay of every group, at least `least`, when all units of a kind are ranked together.
 
     Groups that are chosen row by row are left out: their rows keep equal numbers.  Ties go to the first.
 
@@ -63,7 +63,7 @@ def counts_across(
         remove = math.floor(sum(ratio(group) * group.units for group in members) + 0.5)
         for unit in order:
             name = members[owner[unit]].id
-            if remove and left[name] > 1 and ratio(members[owner[unit]]) > 0:
+            if remove and left[name] > members[owner[unit]].least and ratio(members[owner[unit]]) > 0:
                 left[name] -= 1
                 remove -= 1
     return left

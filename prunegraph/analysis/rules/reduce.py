@@ -68,10 +68,15 @@ def reverse_sequence(node: NodeView) -> AxisRule:
 
 @axis_rule("TopK")
 def top_k(node: NodeView) -> AxisRule:
-    """The ranked axis is pinned, the others pass through."""
+    """The ranked axis is pinned unless all that is done with the positions is to look slots up; the others pass."""
     x = node.ins(0)
     axis = node.attr("axis", -1) % len(x)
-    rule = AxisRule(pins=((x[axis], "TopK ranks along it"),))
+    if node.positions is None:
+        rule = AxisRule(pins=((x[axis], "TopK ranks along it"),))
+    else:
+        best = node.out()[axis].size[0]
+        ranks = Reduce(x[axis], Reduction.RANK, least=best)
+        rule = AxisRule(equal=((x[axis], node.positions),), reduces=(ranks,))
     for y in node.y:
         if y is not None:
             equal = tuple((x[k], y[k]) for k in range(len(x)) if k != axis)

@@ -109,6 +109,8 @@ def gather(node: NodeView) -> AxisRule:
     ):
         return rule + regroup((x[axis],), middle) + pinned(indices, (x[axis],), why="gathered by a table of positions")
     rule += AxisRule(equal=tuple(zip(indices, middle, strict=True)))
+    if node.positions is not None:
+        return rule + AxisRule(equal=((x[axis], node.positions),))
     return rule + pinned((x[axis],), why="gathered by position")
 
 
@@ -147,6 +149,8 @@ def gather_nd(node: NodeView) -> AxisRule:
     known = node.static(1)
     if known is not None and known.size == 1 and depth == 1 and len(set(x[batch].size)) == 1:
         return rule + _one_slot(node, x[batch], known)
+    if node.positions is not None:
+        return rule + AxisRule(equal=((x[0], node.positions),)) + pinned((indices[-1],), why="gathered by position")
     return rule + pinned(x[batch : batch + depth], (indices[-1],), why="gathered by position")
 
 
