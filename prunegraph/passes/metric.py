@@ -42,8 +42,8 @@ class Metric:
         """Run every batch."""
         total = count = 0.0
         for batch, expected in zip(self.batches, self.reference, strict=True):
-            rows = _rows(session.run([self.output], widened_feeds(batch.feeds))[0], batch)
-            each = _cosine(rows, expected) if self.name == "cosine" else rows.argmax(axis=-1) == expected
+            rows = rows_of(session.run([self.output], widened_feeds(batch.feeds))[0], batch)
+            each = cosines(rows, expected) if self.name == "cosine" else rows.argmax(axis=-1) == expected
             total += float(np.sum(each))
             count += len(rows)
         return total / count
@@ -87,7 +87,7 @@ def make_metric(
         return Metric(name, output, tuple(batches), tuple(np.array([s.label for s in b.samples]) for b in batches))
     reference = []
     for batch in batches:
-        rows = _rows(whole.run([output], widened_feeds(batch.feeds))[0], batch)
+        rows = rows_of(whole.run([output], widened_feeds(batch.feeds))[0], batch)
         reference.append(rows if name == "cosine" else rows.argmax(axis=-1))
     return Metric(name, output, tuple(batches), tuple(reference))
 
@@ -105,7 +105,7 @@ def is_embedding(output: str, analysis: Analysis) -> bool:
     return bool(axes) and axes[-1][0] in widths
 
 
-def _rows(array: Array, batch: Batch) -> Array:
+def rows_of(array: Array, batch: Batch) -> Array:
     """`[examples, classes]`, or a row for every token that is no padding."""
     mine = array[: len(batch.samples)]
     if mine.ndim == 3 and batch.mask is not None and mine.shape[1] == batch.mask.shape[1]:
@@ -113,6 +113,7 @@ def _rows(array: Array, batch: Batch) -> Array:
     return np.asarray(mine.reshape(-1, mine.shape[-1]))
 
 
-def _cosine(a: Array, b: Array) -> Array:
+def cosines(a: Array, b: Array) -> Array:
+    """The cosine of every row of one with the same row of the other."""
     length = np.linalg.norm(a, axis=-1) * np.linalg.norm(b, axis=-1)
     return np.asarray(np.sum(a * b, axis=-1, dtype=np.float64) / np.maximum(length, 1e-12))
