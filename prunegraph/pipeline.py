@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,7 +11,6 @@ import onnx_ir as ir
 
 from prunegraph.analysis.analyze import Analysis, analyze_graph
 from prunegraph.analysis.cost import count_macs, count_parameters
-from prunegraph.analysis.lengths import Lengths
 from prunegraph.analysis.selection import Selection
 from prunegraph.analysis.sizes import Keeps
 from prunegraph.clock import Clock
@@ -22,13 +21,13 @@ from prunegraph.observe.stream import Calibration
 from prunegraph.options import Options
 from prunegraph.passes.choose import choice, seen, wanted
 from prunegraph.passes.cleanup import cleanup
+from prunegraph.passes.empty import shrink_all
 from prunegraph.passes.filter import Filtered, FilterOptions, filter_candidates
 from prunegraph.passes.normalize import Normalized, normalize
 from prunegraph.passes.score import NEEDS, Context, find_scorer
 from prunegraph.passes.select import chosen
-from prunegraph.passes.shrink import shrink
 from prunegraph.passes.verify import Verification, verify
-from prunegraph.refusals import check_patterns, nothing_to_prune
+from prunegraph.refusals import cannot_go_whole, check_patterns, nothing_to_prune
 from prunegraph.report import GroupReport, Report
 from prunegraph.result import PruneResult
 
@@ -131,21 +130,32 @@ def apply(found: Analyzed, selection: Selection, *, check: bool = True, clock: C
     clock = clock or Clock()
     analysis = found.analysis
     keeps = selection.keeps(analysis.groups)
-    lengths = Lengths(analysis.solution, keeps)
     with clock.step("shrink"):
-        slim = cleanup(shrink(found.normalized.model, analysis.solution, keeps).model, analysis.solution, lengths)
+        made = shrink_all(found.normalized.model, analysis.solution, keeps)
+        if made.refused:
+            raise cannot_go_whole(analysis, made.refused)
+        slim = cleanup(made.model, analysis.solution, made.lengths)
     proof = None
     if check:
         with clock.step("verify"):
             proof = prove(found, slim, keeps)
     report = Report(
         params=(count_parameters(found.original.graph), count_parameters(slim.graph)),
-        macs=count_macs(analysis.solution, lengths, found.normalized.batch, found.normalized.row),
-        groups=tuple(GroupReport(g.id, g.kind, g.units, keeps[g.dim].count) for g in analysis.groups if g.dim in keeps),
+        macs=count_macs(analysis.solution, made.lengths, found.normalized.batch, found.normalized.row, made.gone),
+        groups=tuple(smaller(analysis, keeps, made.left)),
         verify=proof,
         seconds=clock.seconds,
     )
     return PruneResult(slim, selection, report, found.kind)
+
+
+def smaller(analysis: Analysis, keeps: Keeps, left: Collection[int] | None) -> Iterator[GroupReport]:
+    """The groups of which less is left, those inside of a removed sub-block among them."""
+    for group in analysis.groups:
+        if left is not None and group.dim not in left:
+            yield GroupReport(group.id, group.kind, group.units, 0)
+        elif group.dim in keeps:
+            yield GroupReport(group.id, group.kind, group.units, keeps[group.dim].count)
 
 
 def prove(found: Analyzed, slim: ir.Model, keeps: Keeps) -> Verification:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import fnmatch
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import onnx_ir as ir
 
@@ -28,6 +28,13 @@ def check_doors(model: ir.Model, slim: ir.Model) -> None:
                 f"the slim model has other {what}: {', '.join(map(str, new))} instead of {', '.join(map(str, old))}",
                 hint="compare a model with what was made of it by pruning",
             )
+
+
+def cannot_go_whole(analysis: Analysis, refused: Mapping[int, str]) -> UsageError:
+    """Why nothing may be left out altogether of some groups."""
+    group = next((group for group in analysis.groups if group.dim in refused), None)
+    name, why = (group.id, refused[group.dim]) if group else ("a group", next(iter(refused.values())))
+    return UsageError(f"{name} cannot go whole: {why}", hint="keep at least one unit of it")
 
 
 def nothing_to_prune(analysis: Analysis, options: Options) -> NothingToPrune:

@@ -54,7 +54,9 @@ def _lengths(axis: Axis, leaves: Collection[int], solution: Solution) -> tuple[i
     return length, holding
 
 
-def count_macs(solution: Solution, lengths: Lengths, batch: Size, row: Size) -> tuple[int, int]:
+def count_macs(
+    solution: Solution, lengths: Lengths, batch: Size, row: Size, gone: Collection[int] = ()
+) -> tuple[int, int]:
     """Multiply-accumulates of all contractions, before and after, for a batch of one.
 
     Args:
@@ -62,6 +64,7 @@ def count_macs(solution: Solution, lengths: Lengths, batch: Size, row: Size) -> 
         lengths: What stays.
         batch: The lengths that the probes gave to the batch.
         row: The lengths that they gave to the sequence.
+        gone: Positions of nodes that are not there any more afterwards.
     """
     reference = {batch: 1, row: REFERENCE_TOKENS}
 
@@ -74,5 +77,5 @@ def count_macs(solution: Solution, lengths: Lengths, batch: Size, row: Size) -> 
             axes = [solution.space.resolve(solution.dim_of(k, expr)) for expr in contraction.macs]
             old = math.prod(axis_size(axis, lambda d: (at_reference(solution.dim_size(d)),), 1)[0] for axis in axes)
             new = math.prod(axis_size(axis, lambda d: (at_reference(lengths.new_dim(d)),), 1)[0] for axis in axes)
-            before, after = before + old, after + new
+            before, after = before + old, after + (0 if k in gone else new)
     return before, after

@@ -28,7 +28,7 @@ def cleanup(model: ir.Model, solution: Solution, lengths: Lengths) -> ir.Model:
         solution: The axes of the model that it was made from.
         lengths: What stays of them.
     """
-    _literal_targets(model.graph, solution, lengths)
+    literal_targets(model.graph, solution, lengths)
     logger = logging.getLogger("onnx_ir.passes.common.initializer_deduplication")
     level = logger.level
     logger.setLevel(
@@ -44,7 +44,7 @@ def cleanup(model: ir.Model, solution: Solution, lengths: Lengths) -> ir.Model:
     return model
 
 
-def _literal_targets(graph: ir.Graph, solution: Solution, lengths: Lengths) -> None:
+def literal_targets(graph: ir.Graph, solution: Solution, lengths: Lengths) -> None:
     """Replace the computed target of a Reshape by a literal one wherever axes tell it; chains of Shape go away.
 
     A static length is a number, a dynamic one that stays in its place a 0 (copy), and one more may be -1 (infer).

@@ -1,0 +1,62 @@
+"""One node run by ONNX Runtime on known operands."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+
+from prunegraph.observe.session import Array, run, session_of, widened, widened_feeds
+
+
+def evaluate(graph: ir.Graph, node: ir.Node, runs: Sequence[Sequence[Array | None]]) -> list[list[Array]]:
+    """What a node makes of its operands, run by run.
+
+    Args:
+        graph: Where it stands, for the opsets.
+        node: The node; it is not changed.
+        runs: For every run one array an operand, None where the node has none.
+
+    Returns:
+        For every run one array an output, in the types that the node declares.
+
+    Raises:
+        CannotRun: ONNX Runtime does not run it.
+    """
+    inputs = [
+        None if a is None else ir.Value(name=f"x{k}", type=ir.TensorType(_dtype(a)), shape=ir.Shape([None] * a.ndim))
+        for k, a in enumerate(runs[0])
+    ]
+    outputs = [ir.Value(name=f"y{k}" if value.name else "") for k, value in enumerate(node.outputs)]
+    twin = ir.Node(node.domain, node.op_type, inputs, list(node.attributes.values()), outputs=outputs, name="node")
+    named = [value for value in outputs if value.name]
+    alone = ir.Graph([v for v in inputs if v], named, nodes=[twin], opset_imports=graph.opset_imports, name="node")
+    model = ir.Model(alone, ir_version=10)
+    dtypes = _types(model, named, inputs)
+    for value, dtype in zip(named, dtypes, strict=True):
+        value.type = ir.TensorType(dtype)
+    session = session_of(ir.to_proto(widened(model)))
+    found = []
+    for arrays in runs:
+        feeds = widened_feeds({f"x{k}": np.ascontiguousarray(a) for k, a in enumerate(arrays) if a is not None})
+        made = dict(zip((v.name for v in named), run(session, feeds), strict=True))
+        types = dict(zip((v.name for v in named), dtypes, strict=True))
+        found.append(
+            [made[v.name].astype(types[v.name].numpy(), copy=False) if v.name else np.zeros(0) for v in outputs]
+        )
+    return found
+
+
+def _dtype(array: Array) -> ir.DataType:
+    return ir.DataType.from_numpy(array.dtype)
+
+
+def _types(model: ir.Model, outputs: Sequence[ir.Value], inputs: Sequence[ir.Value | None]) -> list[ir.DataType]:
+    """The types of the outputs: inferred, or that of the first operand that is a float."""
+    inferred = onnx.shape_inference.infer_shapes(ir.to_proto(model))
+    declared = {v.name: v.type.tensor_type.elem_type for v in inferred.graph.output}
+    floats = [v.dtype for v in inputs if v is not None and v.dtype is not None and v.dtype.is_floating_point()]
+    default = floats[0] if floats else ir.DataType.FLOAT
+    return [ir.DataType(declared[v.name]) if declared.get(v.name or "") else default for v in outputs]
