@@ -37,6 +37,8 @@ class Options:
             else speaks of is found.
         kinds: What one number and a budget are for; empty: every exact kind but `qk_dim` and `v_dim`.
         fits: By kind, the shape that every group must have, as a preset says.
+        drop: Patterns of ids or scopes of groups of heads or FFN neurons that go whole, whatever the ratio.
+        layer_threshold: All heads of a layer go where more than this share of them would.
     """
 
     ratio: Ratio | None = None
@@ -52,6 +54,8 @@ class Options:
     budget: Mapping[str, float] = field(default_factory=dict)
     kinds: Sequence[str] = ()
     fits: Mapping[str, Sequence[int]] = field(default_factory=dict)
+    drop: Sequence[str] = ()
+    layer_threshold: float = 1.0
 
     def __post_init__(self) -> None:
         """Check everything that can be checked without a model, and read presets and files.
@@ -76,6 +80,9 @@ class Options:
             raise UsageError("one ratio for all kinds beside a budget", hint=hint)
         if isinstance(self.align, bool) or not isinstance(self.align, int) or self.align < 1:
             raise UsageError(f"align must be a positive number, not {self.align!r}", hint="8 suits most hardware")
+        if not 0 < self.layer_threshold <= 1:
+            problem = f"the layer threshold must be in (0, 1], not {self.layer_threshold}"
+            raise UsageError(problem, hint="0.8 removes an attention of which more than four fifths would go")
 
     def _set(self, name: str, value: object) -> None:
         object.__setattr__(self, name, value)
@@ -96,7 +103,7 @@ class Options:
         """The one number for all kinds: 0.5 where nothing else says how much."""
         if isinstance(self.ratio, (int, float)):
             return float(self.ratio)
-        return 0.5 if self.ratio is None and not self.keep and not self.budget else 0.0
+        return 0.5 if self.ratio is None and not (self.keep or self.budget or self.drop) else 0.0
 
     def may_prune(self, kind: str) -> bool:
         """Whether a group of this kind may get smaller, as far as can be told without a model."""

@@ -23,6 +23,7 @@ from prunegraph.passes.choose import choice, seen, wanted
 from prunegraph.passes.cleanup import cleanup
 from prunegraph.passes.empty import shrink_all
 from prunegraph.passes.filter import Filtered, FilterOptions, filter_candidates
+from prunegraph.passes.layers import WHOLE_KINDS, dropped, names_of, with_whole
 from prunegraph.passes.normalize import Normalized, normalize
 from prunegraph.passes.score import NEEDS, Context, find_scorer
 from prunegraph.passes.select import chosen
@@ -81,14 +82,29 @@ def choose(
     hint = "`prunegraph explain` shows groups; with --json, the id and the scope of each"
     check_patterns([*options.include, *options.exclude], names, "group", hint=hint)
     groups = wanted(chosen(found.analysis.groups, options.include, options.exclude), options)
-    if not groups:
+    whole = going(found.analysis, options)
+    if not groups and not whole:
         raise nothing_to_prune(found.analysis, options)
     context = Context(found.normalized.model, found.analysis, options.seed, options.scorer_options)
     with clock.step("observe"):
         inputs = calibration.inputs(found.original) if calibration is not None else None
         context = seen(options.scorer, groups, context, inputs, clock.count)
     with clock.step("score"):
-        return choice(groups, context, options)
+        selection = choice(groups, context, options) if groups else Selection({})
+    with clock.step("layers"):
+        return with_whole(selection, found.normalized.model, found.analysis, whole, options.layer_threshold)
+
+
+def going(analysis: Analysis, options: Options) -> tuple[str, ...]:
+    """The ids of the groups that shall go whole.
+
+    Raises:
+        UsageError: a pattern matches no group of heads or FFN neurons.
+    """
+    names = [name for group in analysis.groups if group.kind in WHOLE_KINDS for name in names_of(group)]
+    hint = f"whole groups of {', '.join(WHOLE_KINDS)} can go; `prunegraph explain --json` shows their ids and scopes"
+    check_patterns(options.drop, names, "group to drop", hint=hint)
+    return tuple(group.id for group in dropped(analysis.groups, options.drop))
 
 
 def calibrated(
