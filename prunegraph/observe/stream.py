@@ -17,6 +17,7 @@ import onnx_ir as ir
 
 from prunegraph.errors import PruneGraphError, UsageError
 from prunegraph.observe.cache import Gathered, through_cache
+from prunegraph.observe.cache import fingerprint as fingerprint
 from prunegraph.observe.data import Data, Source, open_data
 from prunegraph.observe.feeds import InputSpec, input_specs
 from prunegraph.observe.session import CannotRun, open_session, run, widened, widened_feeds

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from prunegraph.analysis.analyze import Analysis
 from prunegraph.analysis.groups import Group
 from prunegraph.errors import UsageError
 from prunegraph.observe.stream import Inputs, Statistic
+from prunegraph.passes.score.gradients import GradientStatistic
 
 logger = logging.getLogger(__name__)
 
@@ -31,6 +33,8 @@ class Context:
         seed: For scorers that draw.
         settings: Options of the scorer by name, as the caller gave them.
         observations: What was seen of the model on data, under the names that the scorer asked for; see `observe_for`.
+        ratios: By group id the fraction to remove that the caller asked for; the scorer decides on what is not named.
+        memo: What a scorer works out once for all groups.
     """
 
     model: ir.Model
@@ -38,6 +42,23 @@ class Context:
     seed: int = 0
     settings: Mapping[str, Any] = field(default_factory=dict)
     observations: Mapping[str, Any] = field(default_factory=dict)
+    ratios: Mapping[str, float] = field(default_factory=dict)
+    memo: dict[str, Any] = field(default_factory=dict, compare=False, repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Account:
+    """What a scorer has to say of how it judged.
+
+    Attributes:
+        lines: For people.
+        facts: For JSON.
+        draw: Writes figures into a folder and returns their paths; None if there is nothing to draw.
+    """
+
+    lines: tuple[str, ...]
+    facts: Mapping[str, Any]
+    draw: Callable[[Path], tuple[Path, ...]] | None = None
 
 
 Scorer = Callable[[Group, Context], Scores]
@@ -47,8 +68,19 @@ Needs = Callable[[Sequence[Group], Context, Inputs], Mapping[str, Statistic]]
 """What a scorer wants observed for some groups, by name; raises `UsageError` where the data or the model do not
 suit it."""
 
+Gradients = Callable[[Sequence[Group], Context, Inputs], Mapping[str, GradientStatistic]]
+"""The same for what it wants of a backward pass; the loss is that of the output that its option `output` names."""
+
+Counts = Callable[[Sequence[Group], Context], Mapping[str, int]]
+"""By group id how many units stay, where the scorer itself decides that; what it does not name stays whole."""
+
+Accounts = Callable[[Context], Account]
+
 SCORERS: dict[str, Scorer] = {}
 NEEDS: dict[str, Needs] = {}
+GRADIENTS: dict[str, Gradients] = {}
+COUNTS: dict[str, Counts] = {}
+ACCOUNTS: dict[str, Accounts] = {}
 KINDS_OF: dict[str, frozenset[str]] = {}
 """Kinds of groups that a scorer can score, where it cannot score all; others are scored by `FALLBACK`."""
 
@@ -58,21 +90,38 @@ ACROSS: set[str] = set()
 
 
 def scorer(
-    name: str, *, needs: Needs | None = None, kinds: Iterable[str] = (), across: bool = False
+    name: str,
+    *,
+    needs: Needs | None = None,
+    gradients: Gradients | None = None,
+    counts: Counts | None = None,
+    account: Accounts | None = None,
+    kinds: Iterable[str] = (),
+    across: bool = False,
 ) -> Callable[[Scorer], Scorer]:
     """Register a scorer under a name.
 
     Args:
         name: What `scorer=` and `--scorer` call it.
         needs: What it wants observed, if anything.
+        gradients: What it wants of a backward pass, if anything.
+        counts: How many units stay where the caller gives no ratio, if it decides that itself.
+        account: What it has to say after scoring, if anything.
         kinds: The kinds that it can score; all if empty.
         across: Whether its scores compare across all groups of a kind.
     """
 
     def register(function: Scorer) -> Scorer:
         SCORERS[name] = function
-        if needs is not None:
-            NEEDS[name] = needs
+        tables: tuple[tuple[dict[str, Any], Any], ...] = (
+            (NEEDS, needs),
+            (GRADIENTS, gradients),
+            (COUNTS, counts),
+            (ACCOUNTS, account),
+        )
+        for table, given in tables:
+            if given is not None:
+                table[name] = given
         if kinds:
             KINDS_OF[name] = frozenset(kinds)
         if across:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from prunegraph.analysis.groups import Group
 from prunegraph.errors import UsageError
+from prunegraph.observe.cache import K
 from prunegraph.observe.stream import CPU, Inputs, Progress, Statistic, observe
-from prunegraph.passes.score.base import NEEDS, Context, scores_kind
+from prunegraph.passes.score.base import GRADIENTS, NEEDS, Context, scores_kind
+from prunegraph.passes.score.differentiate import HOW, differentiate
+from prunegraph.passes.score.gradients import Backward, GradientStatistic
 
 
 def observe_for(
@@ -22,8 +25,9 @@ def observe_for(
     providers: Sequence[str] = CPU,
     cache: Path | None = None,
     progress: Progress | None = None,
+    backward: Backward | None = None,
 ) -> Context:
-    """The context with everything observed that these scorers need, in one pass over the data.
+    """The context with everything observed that these scorers need, in one pass over the data, and one backward pass.
 
     Args:
         scorers: Their names.
@@ -33,21 +37,34 @@ def observe_for(
         providers: Execution providers of ONNX Runtime.
         cache: See `observe`.
         progress: See `observe`.
+        backward: What computes gradients; None if nothing can.
 
     Raises:
         UsageError: data are needed and none were given, or do not suit a scorer.
+        MissingExtra: a scorer needs gradients, and nothing can compute them.
     """
-    names = [name for name in dict.fromkeys(scorers) if name in NEEDS]
+    names = [name for name in dict.fromkeys(scorers) if name in NEEDS or name in GRADIENTS]
     if not names:
         return context
     if inputs is None:
         hint = "give texts with the model's tokenizer: data=…, tokenizer=… (--data FILE --tokenizer FOLDER)"
         raise UsageError(f"the scorer {names[0]!r} needs data to run the model on", hint=hint)
     wanted: dict[str, Statistic] = {}
+    gradients: dict[str, GradientStatistic] = {}
     for name in names:
         suited = [group for group in groups if scores_kind(name, group.kind)]
-        wanted |= NEEDS[name](suited, context, inputs)
-    unique = list({statistic.key: statistic for statistic in wanted.values()}.values())
-    observe(context.model, inputs, unique, providers=providers, cache=cache, progress=progress)
-    seen: dict[str, Any] = {name: next(u for u in unique if u.key == s.key) for name, s in wanted.items()}
-    return replace(context, observations={**context.observations, **seen})
+        wanted |= NEEDS[name](suited, context, inputs) if name in NEEDS else {}
+        gradients |= GRADIENTS[name](suited, context, inputs) if name in GRADIENTS else {}
+    statistics, seen = _distinct(wanted)
+    if statistics:
+        observe(context.model, inputs, statistics, providers=providers, cache=cache, progress=progress)
+    slopes, felt = _distinct(gradients)
+    if slopes:
+        felt[HOW] = differentiate(context, inputs, slopes, backward, cache=cache, progress=progress)
+    return replace(context, observations={**context.observations, **seen, **felt})
+
+
+def _distinct(wanted: Mapping[str, K]) -> tuple[list[K], dict[str, Any]]:
+    """Everything wanted once, and by name which of it that is."""
+    unique = {statistic.key: statistic for statistic in wanted.values()}
+    return list(unique.values()), {name: unique[statistic.key] for name, statistic in wanted.items()}

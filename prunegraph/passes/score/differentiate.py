@@ -1,0 +1,159 @@
+"""Gradients by whatever can compute them: a backward pass, or for head gates alone central differences."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import onnx_ir as ir
+
+from prunegraph.analysis.analyze import Analysis
+from prunegraph.errors import MissingExtra, PruneGraphError, UsageError
+from prunegraph.observe.cache import through_cache
+from prunegraph.observe.gates import Gate, GatedSession, gated, open_gate
+from prunegraph.observe.session import open_session, widened, widened_feeds
+from prunegraph.observe.stream import Inputs, Progress
+from prunegraph.observe.text import Batch
+from prunegraph.passes.score.base import Context
+from prunegraph.passes.score.gate_gradients import Floats, GateGradients
+from prunegraph.passes.score.gradients import Backward, GradientStatistic, Objective
+
+Classes = npt.NDArray[np.int64]
+
+logger = logging.getLogger(__name__)
+
+HOW = "gradients"
+"""The observation that says how gradients were computed."""
+
+STEP = 1e-2
+"""A gate's step to either side: its square times the third derivative is lost, and float32 rounding over it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Differentiated:
+    """How gradients were computed.
+
+    Attributes:
+        method: "backward pass" or "finite differences".
+        target: Of what the cross-entropy was taken.
+    """
+
+    method: str
+    target: str
+
+    @property
+    def line(self) -> str:
+        """For people."""
+        return f"gradients by {self.method}, towards {self.target}"
+
+    def to_dict(self) -> dict[str, str]:
+        """For JSON."""
+        return {"gradients": self.method, "targets": self.target}
+
+
+def differentiate(
+    context: Context,
+    inputs: Inputs,
+    statistics: Sequence[GradientStatistic],
+    backward: Backward | None,
+    *,
+    cache: Path | None = None,
+    progress: Progress | None = None,
+) -> Differentiated:
+    """Update statistics from gradients, all that want as many samples in one backward pass.
+
+    Where there is no backward pass, or the model is not differentiable by it, head gates go by finite differences.
+
+    Raises:
+        UsageError: the model has no logits, or labels do not fit them.
+        MissingExtra: nothing computes the gradients that are wanted.
+    """
+    objective = Objective.of(context.model, context.analysis, inputs, str(context.settings.get("output", "")))
+    gates = [statistic for statistic in statistics if isinstance(statistic, GateGradients)]
+    if backward is not None:
+        try:
+            _gather(statistics, backward, "backward pass", context, inputs, objective, cache, progress)
+            return Differentiated("backward pass", objective.target)
+        except UsageError:
+            raise
+        except PruneGraphError as error:
+            if len(gates) < len(statistics):
+                raise
+            logger.warning("no backward pass, so finite differences, which are slower: %s", error.message)
+    if len(gates) < len(statistics):
+        raise MissingExtra("torch", "torch")
+    _gather(gates, _Differences(context.analysis), "finite differences", context, inputs, objective, cache, progress)
+    return Differentiated("finite differences", objective.target)
+
+
+def _gather(
+    statistics: Sequence[GradientStatistic],
+    backward: Backward,
+    method: str,
+    context: Context,
+    inputs: Inputs,
+    objective: Objective,
+    cache: Path | None,
+    progress: Progress | None,
+) -> None:
+    for samples in dict.fromkeys(statistic.samples for statistic in statistics):
+        members = [statistic for statistic in statistics if statistic.samples == samples]
+        seen = inputs.first(samples)
+
+        def gather(missing: Sequence[GradientStatistic], seen: Inputs = seen) -> None:
+            backward(context.model, seen, missing, objective, progress)
+
+        through_cache(members, gather, context.model, f"{seen.fingerprint}|{objective}|{method}", cache)
+
+
+@dataclass(frozen=True, slots=True)
+class _Differences:
+    """A `Backward` for head gates: two runs a head and batch, by ONNX Runtime on one session with a head gate."""
+
+    analysis: Analysis
+
+    def __call__(
+        self,
+        model: ir.Model,
+        inputs: Inputs,
+        statistics: Sequence[GradientStatistic],
+        objective: Objective,
+        progress: Progress | None,
+    ) -> None:
+        wanted = [statistic for statistic in statistics if isinstance(statistic, GateGradients)]
+        layers = {site.layer: site.heads for statistic in wanted for site in statistic.sites}
+        twin, sites = gated(widened(model), self.analysis)
+        seen = 0
+        with open_session(twin) as session:
+            for batch in inputs.batches():
+                whole = open_gate(sites)
+                (logits,) = GatedSession(session, whole).run([objective.output], widened_feeds(batch.feeds))
+                classes, _ = objective.targets(batch, logits)
+
+                def losses(gate: Gate, batch: Batch = batch, classes: Classes = classes) -> Floats:
+                    (found,) = GatedSession(session, gate).run([objective.output], widened_feeds(batch.feeds))
+                    return objective.losses(batch, found, classes)
+
+                slopes = {layer: _slopes(losses, whole, layer, heads) for layer, heads in layers.items()}
+                for statistic in wanted:
+                    statistic.take([slopes[site.layer] for site in statistic.sites])
+                seen += len(batch.samples)
+                if progress is not None:
+                    progress(seen)
+
+
+def _slopes(losses: Callable[[Gate], Floats], whole: Gate, layer: int, heads: int) -> Floats:
+    """Central differences of every example's loss by the gates of a layer, `[examples, heads]`."""
+    columns = []
+    for head in range(heads):
+        sides = []
+        for step in (STEP, -STEP):
+            gate = whole.copy()
+            gate[layer, head] += step
+            sides.append(losses(gate))
+        columns.append((sides[0] - sides[1]) / (2 * STEP))
+    return np.stack(columns, axis=1)

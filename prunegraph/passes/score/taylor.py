@@ -1,0 +1,116 @@
+"""Taylor: to first order, what the loss changes by without a unit (after Molchanov et al. 2019, arXiv 1906.10771).
+
+The mean over batches of `|Σ w · dL/dw|` over every entry of every weight that goes with the unit, L a batch's mean
+loss.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from prunegraph.analysis.groups import Group
+from prunegraph.analysis.sizes import unit_sums
+from prunegraph.analysis.solve import Solution
+from prunegraph.observe.stream import Array, Inputs
+from prunegraph.observe.text import Batch
+from prunegraph.passes.score.base import Account, Context, Scores, scorer
+from prunegraph.passes.score.differentiate import HOW, Differentiated
+from prunegraph.passes.score.gradients import GradientStatistic, check_settings
+
+OBSERVATION = "weight gradients"
+
+
+class WeightGradients:
+    """Sums over batches of |Σ weight · gradient| by unit; a `GradientStatistic`.
+
+    Attributes:
+        groups: Whose units.
+        batches: How many batches were seen.
+        totals: By group id the sum, of the group's shape.
+    """
+
+    def __init__(self, groups: Sequence[Group], solution: Solution, batch_size: int) -> None:
+        """Gather for these groups from all data, run in batches of this size."""
+        self.groups = tuple(groups)
+        self._solution, self._batch_size = solution, batch_size
+        self._names = {group.id: list(dict.fromkeys(place.name for place in group.places)) for group in groups}
+        self.batches = 0
+        self.totals = {group.id: np.zeros(group.shape) for group in groups}
+
+    @property
+    def key(self) -> str:
+        """The groups by their shapes and weights."""
+        return f"taylor/{[(group.shape, self._names[group.id]) for group in self.groups]}/{self._batch_size}"
+
+    @property
+    def samples(self) -> None:
+        """All."""
+        return None
+
+    def activations(self) -> Sequence[str]:
+        """None."""
+        return []
+
+    def weights(self) -> Sequence[str]:
+        """Every initializer that gets smaller."""
+        return list(dict.fromkeys(name for names in self._names.values() for name in names))
+
+    def update(self, batch: Batch, seen: Mapping[str, tuple[Array, Array]]) -> None:
+        """Add one batch."""
+        self.batches += 1
+        products = {name: value * gradient for name, (value, gradient) in seen.items()}
+        for group in self.groups:
+            each = np.zeros(group.shape)
+            for name in self._names[group.id]:
+                axes = self._solution.resolve(name)
+                each += unit_sums(_Sums(products[name]), axes, group.dim, group.outer, self._solution.dim_size)
+            self.totals[group.id] += np.abs(each) / len(batch.samples)
+
+    def state(self) -> dict[str, Array]:
+        """An array a group, numbered."""
+        found: dict[str, Array] = {"batches": np.array(self.batches)}
+        return found | {f"t{k}": self.totals[group.id] for k, group in enumerate(self.groups)}
+
+    def restore(self, state: Mapping[str, Array]) -> None:
+        """Read them."""
+        self.batches = int(state["batches"])
+        for k, group in enumerate(self.groups):
+            self.totals[group.id] = state[f"t{k}"]
+
+
+class _Sums:
+    """Sums over all axes but some."""
+
+    def __init__(self, array: Array) -> None:
+        self.array = array
+
+    def __call__(self, kept: tuple[int, ...]) -> npt.NDArray[np.float64]:
+        others = tuple(k for k in range(self.array.ndim) if k not in kept)
+        return np.asarray(self.array.sum(axis=others, dtype=np.float64))
+
+
+def gradients(groups: Sequence[Group], context: Context, inputs: Inputs) -> Mapping[str, GradientStatistic]:
+    """Gradients of every weight that could get smaller.
+
+    Raises:
+        UsageError: there is no such option.
+    """
+    check_settings("taylor", context.settings)
+    return {OBSERVATION: WeightGradients(groups, context.analysis.solution, inputs.batch_size)}
+
+
+def account(context: Context) -> Account:
+    """Which gradients they were."""
+    how: Differentiated = context.observations[HOW]
+    seen: WeightGradients = context.observations[OBSERVATION]
+    return Account((f"taylor: {how.line}, {seen.batches} batches",), {**how.to_dict(), "batches": seen.batches})
+
+
+@scorer("taylor", gradients=gradients, account=account, across=True)
+def taylor(group: Group, context: Context) -> Scores:
+    """Mean over batches of |Σ weight · dL/dweight| over the unit's slots."""
+    seen: WeightGradients = context.observations[OBSERVATION]
+    return np.asarray(seen.totals[group.id] / max(seen.batches, 1))
