@@ -1,0 +1,154 @@
+"""Repair without training: what reads removed units is re-fitted on calibration data, where held-out data approve.
+
+Statistics are those of the whole model: one pass tells what every weight was given, and a least-squares problem a
+weight how to make most of its old output from what stays.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+
+from prunegraph.analysis.analyze import Analysis
+from prunegraph.analysis.sizes import Keeps, Mask
+from prunegraph.observe.stream import Inputs, Progress, observe
+from prunegraph.passes.repair.fit import RIDGE, TRIED, Change, judged
+from prunegraph.passes.repair.outcome import Outcome
+from prunegraph.passes.repair.sites import Left, Site, sites
+from prunegraph.passes.repair.statistics import Gram
+
+logger = logging.getLogger(__name__)
+
+MEMORY = 4 << 30
+"""Bytes of statistics that are held at a time; what needs more is gathered in several passes."""
+
+Changes = list[tuple[tuple[Site, ...], Change]]
+
+
+@dataclass(frozen=True, slots=True)
+class _Task:
+    """A weight that loses inputs, with all its uses."""
+
+    weight: ir.Value
+    sites: tuple[Site, ...]
+    kept: Mask
+
+    @property
+    def entries(self) -> int:
+        return sum(2 * (len(self.kept) + 1) ** 2 for _ in {site.key for site in self.sites})
+
+
+def repairs(
+    model: ir.Model,
+    analysis: Analysis,
+    keeps: Keeps,
+    inputs: Inputs,
+    asked: str = "auto",
+    *,
+    ridge: float = RIDGE,
+    memory: int = MEMORY,
+    progress: Progress | None = None,
+) -> tuple[Changes, tuple[Outcome, ...]]:
+    """What to change in the weights that sum removed units, and how much that helps.
+
+    Args:
+        model: The normalized model, whole.
+        analysis: Its analysis.
+        keeps: What stays.
+        inputs: Calibration data; no labels are read. Every fourth sample judges, the others are fitted.
+        asked: "bias" (fold the mean of what goes into the bias), "lstsq" (ridge least squares for weight and bias) or
+            "auto" (whichever is best); in all cases only where the error on held-out samples falls.
+        ridge: See `fit.RIDGE`.
+        memory: Bytes of statistics that are held at a time.
+        progress: Called with the number of samples seen.
+    """
+    found = list(_tasks(model, analysis, keeps))
+    outcomes = [each for each in found if isinstance(each, Outcome)]
+    tasks = [each for each in found if isinstance(each, _Task)]
+    changes: Changes = []
+    for chunk, dtype in _chunks(tasks, memory):
+        if dtype is None:
+            outcomes += [_left(task, "its inputs are too many for second moments") for task in chunk]
+            continue
+        gram = Gram([site for task in chunk for site in task.sites], dtype=dtype)
+        observe(model, inputs, [gram], progress=progress)
+        for task in chunk:
+            outcome, change = _solve(task, gram, TRIED[asked], ridge)
+            outcomes.append(outcome)
+            if change is not None:
+                changes.append((task.sites, change))
+    for outcome in outcomes:
+        what = outcome.reason or f"{outcome.before:.3f} -> {outcome.after:.3f}"
+        logger.info("repair %s: %s, %s", outcome.weight, outcome.method, what)
+    return changes, tuple(outcomes)
+
+
+def _tasks(model: ir.Model, analysis: Analysis, keeps: Keeps) -> Iterator[_Task | Outcome]:
+    by_weight: dict[str, list[Site]] = defaultdict(list)
+    left: dict[str, list[Left]] = defaultdict(list)
+    for found in sites(model, analysis, set(keeps)):
+        if isinstance(found, Site):
+            by_weight[found.weight].append(found)
+        else:
+            left[found.weight].append(found)
+    for name, losses in left.items():
+        where = tuple(loss.label for loss in (*losses, *by_weight.pop(name, ())))
+        yield Outcome(name, where, "none", {}, reason=losses[0].reason)
+    for name, uses in by_weight.items():
+        weight = model.graph.initializers[name]
+        assert weight.const_value is not None
+        kept = uses[0].kept(analysis, keeps, tuple(weight.const_value.shape.numpy()))
+        where = tuple(site.label for site in uses)
+        if kept is None:
+            yield Outcome(name, where, "none", {}, reason="what stays differs from output to output")
+        elif len(list(weight.uses())) != len(uses) or len({(site.turned, site.factor) for site in uses}) > 1:
+            yield Outcome(name, where, "none", {}, reason="the weight has other uses too")
+        elif not kept.all():
+            yield _Task(weight, tuple(uses), kept)
+
+
+def _left(task: _Task, reason: str) -> Outcome:
+    return Outcome(
+        task.weight.name or "",
+        tuple(site.label for site in task.sites),
+        "none",
+        {},
+        (len(task.kept), int(task.kept.sum())),
+        reason,
+    )
+
+
+def _chunks(tasks: Sequence[_Task], memory: int) -> Iterator[tuple[list[_Task], type[np.floating[Any]] | None]]:
+    """Tasks whose statistics fit into memory together, those too wide for float64 by themselves in float32."""
+    chunk: list[_Task] = []
+    held = 0
+    for task in tasks:
+        if task.entries * 8 > memory:
+            yield [task], np.float32 if task.entries * 4 <= memory else None
+            continue
+        if chunk and held + task.entries * 8 > memory:
+            yield chunk, np.float64
+            chunk, held = [], 0
+        chunk.append(task)
+        held += task.entries * 8
+    if chunk:
+        yield chunk, np.float64
+
+
+def _solve(task: _Task, gram: Gram, tried: Sequence[str], ridge: float) -> tuple[Outcome, Change | None]:
+    """All uses of one weight are one problem: their statistics add up."""
+    assert task.weight.const_value is not None
+    parts = [gram.sums(key) for key in dict.fromkeys(site.key for site in task.sites)]
+    sums = parts[0][0] if len(parts) == 1 else np.sum([each for each, _ in parts], axis=0)
+    counts = np.sum([each for _, each in parts], axis=0)
+    best = judged(sums, counts, task.kept, task.sites[0].matrix(task.weight.const_value.numpy()), tried, ridge)
+    reason = "" if best.errors else "too few samples to hold some out"
+    where = tuple(site.label for site in task.sites)
+    features = (len(task.kept), int(task.kept.sum()))
+    return Outcome(task.weight.name or "", where, best.method, best.errors, features, reason), best.change

@@ -1,0 +1,132 @@
+"""Second moments of what every repaired weight reads, fitted and held-out samples apart."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from prunegraph.observe.positions import owner, real
+from prunegraph.observe.taps import Tap
+from prunegraph.observe.text import Batch
+from prunegraph.passes.repair.sites import Site, Window
+
+Array = npt.NDArray[Any]
+Index = npt.NDArray[np.int64]
+
+HELD = 4
+"""One sample in so many is held out: it judges a repair and has no part in it."""
+
+POSITIONS = 8192
+"""Positions of one batch that are looked at, drawn where there are more (images)."""
+
+FLOOR = 0.1
+"""Share of the median norm below which a position's output counts no more for being small."""
+
+FIT, JUDGE = 0, 1
+
+
+class Gram:
+    """`Σ w z zᵀ` with `z = (features, 1)` over all positions but padding, for every site.
+
+    A position's weight is `w = 1 / |y|²`, y being what the site makes of it: errors count relative to what they
+    disturb, as the norm that follows sees them. Without that, one token with huge activations decides everything, and
+    a mean that is right for it alone is added to all others.
+    """
+
+    def __init__(self, sites: Sequence[Site], *, dtype: type[np.floating[Any]] = np.float64) -> None:
+        """Gather for these sites; sites with one key are gathered once."""
+        self.sites = {site.key: site for site in sites}
+        self.dtype = dtype
+        self._sums: dict[tuple[str, str], Array] = {}
+        self._counts: dict[tuple[str, str], Array] = {}
+        self._waiting: dict[tuple[tuple[str, str], int], list[Array]] = {}
+        self._seen = 0
+
+    @property
+    def key(self) -> str:
+        """The sites."""
+        return f"gram/{sorted(self.sites)}/{self.dtype.__name__}"
+
+    def taps(self) -> Sequence[Tap]:
+        """What goes in, and what comes out."""
+        return [Tap(name) for key in self.sites for name in key]
+
+    def update(self, batch: Batch, values: Mapping[str, Array]) -> None:
+        """Add one batch."""
+        for key, site in self.sites.items():
+            y = np.moveaxis(values[site.y], site.out, -1)
+            chosen = np.flatnonzero(real(y.shape[:-1], batch))
+            if len(chosen) > POSITIONS:
+                drawn = np.random.default_rng(self._seen).choice(len(chosen), POSITIONS, replace=False)
+                chosen = chosen[np.sort(drawn)]
+            held = (self._seen + owner(y.shape[:-1], batch).reshape(-1)[chosen]) % HELD == HELD - 1
+            norms = np.square(y.reshape(-1, y.shape[-1])[chosen].astype(np.float64)).sum(axis=-1)
+            scale = 1 / np.sqrt(np.maximum(norms, max(FLOOR * float(np.median(norms)), 1e-30)))
+            for part, where in ((FIT, ~held), (JUDGE, held)):
+                self._add(key, part, features(values[site.x], site, chosen[where]), scale[where])
+        self._seen += len(batch.samples)
+
+    def sums(self, key: tuple[str, str]) -> tuple[Array, Array]:
+        """Of one site `[2, features + 1, features + 1]`, and how many positions: fitted and held-out samples."""
+        for part in (FIT, JUDGE):
+            self._flush(key, part)
+        return self._sums[key], self._counts[key]
+
+    def _add(self, key: tuple[str, str], part: int, rows: Array, scale: Array) -> None:
+        z = np.empty((len(rows), rows.shape[1] + 1), dtype=np.float32)
+        z[:, :-1], z[:, -1] = rows, 1
+        z *= scale[:, None]
+        waiting = self._waiting.setdefault((key, part), [])
+        waiting.append(z)
+        if sum(map(len, waiting)) >= max(z.shape[1], POSITIONS // 4):
+            self._flush(key, part)
+
+    def _flush(self, key: tuple[str, str], part: int) -> None:
+        """Few large products are faster than many small ones."""
+        waiting = self._waiting.pop((key, part), [])
+        if waiting:
+            z = np.concatenate(waiting)
+            if key not in self._sums:
+                self._sums[key] = np.zeros((2, z.shape[1], z.shape[1]), dtype=self.dtype)
+                self._counts[key] = np.zeros(2, dtype=np.int64)
+            self._sums[key][part] += z.T @ z
+            self._counts[key][part] += len(z)
+
+    def state(self) -> dict[str, Array]:
+        """Two arrays a site, numbered."""
+        found: dict[str, Array] = {}
+        for k, key in enumerate(self.sites):
+            found[f"g{k}"], found[f"n{k}"] = self.sums(key)
+        return found
+
+    def restore(self, state: Mapping[str, Array]) -> None:
+        """Read them."""
+        for k, key in enumerate(self.sites):
+            self._sums[key], self._counts[key] = state[f"g{k}"], state[f"n{k}"]
+
+
+def features(x: Array, site: Site, chosen: Index) -> Array:
+    """`[positions, features]` of what a site reads at some (flat) positions of its output."""
+    if site.window is None:
+        moved = np.moveaxis(x, site.axis, -1)
+        return np.asarray(moved.reshape(-1, moved.shape[-1])[chosen])
+    windows = _windows(x, site.window)
+    rank = len(site.window.kernel)
+    lead = (windows.shape[0], *windows.shape[2 : 2 + rank])
+    image, *place = np.unravel_index(chosen, lead)
+    return np.asarray(np.moveaxis(windows, 1, 1 + rank)[(image, *place)].reshape(len(chosen), -1))
+
+
+def _windows(x: Array, window: Window) -> Array:
+    """What a convolution reads at every position: a view `[batch, channels, *positions, *kernel]`."""
+    rank = len(window.kernel)
+    pads = [(0, 0), (0, 0), *zip(window.pads[:rank], window.pads[rank:], strict=True)]
+    padded = np.pad(x, pads) if any(window.pads) else x
+    reach = tuple((k - 1) * d + 1 for k, d in zip(window.kernel, window.dilations, strict=True))
+    spaces = tuple(range(2, 2 + rank))
+    view = np.lib.stride_tricks.sliding_window_view(padded, reach, axis=spaces)
+    steps = [slice(None, None, step) for step in (1, 1, *window.strides, *window.dilations)]
+    return np.asarray(view[tuple(steps)])
