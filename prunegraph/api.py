@@ -50,7 +50,7 @@ def analyze(
 
 def prune_graph(
     model: Source,
-    ratio: Ratio = 0.5,
+    ratio: Ratio | None = None,
     *,
     scorer: str = "magnitude",
     align: int = 1,
@@ -62,6 +62,8 @@ def prune_graph(
     tokenizer: str | os.PathLike[str] | None = None,
     scorer_options: Mapping[str, Any] | None = None,
     filtering: FilterOptions | None = None,
+    drop: Sequence[str] = (),
+    layer_threshold: float = 1.0,
     verify: bool = True,
     example_inputs: Any = None,
     dynamic_shapes: Any = None,
@@ -87,6 +89,9 @@ def prune_graph(
         tokenizer: The model's, a folder or a `tokenizer.json`, where the data are texts.
         scorer_options: Options of the scorer itself, such as `SapOptions`.
         filtering: Take back the removal of heads that cost too much on the data, see `FilterOptions`.
+        drop: Patterns of ids or scopes of groups of heads or FFN neurons that go whole, with the sub-block around them:
+            `["ffn.3"]`. Without a ratio, nothing else goes.
+        layer_threshold: All heads of a layer go where more than this share of them would; 1 lets one stay.
         verify: Prove the result, and refuse to return a wrong one.
         example_inputs: Arguments that a module is traced with: a tuple by position, a dict by keyword.
         dynamic_shapes: Which of their axes vary, as `torch.onnx.export` takes it (`{"x": {0: "batch"}}`); by default
@@ -99,7 +104,19 @@ def prune_graph(
         NothingToPrune: no group is left that could get smaller; the message says why.
         VerificationFailed: the slim model does not compute what the masked original computes.
     """
-    options = Options(ratio, scorer, align, include, exclude, allow_io, seed, verify, scorer_options or {})
+    options = Options(
+        ratio,
+        scorer,
+        align,
+        include,
+        exclude,
+        allow_io,
+        seed,
+        verify,
+        scorer_options or {},
+        drop=drop,
+        layer_threshold=layer_threshold,
+    )
     calibration = calibrated(options, data, tokenizer, filtering)
     clock = Clock(progress)
     found = find(model, options.allow_io, clock, example_inputs, dynamic_shapes)

@@ -91,6 +91,20 @@ def prune(
         list[str] | None,
         typer.Option(metavar="PATTERN", help="Leave groups whole whose id or scope matches. Repeatable."),
     ] = None,
+    drop: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="PATTERN",
+            help="Remove groups of heads or FFN neurons whose id or scope matches whole, with the sub-block around "
+            "them, such as ffn.3 or 'head.*layer.5.*'. Without --ratio, nothing else goes. Repeatable.",
+        ),
+    ] = None,
+    layer_threshold: Annotated[
+        float,
+        typer.Option(
+            metavar="SHARE", help="Remove an attention whole where more than this share of its heads would go."
+        ),
+    ] = 1.0,
     allow_io: AllowIo = None,
     no_verify: Annotated[
         bool,
@@ -112,10 +126,11 @@ def prune(
       prunegraph prune model.onnx -o slim.onnx --ratio head=0.5 --ratio ffn=0.3
       prunegraph prune model.onnx -o slim.onnx --ratio 0.25 --align 8 --exclude '*.layer.0.*'
       prunegraph prune model.onnx -o slim.onnx --ratio hidden=0.3 --json | jq .params
+      prunegraph prune model.onnx -o slim.onnx --drop head.5 --drop ffn.5
       prunegraph prune model.onnx -o slim.onnx --ratio head=0.5 --scorer sap \\
         --data texts.txt --tokenizer folder
     """  # noqa: D301 - \b keeps the lines that follow as they are
-    amount = parse_ratio(ratio if ratio else ["0.5"])
+    amount = parse_ratio(ratio) if ratio else None
     with progress() as step:
         step("load")
         from prunegraph.observe.stream import Calibration
@@ -124,7 +139,18 @@ def prune(
 
         settings = parse_options(scorer_option or (), parser_noise)
         patterns = (include or (), exclude or (), allow_io or ())
-        options = Options(amount, scorer, align, *patterns, seed, not no_verify, settings)
+        verify = not no_verify
+        options = Options(
+            amount,
+            scorer,
+            align,
+            *patterns,
+            seed,
+            verify,
+            settings,
+            drop=drop or (),
+            layer_threshold=layer_threshold,
+        )
         given = None
         if data is not None:
             given = Calibration(data, tokenizer, text=text_column or (), label=label_column, limit=samples)
