@@ -1,0 +1,94 @@
+"""Any ONNX model as a trainable `torch.fx.GraphModule`, and back.
+
+`to_torch` builds the module, `call` runs it by the names that the model has, `write_back` puts trained weights into
+the ONNX file.
+
+How to add an op: write one pure function in the file of its family and register it.
+
+    @torch_op("Softmax")
+    def softmax(x: Tensor, *, axis: int = -1) -> Tensor:
+
+- Positional parameters are the operands in ONNX's order; one that is left out is None, so optional ones default to it.
+- Keyword parameters are attributes under ONNX's names, with ONNX's defaults.  Lists come as lists, tensors as tensors,
+  types as ONNX's numbers (`torch_type` translates them).  An attribute that became an operand in a later opset is a
+  positional parameter (`axes` of Squeeze): it comes as a list from an attribute, and as what the operand is otherwise.
+- An operand annotated `Lengths` states lengths, axes or positions.  It comes as a list of integers where it is
+  constant, else as a tensor on the CPU; `integers` reads both.
+- A function that has a keyword parameter `version` (the opset), `outputs` (how many the node has), `op` (the op type)
+  or `training` (whether the module trains) is told it.
+- Several outputs are returned as a tuple; the annotation says so.  More than the node has is fine.
+- A block (the body of a Loop, a branch of an If) comes as a function from tensors to a tuple of tensors; what it takes
+  from outside is bound already.
+- No operand is ever changed in place, and what passes through is a new view (`x.view_as(x)`), so that the gradient of
+  every value can be asked for.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import onnx_ir as ir
+
+from prunegraph.errors import MissingExtra
+from prunegraph.export.doors import Source, open_source
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    import torch
+
+__all__ = ["call", "to_torch", "write_back"]
+
+
+def to_torch(model: Source) -> torch.fx.GraphModule:
+    """A trainable twin of a model.
+
+    Weights are parameters under the names of their initializers, dots included; constants, masks, tables of cosines
+    and running statistics are buffers.  float16 and bfloat16 become float32.  `forward` takes the inputs in order and
+    returns a tuple of all outputs; lengths that the model leaves open stay open.  The module comes in evaluation mode.
+
+    Args:
+        model: Anything that `prunegraph.export.doors.open_source` reads; it is not changed.
+
+    Raises:
+        ModelError: The model cannot be read, or has an op or attribute that there is no torch function for.
+        UsageError: `model` is nothing that holds a network.
+        MissingExtra: torch is not installed.
+    """
+    _require()
+    from prunegraph.export.to_torch.build import build
+
+    return build(model if isinstance(model, ir.Model) else open_source(model))
+
+
+def call(module: torch.fx.GraphModule, feeds: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Run a module of `to_torch` by the names of the model's inputs, and get its outputs by theirs."""
+    from prunegraph.export.to_torch.build import call_by_name
+
+    return call_by_name(module, feeds)
+
+
+def write_back(model: ir.Model, module: torch.fx.GraphModule) -> ir.Model:
+    """A copy of a model with the weights that a module of it has now.
+
+    Graph, names and metadata stay; every weight keeps its dtype and shape, and what one tensor served still does.
+
+    Args:
+        model: The model that the module was made of; it is not changed.
+        module: What `to_torch` made of it, trained.
+
+    Raises:
+        UsageError: The module was made of another model.
+        MissingExtra: torch is not installed.
+    """
+    _require()
+    from prunegraph.export.to_torch.weights import write
+
+    return write(model, module)
+
+
+def _require() -> None:
+    try:
+        import torch.fx  # noqa: F401
+    except ImportError as error:
+        raise MissingExtra("torch", error.name or "torch") from error

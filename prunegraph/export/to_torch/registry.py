@@ -1,0 +1,87 @@
+"""The table from ops to their torch functions, and what a function wants to be told."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeAlias, TypeVar
+
+from torch import Tensor
+
+MICROSOFT = "com.microsoft"
+
+Lengths: TypeAlias = Tensor | Sequence[int]
+"""Marks an operand that states lengths, axes or positions: a list where it is constant, else a tensor on the CPU."""
+
+Function = Callable[..., Any]
+AnyFunction = TypeVar("AnyFunction", bound=Function)
+
+TOLD = ("op", "outputs", "training", "version")
+"""Keyword parameters that are no attributes: a function that has them is told them."""
+
+
+@dataclass(frozen=True, slots=True)
+class TorchOp:
+    """A function, and what its signature says.
+
+    Attributes:
+        function: From operands and attributes to one tensor, or a tuple of them.
+        names: All parameters that can be given by keyword.
+        lengths: The numbers of the operands that state lengths.
+        told: Which of `TOLD` it wants.
+        single: Whether it returns one tensor.
+    """
+
+    function: Function
+    names: frozenset[str]
+    lengths: frozenset[int]
+    told: frozenset[str]
+    single: bool
+
+    @staticmethod
+    def of(function: Function) -> TorchOp:
+        """Read the signature of a function."""
+        signature = inspect.signature(function)
+        parameters = list(signature.parameters.values())
+        names = frozenset(p.name for p in parameters if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD))
+        lengths = frozenset(k for k, p in enumerate(parameters) if "Lengths" in str(p.annotation))
+        told = frozenset(p.name for p in parameters if p.kind is p.KEYWORD_ONLY and p.name in TOLD)
+        return TorchOp(function, names, lengths, told, signature.return_annotation in ("Tensor", Tensor))
+
+
+TORCH_OPS: dict[tuple[str, str], TorchOp] = {}
+"""(domain, op type) -> function; "" is the domain of ai.onnx."""
+
+
+def torch_op(*ops: str, domain: str = "") -> Callable[[AnyFunction], AnyFunction]:
+    """Register a pure function for one or several ops; the package's docstring says how to write one."""
+
+    def register(function: AnyFunction) -> AnyFunction:
+        for op in ops:
+            key = (domain, op)
+            if key in TORCH_OPS:
+                raise ValueError(f"{op} of domain {domain!r} has two torch functions")
+            TORCH_OPS[key] = TorchOp.of(function)
+        return function
+
+    return register
+
+
+def torch_function(op: str, function: Function) -> None:
+    """Register a function of torch's own that takes the operands of an op as they are and returns one tensor."""
+    if ("", op) in TORCH_OPS:
+        raise ValueError(f"{op} has two torch functions")
+    TORCH_OPS["", op] = TorchOp(function, frozenset(), frozenset(), frozenset(), single=True)
+
+
+def torch_op_for(domain: str, op: str) -> TorchOp | None:
+    """The function of an op, None where there is none."""
+    return TORCH_OPS.get(("" if domain == "ai.onnx" else domain, op))
+
+
+def integers(values: Lengths | int) -> list[int]:
+    """The numbers of an operand or an attribute."""
+    if isinstance(values, int):
+        return [values]
+    return [int(n) for n in (values.reshape(-1).tolist() if isinstance(values, Tensor) else values)]

@@ -1,0 +1,127 @@
+"""Weights of a module under the names of a model's initializers, and back into a model.
+
+A parameter's path is the initializer's name: `encoder.layer.0.weight` lies in a submodule `encoder`, and so on.  Where
+torch does not allow that (an empty part, a name of `nn.Module`'s own, a weight and a submodule of the same name) dots
+become `%2E` and `%` becomes `%25`, and a number follows if that is taken too; `module.meta["onnx_weights"]` has the
+initializers of every path.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+
+import numpy as np
+import onnx_ir as ir
+import torch
+from torch import Tensor, fx, nn
+
+from prunegraph.errors import UsageError
+from prunegraph.export.to_torch.dtypes import tensor_of
+from prunegraph.export.to_torch.trained import trained, twins
+
+INPUTS, OUTPUTS, WEIGHTS = "onnx_inputs", "onnx_outputs", "onnx_weights"
+
+Key = tuple[int, str]
+"""The number of a graph in `model.graphs()`, and the name of an initializer of it."""
+
+
+class Store:
+    """Where a module keeps its tensors and submodules.
+
+    Attributes:
+        root: Holds them.
+        trained: The constants that are parameters.
+        weights: The path of every tensor of `root` that is an initializer, and which.
+    """
+
+    def __init__(self, model: ir.Model) -> None:
+        self.root = nn.Module()
+        self.trained = trained(model)
+        self.weights: dict[str, tuple[str, ...]] = {}
+        self._first = twins(self.trained)
+        self._same: dict[ir.Value, list[ir.Value]] = defaultdict(list)
+        for value, first in self._first.items():
+            self._same[first].append(value)
+        self._paths: dict[ir.Value, str] = {}
+
+    def add(self, name: str, module: nn.Module) -> str:
+        """Keep a submodule; its path."""
+        return self._put(f"{name}()", module)
+
+    def hold(self, value: ir.Value, tensor: ir.TensorProtocol) -> str:
+        """Keep a constant as parameter or buffer; its path."""
+        value = self._first.get(value, value)
+        if value not in self._paths:
+            held = tensor_of(tensor)
+            kept = nn.Parameter(held) if value in self.trained else held
+            path = self._put(value.name or "constant", kept)
+            self._paths[value] = path
+            if value.is_initializer():
+                self.weights[path] = tuple(same.name or "" for same in self._same.get(value, [value]))
+        return self._paths[value]
+
+    def _put(self, name: str, what: Tensor | nn.Module) -> str:
+        safe = name.replace("%", "%25").replace(".", "%2E")
+        for path in (name, safe, *(f"{safe}%{k}" for k in range(1, 10_000))):
+            if _fits(self.root, path):
+                break
+        *parts, last = path.split(".")
+        owner = self.root
+        for part in parts:
+            if part not in owner._modules:
+                owner.add_module(part, nn.Module())
+            owner = owner.get_submodule(part)
+        if isinstance(what, nn.Module):
+            owner.add_module(last, what)
+        elif isinstance(what, nn.Parameter):
+            owner.register_parameter(last, what)
+        else:
+            owner.register_buffer(last, what)
+        return path
+
+
+_TAKEN = frozenset(dir(fx.GraphModule(nn.Module(), fx.Graph())))
+
+
+def _fits(root: nn.Module, path: str) -> bool:
+    """Whether torch lets something lie there."""
+    *parts, last = path.split(".")
+    if not all((*parts, last)) or any(part in _TAKEN for part in (*parts, last)):
+        return False
+    owner = root
+    for part in parts:
+        if part in owner._parameters or part in owner._buffers:
+            return False
+        if part not in owner._modules:
+            return True
+        owner = owner.get_submodule(part)
+        if type(owner) is not nn.Module:
+            return False
+    return last not in owner._parameters and last not in owner._buffers and last not in owner._modules
+
+
+def write(model: ir.Model, module: fx.GraphModule) -> ir.Model:
+    """See `prunegraph.export.to_torch.write_back`."""
+    result = model.clone()
+    values = {name: value for graph in result.graphs() for name, value in graph.initializers.items()}
+    for path, parameter in module.named_parameters():
+        names = module.meta[WEIGHTS].get(path, ())
+        for name in names:
+            value = values.get(name)
+            if value is None or value.const_value is None or tuple(value.const_value.shape) != tuple(parameter.shape):
+                raise UsageError(
+                    f"the module has a weight {name!r} {list(parameter.shape)} that the model lacks",
+                    hint="give the model that to_torch made the module of",
+                )
+        _set([values[name] for name in names], parameter.detach())
+    return result
+
+
+def _set(values: list[ir.Value], weight: torch.Tensor) -> None:
+    """Give initializers new values in their old dtype; equal weights keep the tensor that they have."""
+    for value in values:
+        old = value.const_value
+        assert old is not None
+        array = np.ascontiguousarray(weight.cpu().numpy()).reshape(weight.shape).astype(old.dtype.numpy())
+        if not np.array_equal(array, old.numpy(), equal_nan=True):
+            value.const_value = ir.tensor(array, dtype=old.dtype, name=value.name)
