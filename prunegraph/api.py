@@ -16,9 +16,10 @@ from prunegraph.observe.data import Data
 from prunegraph.observe.stream import Calibration
 from prunegraph.options import Options, Ratio
 from prunegraph.passes.filter import FilterOptions
+from prunegraph.passes.repair import Written
 from prunegraph.passes.verify import Verification
 from prunegraph.passes.verify import verify as compare
-from prunegraph.pipeline import apply, calibrated, choose, filter_heads, find
+from prunegraph.pipeline import apply, calibrated, choose, filter_heads, find, mend, unrepaired
 from prunegraph.refusals import check_doors
 from prunegraph.result import PruneResult
 
@@ -64,6 +65,7 @@ def prune_graph(
     filtering: FilterOptions | None = None,
     drop: Sequence[str] = (),
     layer_threshold: float = 1.0,
+    repair: str | None = None,
     verify: bool = True,
     example_inputs: Any = None,
     dynamic_shapes: Any = None,
@@ -92,6 +94,9 @@ def prune_graph(
         drop: Patterns of ids or scopes of groups of heads or FFN neurons that go whole, with the sub-block around them:
             `["ffn.3"]`. Without a ratio, nothing else goes.
         layer_threshold: All heads of a layer go where more than this share of them would; 1 lets one stay.
+        repair: Re-fit weights that read removed units on the data, after the proof, without gradients and labels:
+            "auto" (the default where data are given), "lstsq" (weight and bias), "bias" (the mean of what went) or
+            "none"; only where the error on held-out samples falls.
         verify: Prove the result, and refuse to return a wrong one.
         example_inputs: Arguments that a module is traced with: a tuple by position, a dict by keyword.
         dynamic_shapes: Which of their axes vary, as `torch.onnx.export` takes it (`{"x": {0: "batch"}}`); by default
@@ -116,6 +121,7 @@ def prune_graph(
         scorer_options or {},
         drop=drop,
         layer_threshold=layer_threshold,
+        repair=repair,
     )
     calibration = calibrated(options, data, tokenizer, filtering)
     clock = Clock(progress)
@@ -123,7 +129,7 @@ def prune_graph(
     selection = choose(found, options, clock, calibration)
     filtered = filter_heads(found, selection, filtering, clock, calibration) if filtering is not None else None
     result = apply(found, filtered.selection if filtered else selection, check=options.verify, clock=clock)
-    return replace(result, filtered=filtered)
+    return replace(mend(found, result, options, clock, calibration), filtered=filtered)
 
 
 def verify_files(
@@ -131,6 +137,7 @@ def verify_files(
     slim: Source,
     plan: Selection,
     *,
+    repair: Written | None = None,
     allow_io: Sequence[str] = (),
     progress: Progress | None = None,
 ) -> Verification:
@@ -140,6 +147,7 @@ def verify_files(
         model: The original.
         slim: What was made of it.
         plan: What stays of every group that got smaller, see `Selection.from_json`.
+        repair: Which of its weights were re-fitted, as its plan says; those that Shrink makes stand in for them.
         allow_io: What `prune_graph` was given.
         progress: Called with the name of each step.
 
@@ -160,5 +168,8 @@ def verify_files(
     with clock.step("load"):
         small = open_source(slim)
     check_doors(found.original, small)
+    if repair:
+        with clock.step("shrink"):
+            small = unrepaired(found, small, keeps, repair)
     with clock.step("verify"):
         return compare(found.original, found.normalized.model, small, found.analysis, keeps)

@@ -15,6 +15,9 @@ __all__ = ["NOT_BY_DEFAULT", "Keep", "Options", "Ratio"]
 NOT_BY_DEFAULT = ("qk_dim", "v_dim")
 """Exact kinds that a plain ratio leaves alone: with heads gone already, thinner ones cost accuracy fast."""
 
+REPAIRS = ("none", "bias", "lstsq", "auto")
+"""What can be done to weights that read removed units."""
+
 
 @dataclass(frozen=True, slots=True)
 class Options:
@@ -39,6 +42,8 @@ class Options:
         fits: By kind, the shape that every group must have, as a preset says.
         drop: Patterns of ids or scopes of groups of heads or FFN neurons that go whole, whatever the ratio.
         layer_threshold: All heads of a layer go where more than this share of them would.
+        repair: How weights that read removed units are re-fitted on the data, see `passes.repair`; None: "auto" where
+            data are given, else "none".
     """
 
     ratio: Ratio | None = None
@@ -56,6 +61,7 @@ class Options:
     fits: Mapping[str, Sequence[int]] = field(default_factory=dict)
     drop: Sequence[str] = ()
     layer_threshold: float = 1.0
+    repair: str | None = None
 
     def __post_init__(self) -> None:
         """Check everything that can be checked without a model, and read presets and files.
@@ -83,6 +89,9 @@ class Options:
         if not 0 < self.layer_threshold <= 1:
             problem = f"the layer threshold must be in (0, 1], not {self.layer_threshold}"
             raise UsageError(problem, hint="0.8 removes an attention of which more than four fifths would go")
+
+        if self.repair is not None and self.repair not in REPAIRS:
+            raise UsageError(f"there is no repair {self.repair!r}", hint=f"choose one of {', '.join(REPAIRS)}")
 
     def _set(self, name: str, value: object) -> None:
         object.__setattr__(self, name, value)

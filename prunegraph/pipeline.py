@@ -1,16 +1,17 @@
-"""The whole way of the data: Normalize, analyze, score, select, Shrink, Cleanup, verify."""
+"""The whole way of the data: Normalize, analyze, score, select, Shrink, Cleanup, verify, repair."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import onnx_ir as ir
 
 from prunegraph.analysis.analyze import Analysis, analyze_graph
 from prunegraph.analysis.cost import count_macs, count_parameters
+from prunegraph.analysis.roles import KINDS
 from prunegraph.analysis.selection import Selection
 from prunegraph.analysis.sizes import Keeps
 from prunegraph.clock import Clock
@@ -25,8 +26,8 @@ from prunegraph.passes.empty import shrink_all
 from prunegraph.passes.filter import Filtered, FilterOptions, filter_candidates
 from prunegraph.passes.layers import WHOLE_KINDS, dropped, names_of, with_whole
 from prunegraph.passes.normalize import Normalized, normalize
-from prunegraph.passes.score import NEEDS, Context, find_scorer
-from prunegraph.passes.select import chosen
+from prunegraph.passes.repair import Written, repaired, restored
+from prunegraph.passes.score import Context, check_scorers, needs_data, scorer_of
 from prunegraph.passes.verify import Verification, verify
 from prunegraph.refusals import cannot_go_whole, check_patterns, nothing_to_prune
 from prunegraph.report import GroupReport, Report
@@ -81,7 +82,8 @@ def choose(
     names = [name for group in found.analysis.groups for name in (group.id, group.scope)]
     hint = "`prunegraph explain` shows groups; with --json, the id and the scope of each"
     check_patterns([*options.include, *options.exclude], names, "group", hint=hint)
-    groups = wanted(chosen(found.analysis.groups, options.include, options.exclude), options)
+    keep = wanted(found.analysis, found.normalized, options)
+    groups = [group for group in found.analysis.groups if group.id in keep]
     whole = going(found.analysis, options)
     if not groups and not whole:
         raise nothing_to_prune(found.analysis, options)
@@ -90,7 +92,7 @@ def choose(
         inputs = calibration.inputs(found.original) if calibration is not None else None
         context = seen(options.scorer, groups, context, inputs, clock.count)
     with clock.step("score"):
-        selection = choice(groups, context, options) if groups else Selection({})
+        selection = choice(groups, keep, context, options) if groups else Selection({})
     with clock.step("layers"):
         return with_whole(selection, found.normalized.model, found.analysis, whole, options.layer_threshold)
 
@@ -118,12 +120,18 @@ def calibrated(
     Raises:
         UsageError: the scorer does not exist, it or filtering needs data, or there is something wrong with them.
     """
-    find_scorer(options.scorer)
+    check_scorers(options.scorer)
     if data is not None:
         return (data if isinstance(data, Calibration) else Calibration(data, tokenizer)).opened()
-    if options.scorer in NEEDS:
+    for kind in filter(options.may_prune, KINDS):
+        name = scorer_of(options.scorer, kind)
+        if not needs_data(name, kind):
+            continue
         hint = "give texts with the model's tokenizer: data=…, tokenizer=… (--data FILE --tokenizer FOLDER)"
-        raise UsageError(f"the scorer {options.scorer!r} needs data to run the model on", hint=hint)
+        raise UsageError(f"the scorer {name!r} needs data to run the model on", hint=hint)
+    if options.repair not in (None, "none"):
+        hint = "give some (data=…, --data FILE), labels are not needed; without data there is no repair"
+        raise UsageError(f"the repair {options.repair!r} needs data to run the model on", hint=hint)
     if filtering is not None and not callable(filtering.metric):
         raise UsageError(
             "filtering needs data", hint="give validation data (data=…, --data FILE), or a function as metric"
@@ -163,6 +171,35 @@ def apply(found: Analyzed, selection: Selection, *, check: bool = True, clock: C
         seconds=clock.seconds,
     )
     return PruneResult(slim, selection, report, found.kind)
+
+
+def mend(
+    found: Analyzed, result: PruneResult, options: Options, clock: Clock, calibration: Calibration | None
+) -> PruneResult:
+    """Re-fit what reads removed units, after the proof and where data are given; see `passes.repair`."""
+    asked = options.repair or "auto"
+    if calibration is None or asked == "none":
+        return result
+    with clock.step("repair"):
+        keeps = result.selection.keeps(found.analysis.groups)
+        inputs = calibration.inputs(found.original)
+        made, what = repaired(found.normalized.model, found.analysis, keeps, inputs, asked, progress=clock.count)
+    slim = made or result.ir_model
+    params = (result.report.params[0], count_parameters(slim.graph))
+    return replace(result, ir_model=slim, report=replace(result.report, params=params, repair=what))
+
+
+def unrepaired(found: Analyzed, slim: ir.Model, keeps: Keeps, written: Written) -> ir.Model:
+    """A repaired slim model with the weights that Shrink gave it.
+
+    Raises:
+        VerificationFailed: it does not have the weights that were re-fitted.
+    """
+    try:
+        return restored(slim, shrink_all(found.normalized.model, found.analysis.solution, keeps).model, written)
+    except KeyError as name:
+        hint = "use the plan written beside the slim model; weights that another tool has renamed cannot be compared"
+        raise VerificationFailed(f"the slim model does not have the re-fitted weight {name}", hint=hint) from None
 
 
 def smaller(analysis: Analysis, keeps: Keeps, left: Collection[int] | None) -> Iterator[GroupReport]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from prunegraph.passes.repair import Repaired
 from prunegraph.passes.verify import Verification
 
 
@@ -28,6 +29,7 @@ class Report:
         groups: Every group that got smaller.
         verify: What the comparison saw; None if it was not asked for.
         seconds: How long each pass took.
+        repair: What was re-fitted after the proof; None if nothing was to be.
     """
 
     params: tuple[int, int]
@@ -35,6 +37,7 @@ class Report:
     groups: tuple[GroupReport, ...]
     verify: Verification | None
     seconds: dict[str, float]
+    repair: Repaired | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """The JSON that `prunegraph prune --json` prints."""
@@ -43,5 +46,6 @@ class Report:
             "macs": list(self.macs),
             "groups": [{"id": g.id, "kind": g.kind, "before": g.before, "after": g.after} for g in self.groups],
             "verify": self.verify.to_dict() if self.verify is not None else None,
+            "repair": self.repair.to_dict() if self.repair is not None else None,
             "seconds": {name: round(value, 3) for name, value in self.seconds.items()},
         }

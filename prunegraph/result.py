@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from dataclasses import dataclass
 from functools import cached_property
@@ -45,4 +46,11 @@ class PruneResult:
         Raises:
             OutputError: the path is the input, or cannot be written.
         """
-        return save(self.ir_model, path, companions={f"{Path(path).stem}.plan.json": self.selection.to_json()})
+        return save(self.ir_model, path, companions={f"{Path(path).stem}.plan.json": self.plan()})
+
+    def plan(self) -> str:
+        """The JSON of the plan: what stays of every group that got smaller, and which weights were re-fitted."""
+        repair = self.report.repair
+        if repair is None or not repair.written:
+            return self.selection.to_json()
+        return json.dumps({**json.loads(self.selection.to_json()), "repair": repair.written.to_plan()})

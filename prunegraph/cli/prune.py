@@ -106,6 +106,16 @@ def prune(
         ),
     ] = 1.0,
     allow_io: AllowIo = None,
+    repair: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="Re-fit what reads removed units on --data, after the proof and without labels: lstsq (weight and "
+            "bias), bias (the mean of what went), auto (the better one of each weight) or none; only where the error "
+            "on held-out examples falls.  [default: auto with --data, else none]",
+            show_default=False,
+        ),
+    ] = None,
     no_verify: Annotated[
         bool,
         typer.Option("--no-verify", help="Write the result without proving it."),
@@ -150,6 +160,7 @@ def prune(
             settings,
             drop=drop or (),
             layer_threshold=layer_threshold,
+            repair=repair,
         )
         given = None
         if data is not None:
@@ -184,7 +195,7 @@ def _prune(
     from prunegraph.clock import Clock
     from prunegraph.export.onnx import load, source_of
     from prunegraph.export.stage import check_target
-    from prunegraph.pipeline import apply, calibrated, choose, filter_heads, find
+    from prunegraph.pipeline import apply, calibrated, choose, filter_heads, find, mend
 
     data = calibrated(options, data, filtering=filtering)
     clock = Clock(step)
@@ -197,7 +208,7 @@ def _prune(
     selection = choose(found, options, clock, data)
     filtered = filter_heads(found, selection, filtering, clock, data) if filtering else None
     result = apply(found, filtered.selection if filtered else selection, check=options.verify, clock=clock)
-    result = replace(result, filtered=filtered)
+    result = replace(mend(found, result, options, clock, data), filtered=filtered)
     with clock.step("save"):
         return result, result.save(output)
 

@@ -11,6 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from prunegraph.analysis.wording import span
+from prunegraph.passes.repair import Repaired
 from prunegraph.passes.verify import TOLERANCE, Verification
 from prunegraph.report import GroupReport, Report
 
@@ -28,7 +29,7 @@ def pruned(report: Report) -> RenderableType:
     for kind, groups in by_kind.items():
         where = f" in {len(groups)} groups" if len(groups) > 1 else ""
         table.add_row(f"{kind}{where}", *_change([g.before for g in groups], [g.after for g in groups]))
-    return Lines(table, Text(), *proof(report.verify))
+    return Lines(table, Text(), *proof(report.verify), *repair(report.repair))
 
 
 def proof(seen: Verification | None) -> Sequence[Text]:
@@ -48,6 +49,26 @@ def proof(seen: Verification | None) -> Sequence[Text]:
         lines.append(
             Text(f"what was removed moves the outputs of the original by up to {seen.moved:.1%} of their scale")
         )
+    return lines
+
+
+def repair(done: Repaired | None) -> Sequence[Text]:
+    """What was re-fitted after the proof, in words."""
+    if done is None or not done.outcomes:
+        return []
+    tried = [outcome for outcome in done.outcomes if outcome.errors]
+    chosen = ", ".join(f"{name} {count}" for name, count in sorted(done.chosen.items()))
+    left = [outcome for outcome in done.outcomes if outcome.reason]
+    lines = []
+    if tried:
+        worst = " -> ".join(f"{max(each):.2f}" for each in ([o.before for o in tried], [o.after for o in tried]))
+        mean = " -> ".join(
+            f"{sum(each) / len(each):.2f}" for each in ([o.before for o in tried], [o.after for o in tried])
+        )
+        error = f"error of their outputs on held-out examples: mean {mean}, worst {worst}"
+        lines.append(Text.assemble(("repaired: ", "bold green"), f"{len(tried)} weights ({chosen}); {error}"))
+    if left:
+        lines.append(Text(f"not repaired: {len(left)} weights; {left[0].weight or left[0].where[0]}: {left[0].reason}"))
     return lines
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from json import loads
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -12,6 +13,7 @@ from prunegraph.cli.console import complain, progress, show, show_json
 
 if TYPE_CHECKING:
     from prunegraph.analysis.selection import Selection
+    from prunegraph.passes.repair import Written
 
 
 def verify(
@@ -32,6 +34,9 @@ def verify(
     graphs run in ONNX Runtime on the same random inputs, at sizes that pruning did not look at. Nothing of the slim
     model's making is trusted but the plan.
 
+    Weights that the plan says were re-fitted are put back to what Shrink makes of the original before that; all others
+    must be as they are in it.
+
     Exits with 0 only if all outputs are equal to rounding, else with 1.
 
     \b
@@ -42,16 +47,19 @@ def verify(
     plan = plan or slim.with_name(f"{slim.stem}.plan.json")
     with progress() as step:
         step("load")
-        selection = _read(plan)
+        selection, repair = _read(plan)
         from prunegraph.api import verify_files
 
-        seen = verify_files(model, slim, selection, allow_io=allow_io or (), progress=step)
+        seen = verify_files(model, slim, selection, repair=repair, allow_io=allow_io or (), progress=step)
     if json:
-        show_json({"equal": seen.ok, **seen.to_dict()})
+        show_json({"equal": seen.ok, **seen.to_dict(), "refitted": [*repair.changed, *repair.added]})
     else:
         from prunegraph.cli.summary import proof
 
         show(*proof(seen))
+        if repair:
+            count = len(repair.changed) + len(repair.added)
+            show(f"{count} weights and biases were re-fitted, as the plan says: compared is the model without that")
     if not seen.ok:
         complain(
             f"{slim} is not {model} minus what {plan} removes",
@@ -60,12 +68,14 @@ def verify(
         raise typer.Exit(1)
 
 
-def _read(plan: Path) -> Selection:
+def _read(plan: Path) -> tuple[Selection, Written]:
     from prunegraph.analysis.selection import Selection
     from prunegraph.errors import PruneGraphError, UsageError
+    from prunegraph.passes.repair import Written
 
     try:
-        return Selection.from_json(plan.read_text(encoding="utf-8"))
+        text = plan.read_text(encoding="utf-8")
+        return Selection.from_json(text), Written.from_plan(loads(text))
     except OSError as error:
         hint = "name the plan that was written beside the slim model: --plan PLAN"
         raise PruneGraphError(f"the plan {plan} cannot be read: {error.strerror}", hint=hint) from error

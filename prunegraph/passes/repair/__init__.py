@@ -1,8 +1,8 @@
 """Repair: what reads removed units is re-fitted on calibration data, without gradients and without labels."""
 
-from prunegraph.passes.repair.fit import METHODS, RIDGE
+from prunegraph.passes.repair.fit import RIDGE
 from prunegraph.passes.repair.outcome import Outcome, Repaired
-from prunegraph.passes.repair.repair import Changes, repairs
-from prunegraph.passes.repair.write import Written, restored, write
+from prunegraph.passes.repair.repair import repaired, repairs
+from prunegraph.passes.repair.write import Written, restored
 
-__all__ = ["METHODS", "RIDGE", "Changes", "Outcome", "Repaired", "Written", "repairs", "restored", "write"]
+__all__ = ["RIDGE", "Outcome", "Repaired", "Written", "repaired", "repairs", "restored"]

@@ -20,7 +20,6 @@ from prunegraph.passes.repair.statistics import FIT, JUDGE
 Array = npt.NDArray[Any]
 Floats = npt.NDArray[np.float64]
 
-METHODS = ("none", "bias", "lstsq", "auto")
 TRIED: Mapping[str, tuple[str, ...]] = {"bias": ("bias",), "lstsq": ("lstsq",), "auto": ("bias", "lstsq")}
 
 RIDGE = 1e-3
@@ -67,7 +66,8 @@ def judged(
     if counts.min() == 0:
         return Judged("none", {}, None)
     nothing = Change(None, np.zeros(matrix.shape[1]))
-    fitted = {"none": nothing, **{method: fit(method, sums[FIT], kept, matrix, ridge) for method in tried}}
+    able = [method for method in tried if kept.any() or method == "bias"]
+    fitted = {"none": nothing, **{method: fit(method, sums[FIT], kept, matrix, ridge) for method in able}}
     held = sums[JUDGE].astype(np.float64)
     errors = {method: _error(held, counts[JUDGE], kept, matrix, change) for method, change in fitted.items()}
     best = min(errors, key=lambda method: errors[method])  # of equals the first: none

@@ -18,17 +18,51 @@ import onnx_ir as ir
 from prunegraph.analysis.analyze import Analysis
 from prunegraph.analysis.sizes import Keeps, Mask
 from prunegraph.observe.stream import Inputs, Progress, observe
+from prunegraph.passes.cleanup import cleanup
+from prunegraph.passes.empty import shrink_all
 from prunegraph.passes.repair.fit import RIDGE, TRIED, Change, judged
-from prunegraph.passes.repair.outcome import Outcome
+from prunegraph.passes.repair.outcome import Outcome, Repaired
 from prunegraph.passes.repair.sites import Left, Site, sites
 from prunegraph.passes.repair.statistics import Gram
+from prunegraph.passes.repair.write import Written, amend, differing, insert
 
 logger = logging.getLogger(__name__)
 
 MEMORY = 4 << 30
 """Bytes of statistics that are held at a time; what needs more is gathered in several passes."""
 
-Changes = list[tuple[tuple[Site, ...], Change]]
+
+def repaired(
+    model: ir.Model,
+    analysis: Analysis,
+    keeps: Keeps,
+    inputs: Inputs,
+    asked: str = "auto",
+    *,
+    progress: Progress | None = None,
+) -> tuple[ir.Model | None, Repaired]:
+    """A slim model whose weights make up for what was removed, and what was done to them.
+
+    Args:
+        model: The normalized model, whole; it is not changed.
+        analysis: Its analysis.
+        keeps: What stays.
+        inputs: Calibration data, see `repairs`.
+        asked: "bias", "lstsq" or "auto", see `repairs`.
+        progress: Called with the number of samples seen.
+
+    Returns:
+        The model, None where no weight could be improved: the slim model stays what it is.
+    """
+    changes, outcomes = repairs(model, analysis, keeps, inputs, asked, progress=progress)
+    if not changes:
+        return None, Repaired(asked, outcomes)
+    twin = model.clone()
+    missing = amend(twin, changes)
+    made, bare = (shrink_all(each, analysis.solution, keeps) for each in (twin, model))
+    added = insert(made.model, analysis, keeps, missing)
+    written = Written(differing(made.model.graph, bare.model.graph), added)
+    return cleanup(made.model, analysis.solution, made.lengths), Repaired(asked, outcomes, written)
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +88,7 @@ def repairs(
     ridge: float = RIDGE,
     memory: int = MEMORY,
     progress: Progress | None = None,
-) -> tuple[Changes, tuple[Outcome, ...]]:
+) -> tuple[list[tuple[tuple[Site, ...], Change]], tuple[Outcome, ...]]:
     """What to change in the weights that sum removed units, and how much that helps.
 
     Args:
@@ -71,7 +105,7 @@ def repairs(
     found = list(_tasks(model, analysis, keeps))
     outcomes = [each for each in found if isinstance(each, Outcome)]
     tasks = [each for each in found if isinstance(each, _Task)]
-    changes: Changes = []
+    changes: list[tuple[tuple[Site, ...], Change]] = []
     for chunk, dtype in _chunks(tasks, memory):
         if dtype is None:
             outcomes += [_left(task, "its inputs are too many for second moments") for task in chunk]

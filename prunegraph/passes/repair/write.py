@@ -1,9 +1,9 @@
-"""Write repaired weights and biases into a slim model."""
+"""Re-fitted weights and biases: written before the model shrinks, new biases into what Shrink makes of it."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,12 +12,14 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from prunegraph.analysis.analyze import Analysis
-from prunegraph.analysis.sizes import Keeps, compress, kept_positions
+from prunegraph.analysis.sizes import Keeps, kept_positions
+from prunegraph.errors import UsageError
 from prunegraph.passes.constants import add_constant, unused
 from prunegraph.passes.repair.fit import Change
 from prunegraph.passes.repair.sites import Site
 
 Floats = npt.NDArray[np.float64]
+Changes = Sequence[tuple[Sequence[Site], Change]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,50 +29,91 @@ class Written:
     changed: tuple[str, ...] = ()
     added: tuple[str, ...] = ()
 
+    def __bool__(self) -> bool:
+        return bool(self.changed or self.added)
 
-def write(
-    slim: ir.Model, analysis: Analysis, keeps: Keeps, changes: Sequence[tuple[Sequence[Site], Change]]
-) -> Written:
-    """Change weights and biases of a model that Shrink has made, in place, before it is cleaned up.
+    def to_plan(self) -> dict[str, list[str]]:
+        """What a plan file says of it, under "repair"."""
+        return {"changed": list(self.changed), "added": list(self.added)}
 
-    Args:
-        slim: What Shrink made.
-        analysis: The analysis of the model that it was made from.
-        keeps: What stays.
-        changes: For some weights all their uses, and what to add, at full size.
+    @staticmethod
+    def from_plan(plan: Mapping[str, Any]) -> Written:
+        """What the JSON of a plan file says was repaired; nothing if it says nothing.
+
+        Raises:
+            UsageError: it cannot be understood.
+        """
+        said = plan.get("repair") or {}
+        try:
+            names = tuple(tuple(map(str, said.get(key, ()))) for key in ("changed", "added"))
+        except (AttributeError, TypeError) as error:
+            raise UsageError(f"the plan does not say what was repaired: {error}", hint="prune again") from error
+        return Written(*names)
+
+
+def amend(model: ir.Model, changes: Changes) -> list[tuple[Site, Floats]]:
+    """Add changes to the weights and biases of a model, in place and at full size.
+
+    Returns:
+        For uses of a weight that have no bias of their own, the one that they need.
     """
-    changed: list[str] = []
-    added: list[str] = []
-    makers = {node.outputs[0].name: node for node in slim.graph if node.outputs}
+    makers = {node.outputs[0].name: node for node in model.graph if node.outputs}
+    missing: list[tuple[Site, Floats]] = []
     for sites, change in changes:
-        solution = analysis.solution
-        masks = kept_positions(solution.resolve(sites[0].weight), keeps, solution.dim_size)
+        weight = model.graph.initializers[sites[0].weight]
         if change.weight is not None:
-            shape = tuple(size[0] for size in solution.facts.shapes[sites[0].weight])
-            more = compress(sites[0].weight_of(change.weight, shape), masks)
-            _add_to(slim.graph.initializers[sites[0].weight], more)
-            changed.append(sites[0].weight)
-        makes = masks[0 if sites[0].turned else 1]
-        bias = change.bias if makes is None else change.bias[makes]
-        nodes = [makers[site.y] for site in sites]
-        held = [_bias(node, len(bias)) for node in nodes]
+            assert weight.const_value is not None
+            _add_to(weight, sites[0].weight_of(change.weight, tuple(weight.const_value.shape.numpy())))
+        held = [_bias(makers[site.y], len(change.bias)) for site in sites]
         uses = Counter(value.name for value in held if value is not None)
-        done: set[str] = set()
-        for node, value in zip(nodes, held, strict=True):
+        done: set[str | None] = set()
+        for site, value in zip(sites, held, strict=True):
             if value is None or len(list(value.uses())) != uses[value.name]:  # somebody else's too
-                added.append(_insert(slim.graph, node, bias, slim.graph.initializers[sites[0].weight]))
-            elif value.name and value.name not in done:
-                _add_to(value, bias)
+                missing.append((site, change.bias))
+            elif value.name not in done:
+                _add_to(value, change.bias)
                 done.add(value.name)
-        changed += sorted(done)
-    return Written(tuple(changed), tuple(added))
+    return missing
 
 
-def restored(slim: ir.Model, unrepaired: ir.Model, written: Written) -> ir.Model:
+def insert(slim: ir.Model, analysis: Analysis, keeps: Keeps, missing: Sequence[tuple[Site, Floats]]) -> tuple[str, ...]:
+    """Give biases to nodes of a model that Shrink has made, in place; the names of these biases.
+
+    An op that takes a bias is given it, behind others stands an Add.
+    """
+    makers = {node.outputs[0].name: node for node in slim.graph if node.outputs}
+    added = []
+    for site, bias in missing:
+        masks = kept_positions(analysis.solution.resolve(site.weight), keeps, analysis.solution.dim_size)
+        makes = masks[0 if site.turned else 1]
+        if site.y in makers:
+            cut = bias if makes is None else bias[makes]
+            added.append(_insert(slim.graph, makers[site.y], cut, slim.graph.initializers[site.weight]))
+    return tuple(added)
+
+
+def differing(a: ir.Graph, b: ir.Graph) -> tuple[str, ...]:
+    """Names of initializers that both have, with different numbers."""
+    found = []
+    for name, value in a.initializers.items():
+        left, right = value.const_value, b.initializers[name].const_value if name in b.initializers else None
+        if left is None or right is None or left is right or left.dtype == ir.DataType.STRING:
+            continue
+        if left.shape != right.shape or not np.array_equal(left.numpy(), right.numpy()):
+            found.append(name)
+    return tuple(found)
+
+
+def restored(slim: ir.Model, bare: ir.Model, written: Written) -> ir.Model:
     """A copy of a repaired slim model with the weights that it had before.
 
+    Args:
+        slim: The repaired model.
+        bare: What Shrink makes without repair.
+        written: What was repaired.
+
     Raises:
-        KeyError: the slim model lacks one of them, or has it in another shape.
+        KeyError: the slim model lacks one of these weights, or has it in another shape.
     """
     twin = slim.clone()
     for name in (*written.changed, *written.added):
@@ -80,7 +123,7 @@ def restored(slim: ir.Model, unrepaired: ir.Model, written: Written) -> ir.Model
             raise KeyError(name)
         array = np.zeros_like(tensor.numpy())
         if name in written.changed:
-            before = unrepaired.graph.initializers[name].const_value
+            before = bare.graph.initializers[name].const_value
             if before is None or before.shape != tensor.shape:
                 raise KeyError(name)
             array = before.numpy()
@@ -110,13 +153,12 @@ def _bias(node: ir.Node, length: int) -> ir.Value | None:
 
 
 def _insert(graph: ir.Graph, node: ir.Node, bias: Floats, like: ir.Value) -> str:
-    """Let a node have a bias; an op that takes one is given it, behind others stands an Add."""
     assert like.const_value is not None
-    dtype = like.const_value.numpy().dtype
+    tensor = like.const_value
     free = node.op_type in ("Gemm", "Conv") and (len(node.inputs) < 3 or node.inputs[2] is None)
-    rank = 1 if node.op_type != "Conv" or free else len(like.const_value.shape)
-    shape = (-1,) if rank == 1 else (-1, *[1] * (rank - 2))
-    constant = add_constant(graph, f"{node.name or node.outputs[0].name}/bias", bias.astype(dtype).reshape(shape))
+    beside = (-1, *[1] * (len(tensor.shape) - 2)) if node.op_type == "Conv" and not free else (-1,)
+    array = bias.astype(tensor.numpy().dtype).reshape(beside)
+    constant = add_constant(graph, f"{node.name or node.outputs[0].name}/bias", array)
     if free:
         node.resize_inputs(3)
         node.replace_input_with(2, constant)
