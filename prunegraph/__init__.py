@@ -11,14 +11,17 @@ if TYPE_CHECKING:
     from prunegraph.api import analyze, prune_graph
     from prunegraph.errors import PruneGraphError
     from prunegraph.result import PruneResult
+    from prunegraph.train.finetune import FinetuneResult, finetune
 else:
     _HOMES = {
         "Analysis": "prunegraph.analysis.analyze",
+        "FinetuneResult": "prunegraph.train.finetune",
         "Group": "prunegraph.analysis.groups",
         "PruneGraphError": "prunegraph.errors",
         "PruneResult": "prunegraph.result",
         "Selection": "prunegraph.analysis.selection",
         "analyze": "prunegraph.api",
+        "finetune": "prunegraph.train.finetune",
         "prune_graph": "prunegraph.api",
     }
 
@@ -31,4 +34,14 @@ else:
         return getattr(importlib.import_module(_HOMES[name]), name)
 
 
-__all__ = ["Analysis", "Group", "PruneGraphError", "PruneResult", "Selection", "analyze", "prune_graph"]
+__all__ = [
+    "Analysis",
+    "FinetuneResult",
+    "Group",
+    "PruneGraphError",
+    "PruneResult",
+    "Selection",
+    "analyze",
+    "finetune",
+    "prune_graph",
+]

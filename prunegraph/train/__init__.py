@@ -1,0 +1,1 @@
+"""Training: what a pruned model lost, it learns again."""

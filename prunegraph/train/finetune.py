@@ -1,0 +1,255 @@
+"""`finetune`: a pruned model in, the same graph with weights that learnt again out."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import onnx_ir as ir
+
+from prunegraph.clock import Clock
+from prunegraph.errors import PruneGraphError, UsageError
+from prunegraph.export.doors import Kind, Model, Source, in_kind, kind_of, open_source
+from prunegraph.export.onnx import save
+from prunegraph.observe.cache import fingerprint
+from prunegraph.observe.data import Data
+from prunegraph.observe.feeds import input_specs
+from prunegraph.observe.session import CannotRun, open_session, run, widened, widened_feeds
+from prunegraph.observe.stream import Calibration
+from prunegraph.train.checkpoint import Checkpoint
+from prunegraph.train.hidden import shared_states, with_states
+from prunegraph.train.loop import Epoch, Progress, Trainer
+from prunegraph.train.loss import Loss, Tally, metric_name
+from prunegraph.train.network import Network
+from prunegraph.train.options import TrainOptions
+from prunegraph.train.split import Examples, examples
+
+
+@dataclass(frozen=True)
+class FinetuneResult:
+    """A fine-tuned model, and how it got there.
+
+    Attributes:
+        ir_model: The model: the given graph, other weights.
+        metric: What validation went by: "accuracy", "agreement" or "cosine".
+        before: The metric of the given model on the validation data, run by ONNX Runtime.
+        after: That of the result.
+        history: What every epoch led to, the given model first.
+        best: The number of the epoch whose weights these are; 0 where none was better than the given ones.
+        examples: How many were trained on, and how many validated.
+        seconds: How long the parts of the work took.
+        kind: What `model` is.
+    """
+
+    ir_model: ir.Model
+    metric: str
+    before: float
+    after: float
+    history: tuple[Epoch, ...]
+    best: int
+    examples: tuple[int, int]
+    seconds: dict[str, float]
+    kind: Kind = Kind.PROTO
+
+    @cached_property
+    def model(self) -> Model:
+        """The model: an `onnx_ir.Model` or an `onnx_graphsurgeon.Graph` if one was given, else a `ModelProto`."""
+        return in_kind(self.ir_model, self.kind)
+
+    def save(self, path: str | os.PathLike[str]) -> tuple[Path, ...]:
+        """Write the model, whole or not at all.
+
+        Raises:
+            OutputError: the path is the input, or cannot be written.
+        """
+        return save(self.ir_model, path)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The JSON that `prunegraph finetune --json` prints."""
+        return {
+            "metric": {"name": self.metric, "before": self.before, "after": self.after},
+            "examples": {"train": self.examples[0], "validation": self.examples[1]},
+            "best": self.best,
+            "history": [asdict(epoch) for epoch in self.history],
+            "seconds": {name: round(value, 3) for name, value in self.seconds.items()},
+        }
+
+
+def finetune(
+    model: Source,
+    data: Data | Calibration,
+    *,
+    teacher: Source | None = None,
+    tokenizer: str | os.PathLike[str] | None = None,
+    validation: Data | Calibration | None = None,
+    checkpoint: str | os.PathLike[str] | None = None,
+    resume: bool = False,
+    progress: Progress | None = None,
+    **options: Any,
+) -> FinetuneResult:
+    """Train a pruned model again: AdamW, linear warm-up and decay, labels mixed with what the original model says.
+
+    >>> from prunegraph import finetune
+    >>> result = finetune("slim.onnx", "train.jsonl", teacher="model.onnx", tokenizer="folder")  # doctest: +SKIP
+    >>> result.save("tuned.onnx")  # doctest: +SKIP
+
+    A graph has no dropout left in it, so that there is none in training either. Of all epochs, the weights that
+    validate best are returned, those given included.
+
+    Args:
+        model: A path, an `onnx.ModelProto`, an `onnx_ir.Model` or an `onnx_graphsurgeon.Graph`; it is not changed.
+        data: Examples with labels, or without where there is a teacher: see `observe.data.open_data`. They are held
+            in memory.
+        teacher: The model before pruning; the pruned one learns to say what it says (Hinton et al., arXiv 1503.02531).
+        tokenizer: The model's, a folder or a `tokenizer.json`, where the data are texts.
+        validation: Examples to judge every epoch by; without them a share of `data` is held out.
+        checkpoint: A folder to keep the state in, every minute and after every epoch.
+        resume: Go on with the run whose state is there; the result is that of a run that was never interrupted.
+        progress: Called after every step.
+        options: Fields of `TrainOptions`: ``epochs=3, lr=5e-5, batch_size=32, distill=0.5, temperature=2.0, hidden=0.0,
+            patience=2, validation_share=0.1, freeze=(), metric="auto", seed=0, device="cpu"`` and others.
+
+    Raises:
+        UsageError: an argument is wrong, or the data do not fit the model.
+        ModelError: a model cannot be read, or an op cannot be trained.
+        MissingExtra: torch is not installed.
+        PruneGraphError: ONNX Runtime does not run the model, or the loss is no number any more.
+    """
+    wanted = train_options(options)
+    if resume and checkpoint is None:
+        raise UsageError("there is no checkpoint to resume", hint="name its folder: checkpoint=…, --checkpoint FOLDER")
+    clock = Clock()
+    given, check = _opened(data, tokenizer), None if validation is None else _opened(validation, tokenizer)
+    with clock.step("load"):
+        student = open_source(model)
+        original = None if teacher is None else open_source(teacher)
+        found = examples(student, given, check, wanted, teacher=original is not None)
+    wanted = replace(wanted, output=_output(student, original, wanted.output))
+    metric = metric_name(wanted, labelled=found.labelled, teacher=original is not None)
+    about = _about(student, original, found, wanted) if checkpoint is not None else {}
+    kept = Checkpoint(checkpoint, about, resume=resume) if checkpoint is not None else None
+    with clock.step("translate"):
+        trainer = _trainer(student, original, found, wanted, metric)
+    with clock.step("judge the given model"):
+        before = _judged(student, original, found, wanted.output, metric)
+    trainer.checkpoint, trainer.progress = kept, progress
+    with clock.step("train"):
+        trainer.run()
+    from prunegraph.export.to_torch import write_back
+
+    with clock.step("judge the result"):
+        tuned = write_back(student, trainer.student.module)
+        after = _judged(tuned, original, found, wanted.output, metric)
+    sizes = (len(found.train), len(found.validation))
+    history = tuple(trainer.history)
+    return FinetuneResult(
+        tuned, metric, before, after, history, trainer.best.number, sizes, clock.seconds, kind_of(model)
+    )
+
+
+def train_options(given: dict[str, Any]) -> TrainOptions:
+    """Options by name.
+
+    Raises:
+        UsageError: there is no such option, or its value cannot be.
+    """
+    names = TrainOptions.__dataclass_fields__
+    unknown = [name for name in given if name not in names]
+    if unknown:
+        raise UsageError(f"there is no option {unknown[0]!r}", hint=f"options are {', '.join(names)}")
+    return TrainOptions(**given)
+
+
+def _opened(data: Data | Calibration, tokenizer: str | os.PathLike[str] | None) -> Calibration:
+    return (data if isinstance(data, Calibration) else Calibration(data, tokenizer)).opened()
+
+
+def _output(student: ir.Model, teacher: ir.Model | None, wanted: str) -> str:
+    """The output that is trained.
+
+    Raises:
+        UsageError: the student or the teacher has none of that name, or the teacher reads something else.
+    """
+    names = [value.name or "" for value in student.graph.outputs]
+    output = wanted or names[0]
+    if output not in names:
+        raise UsageError(f"there is no output {output!r}", hint=f"choose {', '.join(names)}")
+    if teacher is None:
+        return output
+    there = [value.name or "" for value in teacher.graph.outputs]
+    hint = "give the model that this one was made from"
+    if output not in there:
+        raise UsageError(f"the teacher has no output {output!r} but {', '.join(there)}", hint=hint)
+    reads = {spec.name for spec in input_specs(student.graph)}
+    more = [spec.name for spec in input_specs(teacher.graph) if spec.name not in reads]
+    if more:
+        raise UsageError(f"the teacher reads {more[0]!r}, which the model does not", hint=hint)
+    return output
+
+
+def _about(student: ir.Model, teacher: ir.Model | None, found: Examples, options: TrainOptions) -> dict[str, str]:
+    """What must be the same for a run to be the same."""
+    return {
+        "options": repr(replace(options, device="cpu")),
+        "model": fingerprint(student),
+        "teacher": fingerprint(teacher) if teacher is not None else "",
+        "data": found.fingerprint,
+    }
+
+
+def _trainer(
+    student: ir.Model, teacher: ir.Model | None, found: Examples, options: TrainOptions, metric: str
+) -> Trainer:
+    loss = Loss.of(options, options.output, labelled=found.labelled, teacher=teacher is not None)
+    states: Sequence[str] = shared_states(student, teacher) if teacher is not None and loss.hidden else ()
+    outputs = [options.output, *states]
+    pupil = Network(with_states(student, states), outputs, options.device)
+    if teacher is None:
+        return Trainer(pupil, None, found, loss, metric, options)
+    expert = Network(with_states(teacher, states), outputs, options.device)
+    _agree(pupil, expert, found, states)
+    return Trainer(pupil, expert, found, loss, metric, options)
+
+
+def _agree(student: Network, teacher: Network, found: Examples, states: Sequence[str]) -> None:
+    """Leave out hidden states of other shapes, or without variance to measure by.
+
+    Raises:
+        UsageError: the trained outputs are of different shapes.
+    """
+    import torch
+
+    with torch.no_grad():
+        feeds = next(iter(found.held_out())).feeds
+        said, heard = student(feeds), teacher(feeds)
+    if said[0].shape != heard[0].shape:
+        shapes = f"{list(said[0].shape)}, not {list(heard[0].shape)}"
+        raise UsageError(f"the output is {shapes} as the teacher's", hint="give the model that this one was made from")
+    alike = []
+    for k, (s, t) in enumerate(zip(said[1:], heard[1:], strict=True)):
+        if s.shape == t.shape and 0 < float(t.float().var()) < float("inf"):
+            alike.append(states[k])
+    for network in (student, teacher):
+        network.outputs = [network.outputs[0], *alike]
+
+
+def _judged(model: ir.Model, teacher: ir.Model | None, found: Examples, output: str, metric: str) -> float:
+    """The metric on the validation data, run by ONNX Runtime."""
+    tally = Tally(metric)
+    try:
+        with open_session(widened(model)) as session, open_session(widened(teacher or model)) as other:
+            for batch in found.held_out():
+                feeds = widened_feeds(batch.feeds)
+                said = run(session, feeds, [output])[0]
+                heard = run(other, feeds, [output])[0] if metric != "accuracy" else None
+                tally.update(batch, said, heard)
+    except CannotRun as error:
+        raise PruneGraphError(
+            f"ONNX Runtime does not run the model on the data: {error}",
+            hint="check the data, or give inputs that the model accepts",
+        ) from error
+    return tally.value

@@ -1,0 +1,49 @@
+"""Hidden states that two versions of a model have in common."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import onnx_ir as ir
+
+from prunegraph.observe.tapped import tapped
+from prunegraph.observe.taps import Tap
+
+_SUMS = {"Add", "Sum", "SkipLayerNormalization", "SkipSimplifiedLayerNormalization"}
+
+
+def shared_states(student: ir.Model, teacher: ir.Model) -> tuple[str, ...]:
+    """Names of the sums of two learnt activations, which end the blocks of a residual network, that both have.
+
+    Nothing is said about shapes: a width that was pruned differs.
+
+    Args:
+        student: The pruned model.
+        teacher: The model that it was made from.
+    """
+    there = set(_sums(teacher))
+    return tuple(name for name in _sums(student) if name in there)
+
+
+def with_states(model: ir.Model, names: Sequence[str]) -> ir.Model:
+    """A copy that puts these values out too, after its own outputs."""
+    return tapped(model, [Tap(name) for name in names])
+
+
+def _sums(model: ir.Model) -> list[str]:
+    """Sums of which two operands come out of weights: a bias or a mask does not make one."""
+    learnt: set[ir.Value] = set()
+    found = []
+    for node in model.graph:
+        operands = [value for value in node.inputs if value is not None]
+        made = [value for value in operands if value in learnt]
+        if node.op_type in _SUMS and len(set(made)) > 1 and node.outputs[0].name:
+            found.append(node.outputs[0].name)
+        if made or any(_is_weight(value) for value in operands):
+            learnt.update(node.outputs)
+    return found
+
+
+def _is_weight(value: ir.Value) -> bool:
+    tensor = value.const_value
+    return value.is_initializer() and tensor is not None and tensor.dtype.is_floating_point() and len(tensor.shape) > 1
