@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 
 import onnx_ir as ir
 
+from prunegraph.amounts import is_pattern
 from prunegraph.analysis.analyze import Analysis
 from prunegraph.errors import NothingToPrune, UsageError, VerificationFailed
 from prunegraph.options import Options
@@ -39,7 +40,8 @@ def cannot_go_whole(analysis: Analysis, refused: Mapping[int, str]) -> UsageErro
 
 def nothing_to_prune(analysis: Analysis, options: Options) -> NothingToPrune:
     """Why no group got smaller, from what is there and from the pins."""
-    wanted = sorted(options.ratio) if isinstance(options.ratio, dict) else []
+    said = [*(options.ratio if isinstance(options.ratio, Mapping) else ()), *options.keep]
+    wanted = sorted({key for key in said if not is_pattern(key)})
     missing = [kind for kind in wanted if all(g.kind != kind for g in analysis.groups)]
     if analysis.groups and not missing:
         return NothingToPrune(

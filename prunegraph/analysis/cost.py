@@ -16,14 +16,31 @@ REFERENCE_TOKENS = 128
 """MACs of a model with a dynamic sequence are stated for one input of so many tokens."""
 
 
+_NO_PARAMETERS = (ir.DataType.INT64, ir.DataType.BOOL, ir.DataType.STRING)
+
+
 def count_parameters(graph: ir.Graph) -> int:
     """Numbers in the initializers of a graph, tables of integers and booleans left out."""
-    skipped = (ir.DataType.INT64, ir.DataType.BOOL, ir.DataType.STRING)
     return sum(
         value.const_value.size
         for value in graph.initializers.values()
-        if value.const_value is not None and value.const_value.dtype not in skipped
+        if value.const_value is not None and value.const_value.dtype not in _NO_PARAMETERS
     )
+
+
+def count_numbers(graph: ir.Graph, solution: Solution, lengths: Lengths) -> tuple[tuple[int, int], tuple[float, float]]:
+    """Parameters and bytes of the initializers of a graph, each before and after."""
+    params, size = [0, 0], [0.0, 0.0]
+    for name, value in graph.initializers.items():
+        tensor = value.const_value
+        if tensor is None or name not in solution.axes:
+            continue
+        both = [lengths.both(axis) for axis in solution.resolve(name)]
+        old, new = math.prod(before[0] for before, _ in both), math.prod(after[0] for _, after in both)
+        size = [size[0] + tensor.nbytes, size[1] + tensor.nbytes * new / max(old, 1)]
+        if tensor.dtype not in _NO_PARAMETERS:
+            params = [params[0] + old, params[1] + new]
+    return (params[0], params[1]), (size[0], size[1])
 
 
 def numbers_held(solution: Solution, weight: str, leaves: Collection[int]) -> int:

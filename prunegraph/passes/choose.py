@@ -1,50 +1,77 @@
-"""Choose: observe what the scorer needs, score, and keep the best."""
+"""Choose: observe what the scorers need, score, and keep the best."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
+from prunegraph.analysis.analyze import Analysis
 from prunegraph.analysis.groups import Group
 from prunegraph.analysis.selection import Selection
 from prunegraph.observe.cache import default_cache
 from prunegraph.observe.stream import Inputs
 from prunegraph.options import Options
-from prunegraph.passes.score import ACROSS, Context, observe_for, score_with, scores_kind
-from prunegraph.passes.select import WHOLE_UNITS, counts_across, kept_count, select
+from prunegraph.passes.budget import cost
+from prunegraph.passes.counts import counts, explicit, ratios
+from prunegraph.passes.normalize import Normalized
+from prunegraph.passes.score import ACROSS, Context, observe_for, score_with
+from prunegraph.passes.score.base import Scorers, scorer_of
+from prunegraph.passes.select import chosen, counts_across, select
 
 
-def wanted(groups: Iterable[Group], options: Options) -> list[Group]:
-    """Groups that these options make smaller, or may make smaller where all groups of a kind are ranked together."""
+def wanted(analysis: Analysis, normalized: Normalized, options: Options) -> dict[str, int]:
+    """By id of every group that gets smaller, or may where all of a kind are ranked together, how many units stay.
+
+    Raises:
+        UsageError: an amount does not fit the model, or a budget cannot be met.
+    """
+    groups = analysis.groups
+    mine = {group.id for group in chosen(groups, options.include, options.exclude)}
+    keep = counts(groups, options, mine, cost(analysis, normalized))
+    across = {group.id for group in together(groups, options)}
+    return {
+        group.id: keep[group.id]
+        for group in groups
+        if group.id in keep and (keep[group.id] < group.units or group.id in across)
+    }
+
+
+def together(groups: Sequence[Group], options: Options) -> list[Group]:
+    """Groups that are ranked with others of their kind: by ratio, in one piece, and by scores that compare."""
+    if options.budget:
+        return []
+    fraction, number = ratios(groups, options), explicit(groups, options)
     return [
         group
         for group in groups
-        if _kept(group, options) < group.units or (_ranked_across(group, options) and _ratio(group, options) > 0)
+        if scorer_of(options.scorer, group.kind) in ACROSS
+        and not group.rows
+        and fraction[group.id] > 0
+        and group.id not in number
     ]
 
 
 def seen(
-    scorer: str, groups: Sequence[Group], context: Context, inputs: Inputs | None, progress: Callable[[int], None]
+    scorers: Scorers, groups: Sequence[Group], context: Context, inputs: Inputs | None, progress: Callable[[int], None]
 ) -> Context:
-    """The context with what the scorer needs observed, from the cache where it was seen before."""
-    return observe_for([scorer], groups, context, inputs, cache=default_cache(), progress=progress)
+    """The context with what the scorers need observed, from the cache where it was seen before."""
+    each = [scorers] if isinstance(scorers, str) else scorers
+    return observe_for(each, groups, context, inputs, cache=default_cache(), progress=progress)
 
 
-def choice(groups: Sequence[Group], context: Context, options: Options) -> Selection:
-    """Score groups and keep the best of each, or the best of all of a kind where the scorer's scores compare."""
+def choice(groups: Sequence[Group], keep: Mapping[str, int], context: Context, options: Options) -> Selection:
+    """Score groups and keep the best of each, or the best of all of a kind where the scorer's scores compare.
+
+    Args:
+        groups: The groups to choose in.
+        keep: How many units stay of each, see `wanted`.
+        context: For the scorers.
+        options: What the caller asked for.
+    """
     scores = score_with(options.scorer, groups, context)
-    keep = {group.id: _kept(group, options) for group in groups}
-    together = [group for group in groups if _ranked_across(group, options)]
-    keep |= counts_across(together, scores, lambda group: _ratio(group, options))
-    return select(groups, scores, keep)
-
-
-def _ranked_across(group: Group, options: Options) -> bool:
-    return options.scorer in ACROSS and scores_kind(options.scorer, group.kind) and not group.rows
-
-
-def _kept(group: Group, options: Options) -> int:
-    return kept_count(group.units, _ratio(group, options), 1 if group.kind in WHOLE_UNITS else options.align)
-
-
-def _ratio(group: Group, options: Options) -> float:
-    return options.ratio_of(group.kind, group.exact)
+    fraction = ratios(context.analysis.groups, options)
+    ranked = counts_across(
+        [group for group in together(context.analysis.groups, options) if group.id in keep],
+        scores,
+        lambda group: fraction[group.id],
+    )
+    return select(groups, scores, {**keep, **ranked})

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -31,9 +31,9 @@ class Context:
         model: The normalized model.
         analysis: Its analysis.
         seed: For scorers that draw.
-        settings: Options of the scorer by name, as the caller gave them.
+        settings: Options of the scorer by name, as the caller gave them; see `of`.
         observations: What was seen of the model on data, under the names that the scorer asked for; see `observe_for`.
-        ratios: By group id the fraction to remove that the caller asked for; the scorer decides on what is not named.
+        kept: By group id how many units the caller wants to keep (in every row); the scorer decides on the others.
         memo: What a scorer works out once for all groups.
     """
 
@@ -42,8 +42,14 @@ class Context:
     seed: int = 0
     settings: Mapping[str, Any] = field(default_factory=dict)
     observations: Mapping[str, Any] = field(default_factory=dict)
-    ratios: Mapping[str, float] = field(default_factory=dict)
+    kept: Mapping[str, int] = field(default_factory=dict)
     memo: dict[str, Any] = field(default_factory=dict, compare=False, repr=False)
+
+    def of(self, name: str) -> Context:
+        """What the scorer of this name is given: options called `NAME.option` are for it alone, without the prefix."""
+        plain = {key: value for key, value in self.settings.items() if "." not in key}
+        own = {key.removeprefix(f"{name}."): v for key, v in self.settings.items() if key.startswith(f"{name}.")}
+        return replace(self, settings={**plain, **own})
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,11 +82,17 @@ Counts = Callable[[Sequence[Group], Context], Mapping[str, int]]
 
 Accounts = Callable[[Context], Account]
 
+Scorers = str | Mapping[str, str]
+"""One scorer for all kinds that it can score, or one a kind; `FALLBACK` scores the others."""
+
 SCORERS: dict[str, Scorer] = {}
 NEEDS: dict[str, Needs] = {}
 GRADIENTS: dict[str, Gradients] = {}
 COUNTS: dict[str, Counts] = {}
 ACCOUNTS: dict[str, Accounts] = {}
+NEEDS_FOR: dict[str, frozenset[str]] = {}
+"""Kinds of groups for which a scorer needs data, where it does not for all."""
+
 KINDS_OF: dict[str, frozenset[str]] = {}
 """Kinds of groups that a scorer can score, where it cannot score all; others are scored by `FALLBACK`."""
 
@@ -96,6 +108,7 @@ def scorer(
     gradients: Gradients | None = None,
     counts: Counts | None = None,
     account: Accounts | None = None,
+    needs_for: Iterable[str] = (),
     kinds: Iterable[str] = (),
     across: bool = False,
 ) -> Callable[[Scorer], Scorer]:
@@ -107,6 +120,7 @@ def scorer(
         gradients: What it wants of a backward pass, if anything.
         counts: How many units stay where the caller gives no ratio, if it decides that itself.
         account: What it has to say after scoring, if anything.
+        needs_for: The kinds for which it needs data; all if empty.
         kinds: The kinds that it can score; all if empty.
         across: Whether its scores compare across all groups of a kind.
     """
@@ -122,6 +136,8 @@ def scorer(
         for table, given in tables:
             if given is not None:
                 table[name] = given
+        if needs_for:
+            NEEDS_FOR[name] = frozenset(needs_for)
         if kinds:
             KINDS_OF[name] = frozenset(kinds)
         if across:
@@ -162,18 +178,49 @@ def scores_kind(name: str, kind: str) -> bool:
     return name not in KINDS_OF or kind in KINDS_OF[name]
 
 
-def score_with(name: str, groups: Sequence[Group], context: Context) -> dict[str, Scores]:
-    """Score every group by the scorer of this name, or by `FALLBACK` where it cannot.
+def needs_data(name: str, kind: str) -> bool:
+    """Whether a scorer needs data to score groups of this kind."""
+    return scores_kind(name, kind) and (name in NEEDS or name in GRADIENTS) and kind in NEEDS_FOR.get(name, {kind})
+
+
+def scorer_of(scorers: Scorers, kind: str) -> str:
+    """The name of the scorer of this kind."""
+    if isinstance(scorers, str):
+        return scorers if scores_kind(scorers, kind) else FALLBACK
+    return scorers.get(kind, FALLBACK)
+
+
+def check_scorers(scorers: Scorers) -> None:
+    """Check that these scorers exist and can score the kinds that they are for.
 
     Raises:
-        UsageError: it can score none of them.
+        UsageError: one does not, or cannot.
     """
-    mine = [group for group in groups if scores_kind(name, group.kind)]
-    others = [group for group in groups if not scores_kind(name, group.kind)]
-    if not mine:
-        kinds = ", ".join(sorted(KINDS_OF[name]))
-        raise UsageError(f"{name} scores {kinds}, and none of these is pruned", hint="give a ratio of one of them")
-    if others:
-        kinds = ", ".join(sorted({group.kind for group in others}))
-        logger.info("%s does not score %s: these go by %s", name, kinds, FALLBACK)
-    return score(mine, context, find_scorer(name)) | score(others, context, find_scorer(FALLBACK))
+    for kind, name in [("", scorers)] if isinstance(scorers, str) else list(scorers.items()):
+        find_scorer(name)
+        if kind and not scores_kind(name, kind):
+            able = ", ".join(other for other in sorted(SCORERS) if scores_kind(other, kind))
+            raise UsageError(f"{name} does not score {kind}", hint=f"choose one of {able} for it")
+
+
+def score_with(scorers: Scorers, groups: Sequence[Group], context: Context) -> dict[str, Scores]:
+    """Score every group by the scorer of its kind, or by `FALLBACK` where there is none.
+
+    Raises:
+        UsageError: the one scorer that is given can score none of them.
+    """
+    if isinstance(scorers, str):
+        others = [group for group in groups if not scores_kind(scorers, group.kind)]
+        if len(others) == len(groups):
+            kinds = ", ".join(sorted(KINDS_OF.get(scorers, ())))
+            raise UsageError(
+                f"{scorers} scores {kinds}, and none of these is pruned", hint="give a ratio of one of them"
+            )
+        if others:
+            kinds = ", ".join(sorted({group.kind for group in others}))
+            logger.info("%s does not score %s: these go by %s", scorers, kinds, FALLBACK)
+    found: dict[str, Scores] = {}
+    for name in dict.fromkeys(scorer_of(scorers, group.kind) for group in groups):
+        mine = [group for group in groups if scorer_of(scorers, group.kind) == name]
+        found |= score(mine, context.of(name), find_scorer(name))
+    return found

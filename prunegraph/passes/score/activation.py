@@ -1,0 +1,123 @@
+"""Activation: how strongly a unit's activation reaches what the weights that consume it compute.
+
+`statistic=norm` is Wanda's metric (arXiv 2306.11695) summed over the outputs of a structure, `|x_j| · |W_:,j|`;
+`statistic=variance` is FLAP's (arXiv 2312.11983), `Var(x_j) · |W_:,j|^2`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnx_ir as ir
+
+from prunegraph.analysis.axes import refs_of
+from prunegraph.analysis.groups import Group
+from prunegraph.analysis.sizes import unit_sums
+from prunegraph.analysis.solve import Solution
+from prunegraph.errors import UsageError
+from prunegraph.observe.moments import Moments
+from prunegraph.observe.stream import Inputs, Statistic
+from prunegraph.passes.score.base import Context, Scores, scorer
+from prunegraph.passes.score.weights import weight_values
+
+OBSERVATION = "activation"
+STATISTICS = ("norm", "variance")
+KINDS = ("head", "kv_group", "query_slot", "v_dim", "ffn", "dense", "channel", "hidden")
+
+Array = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class Use:
+    """An activation, which of its axes holds units, and the weight (by its axis) that sums over them."""
+
+    value: str
+    axis: int
+    weight: str
+    weight_axis: int
+
+
+def uses(graph: ir.Graph, solution: Solution, group: Group) -> tuple[Use, ...]:
+    """Everywhere that a weight sums over the units of a group; see `observe.taps.consumed`."""
+    found: dict[Use, None] = {}
+    for k, (node, rule) in enumerate(zip(graph, solution.rules, strict=True)):
+        for contraction in rule.contractions:
+            values = [node.inputs[index] for index in contraction.operands]
+            names = [value.name or "" if value is not None else "" for value in values]
+            heavy = [name in solution.weights for name in names]
+            if sum(heavy) != 1:
+                continue
+            weight = heavy.index(True)
+            refs = [ref for expr in contraction.summed for ref in refs_of(expr) if ref.side == "x"]
+            sides = [[ref for ref in refs if ref.index == index] for index in contraction.operands]
+            filters = 0 if node.op_type == "ConvTranspose" else 1
+            for nth, ref in enumerate(sides[1 - weight]):
+                if group.dim in solution.space.leaves(solution.dim_of(k, ref)):
+                    axis = sides[weight][nth].axis if nth < len(sides[weight]) else filters
+                    found[Use(names[1 - weight], ref.axis, names[weight], axis)] = None
+    return tuple(found)
+
+
+def _settings(context: Context) -> str:
+    """The statistic that is asked for.
+
+    Raises:
+        UsageError: there is no such option or statistic.
+    """
+    for name in context.settings:
+        if name != "statistic":
+            raise UsageError(f"activation has no option {name!r}", hint="its option is statistic")
+    statistic = context.settings.get("statistic", "norm")
+    if statistic not in STATISTICS:
+        hint = f"choose {', '.join(STATISTICS)}"
+        raise UsageError(f"activation: statistic cannot be {statistic!r}", hint=hint)
+    return str(statistic)
+
+
+def needs(groups: Sequence[Group], context: Context, inputs: Inputs) -> Mapping[str, Statistic]:
+    """Moments of every activation that a weight consumes."""
+    _settings(context)
+    graph, solution = context.model.graph, context.analysis.solution
+    places = [(use.value, use.axis) for group in groups for use in uses(graph, solution, group)]
+    return {OBSERVATION: Moments(places)} if places else {}
+
+
+@scorer("activation", needs=needs, kinds=KINDS)
+def activation(group: Group, context: Context) -> Scores:
+    """The sum over a unit's slots and over all weights that consume them; 0 where none does."""
+    statistic = _settings(context)
+    solution = context.analysis.solution
+    found = uses(context.model.graph, solution, group)
+    weights = weight_values(context.model, [use.weight for use in found])
+    found = tuple(use for use in found if use.weight in weights)
+    total = np.zeros(group.shape)
+    for use in found:
+        seen: Moments = context.observations[OBSERVATION]
+        square = seen.squares[use.value] / seen.count[use.value]
+        if statistic == "variance":
+            square = square - (seen.sums[use.value] / seen.count[use.value]) ** 2
+        slots = np.maximum(square, 0) * _energy(weights[use.weight], use.weight_axis, len(square))
+        slots = np.sqrt(slots) if statistic == "norm" else slots
+        axis = solution.resolve(use.value)[use.axis]
+        outer = group.outer if set(group.outer) <= set(axis.dims()) else ()
+        # Where rows are told apart along another axis, they have this in common.
+        total += unit_sums(_always(slots), (axis,), group.dim, outer, solution.dim_size)
+    return total
+
+
+def _always(sums: Array) -> Callable[[tuple[int, ...]], Array]:
+    return lambda kept: sums
+
+
+def _energy(weight: npt.NDArray[Any], axis: int, length: int) -> Array:
+    """`|W_:,j|^2` for every slot j of the consumed axis; a grouped convolution has one part of it for each group."""
+    moved = np.moveaxis(np.asarray(weight, dtype=np.float64), axis, 0)
+    groups = length // len(moved)
+    if groups == 1:
+        return np.asarray((moved**2).reshape(length, -1).sum(axis=1))
+    parts = moved.reshape(len(moved), groups, -1)
+    return np.asarray((parts**2).sum(axis=2).T.reshape(-1))

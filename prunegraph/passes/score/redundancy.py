@@ -1,0 +1,138 @@
+"""Redundancy of units: how much the directions of the weights that make them overlap.
+
+For the vector `w_i` of weights that make unit i, its score is `sum_j (1 - |cos(w_i, w_j)|)`: what points the way of
+many others is low (SNP, arXiv 2404.11630, figure 2c; for value neurons over all heads of a layer).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnx_ir as ir
+
+from prunegraph.analysis.axes import Axis, refs_of
+from prunegraph.analysis.groups import Group
+from prunegraph.analysis.sizes import slots, unit_index
+from prunegraph.analysis.solve import Solution
+
+Array = npt.NDArray[np.float64]
+_BLOCK = 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Maker:
+    """A weight that makes the units of a group, and which of its axes holds them."""
+
+    weight: str
+    axis: int
+
+
+def makers(graph: ir.Graph, solution: Solution, group: Group) -> tuple[Maker, ...]:
+    """Every weight whose product with an activation, or whose rows looked up, are the units of a group."""
+    found: dict[Maker, None] = {}
+    for k, (node, rule) in enumerate(zip(graph, solution.rules, strict=True)):
+        for contraction in rule.contractions:
+            for side, index in enumerate(contraction.operands):
+                value = node.inputs[index]
+                free = (contraction.left, contraction.right)[side]
+                leaves = {leaf for expr in free for leaf in solution.space.leaves(solution.dim_of(k, expr))}
+                if value is None or value.name not in solution.weights or group.dim not in leaves:
+                    continue
+                stated = [r.axis for expr in free for r in refs_of(expr) if (r.side, r.index) == ("x", index)]
+                axis = _axis_of(solution.resolve(value.name), group.dim, stated)
+                if contraction.summed and axis is not None:
+                    found[Maker(value.name, axis)] = None
+        found |= dict.fromkeys(_looked_up(node, solution, group))
+    return tuple(found)
+
+
+def _looked_up(node: ir.Node, solution: Solution, group: Group) -> Iterator[Maker]:
+    """The table of an embedding, whose columns write the stream."""
+    table = node.inputs[0] if node.op_type == "Gather" else None
+    if table is None or table.name not in solution.weights or node.outputs[0].name in solution.weights:
+        return
+    axes = solution.resolve(table.name)
+    picked = node.attributes.get_int("axis", 0) % max(len(axes), 1)
+    held = [axis for axis in range(len(axes)) if axis != picked and group.dim in axes[axis].dims()]
+    if held:
+        yield Maker(table.name, held[0])
+
+
+def _axis_of(axes: tuple[Axis, ...], dim: int, stated: list[int]) -> int | None:
+    held = [k for k, axis in enumerate(axes) if dim in axis.dims() and (not stated or k in stated)]
+    return held[0] if held else None
+
+
+def unit_vectors(weight: npt.NDArray[Any], maker: Maker, group: Group, solution: Solution) -> Array:
+    """`[rows · units, numbers]`: what a weight holds of every unit, slots of one unit one after the other."""
+    axes = solution.resolve(maker.weight)
+    tables = [slots(axis, solution.dim_size, {group.dim, *group.outer}.__contains__) for axis in axes]
+    where = next(column for dim, column in tables[maker.axis] if dim == group.dim)
+    index, free = unit_index(maker.axis, where, group.outer, tables, len(axes))
+    flat = np.ravel_multi_index(tuple(np.maximum(c, 0) for c in np.broadcast_arrays(*index)), group.shape)
+    flat = np.where(free, -1, flat)
+    held = [maker.axis] if flat.ndim == 1 else [k for k, n in enumerate(flat.shape) if n > 1]
+    rows = np.moveaxis(np.asarray(weight, dtype=np.float64), held, range(len(held)))
+    owner = flat.reshape(-1)
+    rows = rows.reshape(owner.size, -1)[owner >= 0]
+    owner = owner[owner >= 0]
+    order = np.argsort(owner, kind="stable")
+    nth = np.arange(owner.size) - np.searchsorted(owner[order], owner[order])
+    found = np.zeros((int(np.prod(group.shape)), int(nth.max(initial=0)) + 1, rows.shape[1]))
+    found[owner[order], nth] = rows[order]
+    return found.reshape(len(found), -1)
+
+
+def redundancy(vectors: Array) -> Array:
+    """`sum_j (1 - |cos(w_i, w_j)|)` for every row, in matrix form and by blocks; a row of zeros scores 0.
+
+    >>> redundancy(np.array([[1.0, 0.0], [2.0, 0.0], [0.0, 1.0]]))
+    array([1., 1., 2.])
+    """
+    unit, alive = _directions(vectors)
+    blocks = [np.abs(unit[k : k + _BLOCK] @ unit.T).sum(axis=1) for k in range(0, len(unit), _BLOCK)]
+    return np.asarray(np.where(alive, len(unit) - np.concatenate(blocks), 0.0))
+
+
+def distances(vectors: Array) -> Array:
+    """`1 - |cos|` for all pairs of rows, zero on the diagonal and for rows of zeros."""
+    unit, alive = _directions(vectors)
+    found = 1 - np.abs(unit @ unit.T)
+    np.fill_diagonal(found, 0.0)
+    found[~alive] = 0.0
+    return np.asarray(found)
+
+
+def _directions(vectors: Array) -> tuple[Array, npt.NDArray[np.bool_]]:
+    norms = np.linalg.norm(vectors, axis=1)
+    return vectors / np.where(norms > 0, norms, 1.0)[:, None], norms > 0
+
+
+def removal_order(distance: Array, rows: int = 1) -> Array:
+    """When every unit would go if scores were computed anew after each removal: 0 goes first.
+
+    All rows lose one unit before any loses a second, since they keep equal numbers.  Of two duplicates one goes early;
+    the other then has no duplicate left.
+
+    Args:
+        distance: `[rows · units, rows · units]`, see `distances`.
+        rows: How many rows choose by themselves.
+    """
+    count = len(distance)
+    row = np.repeat(np.arange(rows), count // rows)
+    score = distance.sum(axis=1)
+    left = np.ones(count, dtype=bool)
+    order = np.empty(count)
+    served = np.zeros(rows, dtype=bool)
+    for step in range(count):
+        now = np.where(left & ~served[row], score, np.inf)
+        unit = int(np.argmin(now))
+        order[unit], left[unit], served[row[unit]] = step, False, True
+        score = score - distance[:, unit]
+        if served.all():
+            served[:] = False
+    return order

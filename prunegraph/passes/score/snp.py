@@ -1,0 +1,176 @@
+"""SNP: neurons go where attention scores keep their leading parts, and where weights say the same twice.
+
+Structured Neuron-level Pruning (arXiv 2404.11630).  Dims of queries and keys are judged by what they have to do with
+the leading singular parts of the attention scores (figure 2a), value and FFN neurons by the redundancy of the weights
+that make them (2c), channels of the residual stream by the mean over all layers that write it (2e).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from typing import Any
+
+import numpy as np
+
+from prunegraph.analysis.axes import Axis
+from prunegraph.analysis.groups import Group
+from prunegraph.analysis.sizes import unit_sums
+from prunegraph.errors import PruneGraphError, UsageError
+from prunegraph.observe.stream import Inputs, Statistic
+from prunegraph.passes.score.base import Context, Scores, scorer
+from prunegraph.passes.score.magnitude import magnitude
+from prunegraph.passes.score.qk_scores import QkScores, Scored, period, products
+from prunegraph.passes.score.redundancy import (
+    Array,
+    distances,
+    makers,
+    redundancy,
+    removal_order,
+    unit_vectors,
+)
+from prunegraph.passes.score.weights import weight_values
+
+OBSERVATION = "snp"
+KINDS = ("qk_dim", "v_dim", "ffn", "dense", "channel", "hidden")
+RESIDUAL = ("average", "sum")
+STREAMS = ("hidden", "channel")
+"""Kinds that several layers write: each is scored by itself.  Elsewhere all that makes a unit is one vector."""
+
+
+@dataclass(frozen=True, slots=True)
+class SnpOptions:
+    """How neurons are judged; the defaults are the paper's where it says.
+
+    Attributes:
+        gamma: How many leading singular parts of the scores count, or "energy": as many as hold `energy` of the sum of
+            squares, at most half of the dims (the paper names no number).
+        energy: See `gamma`.
+        refresh: Whether redundancy is computed anew after every removal, so that of two duplicates one stays.
+        residual: Whether the layers that write a stream count by their "average" or their "sum".  Each is divided by
+            its own sum first, so that both rank alike within a group.
+    """
+
+    gamma: int | str = "energy"
+    energy: float = 0.9
+    refresh: bool = False
+    residual: str = "average"
+
+    def __post_init__(self) -> None:
+        """Check every option.
+
+        Raises:
+            UsageError: one has a value that it cannot have.
+        """
+        whole = isinstance(self.gamma, int) and not isinstance(self.gamma, bool)
+        if self.gamma != "energy" and not (whole and int(self.gamma) >= 1):
+            hint = "give a positive number of singular parts, or energy"
+            raise UsageError(f"snp: gamma cannot be {self.gamma!r}", hint=hint)
+        if not isinstance(self.energy, (int, float)) or not 0 < self.energy <= 1:
+            raise UsageError(f"snp: energy must be in (0, 1], not {self.energy!r}", hint="0.9 is the default")
+        if not isinstance(self.refresh, bool):
+            raise UsageError(f"snp: refresh cannot be {self.refresh!r}", hint="choose true, false")
+        if self.residual not in RESIDUAL:
+            hint = f"choose {', '.join(RESIDUAL)}"
+            raise UsageError(f"snp: residual cannot be {self.residual!r}", hint=hint)
+
+    @staticmethod
+    def of(settings: Mapping[str, Any]) -> SnpOptions:
+        """From settings by name, numbers perhaps as text.
+
+        Raises:
+            UsageError: there is no such option, or its value cannot be.
+        """
+        known = {field.name for field in fields(SnpOptions)}
+        for name in settings:
+            if name not in known:
+                raise UsageError(f"snp has no option {name!r}", hint=f"its options are {', '.join(sorted(known))}")
+        return SnpOptions(**{name: _typed(name, value) for name, value in settings.items()})
+
+
+def _typed(name: str, value: Any) -> Any:
+    """What the text of a command line stands for; text that stands for nothing is refused by the options."""
+    if not isinstance(value, str):
+        return value
+    if name == "refresh":
+        return {"true": True, "yes": True, "false": False, "no": False}.get(value.lower(), value)
+    try:
+        return int(value) if name == "gamma" else float(value) if name == "energy" else value
+    except ValueError:
+        return value
+
+
+def needs(groups: Sequence[Group], context: Context, inputs: Inputs) -> Mapping[str, Statistic]:
+    """What SNP wants observed: queries and keys as they are compared.
+
+    Raises:
+        PruneGraphError: an op hides them.
+    """
+    options = SnpOptions.of(context.settings)
+    wanted = {group.dim: group for group in groups if group.kind == "qk_dim"}
+    sites: list[Scored] = []
+    for leaves, label, site in products(context.model, context.analysis):
+        if not leaves & set(wanted):
+            continue
+        if site is None:
+            hint = "export the model without attention fusion, or score qk_dim otherwise: scorer={'qk_dim': …}"
+            raise PruneGraphError(f"{label} does not give its queries and keys away", hint=hint)
+        sites.append(site)
+    if not sites:
+        return {}
+    gamma = options.gamma if isinstance(options.gamma, int) else None
+    return {OBSERVATION: QkScores(sites, gamma, options.energy)}
+
+
+@scorer("snp", needs=needs, needs_for=("qk_dim",), kinds=KINDS)
+def snp(group: Group, context: Context) -> Scores:
+    """By kind: see the module.
+
+    Units of several slots (pairs that a rotation couples) sum their slots, keys that several query heads share sum
+    over these heads, and dims that several layers share over the layers.
+    """
+    options = SnpOptions.of(context.settings)
+    if group.kind == "qk_dim":
+        return _preserving(group, context)
+    return _redundant(group, context, options)
+
+
+def _preserving(group: Group, context: Context) -> Scores:
+    seen: QkScores = context.observations[OBSERVATION]
+    solution = context.analysis.solution
+    total = np.zeros(group.shape)
+    for n, site in enumerate(seen.sites):
+        if group.dim not in site.leaves:
+            continue
+        found = seen.mean(n)
+
+        def summed(kept: tuple[int, ...], found: Array = found) -> Array:
+            return np.asarray(found.sum(axis=tuple(axis for axis in (0, 1) if axis not in kept)))
+
+        axes: tuple[Axis, Axis] = (site.q.heads, site.q.dims)
+        total += unit_sums(summed, axes, group.dim, group.outer, period(solution))
+    return total
+
+
+def _redundant(group: Group, context: Context, options: SnpOptions) -> Scores:
+    """Redundancy among all units of the group; what nothing makes (a table alone) goes by magnitude."""
+    solution = context.analysis.solution
+    made_by = makers(context.model.graph, solution, group)
+    weights = weight_values(context.model, [maker.weight for maker in made_by])
+    vectors = [unit_vectors(weights[m.weight], m, group, solution) for m in made_by if m.weight in weights]
+    if not vectors:
+        return magnitude(group, context)
+    if group.kind not in STREAMS:
+        vectors = [np.concatenate(vectors, axis=1)]
+    scale = 1.0 if options.residual == "sum" else 1.0 / len(vectors)
+    if not options.refresh:
+        scores = sum(scale * _share(redundancy(each)) for each in vectors) if len(vectors) > 1 else redundancy(*vectors)
+        return np.asarray(scores).reshape(group.shape)
+    distance = distances(vectors[0]) if len(vectors) == 1 else sum(_share(distances(each)) for each in vectors)
+    return removal_order(np.asarray(distance), int(np.prod(group.rows))).reshape(group.shape)
+
+
+def _share(scores: Array) -> Array:
+    """Divided by their sum, which makes layers comparable ("TSS")."""
+    total = scores.sum()
+    return np.asarray(scores / total if total > 0 else scores)
