@@ -14,7 +14,7 @@ from prunegraph.errors import UsageError, VerificationFailed
 from prunegraph.export.doors import Source, open_source
 from prunegraph.observe.data import Data
 from prunegraph.observe.stream import Calibration
-from prunegraph.options import Options, Ratio
+from prunegraph.options import Keep, Options, Ratio
 from prunegraph.passes.filter import FilterOptions
 from prunegraph.passes.repair import Written
 from prunegraph.passes.verify import Verification
@@ -53,7 +53,7 @@ def prune_graph(
     model: Source,
     ratio: Ratio | None = None,
     *,
-    scorer: str = "magnitude",
+    scorer: str | Mapping[str, str] = "magnitude",
     align: int = 1,
     include: Sequence[str] = (),
     exclude: Sequence[str] = (),
@@ -65,6 +65,9 @@ def prune_graph(
     filtering: FilterOptions | None = None,
     drop: Sequence[str] = (),
     layer_threshold: float = 1.0,
+    keep: Keep | None = None,
+    budget: Mapping[str, float] | None = None,
+    kinds: Sequence[str] = (),
     repair: str | None = None,
     verify: bool = True,
     example_inputs: Any = None,
@@ -80,8 +83,13 @@ def prune_graph(
     Args:
         model: A path, an `onnx.ModelProto`, an `onnx_ir.Model`, an `onnx_graphsurgeon.Graph`, a `torch.nn.Module` or a
             `torch.export.ExportedProgram`; it is not changed.
-        ratio: Fraction removed: one number for every exact kind but `qk_dim` and `v_dim`, or one a kind.
-        scorer: Which units go first: "magnitude", "random", or "sap" for heads (other kinds then go by magnitude).
+        ratio: Fraction removed: one number for all `kinds`; or by kind, or by pattern of group ids or scopes, a number
+            or a list with one for every such group in the order of the graph (`{"head": 0.5, "ffn": [0.5, 0.25]}`);
+            or a JSON or YAML file of that, or the name of a preset such as "snp-deit-base". Without one 0.5, unless
+            `keep`, `budget` or `drop` says how much.
+        scorer: Which units go first: "magnitude", "random", "activation", "snp", "taylor", and for heads "michel",
+            "cahp" and "sap"; or one a kind (`{"head": "michel", "ffn": "snp"}`). Kinds that a scorer cannot score go by
+            magnitude.
         align: Kept numbers are rounded up to a multiple of this.
         include: Patterns of group ids or scopes to prune; all if empty.
         exclude: Patterns of group ids or scopes to leave whole.
@@ -89,11 +97,15 @@ def prune_graph(
         seed: For scorers that draw.
         data: For scorers that run the model, and for filtering: see `observe.data.open_data`.
         tokenizer: The model's, a folder or a `tokenizer.json`, where the data are texts.
-        scorer_options: Options of the scorer itself, such as `SapOptions`.
+        scorer_options: Options of the scorer itself, such as `SapOptions`; `"snp.gamma"` is for that scorer alone.
         filtering: Take back the removal of heads that cost too much on the data, see `FilterOptions`.
         drop: Patterns of ids or scopes of groups of heads or FFN neurons that go whole, with the sub-block around them:
             `["ffn.3"]`. Without a ratio, nothing else goes.
         layer_threshold: All heads of a layer go where more than this share of them would; 1 lets one stay.
+        keep: How many units stay, by kind or pattern, one number or a list as for `ratio`: `{"head": 6}`; wins over it.
+        budget: Fractions of "macs", "params" or "bytes" that are left (`{"macs": 0.5}`): the smallest ratio that meets
+            them is found, one for all groups of `kinds` that `ratio` and `keep` do not speak of.
+        kinds: What one number and a budget are for; by default every exact kind but `qk_dim` and `v_dim`.
         repair: Re-fit weights that read removed units on the data, after the proof, without gradients and labels:
             "auto" (the default where data are given), "lstsq" (weight and bias), "bias" (the mean of what went) or
             "none"; only where the error on held-out samples falls.
@@ -119,6 +131,9 @@ def prune_graph(
         seed,
         verify,
         scorer_options or {},
+        keep=keep or {},
+        budget=budget or {},
+        kinds=kinds,
         drop=drop,
         layer_threshold=layer_threshold,
         repair=repair,

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, TypeVar
 
 import typer
 
@@ -71,26 +71,117 @@ def parse_options(given: Iterable[str], noise: float = 0.0) -> dict[str, object]
     return {**found, "noise": noise} if noise else found
 
 
-def parse_ratio(given: Iterable[str]) -> float | dict[str, float]:
-    """One number for all kinds, or one a kind.
+def parse_ratio(given: Iterable[str]) -> float | str | dict[str, float | list[float]]:
+    """One number for all kinds; or one a kind or pattern, or a list by layer; or a preset or file.
 
-    >>> parse_ratio(["0.5"]), parse_ratio(["head=0.5", "ffn=0.3"])
-    (0.5, {'head': 0.5, 'ffn': 0.3})
+    >>> parse_ratio(["0.5"]), parse_ratio(["head=0.5", "ffn=0.3,0.4"]), parse_ratio(["snp-deit-base"])
+    (0.5, {'head': 0.5, 'ffn': [0.3, 0.4]}, 'snp-deit-base')
 
     Raises:
         UsageError: something is no number, is given twice, or one number stands beside kinds.
     """
-    by_kind: dict[str, float] = {}
-    for text in given:
-        kind, _, number = text.rpartition("=")
-        if ("=" in text and not kind.strip()) or kind.strip() in by_kind:
-            what = f"{kind.strip()} is given twice" if kind.strip() else f"{text!r} names no kind"
-            raise UsageError(f"--ratio: {what}", hint="give each kind once: --ratio head=0.5 --ratio ffn=0.3")
-        by_kind[kind.strip()] = _number(number, text)
+    texts = list(given)
+    if len(texts) == 1 and "=" not in texts[0] and not _is_number(texts[0]) and _names_source(texts[0]):
+        return texts[0]
+    hint = "a ratio is the fraction removed: --ratio 0.5, or --ratio head=0.5"
+    by_kind = _by_kind("--ratio", texts, float, hint, "give each kind once: --ratio head=0.5 --ratio ffn=0.3")
     if "" in by_kind and len(by_kind) > 1:
         hint = "give one number for all kinds, or one a kind: --ratio head=0.5 --ratio ffn=0.3"
         raise UsageError("--ratio: a number for all kinds beside one for some", hint=hint)
-    return by_kind[""] if "" in by_kind else by_kind
+    if isinstance(by_kind.get(""), list):
+        raise UsageError("--ratio: a list names no kind", hint="give the kind: --ratio ffn=0.5,0.25")
+    return by_kind[""] if "" in by_kind else by_kind  # type: ignore[return-value]
+
+
+def parse_keep(given: Iterable[str]) -> dict[str, int | list[int]]:
+    """Kept numbers by kind or pattern.
+
+    >>> parse_keep(["head=6", "ffn=512,256"])
+    {'head': 6, 'ffn': [512, 256]}
+
+    Raises:
+        UsageError: something is no KIND=N, or is given twice.
+    """
+    hint = "give kinds and how many units stay: --keep head=6 --keep ffn=512,256"
+    return _named("--keep", _by_kind("--keep", given, int, hint, hint), hint)
+
+
+def parse_budget(given: Iterable[str]) -> dict[str, float]:
+    """Fractions left by what is limited.
+
+    >>> parse_budget(["macs=0.5"])
+    {'macs': 0.5}
+
+    Raises:
+        UsageError: something is no NAME=NUMBER, or is given twice.
+    """
+    hint = "give the fraction left of macs, params or bytes: --budget macs=0.5"
+    found = _named("--budget", _by_kind("--budget", given, float, hint, hint), hint)
+    if any(isinstance(value, list) for value in found.values()):
+        raise UsageError("--budget: one number each", hint=hint)
+    return found
+
+
+def parse_scorers(given: Iterable[str]) -> str | dict[str, str]:
+    """One scorer, or one a kind.
+
+    >>> parse_scorers(["snp"]), parse_scorers(["head=michel", "ffn=snp"])
+    ('snp', {'head': 'michel', 'ffn': 'snp'})
+
+    Raises:
+        UsageError: there are several, and one names no kind or a kind that was named before.
+    """
+    texts = list(given)
+    if len(texts) == 1 and "=" not in texts[0]:
+        return texts[0]
+    found: dict[str, str] = {}
+    for text in texts:
+        kind, _, name = text.partition("=")
+        if not name or kind in found:
+            hint = "give one scorer, or one a kind: --scorer head=michel --scorer ffn=snp"
+            raise UsageError(f"--scorer: {text!r} names no kind, or one named before", hint=hint)
+        found[kind] = name
+    return found
+
+
+N = TypeVar("N", int, float)
+
+
+def _by_kind(
+    option: str, given: Iterable[str], number: Callable[[str], N], hint: str, once: str
+) -> dict[str, N | list[N]]:
+    """KIND=NUMBER or KIND=NUMBER,NUMBER; a number alone is that of no kind."""
+    found: dict[str, N | list[N]] = {}
+    for text in given:
+        kind, _, numbers = (part.strip() for part in text.rpartition("="))
+        if ("=" in text and not kind) or kind in found:
+            what = f"{kind} is given twice" if kind else f"{text!r} names no kind"
+            raise UsageError(f"{option}: {what}", hint=once)
+        try:
+            each = [number(part) for part in numbers.split(",")]
+        except ValueError:
+            raise UsageError(f"{option}: {text!r} is no number", hint=hint) from None
+        found[kind] = each if "," in numbers else each[0]
+    return found
+
+
+def _named(option: str, found: dict[str, Any], hint: str) -> dict[str, Any]:
+    if "" in found:
+        raise UsageError(f"{option}: a number stands alone", hint=hint)
+    return found
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
+
+
+def _names_source(text: str) -> bool:
+    """Whether this looks like a preset or a file rather than a slip in a number."""
+    return any(character.isalpha() for character in text) and ("-" in text or "." in text)
 
 
 def parse_sizes(given: Iterable[str]) -> dict[str, int]:
@@ -109,11 +200,3 @@ def parse_sizes(given: Iterable[str]) -> dict[str, int]:
             raise UsageError(f"--size: {text!r} is no NAME=N", hint="for example --size height=224")
         sizes[name] = int(number)
     return sizes
-
-
-def _number(number: str, text: str) -> float:
-    try:
-        return float(number)
-    except ValueError:
-        hint = "a ratio is the fraction removed: --ratio 0.5, or --ratio head=0.5"
-        raise UsageError(f"--ratio: {text!r} is no number", hint=hint) from None

@@ -20,8 +20,11 @@ from prunegraph.cli.arguments import (
     ScorerOptions,
     TextColumns,
     Tokenizer,
+    parse_budget,
+    parse_keep,
     parse_options,
     parse_ratio,
+    parse_scorers,
 )
 from prunegraph.cli.console import progress, say, show, show_json
 
@@ -45,8 +48,29 @@ def prune(
         typer.Option(
             metavar="[KIND=]NUMBER",
             help="Fraction removed, from 0 to less than 1. One number is for every exact kind but qk_dim and v_dim; "
-            "KIND=NUMBER is for that kind alone, and kinds not named stay. Repeatable.  [default: 0.5]",
+            "KIND=NUMBER is for that kind alone, and kinds not named stay. KIND=N,N,… gives every layer its own, "
+            "PATTERN=NUMBER is for groups by id or scope. Repeatable. Or a JSON or YAML file of the same, or a preset "
+            "such as snp-deit-base.  [default: 0.5]",
             show_default=False,
+        ),
+    ] = None,
+    keep: Annotated[
+        list[str] | None,
+        typer.Option(metavar="KIND=N", help="How many units stay; N,N,… for every layer its own. Repeatable."),
+    ] = None,
+    budget: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME=NUMBER",
+            help="Fraction of macs, params or bytes that is left: the smallest ratio that meets it is found, one for "
+            "all groups that --ratio and --keep do not speak of.",
+        ),
+    ] = None,
+    kind: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="KIND",
+            help="What one number and a budget are for; without it every exact kind but qk_dim and v_dim. Repeatable.",
         ),
     ] = None,
     align: Annotated[
@@ -54,12 +78,15 @@ def prune(
         typer.Option(metavar="N", help="Round what is kept up to a multiple of this (not heads)."),
     ] = 1,
     scorer: Annotated[
-        str,
+        list[str] | None,
         typer.Option(
-            metavar="NAME",
-            help="What decides which units go first: magnitude, random, or sap (heads, by the syntax in --data).",
+            metavar="[KIND=]NAME",
+            help="What decides which units go first: magnitude, random, activation, snp (neurons), taylor, michel "
+            "(heads), cahp (heads), or sap (heads, by the syntax in --data). KIND=NAME is for that kind alone. "
+            "Repeatable.  [default: magnitude]",
+            show_default=False,
         ),
-    ] = "magnitude",
+    ] = None,
     scorer_option: ScorerOptions = None,
     seed: Annotated[int, typer.Option(metavar="N", help="For scorers that draw.")] = 0,
     data: DataFile = None,
@@ -136,6 +163,8 @@ def prune(
       prunegraph prune model.onnx -o slim.onnx --ratio head=0.5 --ratio ffn=0.3
       prunegraph prune model.onnx -o slim.onnx --ratio 0.25 --align 8 --exclude '*.layer.0.*'
       prunegraph prune model.onnx -o slim.onnx --ratio hidden=0.3 --json | jq .params
+      prunegraph prune model.onnx -o slim.onnx --budget macs=0.5 --align 8
+      prunegraph prune deit.onnx -o slim.onnx --ratio snp-deit-base --scorer snp --data images.npz
       prunegraph prune model.onnx -o slim.onnx --drop head.5 --drop ffn.5
       prunegraph prune model.onnx -o slim.onnx --ratio head=0.5 --scorer sap \\
         --data texts.txt --tokenizer folder
@@ -152,12 +181,15 @@ def prune(
         verify = not no_verify
         options = Options(
             amount,
-            scorer,
+            parse_scorers(scorer) if scorer else "magnitude",
             align,
             *patterns,
             seed,
             verify,
             settings,
+            keep=parse_keep(keep or ()),
+            budget=parse_budget(budget or ()),
+            kinds=kind or (),
             drop=drop or (),
             layer_threshold=layer_threshold,
             repair=repair,
