@@ -27,7 +27,7 @@ from prunegraph.passes.score import SCORERS
 from prunegraph.passes.verify import Verification
 from tests.graphs_cli import classifier, frozen
 
-COMMANDS = ("explain", "prune", "verify", "bench", "score", "export")
+COMMANDS = ("explain", "prune", "verify", "bench", "score", "export", "finetune")
 
 
 @pytest.fixture

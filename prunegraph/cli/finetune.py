@@ -86,10 +86,11 @@ def finetune(
 
     \b
     Examples
-      prunegraph finetune slim.onnx -o tuned.onnx --data train.jsonl --tokenizer folder --teacher model.onnx
       prunegraph finetune slim.onnx -o tuned.onnx --data images.npz --epochs 10 --lr 1e-3
-      prunegraph finetune slim.onnx -o tuned.onnx --data texts.txt --tokenizer folder --teacher model.onnx \\
-        --checkpoint run --resume
+      prunegraph finetune slim.onnx -o tuned.onnx --data train.jsonl --tokenizer folder \\
+        --teacher model.onnx
+      prunegraph finetune slim.onnx -o tuned.onnx --data texts.txt --tokenizer folder \\
+        --teacher model.onnx --checkpoint run --resume
     """  # noqa: D301 - \b keeps the lines that follow as they are
     with progress() as step:
         step("load")

@@ -208,7 +208,7 @@ def _trainer(
     states: Sequence[str] = shared_states(student, teacher) if teacher is not None and loss.hidden else ()
     outputs = [options.output, *states]
     pupil = Network(with_states(student, states), outputs, options.device)
-    if teacher is None:
+    if teacher is None or not (loss.distill or loss.hidden or metric != "accuracy"):
         return Trainer(pupil, None, found, loss, metric, options)
     expert = Network(with_states(teacher, states), outputs, options.device)
     _agree(pupil, expert, found, states)

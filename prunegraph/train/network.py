@@ -11,6 +11,7 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from prunegraph.errors import MissingExtra, UsageError
+from prunegraph.observe.session import widened_feeds
 
 if TYPE_CHECKING:
     import torch
