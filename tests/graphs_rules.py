@@ -58,7 +58,7 @@ def selections(groups: Sequence[Group]) -> Iterator[Selection]:
 
     def part(group: Group) -> np.ndarray:
         order = rng.random(group.shape).argsort(-1).argsort(-1)
-        return order < max(1, round(group.units * rng.uniform(0.3, 0.7)))
+        return order < max(group.least, round(group.units * rng.uniform(0.3, 0.7)))
 
     for group in groups:
         yield Selection({group.id: part(group)})

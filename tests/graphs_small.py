@@ -14,6 +14,7 @@ from prunegraph.analysis.facts import Facts
 from prunegraph.passes.normalize import normalize
 from tests.graphs_attention import ATTENTION
 from tests.graphs_blocks import BLOCKS
+from tests.graphs_experts import EXPERT_GRAPHS
 from tests.graphs_found import FOUND
 from tests.graphs_heads import HEADS
 from tests.graphs_misc import MISC
@@ -21,7 +22,7 @@ from tests.graphs_odd import ODD
 from tests.graphs_vision import VISION
 
 GRAPHS: dict[str, Callable[[], onnx.ModelProto]] = {
-    make.__name__: make for make in (*ATTENTION, *HEADS, *BLOCKS, *VISION, *MISC, *ODD, *FOUND)
+    make.__name__: make for make in (*ATTENTION, *HEADS, *BLOCKS, *VISION, *MISC, *ODD, *FOUND, *EXPERT_GRAPHS)
 }
 
 

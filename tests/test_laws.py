@@ -33,7 +33,7 @@ def selections(draw: st.DrawFn, groups: tuple[Group, ...], least: int = 1) -> Se
     """
     keep = {}
     for group in groups:
-        lowest = max(least, 1 if group.exact else 2)
+        lowest = max(least, group.least, 1 if group.exact else 2)
         if group.units > lowest and draw(st.booleans()):
             count = draw(st.integers(lowest, group.units - 1))
             rows = [draw(st.permutations(range(group.units))) for _ in range(int(np.prod(group.rows)))]

@@ -25,7 +25,7 @@ def selections(groups: tuple[Group, ...], rng: np.random.Generator) -> Iterator[
     """A part of each group alone, then of all of them."""
 
     def part(group: Group) -> np.ndarray:
-        least = 1 if group.exact else 2
+        least = max(group.least, 1 if group.exact else 2)
         count = int(rng.integers(least, group.units)) if group.units > least else group.units
         return rng.random(group.shape).argsort(-1).argsort(-1) < count
 

@@ -184,22 +184,30 @@ class _View:
             yield Text.assemble((f"per {kind}: ", "bold"), text)
 
     def _inexact(self) -> Iterator[Text]:
-        inexact = [g for g in self.analysis.groups if not g.exact]
-        if inexact:
-            means = self._means({g.dim for g in inexact})
-            text = (
-                f"the mean over this axis changes a little when units go; it is taken by {count(means, 'node')} "
-                f"({some(means)}); a plain ratio leaves such groups whole, --ratio {inexact[0].kind}=0.3 prunes them"
-            )
-            yield Text.assemble(("~ inexact: ", "bold"), text)
+        whys = {
+            Reduction.MEAN: "the mean over this axis changes",
+            Reduction.RANK: "what a router gives the rest changes",
+        }
+        for kind, why in whys.items():
+            nodes = self._nodes_that(kind, inexact := [g for g in self.analysis.groups if not g.exact])
+            if nodes:
+                text = (
+                    f"{why} a little when units go; it is taken by {count(nodes, 'node')} ({some(nodes)}); a plain "
+                    f"ratio leaves such groups whole, --ratio {self._first(kind, inexact)}=0.3 prunes them"
+                )
+                yield Text.assemble(("~ inexact: ", "bold"), text)
 
-    def _means(self, dims: set[int]) -> list[str]:
-        """Nodes that take a mean over one of these Dims."""
-        solution = self.analysis.solution
+    def _first(self, kind: Reduction, groups: Sequence[Group]) -> str:
+        """The kind of the first group that is reduced so."""
+        return next(group.kind for group in groups if self._nodes_that(kind, [group]))
+
+    def _nodes_that(self, kind: Reduction, groups: Sequence[Group]) -> list[str]:
+        """Nodes that reduce an axis of one of these groups in this way."""
+        solution, dims = self.analysis.solution, {group.dim for group in groups}
         found: dict[str, None] = {}
         for k, rule in enumerate(solution.rules):
             for reduce in rule.reduces:
-                if reduce.kind in (Reduction.MEAN, Reduction.RANK) and dims & set(solution.space.leaves(solution.dim_of(k, reduce.ref))):
+                if reduce.kind is kind and dims & set(solution.space.leaves(solution.dim_of(k, reduce.ref))):
                     found[self._node(solution.labels[k])] = None
         return list(found)
 

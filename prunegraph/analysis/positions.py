@@ -14,8 +14,7 @@ from prunegraph.analysis.axes import Fresh
 from prunegraph.analysis.facts import Facts
 
 _CARRY = frozenset(
-    ("Cast", "Concat", "Expand", "Flatten", "Identity", "Reshape", "Slice", "Split", "Squeeze", "Tile", "Transpose")
-    + ("Unsqueeze", "Gather")
+    "Cast Concat Expand Flatten Gather Identity Reshape Slice Split Squeeze Tile Transpose Unsqueeze".split()
 )
 """Ops that give on the integers of their first input, in whatever arrangement."""
 

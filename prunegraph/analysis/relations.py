@@ -27,6 +27,11 @@ class Reduction(Enum):
     MEAN = "mean"
     RANK = "rank"
 
+    @property
+    def weighs(self) -> bool:
+        """Whether what stays counts for more when something goes."""
+        return self in (Reduction.MEAN, Reduction.RANK)
+
 
 @dataclass(frozen=True, slots=True)
 class Reduce:

@@ -64,7 +64,7 @@ def gather_roles(graph: ir.Graph, solution: Solution) -> Roles:
         _joins(k, node, rule, solution, roles, origin)
         for reduce in rule.reduces:
             for leaf in _leaves(solution, k, [reduce.ref]):
-                roles[leaf].mean |= reduce.kind in (Reduction.MEAN, Reduction.RANK)
+                roles[leaf].mean |= reduce.kind.weighs
                 roles[leaf].ranked |= reduce.kind is Reduction.RANK
                 roles[leaf].least = max(roles[leaf].least, reduce.least)
         if rule.copies and not _is_weight(node.inputs[0], solution):

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -52,21 +53,31 @@ class Selection:
                     f"the selection keeps unequal numbers of units per row of {name}",
                     hint="keep the same number in every row",
                 )
+            if counts[0] < group.least > 1:
+                raise UsageError(
+                    f"the selection keeps {counts[0]} of {name}, and the router picks {group.least}",
+                    hint=f"keep at least {group.least}",
+                )
             if not mask.all():
                 keeps[group.dim] = Keep(group.outer, np.asarray(mask, dtype=bool), int(counts[0]))
         return keeps
 
-    def then(self, later: Selection, groups: Sequence[Group]) -> Selection:
+    def then(self, later: Selection, groups: Sequence[Group], left: Collection[int] | None = None) -> Selection:
         """The selection that does at once what this one and then `later` (on the slim model) do.
 
         Args:
             later: A selection for what this one leaves over.
             groups: The groups of the model that this one is for.
+            left: Their Dims that the slim model still has; None if no group went whole.
         """
         keeps = self.keeps(groups)
         combined = {name: mask.copy() for name, mask in self.keep.items()}
+        number: Counter[str] = Counter()
         for group in groups:
-            mask = later.keep.get(group.id)
+            if left is not None and group.dim not in left:
+                continue
+            mask = later.keep.get(f"{group.kind}.{number[group.kind]}")
+            number[group.kind] += 1
             if mask is None:
                 continue
             before = combined.get(group.id, np.ones(group.shape, dtype=bool))

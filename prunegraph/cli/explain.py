@@ -31,9 +31,10 @@ def explain(
       dense       outputs of a layer that leads away, such as a pooler
       channel     channels of convolutions
       hidden      the width that all layers add to
+      expert      experts of a mixture, ranked by a router
 
-    Removing a unit of an exact group equals setting it to zero. Where a norm takes the mean over it, the
-    statistics change: such a group is inexact (~). What is pinned stays whole.
+    Removing a unit of an exact group equals setting it to zero. Where a norm takes the mean over it, or a router
+    ranks it, what stays counts for more: such a group is inexact (~). What is pinned stays whole.
 
     \b
     Examples

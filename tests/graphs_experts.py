@@ -1,0 +1,74 @@
+"""Mixtures of experts: a router ranks them, their weights are looked up by position."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import onnx
+from onnx import TensorProto
+
+from tests.builder import Builder
+from tests.graphs_attention import finish, stem
+
+E, F, EXPERTS, BEST = 10, 6, 5, 2
+"""Hidden size, neurons of an expert, experts, and how many see each token."""
+
+
+def router(g: Builder, h: str) -> str:
+    return str(g("MatMul", h, g.weight("w_router", E, EXPERTS)))
+
+
+def experts(g: Builder, h: str, weights: str, chosen: str, *, nd: bool = False) -> str:
+    """Every token through its own experts, `[B, S, E]`."""
+
+    def picked(name: str, rows: int, columns: int) -> str:
+        table = g.weight(name, EXPERTS, rows, columns)
+        return str(g("GatherND", table, g("Unsqueeze", chosen, [-1])) if nd else g("Gather", table, chosen, axis=0))
+
+    rows = g("Unsqueeze", h, [2, 3])
+    inner = g("Relu", g("MatMul", rows, picked("w_up", E, F)))
+    outer = g("Squeeze", g("MatMul", inner, picked("w_down", F, E)), [3])
+    return str(g("ReduceSum", g("Mul", outer, g("Unsqueeze", weights, [-1])), [2], keepdims=0))
+
+
+def mixture() -> onnx.ModelProto:
+    """Softmax over all experts, the best two weighed anew."""
+    g = Builder("mixture")
+    h = stem(g)
+    best, chosen = g("TopK", g("Softmax", router(g, h), axis=-1), [BEST], n=2)
+    weights = g("Div", best, g("ReduceSum", best, [-1]))
+    return finish(g, g("Add", h, experts(g, h, weights, chosen)))
+
+
+def mixture_of_logits() -> onnx.ModelProto:
+    """The best two logits, and a Softmax over them alone; the positions in another type."""
+    g = Builder("mixture_of_logits")
+    h = stem(g)
+    best, chosen = g("TopK", router(g, h), [BEST], n=2)
+    weights = g("Softmax", best, axis=-1)
+    return finish(g, g("Add", h, experts(g, h, weights, g("Cast", chosen, to=TensorProto.INT32))))
+
+
+def mixture_by_nd() -> onnx.ModelProto:
+    """Positions that are looked up by GatherND."""
+    g = Builder("mixture_by_nd")
+    h = stem(g)
+    best, chosen = g("TopK", g("Softmax", router(g, h), axis=-1), [BEST], n=2)
+    return finish(g, g("Add", h, experts(g, h, best, chosen, nd=True)))
+
+
+def mixture_that_counts() -> onnx.ModelProto:
+    """Positions that are also compared with a number: they must stay what they are."""
+    g = Builder("mixture_that_counts")
+    h = stem(g)
+    best, chosen = g("TopK", g("Softmax", router(g, h), axis=-1), [BEST], n=2)
+    first = g("Cast", g("Less", g("Cast", chosen, to=TensorProto.FLOAT), 2.0), to=TensorProto.FLOAT)
+    return finish(g, g("Add", h, experts(g, h, g("Mul", best, first), chosen)))
+
+
+EXPERT_GRAPHS: tuple[Callable[[], onnx.ModelProto], ...] = (
+    mixture,
+    mixture_of_logits,
+    mixture_by_nd,
+    mixture_that_counts,
+)
