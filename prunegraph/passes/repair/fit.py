@@ -25,6 +25,9 @@ TRIED: Mapping[str, tuple[str, ...]] = {"bias": ("bias",), "lstsq": ("lstsq",), 
 RIDGE = 1e-3
 """Share of the features' mean variance that is added to every variance."""
 
+GAIN = 0.01
+"""Share by which the error must fall on held-out samples."""
+
 
 @dataclass(frozen=True, slots=True)
 class Change:
@@ -70,9 +73,9 @@ def judged(
     fitted = {"none": nothing, **{method: fit(method, sums[FIT], kept, matrix, ridge) for method in able}}
     held = sums[JUDGE].astype(np.float64)
     errors = {method: _error(held, counts[JUDGE], kept, matrix, change) for method, change in fitted.items()}
-    best = min(errors, key=lambda method: errors[method])  # of equals the first: none
-    if best == "none":
-        return Judged(best, errors, None)
+    best = min(errors, key=lambda method: errors[method])
+    if errors[best] >= (1 - GAIN) * errors["none"]:
+        return Judged("none", errors, None)
     return Judged(best, errors, fit(best, sums[FIT] + sums[JUDGE], kept, matrix, ridge))
 
 

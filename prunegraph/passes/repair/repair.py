@@ -39,6 +39,7 @@ def repaired(
     inputs: Inputs,
     asked: str = "auto",
     *,
+    ridge: float = RIDGE,
     progress: Progress | None = None,
 ) -> tuple[ir.Model | None, Repaired]:
     """A slim model whose weights make up for what was removed, and what was done to them.
@@ -49,12 +50,13 @@ def repaired(
         keeps: What stays.
         inputs: Calibration data, see `repairs`.
         asked: "bias", "lstsq" or "auto", see `repairs`.
+        ridge: See `fit.RIDGE`.
         progress: Called with the number of samples seen.
 
     Returns:
         The model, None where no weight could be improved: the slim model stays what it is.
     """
-    changes, outcomes = repairs(model, analysis, keeps, inputs, asked, progress=progress)
+    changes, outcomes = repairs(model, analysis, keeps, inputs, asked, ridge=ridge, progress=progress)
     if not changes:
         return None, Repaired(asked, outcomes)
     twin = model.clone()
