@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import onnx_ir as ir
 
+from prunegraph.observe.fused import asked, makes_own_qkv
 from prunegraph.observe.taps import Tap
 
 
@@ -34,6 +35,9 @@ def _ask(node: ir.Node, tap: Tap) -> None:
     attributes = {name: attribute for name, attribute in node.attributes.items() if name not in dict(tap.attributes)}
     outputs = [ir.Value(name=f"{tap.value}/{k}") for k in range(tap.output)] + [ir.Value(name=tap.value)]
     outputs[-1].type = ir.TensorType(ir.DataType.FLOAT)  # ONNX Runtime does not infer it
+    if makes_own_qkv(node):
+        node.graph.insert_after(node, asked(node, f"{node.name}/tap", outputs))
+        return
     numbers = [ir.AttrInt64(name, number) for name, number in tap.attributes]
     twin = ir.Node(
         node.domain,

@@ -21,7 +21,7 @@ from prunegraph.analysis.groups import Group
 from prunegraph.analysis.relations import Contraction
 from prunegraph.analysis.sizes import Slots, slots, unit_index
 from prunegraph.analysis.solve import Solution
-from prunegraph.observe.fused import FUSED, hidden_probabilities
+from prunegraph.observe.fused import FUSED, hidden_probabilities, makes_own_qkv
 
 HEAD_KINDS = ("head", "kv_group", "query_slot")
 _SOFTMAX = {"Softmax", "Exp"}
@@ -79,7 +79,7 @@ class Attention:
         axes: Brings them to `[batch, heads, queries, keys]`.
         q: The queries as they are compared, after scaling and rotation; empty where a fused op hides them.
         k: The keys as they are compared.
-        v: The values.
+        v: The values; empty where an op makes them inside, as are q and k then.
         context: What comes out, head by head.
     """
 
@@ -204,7 +204,8 @@ class _Finder:
             if hidden is None
             else Tap(f"{context}/probabilities", k, hidden.output, hidden.attributes, hidden.scores)
         )
-        q, key, v = (_name(node.inputs[n]) if n < len(node.inputs) else "" for n in (0, 1, 2))
+        inside = makes_own_qkv(node)
+        q, key, v = ("" if inside or n >= len(node.inputs) else _name(node.inputs[n]) for n in (0, 1, 2))
         straight = HeadAxes((0,), (1,), (2, 3), count)
         return Attention(
             layer, k, node.name or "", count, tuple(heads.dims()), units, tap, straight, q, key, v, context
