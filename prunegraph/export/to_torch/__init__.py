@@ -37,10 +37,10 @@ if TYPE_CHECKING:
 
     import torch
 
-__all__ = ["call", "to_torch", "write_back"]
+__all__ = ["call", "initializers", "to_torch", "write_back"]
 
 
-def to_torch(model: Source) -> torch.fx.GraphModule:
+def to_torch(model: Source, *, tie: bool = True) -> torch.fx.GraphModule:
     """A trainable twin of a model.
 
     Weights are parameters under the names of their initializers, dots included; constants, masks, tables of cosines
@@ -49,6 +49,7 @@ def to_torch(model: Source) -> torch.fx.GraphModule:
 
     Args:
         model: Anything that `prunegraph.export.doors.open_source` reads; it is not changed.
+        tie: Whether weights that the file holds twice, byte for byte, are one parameter.
 
     Raises:
         ModelError: The model cannot be read, or has an op or attribute that there is no torch function for.
@@ -58,7 +59,7 @@ def to_torch(model: Source) -> torch.fx.GraphModule:
     _require()
     from prunegraph.export.to_torch.build import build
 
-    return build(model if isinstance(model, ir.Model) else open_source(model))
+    return build(model if isinstance(model, ir.Model) else open_source(model), tie=tie)
 
 
 def call(module: torch.fx.GraphModule, feeds: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
@@ -66,6 +67,16 @@ def call(module: torch.fx.GraphModule, feeds: Mapping[str, torch.Tensor]) -> dic
     from prunegraph.export.to_torch.build import call_by_name
 
     return call_by_name(module, feeds)
+
+
+def initializers(module: torch.fx.GraphModule) -> dict[str, torch.Tensor]:
+    """Parameters and buffers of a module of `to_torch` by the names of the model's initializers.
+
+    What the module holds only as lengths of its graph is not among them.
+    """
+    from prunegraph.export.to_torch.weights import by_initializer
+
+    return by_initializer(module)
 
 
 def write_back(model: ir.Model, module: torch.fx.GraphModule) -> ir.Model:

@@ -17,12 +17,13 @@ from prunegraph.export.to_torch.hosts import Hosts, constant_of
 from prunegraph.export.to_torch.registry import TorchOp, torch_op_for
 from prunegraph.export.to_torch.weights import INPUTS, OUTPUTS, WEIGHTS, Store
 from prunegraph.observe.session import widened
+from prunegraph.passes.normalize.share import share_twins
 
 
-def build(model: ir.Model) -> fx.GraphModule:
+def build(model: ir.Model, *, tie: bool = True) -> fx.GraphModule:
     """The module for a model; see `prunegraph.export.to_torch.to_torch`."""
     model = flat(model)
-    store = Store(model)
+    store = Store(model, share_twins(model.graph) if tie else {})
     builder = _Builder(model.graph, dict(model.opset_imports), store)
     graph = builder.build()
     module = fx.GraphModule(store.root, graph, class_name="TorchModel")

@@ -9,6 +9,7 @@ initializers of every path.
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Mapping
 
 import numpy as np
 import onnx_ir as ir
@@ -17,16 +18,17 @@ from torch import Tensor, fx, nn
 
 from prunegraph.errors import UsageError
 from prunegraph.export.to_torch.dtypes import tensor_of
-from prunegraph.export.to_torch.trained import trained, twins
+from prunegraph.export.to_torch.trained import trained
 
 INPUTS, OUTPUTS, WEIGHTS = "onnx_inputs", "onnx_outputs", "onnx_weights"
-
-Key = tuple[int, str]
-"""The number of a graph in `model.graphs()`, and the name of an initializer of it."""
 
 
 class Store:
     """Where a module keeps its tensors and submodules.
+
+    Args:
+        model: Whose constants are kept.
+        shared: Initializers that are gone because another, named here, holds the same.
 
     Attributes:
         root: Holds them.
@@ -34,14 +36,13 @@ class Store:
         weights: The path of every tensor of `root` that is an initializer, and which.
     """
 
-    def __init__(self, model: ir.Model) -> None:
+    def __init__(self, model: ir.Model, shared: Mapping[str, str]) -> None:
         self.root = nn.Module()
         self.trained = trained(model)
         self.weights: dict[str, tuple[str, ...]] = {}
-        self._first = twins(self.trained)
-        self._same: dict[ir.Value, list[ir.Value]] = defaultdict(list)
-        for value, first in self._first.items():
-            self._same[first].append(value)
+        self._same: dict[str, list[str]] = defaultdict(list)
+        for name, kept in shared.items():
+            self._same[kept].append(name)
         self._paths: dict[ir.Value, str] = {}
 
     def add(self, name: str, module: nn.Module) -> str:
@@ -50,14 +51,13 @@ class Store:
 
     def hold(self, value: ir.Value, tensor: ir.TensorProtocol) -> str:
         """Keep a constant as parameter or buffer; its path."""
-        value = self._first.get(value, value)
         if value not in self._paths:
             held = tensor_of(tensor)
             kept = nn.Parameter(held) if value in self.trained else held
             path = self._put(value.name or "constant", kept)
             self._paths[value] = path
             if value.is_initializer():
-                self.weights[path] = tuple(same.name or "" for same in self._same.get(value, [value]))
+                self.weights[path] = (value.name or "", *self._same.get(value.name or "", ()))
         return self._paths[value]
 
     def _put(self, name: str, what: Tensor | nn.Module) -> str:
@@ -98,6 +98,12 @@ def _fits(root: nn.Module, path: str) -> bool:
         if type(owner) is not nn.Module:
             return False
     return last not in owner._parameters and last not in owner._buffers and last not in owner._modules
+
+
+def by_initializer(module: fx.GraphModule) -> dict[str, Tensor]:
+    """See `prunegraph.export.to_torch.initializers`."""
+    tensors = dict(module.named_parameters()) | dict(module.named_buffers())
+    return {name: tensors[path] for path, names in module.meta[WEIGHTS].items() for name in names}
 
 
 def write(model: ir.Model, module: fx.GraphModule) -> ir.Model:

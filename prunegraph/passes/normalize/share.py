@@ -15,8 +15,8 @@ _RUNS, _RUN = 4, 16
 _SMALL = _RUNS * _RUN
 
 
-def share_twins(graph: ir.Graph) -> None:
-    """Let equal weights with two axes or more be one initializer, in place.
+def share_twins(graph: ir.Graph) -> dict[str, str]:
+    """Let equal weights with two axes or more be one initializer, in place; which one stands for each that is gone.
 
     Shapes and a few samples are compared first, so that weights which differ are not read through.
     """
@@ -25,12 +25,15 @@ def share_twins(graph: ir.Graph) -> None:
         tensor = value.const_value
         if tensor is not None and len(tensor.shape) > 1 and tensor.size > _SMALL and not value.is_graph_input():
             alike[tensor.dtype, *tensor.shape.numpy()].append(value)
+    shared: dict[str, str] = {}
     for family in alike.values():
         if len(family) > 1:
-            _share(graph, family)
+            shared |= _share(graph, family)
+    return shared
 
 
-def _share(graph: ir.Graph, family: list[ir.Value]) -> None:
+def _share(graph: ir.Graph, family: list[ir.Value]) -> dict[str, str]:
+    shared: dict[str, str] = {}
     first: dict[bytes, list[ir.Value]] = defaultdict(list)
     for value in family:
         array = _array(value)  # one at a time: together they are the whole model
@@ -44,6 +47,8 @@ def _share(graph: ir.Graph, family: list[ir.Value]) -> None:
         elif not value.is_graph_output():
             value.replace_all_uses_with(twin)
             graph.initializers.pop(value.name or "")
+            shared[value.name or ""] = twin.name or ""
+    return shared
 
 
 def _array(value: ir.Value) -> npt.NDArray[Any]:
