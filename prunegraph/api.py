@@ -19,7 +19,7 @@ from prunegraph.passes.filter import FilterOptions
 from prunegraph.passes.repair import Written
 from prunegraph.passes.verify import Verification
 from prunegraph.passes.verify import verify as compare
-from prunegraph.pipeline import apply, calibrated, choose, filter_heads, find, mend, unrepaired
+from prunegraph.pipeline import apply, calibrated, decide, filter_heads, find, mend, unrepaired
 from prunegraph.refusals import check_doors
 from prunegraph.result import PruneResult
 
@@ -141,9 +141,11 @@ def prune_graph(
     calibration = calibrated(options, data, tokenizer, filtering)
     clock = Clock(progress)
     found = find(model, options.allow_io, clock, example_inputs, dynamic_shapes)
-    selection = choose(found, options, clock, calibration)
+    choice = decide(found, options, clock, calibration)
+    selection = choice.selection
     filtered = filter_heads(found, selection, filtering, clock, calibration) if filtering is not None else None
-    result = apply(found, filtered.selection if filtered else selection, check=options.verify, clock=clock)
+    selection = filtered.selection if filtered else selection
+    result = apply(found, selection, check=options.verify, clock=clock, accounts=choice.accounts)
     return replace(mend(found, result, options, clock, calibration), filtered=filtered)
 
 

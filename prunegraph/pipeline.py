@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -20,14 +21,15 @@ from prunegraph.export.doors import Kind, Source, kind_of, open_source
 from prunegraph.observe.data import Data
 from prunegraph.observe.stream import Calibration
 from prunegraph.options import Options
-from prunegraph.passes.choose import choice, seen, wanted
+from prunegraph.passes.choose import accounts, choice, decided, seen, wanted
 from prunegraph.passes.cleanup import cleanup
 from prunegraph.passes.empty import shrink_all
 from prunegraph.passes.filter import Filtered, FilterOptions, filter_candidates
 from prunegraph.passes.layers import WHOLE_KINDS, dropped, names_of, with_whole
 from prunegraph.passes.normalize import Normalized, normalize
 from prunegraph.passes.repair import Written, repaired, restored
-from prunegraph.passes.score import Context, check_scorers, needs_data, scorer_of
+from prunegraph.passes.score import Account, Context, check_scorers, needs_data, scorer_of
+from prunegraph.passes.score.gradients import Backward
 from prunegraph.passes.verify import Verification, verify
 from prunegraph.refusals import cannot_go_whole, check_patterns, nothing_to_prune
 from prunegraph.report import GroupReport, Report
@@ -42,6 +44,14 @@ class Analyzed:
     normalized: Normalized
     analysis: Analysis
     kind: Kind = Kind.PROTO
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What stays, and by name of a scorer what it has to say of that."""
+
+    selection: Selection
+    accounts: Mapping[str, Account]
 
 
 def find(
@@ -72,6 +82,13 @@ def find(
 def choose(
     found: Analyzed, options: Options, clock: Clock | None = None, calibration: Calibration | None = None
 ) -> Selection:
+    """What stays; see `decide`."""
+    return decide(found, options, clock, calibration).selection
+
+
+def decide(
+    found: Analyzed, options: Options, clock: Clock | None = None, calibration: Calibration | None = None
+) -> Choice:
     """Score the units of every group that shall shrink, and keep the best.
 
     Raises:
@@ -87,14 +104,27 @@ def choose(
     whole = going(found.analysis, options)
     if not groups and not whole:
         raise nothing_to_prune(found.analysis, options)
-    context = Context(found.normalized.model, found.analysis, options.seed, options.scorer_options)
+    free = decided(found.analysis.groups, options)
+    asked = {name: count for name, count in keep.items() if name not in free}
+    context = Context(found.normalized.model, found.analysis, options.seed, options.scorer_options, kept=asked)
     with clock.step("observe"):
         inputs = calibration.inputs(found.original) if calibration is not None else None
-        context = seen(options.scorer, groups, context, inputs, clock.count)
+        context = seen(options.scorer, groups, context, inputs, clock.count, gradients())
     with clock.step("score"):
         selection = choice(groups, keep, context, options) if groups else Selection({})
+        said = accounts(options.scorer, groups, context)
     with clock.step("layers"):
-        return with_whole(selection, found.normalized.model, found.analysis, whole, options.layer_threshold)
+        selection = with_whole(selection, found.normalized.model, found.analysis, whole, options.layer_threshold)
+    return Choice(selection, said)
+
+
+def gradients() -> Backward | None:
+    """What computes gradients; None where torch is not installed."""
+    if importlib.util.find_spec("torch") is None:
+        return None
+    from prunegraph.export.backward import backward
+
+    return backward
 
 
 def going(analysis: Analysis, options: Options) -> tuple[str, ...]:
@@ -149,7 +179,14 @@ def filter_heads(
         return filter_candidates(model, analysis, selection, inputs, options, progress=clock.count)
 
 
-def apply(found: Analyzed, selection: Selection, *, check: bool = True, clock: Clock | None = None) -> PruneResult:
+def apply(
+    found: Analyzed,
+    selection: Selection,
+    *,
+    check: bool = True,
+    clock: Clock | None = None,
+    accounts: Mapping[str, Account] | None = None,
+) -> PruneResult:
     """Carry out a selection on an analysed model and prove the result."""
     clock = clock or Clock()
     analysis = found.analysis
@@ -169,6 +206,7 @@ def apply(found: Analyzed, selection: Selection, *, check: bool = True, clock: C
         groups=tuple(smaller(analysis, keeps, made.left)),
         verify=proof,
         seconds=clock.seconds,
+        accounts=accounts or {},
     )
     return PruneResult(slim, selection, report, found.kind)
 

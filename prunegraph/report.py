@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 from prunegraph.passes.repair import Repaired
+from prunegraph.passes.score import Account
 from prunegraph.passes.verify import Verification
 
 
@@ -30,6 +32,7 @@ class Report:
         verify: What the comparison saw; None if it was not asked for.
         seconds: How long each pass took.
         repair: What was re-fitted after the proof; None if nothing was to be.
+        accounts: By name of a scorer, what it has to say of how it judged.
     """
 
     params: tuple[int, int]
@@ -38,6 +41,7 @@ class Report:
     verify: Verification | None
     seconds: dict[str, float]
     repair: Repaired | None = None
+    accounts: Mapping[str, Account] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
         """The JSON that `prunegraph prune --json` prints."""
@@ -47,5 +51,6 @@ class Report:
             "groups": [{"id": g.id, "kind": g.kind, "before": g.before, "after": g.after} for g in self.groups],
             "verify": self.verify.to_dict() if self.verify is not None else None,
             "repair": self.repair.to_dict() if self.repair is not None else None,
+            "scorers": {name: dict(account.facts) for name, account in self.accounts.items()},
             "seconds": {name: round(value, 3) for name, value in self.seconds.items()},
         }

@@ -227,7 +227,7 @@ def _prune(
     from prunegraph.clock import Clock
     from prunegraph.export.onnx import load, source_of
     from prunegraph.export.stage import check_target
-    from prunegraph.pipeline import apply, calibrated, choose, filter_heads, find, mend
+    from prunegraph.pipeline import apply, calibrated, decide, filter_heads, find, mend
 
     data = calibrated(options, data, filtering=filtering)
     clock = Clock(step)
@@ -237,9 +237,10 @@ def _prune(
     for name in (output.name, f"{output.stem}.plan.json", f"{output.name}.data"):
         check_target(output.parent / name, source_of(given).files)
     found = find(given, options.allow_io, clock)
-    selection = choose(found, options, clock, data)
-    filtered = filter_heads(found, selection, filtering, clock, data) if filtering else None
-    result = apply(found, filtered.selection if filtered else selection, check=options.verify, clock=clock)
+    choice = decide(found, options, clock, data)
+    filtered = filter_heads(found, choice.selection, filtering, clock, data) if filtering else None
+    selection = filtered.selection if filtered else choice.selection
+    result = apply(found, selection, check=options.verify, clock=clock, accounts=choice.accounts)
     result = replace(mend(found, result, options, clock, data), filtered=filtered)
     with clock.step("save"):
         return result, result.save(output)

@@ -29,7 +29,8 @@ def pruned(report: Report) -> RenderableType:
     for kind, groups in by_kind.items():
         where = f" in {len(groups)} groups" if len(groups) > 1 else ""
         table.add_row(f"{kind}{where}", *_change([g.before for g in groups], [g.after for g in groups]))
-    return Lines(table, Text(), *proof(report.verify), *repair(report.repair))
+    said = [Text(line) for account in report.accounts.values() for line in account.lines]
+    return Lines(table, Text(), *said, *proof(report.verify), *repair(report.repair))
 
 
 def proof(seen: Verification | None) -> Sequence[Text]:

@@ -48,6 +48,12 @@ def explicit(groups: Sequence[Group], options: Options) -> dict[str, int]:
     return found
 
 
+def named(groups: Sequence[Group], options: Options) -> set[str]:
+    """The ids of groups for which the caller gives an amount of their own."""
+    said: Any = options.ratio if isinstance(options.ratio, Mapping) else {}
+    return set(explicit(groups, options)) | set(_by_group(groups, said, "ratio"))
+
+
 def kept(group: Group, options: Options, ratio: float, number: int | None = None) -> int:
     """How many units of a group stay: a fraction of them removed, or a given number, rounded up as `align` says."""
     align = 1 if group.kind in WHOLE_UNITS else options.align
@@ -74,8 +80,7 @@ def counts(
     found = {group.id: kept(group, options, fraction[group.id], number.get(group.id)) for group in mine}
     if not options.budget:
         return found
-    named = set(number) | set(_by_group(groups, options.ratio if isinstance(options.ratio, Mapping) else {}, "ratio"))
-    free = [g for g in mine if g.id not in named and options.by_default(g.kind, g.exact)]
+    free = [g for g in mine if g.id not in named(groups, options) and options.by_default(g.kind, g.exact)]
     assert cost is not None
     return found | _within(free, found, options, cost)
 
