@@ -1,0 +1,51 @@
+"""Attention-score preservation: mean cosine between the attention maps of a model and of what pruning makes of it.
+
+    python -m benchmarks.attention_maps model.onnx slim.onnx slim.plan.json data.jsonl tokenizer.json
+
+SNP is named for it; any pruning can be looked at. One line a layer, and with --plot a heat map of all heads.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from prunegraph.analysis.selection import Selection
+from prunegraph.observe.stream import Calibration
+from prunegraph.passes.preservation import Preservation, attention_similarity, heat_map
+from prunegraph.pipeline import Analyzed, find
+
+
+def similarity(
+    original: Analyzed, slim: Analyzed, selection: Selection, data: Path, tokenizer: Path, limit: int = 256
+) -> Preservation:
+    """How much the attention of a slim model looks like the original's on some texts."""
+    inputs = Calibration(data, tokenizer, limit=limit).opened().inputs(original.original)
+    sides = [(found.normalized.model, found.analysis) for found in (original, slim)]
+    return attention_similarity(sides[0], sides[1], selection, inputs)
+
+
+def main() -> None:
+    """Compare two files."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    for name in ("model", "slim", "plan", "data", "tokenizer"):
+        parser.add_argument(name, type=Path)
+    parser.add_argument("--samples", type=int, default=256)
+    parser.add_argument("--plot", type=Path, help="where to draw the heat map, such as maps.png")
+    given = parser.parse_args()
+    plan = Selection.from_json(given.plan.read_text(encoding="utf-8"))
+    found = similarity(find(given.model), find(given.slim), plan, given.data, given.tokenizer, given.samples)
+    table = Table("layer", "heads", "mean cosine", "least", "where", box=None)
+    for layer, (label, heads, cosines) in enumerate(zip(found.labels, found.heads, found.cosines, strict=True)):
+        table.add_row(str(layer), str(len(heads)), f"{cosines.mean():.3f}", f"{cosines.min():.3f}", label)
+    Console().print(table)
+    Console().print(f"mean over {sum(map(len, found.heads))} heads: {found.mean:.3f}")
+    if given.plot:
+        heat_map(found, given.plot)
+
+
+if __name__ == "__main__":
+    main()
