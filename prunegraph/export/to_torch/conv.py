@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from prunegraph.export.to_torch.registry import torch_op
+from prunegraph.export.to_torch.registry import Lengths, integers, torch_op
 
 Ints = Sequence[int]
 
@@ -78,7 +78,8 @@ def conv_transpose(
     if output_shape is None and auto_pad in ("NOTSET", "VALID"):
         before, after = margins(whole, whole, strides, dilations, pads, auto_pad)
     else:
-        wanted = list(output_shape or [n * s for n, s in zip(x.shape[2:], strides, strict=True)])[-rank:]
+        natural = [min(n * s, w + m) for n, s, w, m in zip(x.shape[2:], strides, whole, more, strict=True)]
+        wanted = list(output_shape or natural)[-rank:]
         total = [max(0, n + m - w) for n, m, w in zip(whole, more, wanted, strict=True)]
         before = [t // 2 if auto_pad == "SAME_UPPER" else t - t // 2 for t in total]
         after = [n + m - b - w for n, m, b, w in zip(whole, more, before, wanted, strict=True)]
@@ -166,6 +167,28 @@ def _positions(where: Tensor, x: Tensor, windows: Windows, storage_order: int) -
         flat, count = flat + position * count, count * length
     planes = torch.arange(x.shape[0] * x.shape[1], device=x.device).reshape(*x.shape[:2], *[1] * len(inner))
     return flat + planes * count
+
+
+@torch_op("MaxUnpool")
+def max_unpool(
+    x: Tensor,
+    indices: Tensor,
+    output_shape: Lengths | None = None,
+    *,
+    kernel_shape: Ints,
+    pads: Ints | None = None,
+    strides: Ints | None = None,
+) -> Tensor:
+    """Every number at the position that MaxPool has told, zeros elsewhere."""
+    rank = len(kernel_shape)
+    pads, strides = pads or [0] * (2 * rank), strides or [1] * rank
+    if output_shape is not None:
+        shape = integers(output_shape)
+    else:
+        margin = [a + b for a, b in zip(pads[:rank], pads[rank:], strict=True)]
+        space = [(n - 1) * s - m + k for n, s, m, k in zip(x.shape[2:], strides, margin, kernel_shape, strict=True)]
+        shape = [*x.shape[:2], *space]
+    return x.new_zeros(math.prod(shape)).index_put((indices.reshape(-1),), x.reshape(-1)).reshape(shape)
 
 
 @torch_op("AveragePool")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from prunegraph.export.to_torch.dtypes import torch_type
 from prunegraph.export.to_torch.registry import MICROSOFT, Lengths, integers, torch_op
 
 
@@ -12,7 +13,7 @@ from prunegraph.export.to_torch.registry import MICROSOFT, Lengths, integers, to
 def top_k(x: Tensor, k: Lengths | int, *, axis: int = -1, largest: int = 1, sorted: int = 1) -> tuple[Tensor, Tensor]:
     """The k largest or smallest, in order; among equals the first."""
     (count,) = integers(k)
-    values, indices = torch.sort(x, axis, descending=bool(largest), stable=True)
+    values, indices = torch.sort(x, dim=axis, descending=bool(largest), stable=True)
     return values.narrow(axis, 0, count), indices.narrow(axis, 0, count)
 
 
@@ -73,6 +74,12 @@ def unique(x: Tensor, *, axis: int | None = None, sorted: int = 1) -> tuple[Tens
         order = torch.argsort(first)
         first, counts, inverse = first[order], counts[order], torch.argsort(order)[inverse]
     return x.index_select(k, first), first, inverse, counts
+
+
+@torch_op("Multinomial")
+def multinomial(x: Tensor, *, dtype: int = 6, sample_size: int = 1, seed: float | None = None) -> Tensor:
+    """Classes `[batch, samples]` drawn by their unnormalized log-probabilities."""
+    return torch.multinomial(torch.softmax(x, -1), sample_size, replacement=True).to(torch_type(dtype))
 
 
 @torch_op("Det")

@@ -7,8 +7,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from prunegraph.export.to_torch.attention import fused_qkv
-from prunegraph.export.to_torch.conv import Ints, average_pool, global_average_pool
-from prunegraph.export.to_torch.quant import channels_first, dequantize_linear, quantize_linear
+from prunegraph.export.to_torch.conv import Ints, average_pool
+from prunegraph.export.to_torch.quant import centred, channels_first, dequantize_linear, quantize_linear, saturated
 from prunegraph.export.to_torch.registry import MICROSOFT, torch_op
 
 
@@ -112,9 +112,10 @@ def qlinear_concat(y_scale: Tensor, y_point: Tensor, *inputs: Tensor, axis: int)
 def qlinear_global_average_pool(
     x: Tensor, x_scale: Tensor, x_point: Tensor, y_scale: Tensor, y_point: Tensor, *, channels_last: int = 0
 ) -> Tensor:
-    """GlobalAveragePool."""
-    y = dequantize_linear(channels_first(x) if channels_last else x, x_scale, x_point)
-    y = quantize_linear(global_average_pool(y), y_scale, y_point)
+    """GlobalAveragePool; the sum is one of integers."""
+    centre = centred(channels_first(x) if channels_last else x, x_point)
+    total = centre.sum(tuple(range(2, x.dim())), keepdim=True)
+    y = saturated(total.float() * (x_scale / (y_scale * (centre.numel() // total.numel()))), y_point)
     return y.movedim(1, -1) if channels_last else y
 
 

@@ -205,9 +205,11 @@ def lstm(
 ) -> tuple[Tensor, ...]:
     """Gates input, output, forget, cell, with peepholes of the cell into the first three."""
     functions = _activations(activations, activation_alpha, activation_beta, clip)
+    unclipped = _activations(activations, activation_alpha, activation_beta, None)
 
     def cells(d: int) -> Callable[[Tensor, Tensor | None], Cell]:
-        f, g, h = functions[3 * d : 3 * d + 3]
+        f, g = functions[3 * d : 3 * d + 2]
+        h = unclipped[3 * d + 2]  # ONNX Runtime clips what goes into gates, not the cell
         peep_i, peep_o, peep_f = (0.0, 0.0, 0.0) if peepholes is None else peepholes[d].chunk(3)
 
         def made(r: Tensor, _: Tensor | None) -> Cell:

@@ -97,8 +97,11 @@ def resize(
     keep_aspect_ratio_policy: str = "stretch",
     mode: str = "nearest",
     nearest_mode: str = "round_prefer_floor",
+    version: int = 11,
 ) -> Tensor:
     """Resize by scales or to sizes; the gradient spreads over the slots that were read."""
+    if version < 11 and roi is not None:  # scales came second
+        return upsample(x, roi, mode=mode)
     outside: Tensor | None = None
     for a in _axes(x, roi, scales, sizes, axes, keep_aspect_ratio_policy):
         if a.before == a.after and a.scale == 1.0 and coordinate_transformation_mode != "tf_crop_and_resize":
@@ -159,7 +162,7 @@ def _taps(
     taps = floor + torch.arange(first, 2 - first, device=at.device)
     distance = ((taps - at[:, None]) * scale).abs()
     weights = _triangle(distance) if mode == "linear" else _cubic(distance, cubic_coeff_a)
-    if exclude_outside or antialias:
+    if exclude_outside:
         weights = torch.where((taps >= 0) & (taps < a.before), weights, 0.0)
     return taps.long(), weights / weights.sum(-1, keepdim=True)
 

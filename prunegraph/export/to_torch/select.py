@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from prunegraph.export.to_torch.registry import Lengths, integers, torch_op
+from prunegraph.export.to_torch.registry import MICROSOFT, Lengths, integers, torch_op
 
 
 @torch_op("Concat")
@@ -61,7 +61,7 @@ def gather(x: Tensor, indices: Tensor, *, axis: int = 0) -> Tensor:
     """`y = x[:axis] ++ indices ++ x[axis+1:]`."""
     axis %= x.dim()
     taken = x.index_select(axis, wrapped(indices.reshape(-1), x.shape[axis]))
-    return taken.reshape(*x.shape[:axis], *indices.shape, *x.shape[axis + 1 :])
+    return taken.reshape((*x.shape[:axis], *indices.shape, *x.shape[axis + 1 :]))
 
 
 @torch_op("GatherElements")
@@ -71,6 +71,7 @@ def gather_elements(x: Tensor, indices: Tensor, *, axis: int = 0) -> Tensor:
 
 
 @torch_op("GatherND")
+@torch_op("GatherND", domain=MICROSOFT)
 def gather_nd(x: Tensor, indices: Tensor, *, batch_dims: int = 0) -> Tensor:
     """Rows of positions `[…, depth]` become what stands there."""
     rows = [

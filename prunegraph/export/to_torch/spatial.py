@@ -149,7 +149,7 @@ def roi_align(
 def _points(start: Tensor, end: Tensor, cells: int, ratio: int, half: float) -> Tensor:
     """Where a region is read along one axis; without the half pixel it is at least one pixel long."""
     length = end - start if half else (end - start).clamp(min=1)
-    per_cell = ratio or math.ceil(float(length) / cells)
+    per_cell = ratio or math.ceil(length.item() / cells)
     steps = torch.arange(cells * per_cell, device=start.device) + 0.5
     return start + steps * (length / (cells * per_cell))
 
