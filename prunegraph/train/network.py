@@ -47,7 +47,8 @@ class Network:
 
         from prunegraph.export.to_torch import call
 
-        given = {name: torch.from_numpy(np.ascontiguousarray(array)).to(self.device) for name, array in feeds.items()}
+        wide = widened_feeds(feeds)  # as the module is: float16 is trained in float32
+        given = {name: torch.from_numpy(np.ascontiguousarray(array)).to(self.device) for name, array in wide.items()}
         found = call(self.module, given)
         return [found[name] for name in self.outputs]
 
