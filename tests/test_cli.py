@@ -159,7 +159,7 @@ def test_the_output_is_checked_before_the_long_work(folder: Path, monkeypatch: p
     assert "slim.plan.json is a folder" in run(*PRUNE).stderr
 
 
-@pytest.mark.parametrize("moment", ["prunegraph.pipeline.prove", "prunegraph.pipeline.choose", "onnx_ir.save"])
+@pytest.mark.parametrize("moment", ["prunegraph.pipeline.prove", "prunegraph.pipeline.decide", "onnx_ir.save"])
 def test_an_interruption_leaves_nothing_behind(moment: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def interrupt(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
@@ -176,7 +176,7 @@ def test_a_bug_is_not_hidden(folder: Path, monkeypatch: pytest.MonkeyPatch) -> N
     def fail(*_: object, **__: object) -> None:
         raise ZeroDivisionError
 
-    monkeypatch.setattr("prunegraph.pipeline.choose", fail)
+    monkeypatch.setattr("prunegraph.pipeline.decide", fail)
     assert isinstance(run(*PRUNE).exception, ZeroDivisionError)
 
 
