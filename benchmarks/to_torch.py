@@ -12,6 +12,7 @@ import argparse
 import json
 import time
 from collections.abc import Iterator, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -136,7 +137,7 @@ def table(records: Sequence[Record]) -> str:
     lines = [summary(records), "", "| largest difference | files |", "|---|---:|"]
     bounds = [0.0, 1e-7, 1e-6, 1e-5, 1e-4]
     errors = [r["error"] for r in records if r["ok"]]
-    for low, high in zip(bounds, bounds[1:], strict=False):
+    for low, high in pairwise(bounds):
         lines.append(f"| up to {high:.0e} | {sum(low < e <= high or e == low == 0 for e in errors)} |")
     rest = [r for r in records if not r["ok"]]
     if rest:

@@ -33,10 +33,10 @@ class Hosts:
     def _follows(self, node: ir.Node) -> bool:
         inputs = [value for value in node.inputs if value is not None]
         plain = all(a.type not in (ir.AttributeType.GRAPH, ir.AttributeType.GRAPHS) for a in node.attributes.values())
-        return bool(inputs) and plain and all(value in self.values or _is_number(value) for value in inputs)
+        return bool(inputs) and plain and all(value in self.values or is_number(value) for value in inputs)
 
 
-def _is_number(value: ir.Value) -> bool:
+def is_number(value: ir.Value) -> bool:
     """An integer constant, or one number."""
     tensor = constant_of(value)
     return tensor is not None and (tensor.dtype.is_integer() or tensor.dtype == ir.DataType.BOOL or tensor.size == 1)

@@ -14,7 +14,7 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from prunegraph.export.to_torch.dtypes import is_float
-from prunegraph.export.to_torch.hosts import constant_of
+from prunegraph.export.to_torch.hosts import constant_of, is_number
 from prunegraph.export.to_torch.registry import torch_op_for
 
 Floats = npt.NDArray[np.float32]
@@ -32,8 +32,13 @@ _PARAMETERS: dict[str, tuple[int, ...]] = {
 }
 """Operands that are parameters even where they are one number."""
 
-_LOOKUPS = {"Gather": 0, "GatherND": 0, "GatherElements": 0}
-_CONTRACTIONS = {"MatMul", "Gemm", "Einsum"}
+_LOOKUPS = {"Gather", "GatherND", "GatherElements"}
+_CONTRACTIONS = {"MatMul", "Gemm", "Einsum", "Conv", "ConvTranspose"}
+_COUNTS = {"Range", "ConstantOfShape"}
+"""They make as many numbers as a length says."""
+
+FEW = 64
+"""Fewer numbers than these may add up by chance."""
 
 
 def trained(model: ir.Model) -> set[ir.Value]:
@@ -44,7 +49,7 @@ def trained(model: ir.Model) -> set[ir.Value]:
     and what meets nothing but positions and lengths (rotary frequencies, ALiBi's slopes).
     """
     values = [value for graph in model.graphs() for value in graph.initializers.values() if is_float(value.dtype)]
-    found = [v for v in values if v.const_value is not None and _may_be(v) and not _is_mask(v.const_value.numpy())]
+    found = [v for v in values if v.const_value is not None and _may_be(v) and not _is_mask(v)]
     rotations = _rotations(found)
     reached = _reached(model.graph)
     nested = {value for graph in model.graphs() if graph is not model.graph for value in graph.initializers.values()}
@@ -69,13 +74,17 @@ def _is_bias(value: ir.Value, node: ir.Node) -> bool:
     return node.op_type == "Add" and len(value.const_value.shape) > 0 and made
 
 
-def _is_mask(array: Floats) -> bool:
-    """Numbers out of any weight's range, or a matrix of two levels; a uniform one is a weight as it was born."""
+def _is_mask(value: ir.Value) -> bool:
+    """Numbers out of any weight's range, or a matrix of two levels that nothing is multiplied with."""
+    assert value.const_value is not None
+    array = value.const_value.numpy()
     if not np.isfinite(array).all() or np.abs(array).max(initial=0) >= HUGE:
         return True
     if sum(n > 1 for n in array.shape) < 2 or len(np.unique(array.reshape(-1)[:64])) > 2:
         return False
-    return len(np.unique(array)) == 2
+    if any(node.op_type in _CONTRACTIONS for node, _ in value.uses()):
+        return False  # born as an identity
+    return len(np.unique(array)) == 2  # a uniform one is a weight as it was born
 
 
 def _rotations(values: Iterable[ir.Value]) -> set[ir.Value]:
@@ -85,7 +94,7 @@ def _rotations(values: Iterable[ir.Value]) -> set[ir.Value]:
     for value in values:
         assert value.const_value is not None
         shape = tuple(int(n) for n in value.const_value.shape.numpy())
-        if sum(n > 1 for n in shape) < 2 or shape[-1] < 2:
+        if sum(n > 1 for n in shape) < 2 or shape[-1] < 2 or value.const_value.size < FEW:
             continue
         array = value.const_value.numpy().reshape(-1, shape[-1])
         half = shape[-1] // 2
@@ -114,19 +123,29 @@ def _reached(graph: ir.Graph) -> set[ir.Value]:
     sources: dict[ir.Value, frozenset[ir.Value]] = {}
     """By value that follows from constants (and lengths) alone: from which."""
     idle: set[ir.Value] = {value for value in graph.inputs if not is_float(value.dtype)}
+    lengths: set[ir.Value] = set()
     reached: set[ir.Value] = set()
     for node in graph:
         if constant_of(node.outputs[0]) is not None:
             continue
         stated = _stated(node)
-        operands = [v for k, v in enumerate(node.inputs) if v is not None and k not in stated]
+        inputs = [v for v in node.inputs if v is not None]
+        operands = [v for k, v in enumerate(node.inputs) if v is not None and k not in stated and v not in lengths]
         constants = [v for v in operands if v in sources or constant_of(v) is not None]
         from_constants = frozenset().union(*(sources.get(v, frozenset({v})) for v in constants))
-        if node.op_type in ("Shape", "Size"):
+        if node.op_type in _COUNTS:
             idle.update(node.outputs)
+        elif node.op_type in ("Shape", "Size") or (
+            lengths & set(inputs) and all(v in lengths or is_number(v) for v in inputs)
+        ):
+            lengths.update(node.outputs)
         elif operands and len(constants) == len(operands):
             sources.update(dict.fromkeys(node.outputs, from_constants))
-        elif not _has_blocks(node) and all(v in idle or v in constants for v in operands) and not _looks_up(node, idle):
+        elif (
+            not _has_blocks(node)
+            and all(v in idle or v in constants for v in operands)
+            and not _looks_up(node, from_constants)
+        ):
             idle.update(node.outputs)
         else:
             reached |= from_constants
@@ -142,15 +161,13 @@ def _has_blocks(node: ir.Node) -> bool:
     return any(a.type in (ir.AttributeType.GRAPH, ir.AttributeType.GRAPHS) for a in node.attributes.values())
 
 
-def _looks_up(node: ir.Node, idle: set[ir.Value]) -> bool:
+def _looks_up(node: ir.Node, constants: Iterable[ir.Value]) -> bool:
     """Whether indices choose rows of a table, by a Gather, a fused op, or a product with ones and zeros."""
     if node.domain not in ("", "ai.onnx"):
         return True
-    tables = [v for v in node.inputs if v is not None and v not in idle and _is_matrix(v)]
-    return bool(tables) and (node.op_type in _LOOKUPS or node.op_type in _CONTRACTIONS)
+    return node.op_type in _LOOKUPS | _CONTRACTIONS and any(map(_is_matrix, constants))
 
 
 def _is_matrix(value: ir.Value) -> bool:
     tensor = constant_of(value)
-    shape = tensor.shape.numpy() if tensor is not None else ()
-    return is_float(value.dtype) and (tensor is None or sum(int(n) > 1 for n in shape) > 1)
+    return tensor is not None and is_float(tensor.dtype) and sum(int(n) > 1 for n in tensor.shape.numpy()) > 1
