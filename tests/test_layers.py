@@ -28,7 +28,7 @@ from tests.skeleton import load_skeleton
 from tests.test_laws import assert_same, selections, weights
 
 few = settings(derandomize=True, deadline=None, max_examples=3, database=None, phases=[Phase.generate])
-SKELETONS = ("zoo_bert", "zoo_gpt2", "zoo_llama", "zoo_llama_legacy", "zoo_deit", "zoo_t5", "zoo_swin")
+SKELETONS = ("zoo_bert", "zoo_gpt2", "zoo_llama", "zoo_llama_legacy", "zoo_deit", "zoo_t5", "zoo_swin", "zoo_cait")
 WITH_BLOCKS = [
     name
     for name in GRAPHS
@@ -163,14 +163,14 @@ def test_a_plan_with_nothing_of_a_group_is_verified() -> None:
 
 
 def test_what_cannot_go_keeps_units(caplog: pytest.LogCaptureFixture) -> None:
-    """CaiT mixes its heads: what would be left of the attention is a constant, whose shape nothing else has."""
-    model = found("zoo_cait")
+    """LeViT has an attention that nothing goes around: without it, nothing would depend on the image."""
+    model = found("zoo_levit")
     with caplog.at_level(logging.WARNING, logger="prunegraph.passes.layers"):
-        settled = with_whole(Selection({}), model.normalized.model, model.analysis, ["head.0", "ffn.0"], 1.0)
+        settled = with_whole(Selection({}), model.normalized.model, model.analysis, ["head.1", "ffn.0"], 1.0)
     assert set(settled.keep) == {"ffn.0"}
-    assert "head.0 cannot go whole" in caplog.text and "lose its shape" in caplog.text
-    with pytest.raises(UsageError, match=r"head\.0 cannot go whole"):
-        apply(model, nothing_of(dropped(model.analysis.groups, ["head.0"])))
+    assert "head.1 cannot go whole" in caplog.text and "would be constant" in caplog.text
+    with pytest.raises(UsageError, match=r"head\.1 cannot go whole"):
+        apply(model, nothing_of(dropped(model.analysis.groups, ["head.1"])))
 
 
 @pytest.mark.parametrize("bias", [True, False])

@@ -40,7 +40,7 @@ _GIVES = {
 
 def hidden_probabilities(node: ir.Node) -> Hidden | None:
     """How to ask a fused op for its probabilities, None if it does not tell."""
-    if makes_own_qkv(node) and node.attributes.get_int("do_rotary", 0):
+    if makes_own_qkv(node) and node.attributes.get_int("do_rotary"):
         return None  # no other op rotates as it does
     return _GIVES.get((node.domain, node.op_type))
 
@@ -62,7 +62,7 @@ def asked(node: ir.Node, name: str, outputs: Sequence[ir.Value]) -> list[ir.Node
         name: Names of new nodes and values start with it.
         outputs: Those of `MultiHeadAttention`.
     """
-    x, weight, bias, mask, past, scores = (*node.inputs[:6], *(None,) * (6 - len(node.inputs)))
+    x, weight, bias, mask, past, scores = (node.inputs[k] if k < len(node.inputs) else None for k in range(6))
     assert x is not None and weight is not None and weight.shape is not None
     nodes: list[ir.Node] = []
 

@@ -41,11 +41,9 @@ def evaluate(graph: ir.Graph, node: ir.Node, runs: Sequence[Sequence[Array | Non
     found = []
     for arrays in runs:
         feeds = widened_feeds({f"x{k}": np.ascontiguousarray(a) for k, a in enumerate(arrays) if a is not None})
-        made = dict(zip((v.name for v in named), run(session, feeds), strict=True))
-        types = dict(zip((v.name for v in named), dtypes, strict=True))
-        found.append(
-            [made[v.name].astype(types[v.name].numpy(), copy=False) if v.name else np.zeros(0) for v in outputs]
-        )
+        typed = [a.astype(dtype.numpy(), copy=False) for a, dtype in zip(run(session, feeds), dtypes, strict=True)]
+        made = dict(zip((v.name for v in named), typed, strict=True))
+        found.append([made.get(v.name, np.zeros(0)) for v in outputs])
     return found
 
 
@@ -59,4 +57,4 @@ def _types(model: ir.Model, outputs: Sequence[ir.Value], inputs: Sequence[ir.Val
     declared = {v.name: v.type.tensor_type.elem_type for v in inferred.graph.output}
     floats = [v.dtype for v in inputs if v is not None and v.dtype is not None and v.dtype.is_floating_point()]
     default = floats[0] if floats else ir.DataType.FLOAT
-    return [ir.DataType(declared[v.name]) if declared.get(v.name or "") else default for v in outputs]
+    return [ir.DataType(declared[v.name or ""]) if declared.get(v.name or "") else default for v in outputs]
