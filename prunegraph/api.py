@@ -19,9 +19,10 @@ from prunegraph.passes.filter import FilterOptions
 from prunegraph.passes.repair import Written
 from prunegraph.passes.verify import Verification
 from prunegraph.passes.verify import verify as compare
-from prunegraph.pipeline import apply, calibrated, decide, filter_heads, find, mend, unrepaired
+from prunegraph.pipeline import apply, calibrated, decide, filter_heads, find, mend, tune, unrepaired
 from prunegraph.refusals import check_doors
 from prunegraph.result import PruneResult
+from prunegraph.train.options import TrainOptions
 
 
 def analyze(
@@ -69,6 +70,7 @@ def prune_graph(
     budget: Mapping[str, float] | None = None,
     kinds: Sequence[str] = (),
     repair: str | None = None,
+    finetune: TrainOptions | None = None,
     verify: bool = True,
     example_inputs: Any = None,
     dynamic_shapes: Any = None,
@@ -109,6 +111,8 @@ def prune_graph(
         repair: Re-fit weights that read removed units on the data, after the proof, without gradients and labels:
             "auto" (the default where data are given), "lstsq" (weight and bias), "bias" (the mean of what went) or
             "none"; only where the error on held-out samples falls.
+        finetune: Train the slim model again on the data, the original as teacher, after the proof and the repair;
+            see `TrainOptions`.
         verify: Prove the result, and refuse to return a wrong one.
         example_inputs: Arguments that a module is traced with: a tuple by position, a dict by keyword.
         dynamic_shapes: Which of their axes vary, as `torch.onnx.export` takes it (`{"x": {0: "batch"}}`); by default
@@ -138,7 +142,7 @@ def prune_graph(
         layer_threshold=layer_threshold,
         repair=repair,
     )
-    calibration = calibrated(options, data, tokenizer, filtering)
+    calibration = calibrated(options, data, tokenizer, filtering, finetune)
     clock = Clock(progress)
     found = find(model, options.allow_io, clock, example_inputs, dynamic_shapes)
     choice = decide(found, options, clock, calibration)
@@ -146,7 +150,8 @@ def prune_graph(
     filtered = filter_heads(found, selection, filtering, clock, calibration) if filtering is not None else None
     selection = filtered.selection if filtered else selection
     result = apply(found, selection, check=options.verify, clock=clock, accounts=choice.accounts)
-    return replace(mend(found, result, options, clock, calibration), filtered=filtered)
+    result = replace(mend(found, result, options, clock, calibration), filtered=filtered)
+    return tune(found, result, finetune, clock, calibration) if finetune and calibration else result
 
 
 def verify_files(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.util
 import os
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import onnx_ir as ir
@@ -34,6 +34,7 @@ from prunegraph.passes.verify import Verification, verify
 from prunegraph.refusals import cannot_go_whole, check_patterns, nothing_to_prune
 from prunegraph.report import GroupReport, Report
 from prunegraph.result import PruneResult
+from prunegraph.train.options import TrainOptions
 
 
 @dataclass(frozen=True)
@@ -144,6 +145,7 @@ def calibrated(
     data: Data | Calibration | None,
     tokenizer: str | os.PathLike[str] | None = None,
     filtering: FilterOptions | None = None,
+    finetune: TrainOptions | None = None,
 ) -> Calibration | None:
     """The data, opened; None if none are given.
 
@@ -162,6 +164,8 @@ def calibrated(
     if options.repair not in (None, "none"):
         hint = "give some (data=…, --data FILE), labels are not needed; without data there is no repair"
         raise UsageError(f"the repair {options.repair!r} needs data to run the model on", hint=hint)
+    if finetune is not None:
+        raise UsageError("fine-tuning needs data", hint="give examples with labels: data=…, --data FILE")
     if filtering is not None and not callable(filtering.metric):
         raise UsageError(
             "filtering needs data", hint="give validation data (data=…, --data FILE), or a function as metric"
@@ -225,6 +229,23 @@ def mend(
     slim = made or result.ir_model
     params = (result.report.params[0], count_parameters(slim.graph))
     return replace(result, ir_model=slim, report=replace(result.report, params=params, repair=what))
+
+
+def tune(
+    found: Analyzed, result: PruneResult, options: TrainOptions, clock: Clock, calibration: Calibration
+) -> PruneResult:
+    """Train the slim model again on the data, the original as teacher; see `train.finetune`."""
+    from prunegraph.train.finetune import finetune
+
+    with clock.step("finetune"):
+        tuned = finetune(
+            result.ir_model,
+            calibration,
+            teacher=found.original,
+            progress=lambda what, done, total: clock.count(done),
+            **{field.name: getattr(options, field.name) for field in fields(options)},
+        )
+    return replace(result, ir_model=tuned.ir_model, tuned=tuned)
 
 
 def unrepaired(found: Analyzed, slim: ir.Model, keeps: Keeps, written: Written) -> ir.Model:

@@ -7,6 +7,7 @@ import os
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import onnx_ir as ir
 
@@ -15,6 +16,9 @@ from prunegraph.export.doors import Kind, Model, in_kind
 from prunegraph.export.onnx import save
 from prunegraph.passes.filter import Filtered
 from prunegraph.report import Report
+
+if TYPE_CHECKING:
+    from prunegraph.train.finetune import FinetuneResult
 
 
 @dataclass(frozen=True)
@@ -27,6 +31,7 @@ class PruneResult:
         report: What was saved, and how that was checked.
         kind: What `model` is.
         filtered: What candidate filtering did, if it was asked for.
+        tuned: How the slim model was trained again, if that was asked for.
     """
 
     ir_model: ir.Model
@@ -34,6 +39,7 @@ class PruneResult:
     report: Report
     kind: Kind = Kind.PROTO
     filtered: Filtered | None = None
+    tuned: FinetuneResult | None = None
 
     @cached_property
     def model(self) -> Model:
@@ -49,8 +55,29 @@ class PruneResult:
         return save(self.ir_model, path, companions={f"{Path(path).stem}.plan.json": self.plan()})
 
     def plan(self) -> str:
-        """The JSON of the plan: what stays of every group that got smaller, and which weights were re-fitted."""
+        """The JSON of the plan: what stays of every group that got smaller, and which weights changed after that."""
         repair = self.report.repair
-        if repair is None or not repair.written:
-            return self.selection.to_json()
-        return json.dumps({**json.loads(self.selection.to_json()), "repair": repair.written.to_plan()})
+        changed: dict[str, Any] = {"repair": repair.written.to_plan()} if repair is not None and repair.written else {}
+        if self.tuned is not None and self.tuned.best:
+            changed["trained"] = True
+        text = self.selection.to_json()
+        return json.dumps({**json.loads(text), **changed}) if changed else text
+
+    def to_dict(self) -> dict[str, Any]:
+        """The JSON that `prunegraph prune --json` prints."""
+        more = {"filter": self.filtered, "finetune": self.tuned}
+        return {**self.report.to_dict(), **{name: part.to_dict() for name, part in more.items() if part is not None}}
+
+    def write_report(self, folder: str | os.PathLike[str]) -> tuple[Path, ...]:
+        """Write `report.json`, and the figures of scorers that draw some, into a folder.
+
+        Raises:
+            MissingExtra: there are figures to draw, and matplotlib is not installed.
+        """
+        where = Path(folder)
+        where.mkdir(parents=True, exist_ok=True)
+        drawn = [path for a in self.report.accounts.values() if a.draw is not None for path in a.draw(where)]
+        target, part = where / "report.json", where / "report.json.part"
+        part.write_text(json.dumps(self.to_dict(), indent=1), encoding="utf-8")
+        os.replace(part, target)
+        return (target, *drawn)

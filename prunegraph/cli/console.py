@@ -27,6 +27,7 @@ _STEPS = {
     "score": "scoring",
     "shrink": "shrinking",
     "repair": "re-fitting what reads removed units, on the examples",
+    "finetune": "fine-tuning on the examples",
     "verify": "verifying: running the masked original and the slim model",
     "save": "writing",
     "export": "tracing the module and translating it to ONNX",

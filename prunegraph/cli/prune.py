@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from prunegraph.options import Options
     from prunegraph.passes.filter import FilterOptions
     from prunegraph.result import PruneResult
+    from prunegraph.train.options import TrainOptions
 
 _HOW_MUCH, _WHICH, _PROOF = "How much goes", "What goes first, and what stays", "Proof and output"
 
@@ -143,10 +144,24 @@ def prune(
             show_default=False,
         ),
     ] = None,
+    finetune: Annotated[
+        bool,
+        typer.Option("--finetune", help="Train the slim model again on --data, the original as teacher."),
+    ] = False,
+    epochs: Annotated[int, typer.Option(metavar="N", help="Fine-tuning: passes over the data, at most.")] = 3,
+    lr: Annotated[float, typer.Option(metavar="RATE", help="Fine-tuning: the highest learning rate.")] = 5e-5,
     no_verify: Annotated[
         bool,
         typer.Option("--no-verify", help="Write the result without proving it."),
     ] = False,
+    report: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FOLDER",
+            help="Write report.json there, and figures where the scorer has some (cahp).",
+            show_default=False,
+        ),
+    ] = None,
     json: Json = False,
 ) -> None:
     """Remove a part of a model, prove the result, and write it.
@@ -168,6 +183,8 @@ def prune(
       prunegraph prune model.onnx -o slim.onnx --drop head.5 --drop ffn.5
       prunegraph prune model.onnx -o slim.onnx --ratio head=0.5 --scorer sap \\
         --data texts.txt --tokenizer folder
+      prunegraph prune model.onnx -o slim.onnx --scorer cahp --data train.jsonl \\
+        --tokenizer folder --finetune --report folder
     """  # noqa: D301 - \b keeps the lines that follow as they are
     amount = parse_ratio(ratio) if ratio else None
     with progress() as step:
@@ -175,6 +192,7 @@ def prune(
         from prunegraph.observe.stream import Calibration
         from prunegraph.options import Options
         from prunegraph.passes.filter import FilterOptions
+        from prunegraph.train.options import TrainOptions
 
         settings = parse_options(scorer_option or (), parser_noise)
         patterns = (include or (), exclude or (), allow_io or ())
@@ -198,11 +216,12 @@ def prune(
         if data is not None:
             given = Calibration(data, tokenizer, text=text_column or (), label=label_column, limit=samples)
         filtering = FilterOptions(tolerance, policy) if tolerance is not None else None
-        result, files = _prune(model, output, options, step, given, filtering)
-    filtered = result.filtered
+        training = TrainOptions(epochs=epochs, lr=lr, seed=seed) if finetune else None
+        result, files = _prune(model, output, options, step, given, filtering, training)
+        files = (*files, *(result.write_report(report) if report else ()))
+    filtered, tuned = result.filtered, result.tuned
     if json:
-        more = {"filter": filtered.to_dict()} if filtered else {}
-        show_json({**result.report.to_dict(), **more, "files": [str(path) for path in files]})
+        show_json({**result.to_dict(), "files": [str(path) for path in files]})
         return
     from prunegraph.cli.summary import pruned
 
@@ -211,6 +230,9 @@ def prune(
         left = f"{filtered.metric} {filtered.before:.3f} -> {filtered.after:.3f}, {filtered.evaluations} evaluations"
         went = f"{len(filtered.removed)} of {len(filtered.candidates)} candidates went ({filtered.ratio:.0%})"
         say(f"\nfiltered: {went}; {left}")
+    if tuned:
+        change = f"{tuned.metric} {tuned.before:.4f} -> {tuned.after:.4f} of {tuned.examples[1]:,} validation examples"
+        say(f"\nfine-tuned: {change}, epoch {tuned.best} of {tuned.history[-1].number}")
     say("\nwrote ", _listed(files))
     say("next: ", (f"prunegraph bench {model} {output}", "bold"))
 
@@ -222,14 +244,15 @@ def _prune(
     step: Callable[[str], None],
     data: Calibration | None,
     filtering: FilterOptions | None,
+    training: TrainOptions | None,
 ) -> tuple[PruneResult, tuple[Path, ...]]:
     """Everything between the arguments and the report; where nothing can be written, nothing is begun."""
     from prunegraph.clock import Clock
     from prunegraph.export.onnx import load, source_of
     from prunegraph.export.stage import check_target
-    from prunegraph.pipeline import apply, calibrated, decide, filter_heads, find, mend
+    from prunegraph.pipeline import apply, calibrated, decide, filter_heads, find, mend, tune
 
-    data = calibrated(options, data, filtering=filtering)
+    data = calibrated(options, data, filtering=filtering, finetune=training)
     clock = Clock(step)
     check_target(output, [model])
     with clock.step("load"):
@@ -242,6 +265,8 @@ def _prune(
     selection = filtered.selection if filtered else choice.selection
     result = apply(found, selection, check=options.verify, clock=clock, accounts=choice.accounts)
     result = replace(mend(found, result, options, clock, data), filtered=filtered)
+    if training and data:
+        result = tune(found, result, training, clock, data)
     with clock.step("save"):
         return result, result.save(output)
 

@@ -75,6 +75,9 @@ def _read(plan: Path) -> tuple[Selection, Written]:
 
     try:
         text = plan.read_text(encoding="utf-8")
+        if loads(text).get("trained"):
+            hint = "prune without --finetune, verify, and train what comes of that with `prunegraph finetune`"
+            raise PruneGraphError("all weights were trained after the proof: there is nothing to compare", hint=hint)
         return Selection.from_json(text), Written.from_plan(loads(text))
     except OSError as error:
         hint = "name the plan that was written beside the slim model: --plan PLAN"
