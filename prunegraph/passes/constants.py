@@ -1,4 +1,4 @@
-"""New constants and nodes in a graph, under names that nobody has yet."""
+"""New constants in a graph, under names that nobody has yet, and new values in the place of old ones."""
 
 from __future__ import annotations
 
@@ -33,3 +33,9 @@ def add_constant(graph: ir.Graph, wish: str, array: npt.ArrayLike) -> ir.Value:
     )
     graph.register_initializer(value)
     return value
+
+
+def take_over(old: ir.Value, new: ir.Value) -> None:
+    """Let a value be read in place of another, by nodes and as an output of the graph, under its name."""
+    old.replace_all_uses_with(new, replace_graph_outputs=True)
+    old.name, new.name = f"{old.name}/before", old.name

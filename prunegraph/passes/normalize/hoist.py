@@ -20,6 +20,7 @@ from prunegraph.analysis.facts import Facts
 from prunegraph.analysis.sizes import Keep
 from prunegraph.analysis.solve import Solution, solve
 from prunegraph.passes.constants import add_constant
+from prunegraph.passes.marks import mark_part
 from prunegraph.passes.normalize.tables import clone_node
 from prunegraph.passes.shrink import shrink_in_place
 
@@ -232,12 +233,16 @@ def _expand(
             value = graph.initializers[name]
             copy = ir.Value(name=_part(name, slot), shape=value.shape, type=value.type, const_value=value.const_value)
             copy.metadata_props.update(value.metadata_props)
+            mark_part(copy, name, slot)
             graph.register_initializer(copy)
             copies[name] = copy
         for name in cone.nodes:
             node = nodes[name]
             inputs = [None if value is None else copies.get(value.name or "", value) for value in node.inputs]
             clone = clone_node(node, inputs, f"part{slot}")
+            mark_part(clone, name, slot)
+            for old, new in zip(node.outputs, clone.outputs, strict=True):
+                mark_part(new, old.name or "", slot)
             graph.insert_before(node, clone)
             copies |= {old.name or "": new for old, new in zip(node.outputs, clone.outputs, strict=True)}
         for node in (nodes[name] for name in cone.sizes):

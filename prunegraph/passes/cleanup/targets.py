@@ -1,47 +1,16 @@
-"""Cleanup: say plainly what is known, share small constants again, drop what nothing uses."""
+"""Literal targets: a Reshape says what it makes, where that is known, and computes nothing for it."""
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Sequence
 
 import numpy as np
 import onnx_ir as ir
-from onnx_ir.passes.common import (
-    CommonSubexpressionEliminationPass,
-    DeduplicateInitializersPass,
-    IdentityEliminationPass,
-    RemoveUnusedNodesPass,
-)
 
 from prunegraph.analysis.axes import Axis
 from prunegraph.analysis.lengths import Lengths
 from prunegraph.analysis.solve import Solution
 from prunegraph.passes.constants import add_constant
-
-
-def cleanup(model: ir.Model, solution: Solution, lengths: Lengths) -> ir.Model:
-    """Tidy a shrunk model, in place; weights, names and results stay.
-
-    Args:
-        model: What Shrink made.
-        solution: The axes of the model that it was made from.
-        lengths: What stays of them.
-    """
-    literal_targets(model.graph, solution, lengths)
-    logger = logging.getLogger("onnx_ir.passes.common.initializer_deduplication")
-    level = logger.level
-    logger.setLevel(
-        logging.ERROR
-    )  # an initializer that is also an input is none of its business, and no reason to warn
-    try:
-        DeduplicateInitializersPass(size_limit=1024)(model)
-    finally:
-        logger.setLevel(level)
-    IdentityEliminationPass()(model)
-    CommonSubexpressionEliminationPass()(model)
-    RemoveUnusedNodesPass()(model)
-    return model
 
 
 def literal_targets(graph: ir.Graph, solution: Solution, lengths: Lengths) -> None:

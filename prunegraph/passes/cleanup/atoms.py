@@ -1,0 +1,136 @@
+"""Atoms: the pieces of axes that a chain of Reshape and Transpose never cuts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from prunegraph.analysis.axes import Size
+
+Layout = tuple[tuple[int, ...], ...]
+"""Of every axis the atoms that it consists of, slowest first; none for an axis of length 1."""
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One node: a Transpose by `order`, or a Reshape if there is none, and the layout that it makes."""
+
+    layout: Layout
+    order: tuple[int, ...] | None = None
+
+
+class Atoms:
+    """Atoms by number, each with its length in every probe."""
+
+    def __init__(self, probes: int) -> None:
+        """No atoms yet."""
+        self._probes = probes
+        self._sizes: list[Size] = []
+        self._halves: dict[int, tuple[int, int]] = {}
+
+    def new(self, shape: Sequence[Size]) -> Layout:
+        """A layout of fresh axes."""
+        return tuple(() if set(size) == {1} else (self._add(size),) for size in shape)
+
+    def regroup(self, layout: Layout, shape: Sequence[Size]) -> Layout | None:
+        """The same numbers in the same order under another shape; None where no atoms fit."""
+        waiting = [atom for axis in self.settled(layout) for atom in axis][::-1]
+        axes = []
+        for wanted in shape:
+            axis, missing = [], wanted
+            while set(missing) != {1}:
+                if not waiting:
+                    return None
+                atom = waiting.pop()
+                if _divides(size := self._sizes[atom], missing):
+                    axis.append(atom)
+                    missing = _over(missing, size)
+                elif _divides(missing, size):
+                    halves = self._add(missing), self._add(_over(size, missing))
+                    self._halves[atom] = halves
+                    axis.append(halves[0])
+                    waiting.append(halves[1])
+                    break
+                else:
+                    return None
+            axes.append(tuple(axis))
+        return None if waiting else tuple(axes)
+
+    def settled(self, layout: Layout) -> Layout:
+        """A layout in atoms that nothing has cut so far."""
+        return tuple(tuple(piece for atom in axis for piece in self._pieces(atom)) for axis in layout)
+
+    def size(self, axis: Sequence[int]) -> Size:
+        """How long an axis is in every probe."""
+        total: Size = (1,) * self._probes
+        for atom in axis:
+            total = tuple(a * b for a, b in zip(total, self._sizes[atom], strict=True))
+        return total
+
+    def _add(self, size: Size) -> int:
+        self._sizes.append(size)
+        return len(self._sizes) - 1
+
+    def _pieces(self, atom: int) -> Iterator[int]:
+        if atom in self._halves:
+            for half in self._halves[atom]:
+                yield from self._pieces(half)
+        else:
+            yield atom
+
+
+def _divides(a: Size, b: Size) -> bool:
+    return all(y % x == 0 for x, y in zip(a, b, strict=True))
+
+
+def _over(a: Size, b: Size) -> Size:
+    return tuple(x // y for x, y in zip(a, b, strict=True))
+
+
+# ---- ways from one layout to another -------------------------------------------------------------------------------
+
+
+def ways(start: Layout, end: Layout) -> Iterator[list[Step]]:
+    """Every way from one layout of some atoms to another with at most one Transpose, short ones first.
+
+    >>> [len(way) for way in ways(((0,), (1, 2)), ((0,), (1,), (2,)))]
+    [1, 3]
+    >>> next(ways(((0,), (1,), (2,)), ((1,), (0, 2))))
+    [Step(layout=((1,), (0,), (2,)), order=(1, 0, 2)), Step(layout=((1,), (0, 2)), order=None)]
+    """
+    if start == end:
+        yield []
+        return
+    if _flat(start) == _flat(end):
+        yield [Step(end)]
+    elif sorted(start) == sorted(end):
+        yield [_transpose(start, end)]
+    else:
+        if (middle := _in_order(end, start)) is not None:
+            yield [Step(middle), _transpose(middle, end)]
+        if (middle := _in_order(start, end)) is not None:
+            yield [_transpose(start, middle), Step(end)]
+    runs = tuple((atom,) for atom in _flat(start))
+    turned = tuple((atom,) for atom in _flat(end))
+    yield [Step(runs), _transpose(runs, turned), Step(end)]
+
+
+def _in_order(layout: Layout, model: Layout) -> Layout | None:
+    """The axes of a layout in the order that another layout has their atoms in; None if it has them apart."""
+    place = {atom: k for k, atom in enumerate(_flat(model))}
+    axes = sorted(layout, key=lambda axis: place[axis[0]] if axis else -1)
+    return tuple(axes) if _flat(axes) == _flat(model) else None
+
+
+def _transpose(start: Layout, end: Layout) -> Step:
+    free = list(range(len(start)))
+    order = []
+    for axis in end:
+        source = next(k for k in free if start[k] == axis)
+        free.remove(source)
+        order.append(source)
+    return Step(end, tuple(order))
+
+
+def _flat(layout: Sequence[tuple[int, ...]]) -> tuple[int, ...]:
+    return tuple(atom for axis in layout for atom in axis)
