@@ -1,0 +1,192 @@
+"""What pruning leaves over: a slim file beside a model that was built with the same widths and exported itself.
+
+    python -m benchmarks.native [--only deit_half …] [--rounds 200] [--folder FOLDER] [--markdown docs/native.md]
+
+Each case builds a dense model and a native one, exports both through the same exporter, prunes the dense one down to
+the widths of the native one, counts the nodes that ONNX Runtime's extended optimisation leaves of either, and times
+both, interleaved on one thread.  Needs `pip install "prunegraph[zoo]"`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import tempfile
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import onnx
+import onnxruntime as ort
+import torch
+from rich.console import Console
+from rich.table import Table
+
+from benchmarks.native_models import CASES, Case
+from benchmarks.zoo_model import EXPORTERS, export
+from prunegraph import prune_graph
+from prunegraph.bench import Comparison, PairedRatio, compare
+from prunegraph.bench.stats import paired_ratio
+
+LIMIT = 1.02
+"""Most time that a slim file may take of what the native one takes."""
+
+MOVES = {
+    "Cast", "Concat", "Constant", "ConstantOfShape", "Expand", "Flatten", "Gather", "Identity", "Reshape", "Shape",
+    "Slice", "Split", "Squeeze", "Transpose", "Unsqueeze",
+}  # fmt: skip
+"""Ops that move numbers and compute none."""
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What was seen of one case and exporter.
+
+    Attributes:
+        case: Name of the case.
+        exporter: Name of the exporter.
+        native: Nodes by op of the native file, optimized.
+        slim: The same of the slim file.
+        parameters: Those of the native file and of the slim one.
+        ratio: Time of the slim file over that of the native one.
+        milliseconds: Median of the native file and of the slim one.
+    """
+
+    case: str
+    exporter: str
+    native: Counter[str]
+    slim: Counter[str]
+    parameters: tuple[int, int]
+    ratio: PairedRatio
+    milliseconds: tuple[float, float]
+
+    def differences(self, *, computing: bool) -> str:
+        """Ops of which the slim file has more or fewer nodes."""
+        ops = [op for op in sorted(self.native | self.slim) if (op in MOVES) is not computing]
+        found = [(op, self.slim[op] - self.native[op]) for op in ops]
+        return ", ".join(f"{op} {count:+d}" for op, count in found if count) or "none"
+
+
+def main() -> int:
+    """Measure, print, and exit with 1 where a slim file costs more than a native one."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--only", nargs="+", choices=CASES, default=list(CASES), help="these cases (default: all)")
+    parser.add_argument("--exporters", nargs="+", choices=EXPORTERS, default=list(EXPORTERS))
+    parser.add_argument("--rounds", type=int, default=200, help="of timing (default 200)")
+    parser.add_argument("--folder", type=Path, help="keep the models here, and take those that are here already")
+    parser.add_argument("--markdown", type=Path, metavar="FILE", help="also write the table as Markdown")
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    console = Console()
+    outcomes = []
+    with tempfile.TemporaryDirectory(prefix="prunegraph-") as temporary:
+        folder = arguments.folder or Path(temporary)
+        folder.mkdir(parents=True, exist_ok=True)
+        for name in arguments.only:
+            for exporter in arguments.exporters:
+                outcome, timed = measure(name, exporter, folder, arguments.rounds)
+                outcomes.append(outcome)
+                print(*row(outcome), sep="  |  ", file=sys.stderr, flush=True)
+    machine = describe(timed)
+    console.print(as_table(outcomes, machine))
+    if arguments.markdown:
+        arguments.markdown.write_text(as_markdown(outcomes, machine), encoding="utf-8")
+    return 0 if all(holds(outcome) for outcome in outcomes) else 1
+
+
+def measure(name: str, exporter: str, folder: Path, rounds: int) -> tuple[Outcome, Comparison]:
+    """Build, export, prune, count and time one case."""
+    case = CASES[name]
+    dense, native = (written(case, name, exporter, which, folder) for which in ("dense", "native"))
+    result = prune_graph(dense, case.ratio)
+    slim = folder / f"{name}.{exporter}.slim.onnx"
+    result.save(slim)
+    timed = compare([native, slim], batch=1, sequence=case.sequence, threads=1, rounds=rounds, max_seconds=60)
+    first, second = timed.results
+    outcome = Outcome(
+        case=name,
+        exporter=exporter,
+        native=optimized(native),
+        slim=optimized(slim),
+        parameters=(parameters(native), parameters(slim)),
+        ratio=paired_ratio(torch.tensor(second.samples_ms).numpy(), torch.tensor(first.samples_ms).numpy()),
+        milliseconds=(first.median_ms, second.median_ms),
+    )
+    return outcome, timed
+
+
+def written(case: Case, name: str, exporter: str, which: str, folder: Path) -> Path:
+    """The exported file of the dense or the native model."""
+    path = folder / f"{name}.{exporter}.{which}.onnx"
+    if not path.exists():
+        export(case.dense() if which == "dense" else case.native(), exporter, path)
+    return path
+
+
+def optimized(path: Path) -> Counter[str]:
+    """Nodes by op after ONNX Runtime's extended optimisation."""
+    with tempfile.TemporaryDirectory() as folder:
+        options = ort.SessionOptions()
+        options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
+        options.optimized_model_filepath = str(Path(folder) / "optimized.onnx")
+        options.log_severity_level = 4
+        ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        return Counter(node.op_type for node in onnx.load(options.optimized_model_filepath).graph.node)
+
+
+def parameters(path: Path) -> int:
+    """How many floating-point numbers a file holds."""
+    tensors = onnx.load(path).graph.initializer
+    floats = (tensor for tensor in tensors if tensor.data_type == onnx.TensorProto.FLOAT and len(tensor.dims))
+    return sum(int(torch.tensor(tensor.dims).prod()) for tensor in floats)
+
+
+def holds(outcome: Outcome) -> bool:
+    """Whether nothing is left over: the same computing nodes, and no more time, as far as the interval tells."""
+    return outcome.differences(computing=True) == "none" and outcome.ratio.low <= LIMIT
+
+
+HEADER = ("case", "exporter", "ms, native", "ms, slim", "slim / native", "computing nodes", "moving nodes")
+
+
+def row(outcome: Outcome) -> tuple[str, ...]:
+    """As it is printed."""
+    ratio = outcome.ratio
+    return (
+        outcome.case,
+        outcome.exporter,
+        *(f"{value:.2f}" for value in outcome.milliseconds),
+        f"{ratio.median:.3f} [{ratio.low:.3f}, {ratio.high:.3f}]",
+        outcome.differences(computing=True),
+        outcome.differences(computing=False),
+    )
+
+
+def describe(timed: Comparison) -> str:
+    """Machine and versions in one line."""
+    machine: Mapping[str, str | int] = timed.environment
+    return (
+        f"{machine['cpu']}, {machine['cores']} cores, one thread; onnxruntime {machine['onnxruntime']}, "
+        f"torch {torch.__version__}"
+    )
+
+
+def as_table(outcomes: Sequence[Outcome], machine: str) -> Table:
+    """For the terminal."""
+    table = Table(*HEADER, title="Slim beside native", caption=machine)
+    for outcome in outcomes:
+        table.add_row(*row(outcome))
+    return table
+
+
+def as_markdown(outcomes: Sequence[Outcome], machine: str) -> str:
+    """For the documentation."""
+    lines = ["# What pruning leaves over", "", "Made by `python -m benchmarks.native --markdown docs/native.md`.", ""]
+    lines += [f"{machine}.", "", f"| {' | '.join(HEADER)} |", f"|{'---|' * len(HEADER)}"]
+    lines += [f"| {' | '.join(row(outcome))} |" for outcome in outcomes]
+    return "\n".join([*lines, ""])
+
+
+if __name__ == "__main__":
+    sys.exit(main())
