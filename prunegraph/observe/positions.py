@@ -20,11 +20,9 @@ def real(lead: tuple[int, ...], batch: Batch) -> Mask:
         batch: What the model was run on. Where an axis is as long as its texts, the last such one holds the tokens.
     """
     count, mask = len(batch.samples), batch.mask
-    chosen = np.ones(lead, dtype=bool)
     if mask is None or not lead:
-        if len(lead) > 1:
-            chosen[count:] = False
-        return chosen
+        return np.asarray(owner(lead, batch) < count)
+    chosen = np.ones(lead, dtype=bool)
     rows, length = next(iter(batch.feeds.values())).shape[:2]
     full = np.zeros((rows, length), dtype=bool)
     full[:count] = mask
@@ -41,7 +39,7 @@ def real(lead: tuple[int, ...], batch: Batch) -> Mask:
 
 
 def owner(lead: tuple[int, ...], batch: Batch) -> npt.NDArray[np.int64]:
-    """The number of the sample that every position belongs to; 0 for all where the batch axis is not the outermost."""
+    """The number of the sample that every position belongs to; 0 for all where the first axis is no multiple of them."""
     rows = next((array.shape[0] for array in batch.feeds.values() if np.ndim(array)), 1)
     if not lead or lead[0] % rows:
         return np.zeros(lead, dtype=np.int64)

@@ -63,8 +63,11 @@ def repaired(
     missing = amend(twin, changes)
     made, bare = (shrink_all(each, analysis.solution, keeps) for each in (twin, model))
     added = insert(made.model, analysis, keeps, missing)
-    written = Written(differing(made.model.graph, bare.model.graph), added)
-    return cleanup(made.model, analysis.solution, made.lengths), Repaired(asked, outcomes, written)
+    changed = differing(made.model.graph, bare.model.graph)
+    slim = cleanup(made.model, analysis.solution, made.lengths)
+    left = slim.graph.initializers  # copies that are equal have become one
+    written = Written(*(tuple(name for name in names if name in left) for names in (changed, added)))
+    return slim, Repaired(asked, outcomes, written)
 
 
 @dataclass(frozen=True, slots=True)
