@@ -29,7 +29,12 @@ DataFile = Annotated[
     ),
 ]
 Tokenizer = Annotated[
-    Path | None, typer.Option(metavar="PATH", help="The model's tokenizer.json, or its folder; for texts.")
+    Path | None,
+    typer.Option(
+        metavar="PATH",
+        help="The model's tokenizer.json, or its folder; for texts.  [default: tokenizer.json beside MODEL]",
+        show_default=False,
+    ),
 ]
 TextColumns = Annotated[
     list[str] | None,
@@ -41,6 +46,14 @@ LabelColumn = Annotated[
 Limit = Annotated[
     int | None, typer.Option("--samples", metavar="N", min=1, help="Read only the first N examples of the data.")
 ]
+RunBy = Annotated[
+    str,
+    typer.Option(
+        "--ep",
+        metavar="NAME,...",
+        help="Execution providers that run the data, the first choice first: cpu, cuda, tensorrt, openvino, ...",
+    ),
+]
 ScorerOptions = Annotated[
     list[str] | None,
     typer.Option(
@@ -51,6 +64,12 @@ ParserNoise = Annotated[
     float,
     typer.Option(metavar="P", min=0, max=1, help="Corrupt this fraction of dependency arcs, to see what that does."),
 ]
+
+
+def tokenizer_for(model: Path, given: Path | None) -> Path | None:
+    """The tokenizer that is given, else the one that lies beside the model, if one does."""
+    beside = model.with_name("tokenizer.json")
+    return beside if given is None and beside.is_file() else given
 
 
 def parse_options(given: Iterable[str], noise: float = 0.0) -> dict[str, object]:

@@ -17,6 +17,7 @@ from prunegraph.cli.arguments import (
     Limit,
     Model,
     ParserNoise,
+    RunBy,
     ScorerOptions,
     TextColumns,
     Tokenizer,
@@ -25,6 +26,7 @@ from prunegraph.cli.arguments import (
     parse_options,
     parse_ratio,
     parse_scorers,
+    tokenizer_for,
 )
 from prunegraph.cli.console import progress, say, show, show_json
 
@@ -95,6 +97,7 @@ def prune(
     text_column: TextColumns = None,
     label_column: LabelColumn = "",
     samples: Limit = None,
+    ep: RunBy = "cpu",
     parser_noise: ParserNoise = 0.0,
     tolerance: Annotated[
         float | None,
@@ -210,11 +213,14 @@ def prune(
             kinds=kind or (),
             drop=drop or (),
             layer_threshold=layer_threshold,
+            providers=ep.split(","),
             repair=repair,
         )
         given = None
         if data is not None:
-            given = Calibration(data, tokenizer, text=text_column or (), label=label_column, limit=samples)
+            given = Calibration(
+                data, tokenizer_for(model, tokenizer), text=text_column or (), label=label_column, limit=samples
+            )
         filtering = FilterOptions(tolerance, policy) if tolerance is not None else None
         training = TrainOptions(epochs=epochs, lr=lr, seed=seed) if finetune else None
         result, files = _prune(model, output, options, step, given, filtering, training)

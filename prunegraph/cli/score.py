@@ -15,10 +15,12 @@ from prunegraph.cli.arguments import (
     Limit,
     Model,
     ParserNoise,
+    RunBy,
     ScorerOptions,
     TextColumns,
     Tokenizer,
     parse_options,
+    tokenizer_for,
 )
 from prunegraph.cli.console import progress, show, show_json
 
@@ -41,6 +43,7 @@ def score(
     text_column: TextColumns = None,
     label_column: LabelColumn = "",
     samples: Limit = None,
+    ep: RunBy = "cpu",
     parser_noise: ParserNoise = 0.0,
     json: Json = False,
 ) -> None:
@@ -61,10 +64,13 @@ def score(
         from prunegraph.observe.stream import Calibration
         from prunegraph.options import Options
 
-        options = Options(scorer=scorer, seed=seed, scorer_options=parse_options(scorer_option or (), parser_noise))
+        settings = parse_options(scorer_option or (), parser_noise)
+        options = Options(scorer=scorer, seed=seed, scorer_options=settings, providers=ep.split(","))
         given = None
         if data is not None:
-            given = Calibration(data, tokenizer, text=text_column or (), label=label_column, limit=samples)
+            given = Calibration(
+                data, tokenizer_for(model, tokenizer), text=text_column or (), label=label_column, limit=samples
+            )
         scores, context = _score(model, options, given, step)
     found = _syntax(context) if scorer == "sap" else None
     if json:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -38,9 +37,9 @@ def figures(found: Chosen, folder: Path) -> tuple[Path, ...]:
         axes.spines[["top", "right"]].set_visible(False)
         draw(found, axes)
         path = folder / f"cahp-{name}.png"
-        with tempfile.NamedTemporaryFile(dir=folder, suffix=".part", delete=False) as file:
-            figure.savefig(file, format="png")
-        os.replace(file.name, path)
+        part = folder / f"{path.name}.part"
+        figure.savefig(part, format="png")
+        os.replace(part, path)
         written.append(path)
     return tuple(written)
 
