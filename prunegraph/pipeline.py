@@ -154,7 +154,8 @@ def calibrated(
     """
     check_scorers(options.scorer)
     if data is not None:
-        return (data if isinstance(data, Calibration) else Calibration(data, tokenizer)).opened()
+        given = data if isinstance(data, Calibration) else Calibration(data, tokenizer)
+        return replace(given, providers=options.providers or given.providers).opened()
     for kind in filter(options.may_prune, KINDS):
         name = scorer_of(options.scorer, kind)
         if not needs_data(name, kind):
@@ -254,8 +255,11 @@ def unrepaired(found: Analyzed, slim: ir.Model, keeps: Keeps, written: Written) 
     Raises:
         VerificationFailed: it does not have the weights that were re-fitted.
     """
+    made = shrink_all(found.normalized.model, found.analysis.solution, keeps)
+    bare = dict(made.model.graph.initializers)
+    bare |= cleanup(made.model, found.analysis.solution, made.lengths).graph.initializers
     try:
-        return restored(slim, shrink_all(found.normalized.model, found.analysis.solution, keeps).model, written)
+        return restored(slim, bare, written)
     except KeyError as name:
         hint = "use the plan written beside the slim model; weights that another tool has renamed cannot be compared"
         raise VerificationFailed(f"the slim model does not have the re-fitted weight {name}", hint=hint) from None

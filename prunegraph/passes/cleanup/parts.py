@@ -106,6 +106,8 @@ def _bias(node: ir.Node) -> tuple[ir.Node, ir.Value] | None:
     if len(uses) != 1 or weight is None or weight.const_value is None:
         return None
     adding, index = uses[0]
+    if part_of(adding) is None:
+        return None  # it came later, and has a name of its own
     bias = adding.inputs[1 - index] if adding.op_type == "Add" and not adding.outputs[0].is_graph_output() else None
     if bias is None or not _is_own(bias) or bias.const_value is None:
         return None

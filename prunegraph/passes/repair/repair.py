@@ -64,7 +64,8 @@ def repaired(
     made, bare = (shrink_all(each, analysis.solution, keeps) for each in (twin, model))
     added = insert(made.model, analysis, keeps, missing)
     changed = differing(made.model.graph, bare.model.graph)
-    slim = cleanup(made.model, analysis.solution, made.lengths)
+    slim, plain = (cleanup(each.model, analysis.solution, each.lengths) for each in (made, bare))
+    changed = tuple(dict.fromkeys((*changed, *differing(slim.graph, plain.graph))))  # parts that are one again
     left = slim.graph.initializers  # copies that are equal have become one
     written = Written(*(tuple(name for name in names if name in left) for names in (changed, added)))
     return slim, Repaired(asked, outcomes, written)

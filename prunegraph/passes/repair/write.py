@@ -104,12 +104,12 @@ def differing(a: ir.Graph, b: ir.Graph) -> tuple[str, ...]:
     return tuple(found)
 
 
-def restored(slim: ir.Model, bare: ir.Model, written: Written) -> ir.Model:
+def restored(slim: ir.Model, bare: Mapping[str, ir.Value], written: Written) -> ir.Model:
     """A copy of a repaired slim model with the weights that it had before.
 
     Args:
         slim: The repaired model.
-        bare: What Shrink makes without repair.
+        bare: The initializers that Shrink makes without repair.
         written: What was repaired.
 
     Raises:
@@ -123,7 +123,7 @@ def restored(slim: ir.Model, bare: ir.Model, written: Written) -> ir.Model:
             raise KeyError(name)
         array = np.zeros_like(tensor.numpy())
         if name in written.changed:
-            before = bare.graph.initializers[name].const_value
+            before = bare[name].const_value
             if before is None or before.shape != tensor.shape:
                 raise KeyError(name)
             array = before.numpy()
