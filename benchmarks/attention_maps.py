@@ -14,18 +14,10 @@ from rich.console import Console
 from rich.table import Table
 
 from prunegraph.analysis.selection import Selection
+from prunegraph.export.onnx import load
 from prunegraph.observe.stream import Calibration
-from prunegraph.passes.preservation import Preservation, attention_similarity, heat_map
-from prunegraph.pipeline import Analyzed, find
-
-
-def similarity(
-    original: Analyzed, slim: Analyzed, selection: Selection, data: Path, tokenizer: Path, limit: int = 256
-) -> Preservation:
-    """How much the attention of a slim model looks like the original's on some texts."""
-    inputs = Calibration(data, tokenizer, limit=limit).opened().inputs(original.original)
-    sides = [(found.normalized.model, found.analysis) for found in (original, slim)]
-    return attention_similarity(sides[0], sides[1], selection, inputs)
+from prunegraph.passes.preservation import attention_similarity, heat_map
+from prunegraph.pipeline import find
 
 
 def main() -> None:
@@ -37,7 +29,9 @@ def main() -> None:
     parser.add_argument("--plot", type=Path, help="where to draw the heat map, such as maps.png")
     given = parser.parse_args()
     plan = Selection.from_json(given.plan.read_text(encoding="utf-8"))
-    found = similarity(find(given.model), find(given.slim), plan, given.data, given.tokenizer, given.samples)
+    original = find(given.model)
+    inputs = Calibration(given.data, given.tokenizer, limit=given.samples).opened().inputs(original.original)
+    found = attention_similarity((original.normalized.model, original.analysis), load(given.slim), plan, inputs)
     table = Table("layer", "heads", "mean cosine", "least", "where", box=None)
     for layer, (label, heads, cosines) in enumerate(zip(found.labels, found.heads, found.cosines, strict=True)):
         table.add_row(str(layer), str(len(heads)), f"{cosines.mean():.3f}", f"{cosines.min():.3f}", label)

@@ -121,9 +121,7 @@ def results(
                 if method != "none":
                     made, what = repaired(found.normalized.model, found.analysis, keeps, inputs, method)
                     slim, outcomes = made or bare, what.outcomes
-                small = find(slim)
-                sides = [(each.normalized.model, each.analysis) for each in (found, small)]
-                alike = attention_similarity(sides[0], sides[1], selection, maps).mean
+                alike = attention_similarity((found.normalized.model, found.analysis), slim, selection, maps).mean
                 yield Result(task, seed, plan, scorer, method, dense, answers(slim, judged), alike, outcomes)
 
 

@@ -39,7 +39,7 @@ def real(lead: tuple[int, ...], batch: Batch) -> Mask:
 
 
 def owner(lead: tuple[int, ...], batch: Batch) -> npt.NDArray[np.int64]:
-    """The number of the sample that every position belongs to; 0 for all where the first axis is no multiple of them."""
+    """The number of the sample that every position belongs to; 0 for all where the first axis is no batch."""
     rows = next((array.shape[0] for array in batch.feeds.values() if np.ndim(array)), 1)
     if not lead or lead[0] % rows:
         return np.zeros(lead, dtype=np.int64)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -73,7 +73,7 @@ class Preservation:
 
 def attention_similarity(
     original: tuple[ir.Model, Analysis],
-    slim: tuple[ir.Model, Analysis],
+    slim: ir.Model,
     selection: Selection,
     inputs: Inputs,
     *,
@@ -83,23 +83,26 @@ def attention_similarity(
 
     Args:
         original: A normalized model and its analysis.
-        slim: The same of what was made of it.
+        slim: What was made of it.
         selection: What stays of the original: which of its heads the slim ones are.
         inputs: What to run them on; padding does not count.
         progress: Called with the number of samples seen.
 
     Raises:
-        UsageError: a model shows no attention, or the two do not attend in the same places.
+        UsageError: there is no attention to compare, or the selection is of another model.
     """
-    pairs = _pairs(attentions(*original), attentions(*slim), selection)
+    pairs = _pairs(attentions(*original), slim, selection)
     sums = [np.zeros(len(pair.heads)) for pair in pairs]
     counts, seen = np.zeros(len(pairs)), 0
     wholes, smalls = [pair.whole for pair in pairs], [pair.small for pair in pairs]
-    with _watched(original[0], wholes) as of_original, _watched(slim[0], smalls) as of_slim:
+    with _watched(original[0], wholes) as of_original, _watched(slim, smalls) as of_slim:
         for batch in inputs.batches():
             before, after = of_original(batch), of_slim(batch)
             for k, pair in enumerate(pairs):
                 a, b = pair.whole.maps(before)[:, pair.heads], pair.small.maps(after)
+                if a.shape != b.shape:
+                    hint = "give the plan that was written beside the slim model"
+                    raise UsageError(f"{pair.whole.label}: {a.shape} is compared with {b.shape}", hint=hint)
                 each = np.moveaxis(cosines(a, b), 1, -1)
                 rows = each[real(each.shape[:-1], batch)]
                 sums[k] += rows.sum(axis=0)
@@ -118,21 +121,22 @@ class _Pair:
     heads: npt.NDArray[np.int64]
 
 
-def _pairs(wholes: Sequence[Attention], smalls: Sequence[Attention], selection: Selection) -> list[_Pair]:
-    """Where both attend: nodes keep their names, and layers their order where none is gone."""
+def _pairs(wholes: Sequence[Attention], slim: ir.Model, selection: Selection) -> list[_Pair]:
+    """Where both attend: values and nodes keep their names, and what they hold its layout."""
+    values = {value.name for node in slim.graph for value in node.outputs}
+    positions = {node.name: k for k, node in enumerate(slim.graph)}
     found = []
-    by_label = {site.label: site for site in smalls}
-    for k, whole in enumerate(wholes):
-        small = smalls[k] if len(smalls) == len(wholes) else by_label.get(whole.label)
+    for whole in wholes:
         kept = np.ones(whole.heads, dtype=bool)
         for name, units in whole.units.items():
             if name in selection.keep:
                 kept &= selection.keep[name].reshape(-1)[units] | (units < 0)
-        if small is None or whole.probabilities is None or small.probabilities is None or not kept.any():
+        tap = whole.probabilities
+        if tap is None or (tap.value not in values if tap.node is None else whole.label not in positions):
             continue
-        if small.heads != kept.sum():
-            problem = f"{whole.label} keeps {kept.sum()} heads, and the slim model has {small.heads} there"
-            raise UsageError(problem, hint="give the plan that was written beside the slim model")
+        tap = tap if tap.node is None else replace(tap, node=positions[whole.label])
+        count = int(kept.sum())
+        small = replace(whole, probabilities=tap, heads=count, axes=replace(whole.axes, count=count))
         found.append(_Pair(whole, small, np.flatnonzero(kept)))
     if not found:
         raise UsageError("there is no attention to compare", hint="give a Transformer whose maps ONNX Runtime shows")
