@@ -66,6 +66,7 @@ def prune_graph(
     filtering: FilterOptions | None = None,
     drop: Sequence[str] = (),
     layer_threshold: float = 1.0,
+    providers: Sequence[str] = (),
     keep: Keep | None = None,
     budget: Mapping[str, float] | None = None,
     kinds: Sequence[str] = (),
@@ -104,6 +105,8 @@ def prune_graph(
         drop: Patterns of ids or scopes of groups of heads or FFN neurons that go whole, with the sub-block around them:
             `["ffn.3"]`. Without a ratio, nothing else goes.
         layer_threshold: All heads of a layer go where more than this share of them would; 1 lets one stay.
+        providers: Execution providers of ONNX Runtime that run the data, the first choice first: `["cuda"]`; the CPU by
+            default. The proof is always taken on the CPU.
         keep: How many units stay, by kind or pattern, one number or a list as for `ratio`: `{"head": 6}`; wins over it.
         budget: Fractions of "macs", "params" or "bytes" that are left (`{"macs": 0.5}`): the smallest ratio that meets
             them is found, one for all groups of `kinds` that `ratio` and `keep` do not speak of.
@@ -140,6 +143,7 @@ def prune_graph(
         kinds=kinds,
         drop=drop,
         layer_threshold=layer_threshold,
+        providers=providers,
         repair=repair,
     )
     calibration = calibrated(options, data, tokenizer, filtering, finetune)

@@ -42,6 +42,7 @@ class Options:
         fits: By kind, the shape that every group must have, as a preset says.
         drop: Patterns of ids or scopes of groups of heads or FFN neurons that go whole, whatever the ratio.
         layer_threshold: All heads of a layer go where more than this share of them would.
+        providers: Execution providers that run the data, `cuda` or `CUDAExecutionProvider`; the CPU if empty.
         repair: How weights that read removed units are re-fitted on the data, see `passes.repair`; None: "auto" where
             data are given, else "none".
     """
@@ -61,6 +62,7 @@ class Options:
     fits: Mapping[str, Sequence[int]] = field(default_factory=dict)
     drop: Sequence[str] = ()
     layer_threshold: float = 1.0
+    providers: Sequence[str] = ()
     repair: str | None = None
 
     def __post_init__(self) -> None:

@@ -20,6 +20,7 @@ from prunegraph.passes.filter import Filtered, FilterOptions, filter_candidates
 from prunegraph.passes.mask import masked
 from prunegraph.pipeline import Analyzed, find
 from tests.graphs_text import WORDS, shifting, word_tokenizer
+from tests.skeleton import load_skeleton
 
 SHIFTS = [[0, 1, -1], [2, 0, -2]]
 CANDIDATES = {"head.0": [0, 2], "head.1": [0, 1]}
@@ -203,3 +204,49 @@ def test_accuracy_needs_labels_and_filtering_data(setting: tuple[Analyzed, Input
         prune_graph(tmp_path / "none.onnx", {"head": 0.5}, filtering=FilterOptions())  # before the model is read
     with pytest.raises(UsageError, match="no head is to be removed"):
         filter_candidates(model, analysis, Selection({}), plain)
+
+
+def test_query_heads_go_from_all_groups_at_once() -> None:
+    """Every KV group keeps as many query heads: a candidate takes one of each, and harm is told for all of them."""
+    found = find(load_skeleton("zoo_llama"))
+    slots = next(group for group in found.analysis.groups if group.kind == "query_slot")
+    mask = np.array([[True, False, True, False], [False, True, True, False]])
+    assert slots.shape == mask.shape
+    metric = Counting()
+    options = FilterOptions(tolerance=13 / 16, metric=metric)
+    model, analysis = found.normalized.model, found.analysis
+    filtered = filter_candidates(model, analysis, Selection({slots.id: mask}), None, options)
+    assert [unit for unit, _ in filtered.candidates] == [(slots.id, 0), (slots.id, 1)]
+    assert filtered.removed == ((slots.id, 0),) and (filtered.before, filtered.after) == (16, 14)
+    assert filtered.ratio == 2 / 8
+    expected = np.array([[True, False, True, True], [False, True, True, True]])
+    np.testing.assert_array_equal(filtered.selection.keep[slots.id], expected)
+
+
+def test_all_heads_of_a_layer_may_go(tmp_path: Path) -> None:
+    rows = [{"text": "the dog saw the cat"}]
+    result = prune_graph(
+        shifting(SHIFTS),
+        {"head": 2 / 3},
+        layer_threshold=0.5,
+        data=rows,
+        tokenizer=word_tokenizer(tmp_path),
+        filtering=FilterOptions(tolerance=0.0),
+        repair="none",
+    )
+    assert result.filtered is not None and len(result.filtered.removed) == 6
+    assert {group.after for group in result.report.groups} == {0}
+    assert result.report.verify is not None and result.report.verify.ok
+
+
+@pytest.mark.parametrize(
+    ("name", "message"), [("gpu", "unknown execution provider 'gpu'"), ("dnnl", "has no provider")]
+)
+def test_providers_that_are_not_there(name: str, message: str, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=message):  # before the model is read
+        prune_graph(tmp_path / "none.onnx", data=[{"text": "x"}], tokenizer=word_tokenizer(tmp_path), providers=[name])
+
+
+def test_data_run_on_the_providers_asked_for(tmp_path: Path) -> None:
+    data = Calibration([{"text": "the dog"}], word_tokenizer(tmp_path), providers=["CPU", "CPUExecutionProvider"])
+    assert data.opened().inputs(find(shifting(SHIFTS)).original).providers == ("CPUExecutionProvider",)

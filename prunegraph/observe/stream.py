@@ -20,6 +20,7 @@ from prunegraph.observe.cache import Gathered, through_cache
 from prunegraph.observe.cache import fingerprint as fingerprint
 from prunegraph.observe.data import Data, Source, open_data
 from prunegraph.observe.feeds import InputSpec, input_specs
+from prunegraph.observe.providers import CPU, execution_providers
 from prunegraph.observe.session import CannotRun, open_session, run, widened, widened_feeds
 from prunegraph.observe.tapped import tapped
 from prunegraph.observe.taps import Tap
@@ -30,8 +31,6 @@ logger = logging.getLogger(__name__)
 Array = npt.NDArray[Any]
 Progress = Callable[[int], None]
 """Called with the number of samples seen so far."""
-
-CPU = ("CPUExecutionProvider",)
 
 
 class Statistic(Gathered, Protocol):
@@ -55,12 +54,14 @@ class Inputs:
         reader: The tokenizer, where the samples are texts.
         specs: The inputs that they are for.
         batch_size: How many run together, unless the model fixes it.
+        providers: Execution providers of ONNX Runtime that run them.
     """
 
     source: Source
     reader: TextReader | None
     specs: tuple[InputSpec, ...]
     batch_size: int = 16
+    providers: tuple[str, ...] = CPU
 
     @property
     def fingerprint(self) -> str:
@@ -88,6 +89,7 @@ class Calibration:
         text: Columns of text.
         label: Column of class numbers.
         limit: Read only so many samples.
+        providers: Execution providers that run them, see `execution_providers`.
     """
 
     data: Data | Source
@@ -97,15 +99,17 @@ class Calibration:
     text: Sequence[str] = ()
     label: str = ""
     limit: int | None = None
+    providers: Sequence[str] = ()
 
     def opened(self) -> Calibration:
         """The same with the data opened, so that what is wrong with them is told before a model is read.
 
         Raises:
-            UsageError: see `open_data`.
+            UsageError: see `open_data` and `execution_providers`.
         """
+        providers = execution_providers(self.providers)
         source = open_data(self.data, text=self.text, label=self.label, limit=self.limit)
-        return replace(self, data=source, limit=None)
+        return replace(self, data=source, limit=None, providers=providers)
 
     def inputs(self, model: ir.Model) -> Inputs:
         """The data for this model.
@@ -113,7 +117,7 @@ class Calibration:
         Raises:
             UsageError: they do not fit it.
         """
-        return prepare(
+        inputs = prepare(
             model,
             self.data,
             self.tokenizer,
@@ -123,6 +127,7 @@ class Calibration:
             label=self.label,
             limit=self.limit,
         )
+        return replace(inputs, providers=execution_providers(self.providers))
 
 
 def prepare(
@@ -169,7 +174,7 @@ def observe(
     inputs: Inputs,
     statistics: Sequence[Statistic],
     *,
-    providers: Sequence[str] = CPU,
+    providers: Sequence[str] | None = None,
     cache: Path | None = None,
     progress: Progress | None = None,
 ) -> None:
@@ -179,7 +184,7 @@ def observe(
         model: A normalized model; it is not changed.
         inputs: What to run it on.
         statistics: What to gather; they are updated in place.
-        providers: Execution providers of ONNX Runtime.
+        providers: Execution providers of ONNX Runtime; those of the inputs if None.
         cache: Folder for results by model, data and statistic; what lies there is not gathered again.
         progress: Called after every batch.
 
@@ -189,7 +194,8 @@ def observe(
 
     def gather(missing: Sequence[Statistic]) -> None:
         taps = list(dict.fromkeys(tap for statistic in missing for tap in statistic.taps()))
-        _pass(tapped(widened(model), taps), [tap.value for tap in taps], inputs, missing, providers, progress)
+        values = [tap.value for tap in taps]
+        _pass(tapped(widened(model), taps), values, inputs, missing, providers or inputs.providers, progress)
 
     through_cache(statistics, gather, model, inputs.fingerprint, cache)
 

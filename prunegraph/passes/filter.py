@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import importlib
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import Any
@@ -24,14 +24,16 @@ from prunegraph.analysis.selection import Selection
 from prunegraph.errors import MissingExtra, UsageError
 from prunegraph.observe.cache import fingerprint
 from prunegraph.observe.gates import Gate, GatedSession, gate_of, gated, open_gate
+from prunegraph.observe.providers import CPU
 from prunegraph.observe.session import open_session, widened
-from prunegraph.observe.stream import CPU, Inputs
+from prunegraph.observe.stream import Inputs
 from prunegraph.observe.taps import HEAD_KINDS, Attention
 from prunegraph.passes.metric import Evaluate, make_metric
 
 POLICIES = ("stop", "skip")
+Index = npt.NDArray[np.int64]
 Unit = tuple[str, int]
-"""A group's id and the number of a unit."""
+"""A group's id and the number of a unit; of a group that is chosen row by row, which removal of every row it is."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,14 +112,14 @@ def filter_candidates(
     inputs: Inputs | None,
     options: FilterOptions | None = None,
     *,
-    providers: Sequence[str] = CPU,
+    providers: Sequence[str] = (),
     progress: Callable[[int], None] | None = None,
 ) -> Filtered:
     """Take back from a selection the heads that cost too much.
 
-    Removed units of head groups that are chosen as a whole are the candidates; everything else of the selection
-    stays as it is,
-    and what of it are heads is removed in every evaluation.
+    Removed units of head groups are the candidates; where a group is chosen row by row (query heads of KV groups),
+    a candidate takes one unit of every row, the first that goes of each, the second, and so on, for rows keep equal
+    numbers.  Everything else of the selection stays as it is.
 
     Args:
         model: The normalized model.
@@ -125,7 +127,7 @@ def filter_candidates(
         selection: What would stay.
         inputs: Validation data; they are held in memory, tokenized. None if `metric` is a function.
         options: See there.
-        providers: Execution providers of ONNX Runtime.
+        providers: Execution providers of ONNX Runtime; those of the inputs if empty.
         progress: Called with the number of evaluations done.
 
     Raises:
@@ -134,19 +136,28 @@ def filter_candidates(
     options = options or FilterOptions()
     groups = {group.id: group for group in analysis.groups if group.kind in HEAD_KINDS}
     heads = {name: mask for name, mask in selection.keep.items() if name in groups}
-    candidates = [
-        (name, int(unit)) for name, mask in heads.items() if not groups[name].rows for unit in np.flatnonzero(~mask)
-    ]
-    if not candidates:
+    members = {unit: units for name, mask in heads.items() for unit, units in _candidates(name, mask)}
+    if not members:
         raise UsageError("no head is to be removed, so none can be filtered", hint="give a ratio of head or kv_group")
     twin, sites = gated(widened(model), analysis)
+    run_by = tuple(providers) or (inputs.providers if inputs is not None else CPU)
     with ExitStack() as stack:
-        session = stack.enter_context(open_session(twin, providers=providers))
+        session = stack.enter_context(open_session(twin, providers=run_by))
         evaluate, name = _evaluate(options, inputs, model, analysis, GatedSession(session, open_gate(sites)))
-        worker = _Worker(twin, evaluate, session, f"{fingerprint(model)}/{providers}", tuple(providers))
+        worker = _Worker(twin, evaluate, session, f"{fingerprint(model)}/{run_by}", run_by)
         stack.callback(worker.close)
-        search = _Search(worker, sites, heads, candidates, options, progress)
+        search = _Search(worker, sites, heads, members, options, progress)
         return search.run(selection, name)
+
+
+def _candidates(name: str, mask: npt.NDArray[np.bool_]) -> Iterator[tuple[Unit, Index]]:
+    """What can go by itself of a group, and which units (flat) go with it."""
+    if mask.ndim == 1:
+        yield from (((name, int(unit)), np.array([unit])) for unit in np.flatnonzero(~mask))
+        return
+    removed = np.flatnonzero(~mask).reshape(*mask.shape[:-1], -1)  # rows keep equal numbers
+    for k in range(removed.shape[-1]):
+        yield (name, k), removed[..., k].reshape(-1)
 
 
 def _evaluate(
@@ -168,26 +179,25 @@ class _Search:
         worker: _Worker,
         sites: Sequence[Attention],
         heads: Mapping[str, npt.NDArray[np.bool_]],
-        candidates: Sequence[Unit],
+        members: Mapping[Unit, Index],
         options: FilterOptions,
         progress: Callable[[int], None] | None,
     ) -> None:
-        self.worker, self.sites, self.candidates, self.options = worker, sites, candidates, options
-        names = {name for name, _ in candidates}
-        self.fixed = {name: mask for name, mask in heads.items() if name not in names}
-        self.shapes = {name: heads[name].shape for name in names}
+        self.worker, self.sites, self.members, self.options = worker, sites, members, options
+        self.candidates = list(members)
+        self.shapes = {name: heads[name].shape for name, _ in members}
         self.progress = progress
         self.known: dict[bytes, float] = {}
 
     def keep(self, removed: Sequence[Unit]) -> dict[str, npt.NDArray[np.bool_]]:
         keep = {name: np.ones(shape, dtype=bool) for name, shape in self.shapes.items()}
-        for name, unit in removed:
-            keep[name][unit] = False
+        for unit in removed:
+            keep[unit[0]].flat[self.members[unit]] = False
         return keep
 
     def evaluate(self, choices: Sequence[Sequence[Unit]]) -> list[float]:
         """The metric without these units, each set of them on its own, all at a time; nothing is run twice."""
-        gates = [gate_of(self.sites, {**self.fixed, **self.keep(removed)}) for removed in choices]
+        gates = [gate_of(self.sites, self.keep(removed)) for removed in choices]
         new = {gate.tobytes(): gate for gate in gates if gate.tobytes() not in self.known}
         for key, value in zip(new, self.worker.map(list(new.values()), self.options.jobs), strict=True):
             self.known[key] = value
@@ -212,8 +222,8 @@ class _Search:
         keep = {**selection.keep, **self.keep(removed)}
         total = sum(int(np.prod(shape)) for shape in self.shapes.values())
         left = {group: mask for group, mask in keep.items() if not mask.all()}
-        evaluations = len(self.known) + 1
-        return Filtered(Selection(left), ranked, tuple(removed), name, whole, after, evaluations, len(removed) / total)
+        share = sum(self.members[unit].size for unit in removed) / total
+        return Filtered(Selection(left), ranked, tuple(removed), name, whole, after, len(self.known) + 1, share)
 
 
 _SESSIONS: dict[str, ort.InferenceSession] = {}

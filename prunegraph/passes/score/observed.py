@@ -10,7 +10,7 @@ from typing import Any
 from prunegraph.analysis.groups import Group
 from prunegraph.errors import UsageError
 from prunegraph.observe.cache import K
-from prunegraph.observe.stream import CPU, Inputs, Progress, Statistic, observe
+from prunegraph.observe.stream import Inputs, Progress, Statistic, observe
 from prunegraph.passes.score.base import GRADIENTS, NEEDS, Context, needs_data
 from prunegraph.passes.score.differentiate import HOW, differentiate
 from prunegraph.passes.score.gradients import Backward, GradientStatistic
@@ -22,7 +22,7 @@ def observe_for(
     context: Context,
     inputs: Inputs | None,
     *,
-    providers: Sequence[str] = CPU,
+    providers: Sequence[str] | None = None,
     cache: Path | None = None,
     progress: Progress | None = None,
     backward: Backward | None = None,
@@ -34,7 +34,7 @@ def observe_for(
         groups: What they are to score.
         context: What they are given otherwise.
         inputs: The data, see `observe.stream.prepare`.
-        providers: Execution providers of ONNX Runtime.
+        providers: Execution providers of ONNX Runtime; those of the inputs if None.
         cache: See `observe`.
         progress: See `observe`.
         backward: What computes gradients; None if nothing can.
