@@ -12,7 +12,7 @@ from prunegraph.export.to_torch.registry import MICROSOFT, torch_op
 
 _ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "relu": torch.relu,
-    "gelu": functional.gelu,
+    "gelu": lambda x: functional.gelu(x, approximate="tanh"),
     "silu": functional.silu,
     "identity": lambda x: x,
 }

@@ -98,7 +98,11 @@ def group_query_attention(
     at = before[:, None] + torch.arange(length, device=q.device)
     if do_rotary:
         assert cos_cache is not None and sin_cache is not None
-        where = (at if position_ids is None else position_ids.long()).clamp(max=len(cos_cache) - 1)
+        where = at
+        if position_ids is not None:  # of a prompt ONNX Runtime reads the first one alone
+            first = length == int(total_sequence_length)
+            where = position_ids.reshape(-1)[:1].long() + at if first else position_ids.long()
+        where = where.clamp(max=len(cos_cache) - 1)
         q, k = (rotated(x, cos_cache[where], sin_cache[where], bool(rotary_interleaved)) for x in (q, k))
     k, v = (
         _appended(past_key, k, before, total_sequence_length),
