@@ -58,7 +58,7 @@ def census(analysis: Analysis) -> Expected:
 
 def draw(group: Group, rng: np.random.Generator) -> np.ndarray:
     """Any number of units, in every row others."""
-    keep = int(rng.integers(1, group.units))
+    keep = int(rng.integers(group.least, group.units))
     return rng.random(group.shape).argsort(-1).argsort(-1) < keep
 
 

@@ -1,0 +1,111 @@
+"""The page of `benchmarks.accuracy`: tables with intervals, and one plot a task."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+if TYPE_CHECKING:
+    from benchmarks.accuracy import Case
+
+Found = Mapping["Case", dict[str, Any]]
+
+HEAD = """# Accuracy after pruning
+
+Written by `python -m benchmarks.accuracy --markdown docs/accuracy.md` (AMD EPYC, 2 cores, ONNX Runtime on the CPU).
+
+All scorers remove the same numbers of units of the same kinds, so that only their choice differs: *inner* means Q/K and
+V dims and FFN neurons, *inner and hidden* the residual width as well, as SNP does it. `activation` cannot score Q/K
+dims; magnitude does it there. Scores and repair look at 512 training examples; *repair* is `repair="auto"`, which needs
+no labels and no gradients; *fine-tuned* is repair and then one short epoch (8,000 images at 3e-4, or 3,000 sentences at
+5e-5) with the whole model as teacher. Every pruned model was proven equal to the masked original before its repair.
+
+± is half of a 95 % interval of the difference to the whole model on the same test examples (paired bootstrap); for
+`random` of the mean over three draws. One trained model a task and one seed: it does not tell what another training run
+would give.
+"""
+
+
+def bits(result: dict[str, Any]) -> npt.NDArray[np.float64]:
+    """Per test example 1.0 where the model is right."""
+    return np.unpackbits(np.array(result["right"], np.uint8), count=result["count"]).astype(np.float64)
+
+
+def render(found: Found, target: Path) -> None:
+    """Write the page, and beside it a plot a task."""
+    lines = [HEAD]
+    for name in dict.fromkeys(case.task for case in found):
+        mine = {case: result for case, result in found.items() if case.task == name}
+        whole = next(bits(result) for case, result in mine.items() if case.scorer == "whole")
+        lines += [f"## {name}", "", f"The whole model: {whole.mean():.1%} of {len(whole):,} test examples.", ""]
+        for widths in dict.fromkeys(case.widths for case in mine if case.scorer != "whole"):
+            lines += _table({c: r for c, r in mine.items() if c.widths == widths}, whole, widths)
+        picture = target.parent / f"accuracy-{name}.png"
+        _plot(mine, whole, picture)
+        lines += [f"![Accuracy over MACs, {name}]({picture.name})", ""]
+    partial = target.with_suffix(".part")
+    partial.write_text("\n".join(lines), encoding="utf-8")
+    partial.replace(target)
+
+
+def _table(found: Found, whole: npt.NDArray[np.float64], widths: str) -> list[str]:
+    fewer = sorted({case.fewer for case in found})
+    cells: dict[tuple[str, str], dict[float, str]] = defaultdict(dict)
+    for case in found:
+        draws = [bits(r) for c, r in found.items() if (*_key(c), c.fewer) == (*_key(case), case.fewer)]
+        mean = np.mean(draws, axis=0)
+        cells[_key(case)][case.fewer] = f"{mean.mean():.1%} ± {_half_interval(mean - whole):.1%}"
+    head = ["", f"{widths}", *(f"{part:.0%} fewer MACs" for part in fewer)]
+    lines = [_row(head), _row(["---", "---", *("---:" for _ in fewer)])]
+    for (recovery, scorer), row in cells.items():
+        named = {"none": "no training", "repair": "repaired", "finetune": "fine-tuned"}[recovery]
+        lines.append(_row([scorer, named, *(row.get(part, "") for part in fewer)]))
+    return [*lines, ""]
+
+
+def _key(case: Case) -> tuple[str, str]:
+    return case.recovery, case.scorer
+
+
+def _row(cells: Sequence[str]) -> str:
+    return "| " + " | ".join(cells) + " |"
+
+
+def _half_interval(difference: npt.NDArray[np.float64]) -> float:
+    rng = np.random.default_rng(0)
+    means = [rng.choice(difference, len(difference)).mean() for _ in range(1000)]
+    low, high = np.quantile(means, (0.025, 0.975))
+    return float(high - low) / 2
+
+
+def _plot(found: Found, whole: npt.NDArray[np.float64], path: Path) -> None:
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    panels = list(dict.fromkeys((c.widths, c.recovery) for c in found if c.scorer != "whole"))
+    figure, axes = pyplot.subplots(
+        1, len(panels), figsize=(3 * len(panels), 3.2), sharey=True, squeeze=False, layout="constrained"
+    )
+    for axis, (widths, recovery) in zip(axes[0], panels, strict=True):
+        inside = {c: r for c, r in found.items() if (c.widths, c.recovery) == (widths, recovery)}
+        for scorer in dict.fromkeys(case.scorer for case in inside):
+            fewer = sorted({c.fewer for c in inside if c.scorer == scorer})
+            ys = [
+                np.mean([bits(r).mean() for c, r in inside.items() if (c.scorer, c.fewer) == (scorer, f)])
+                for f in fewer
+            ]
+            axis.plot([0, *(100 * f for f in fewer)], [100 * whole.mean(), *(100 * y for y in ys)], "o-", label=scorer)
+        axis.set_title(f"{widths}\n{recovery}", fontsize=9)
+        axis.set_xlabel("% fewer MACs")
+        axis.grid(alpha=0.3)
+    axes[0][0].set_ylabel("test accuracy, %")
+    axes[0][-1].legend(fontsize=8)
+    figure.savefig(path, dpi=110)
+    pyplot.close(figure)
