@@ -34,7 +34,7 @@ class Atoms:
 
     def regroup(self, layout: Layout, shape: Sequence[Size]) -> Layout | None:
         """The same numbers in the same order under another shape; None where no atoms fit."""
-        waiting = [atom for axis in self.settled(layout) for atom in axis][::-1]
+        waiting = self._mended(_flat(self.settled(layout)))[::-1]
         axes = []
         for wanted in shape:
             axis, missing = [], wanted
@@ -66,6 +66,18 @@ class Atoms:
         for atom in axis:
             total = tuple(a * b for a, b in zip(total, self._sizes[atom], strict=True))
         return total
+
+    def _mended(self, atoms: Sequence[int]) -> list[int]:
+        """Halves that lie beside each other again are the whole that they were."""
+        whole = {halves: atom for atom, halves in self._halves.items()}
+        mended: list[int] = []
+        for atom in atoms:
+            mended.append(atom)
+            while len(mended) > 1 and (mended[-2], mended[-1]) in whole:
+                atom = whole[mended[-2], mended[-1]]
+                del self._halves[atom]
+                mended[-2:] = [atom]
+        return mended
 
     def _add(self, size: Size) -> int:
         self._sizes.append(size)
