@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import onnx_ir as ir
+import torch
 from onnx_ir.passes.common import InlinePass, RemoveUnusedNodesPass, TopologicalSortPass
 from torch import Tensor, fx, nn
 
@@ -15,15 +16,15 @@ from prunegraph.export.to_torch.calls import Call, Constant, beside, output_of
 from prunegraph.export.to_torch.dtypes import tensor_of
 from prunegraph.export.to_torch.hosts import Hosts, constant_of
 from prunegraph.export.to_torch.registry import TorchOp, torch_op_for
+from prunegraph.export.to_torch.ties import tie as find_ties
 from prunegraph.export.to_torch.weights import INPUTS, OUTPUTS, WEIGHTS, Store
 from prunegraph.observe.session import widened
-from prunegraph.passes.normalize.share import share_twins
 
 
 def build(model: ir.Model, *, tie: bool = True) -> fx.GraphModule:
     """The module for a model; see `prunegraph.export.to_torch.to_torch`."""
     model = flat(model)
-    store = Store(model, share_twins(model.graph) if tie else {})
+    store = Store(model, find_ties(model.graph) if tie else {})
     builder = _Builder(model.graph, dict(model.opset_imports), store)
     graph = builder.build()
     module = fx.GraphModule(store.root, graph, class_name="TorchModel")
@@ -154,7 +155,10 @@ class _Builder:
         name = value.name or "constant"
         if host and value not in self.store.trained:
             return self._add("call_module", self.store.add(name, Constant(tensor_of(tensor))), (), {}, name)
-        return self._add("get_attr", self.store.hold(value, tensor), (), {}, name)
+        first = self.store.turned.get(value)
+        if first is None or first not in self.store.trained:
+            return self._add("get_attr", self.store.hold(value), (), {}, name)
+        return self.graph.call_function(torch.t, (self._value(first),))
 
     def _attributes(self, node: ir.Node, op: TorchOp) -> tuple[dict[str, Any], dict[str, Block]]:
         attributes: dict[str, Any] = {}

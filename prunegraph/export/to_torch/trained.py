@@ -52,8 +52,8 @@ def trained(model: ir.Model) -> set[ir.Value]:
     found = [v for v in values if v.const_value is not None and _may_be(v) and not _is_mask(v)]
     rotations = _rotations(found)
     reached = _reached(model.graph)
-    nested = {value for graph in model.graphs() if graph is not model.graph for value in graph.initializers.values()}
-    return {v for v in found if v not in rotations and (v in reached or v in nested)}
+    nested = {v for v in found if any(node.graph is not model.graph for node, _ in v.uses())}
+    return {v for v in found if v not in rotations and v in reached | nested}
 
 
 def _may_be(value: ir.Value) -> bool:

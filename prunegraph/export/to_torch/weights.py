@@ -9,15 +9,16 @@ initializers of every path.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 import onnx_ir as ir
-import torch
 from torch import Tensor, fx, nn
 
 from prunegraph.errors import UsageError
 from prunegraph.export.to_torch.dtypes import tensor_of
+from prunegraph.export.to_torch.hosts import constant_of
+from prunegraph.export.to_torch.ties import Tie
 from prunegraph.export.to_torch.trained import trained
 
 INPUTS, OUTPUTS, WEIGHTS = "onnx_inputs", "onnx_outputs", "onnx_weights"
@@ -28,37 +29,51 @@ class Store:
 
     Args:
         model: Whose constants are kept.
-        shared: Initializers that are gone because another, named here, holds the same.
+        ties: Weights that others stand for.
 
     Attributes:
         root: Holds them.
         trained: The constants that are parameters.
-        weights: The path of every tensor of `root` that is an initializer, and which.
+        turned: Weights that are another one transposed, and which.
+        weights: By path of a tensor of `root`, which initializers it is, and which of them transposed.
     """
 
-    def __init__(self, model: ir.Model, shared: Mapping[str, str]) -> None:
+    def __init__(self, model: ir.Model, ties: Mapping[str, Tie]) -> None:
         self.root = nn.Module()
         self.trained = trained(model)
-        self.weights: dict[str, tuple[str, ...]] = {}
-        self._same: dict[str, list[str]] = defaultdict(list)
-        for name, kept in shared.items():
-            self._same[kept].append(name)
+        self.weights: dict[str, tuple[Tie, ...]] = {}
+        held = model.graph.initializers
+        self.turned = {held[name]: held[kept] for name, (kept, turned) in ties.items() if turned}
+        self._tied: dict[str, list[Tie]] = defaultdict(list)
+        for name, (kept, turned) in ties.items():
+            self._tied[kept].append((name, turned))
         self._paths: dict[ir.Value, str] = {}
 
     def add(self, name: str, module: nn.Module) -> str:
         """Keep a submodule; its path."""
         return self._put(f"{name}()", module)
 
-    def hold(self, value: ir.Value, tensor: ir.TensorProtocol) -> str:
+    def hold(self, value: ir.Value) -> str:
         """Keep a constant as parameter or buffer; its path."""
         if value not in self._paths:
+            tensor = constant_of(value)
+            assert tensor is not None
             held = tensor_of(tensor)
             kept = nn.Parameter(held) if value in self.trained else held
             path = self._put(value.name or "constant", kept)
             self._paths[value] = path
             if value.is_initializer():
-                self.weights[path] = (value.name or "", *self._same.get(value.name or "", ()))
+                self.weights[path] = tuple(self._names(value.name or "", value in self.trained))
         return self._paths[value]
+
+    def _names(self, name: str, trained: bool) -> Iterator[Tie]:
+        """What is kept with a weight: itself, its twins, and those turned, if it is trained, with twins of theirs."""
+        yield name, False
+        for other, turned in self._tied.get(name, ()):
+            if not turned:
+                yield other, False
+            elif trained:
+                yield from ((twin, True) for twin, _ in self._names(other, False))
 
     def _put(self, name: str, what: Tensor | nn.Module) -> str:
         safe = name.replace("%", "%25").replace(".", "%2E")
@@ -103,7 +118,11 @@ def _fits(root: nn.Module, path: str) -> bool:
 def by_initializer(module: fx.GraphModule) -> dict[str, Tensor]:
     """See `prunegraph.export.to_torch.initializers`."""
     tensors = dict(module.named_parameters()) | dict(module.named_buffers())
-    return {name: tensors[path] for path, names in module.meta[WEIGHTS].items() for name in names}
+    return {
+        name: tensors[path].t() if turned else tensors[path]
+        for path, ties in module.meta[WEIGHTS].items()
+        for name, turned in ties
+    }
 
 
 def write(model: ir.Model, module: fx.GraphModule) -> ir.Model:
@@ -111,23 +130,22 @@ def write(model: ir.Model, module: fx.GraphModule) -> ir.Model:
     result = model.clone()
     values = {name: value for graph in result.graphs() for name, value in graph.initializers.items()}
     for path, parameter in module.named_parameters():
-        names = module.meta[WEIGHTS].get(path, ())
-        for name in names:
-            value = values.get(name)
-            if value is None or value.const_value is None or tuple(value.const_value.shape) != tuple(parameter.shape):
+        for name, turned in module.meta[WEIGHTS].get(path, ()):
+            value, weight = values.get(name), parameter.detach()
+            weight = weight.t() if turned else weight
+            if value is None or value.const_value is None or tuple(value.const_value.shape.numpy()) != weight.shape:
                 raise UsageError(
-                    f"the module has a weight {name!r} {list(parameter.shape)} that the model lacks",
+                    f"the module has a weight {name!r} {list(weight.shape)} that the model lacks",
                     hint="give the model that to_torch made the module of",
                 )
-        _set([values[name] for name in names], parameter.detach())
+            _set(value, weight)
     return result
 
 
-def _set(values: list[ir.Value], weight: torch.Tensor) -> None:
-    """Give initializers new values in their old dtype; equal weights keep the tensor that they have."""
-    for value in values:
-        old = value.const_value
-        assert old is not None
-        array = np.ascontiguousarray(weight.cpu().numpy()).reshape(weight.shape).astype(old.dtype.numpy())
-        if not np.array_equal(array, old.numpy(), equal_nan=True):
-            value.const_value = ir.tensor(array, dtype=old.dtype, name=value.name)
+def _set(value: ir.Value, weight: Tensor) -> None:
+    """Give an initializer new values in its old dtype; equal ones keep the tensor that they have."""
+    old = value.const_value
+    assert old is not None
+    array = np.ascontiguousarray(weight.cpu().numpy()).reshape(weight.shape).astype(old.dtype.numpy())
+    if not np.array_equal(array, old.numpy(), equal_nan=True):
+        value.const_value = ir.tensor(array, dtype=old.dtype, name=value.name)
