@@ -96,6 +96,7 @@ def _score(
     clock = Clock(step)
     found = find(model, (), clock)
     inputs = data.inputs(found.original) if data is not None else None
+    assert isinstance(options.scorer, str)
     groups = [group for group in found.analysis.groups if scores_kind(options.scorer, group.kind)]
     if not groups:
         hint = "`prunegraph explain` lists its groups"
