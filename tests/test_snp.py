@@ -21,7 +21,7 @@ from prunegraph.observe.tapped import tapped
 from prunegraph.observe.text import Batch
 from prunegraph.passes.score import Context, observe_for, score_with
 from prunegraph.passes.score.qk_scores import QkScores, dim_scores, products
-from prunegraph.passes.score.redundancy import distances, redundancy, removal_order
+from prunegraph.passes.score.redundancy import distances, makers, redundancy, removal_order
 from prunegraph.passes.score.snp import OBSERVATION, SnpOptions
 from prunegraph.pipeline import Analyzed, find
 from tests import graphs_attention, graphs_fused, graphs_heads
@@ -292,6 +292,18 @@ def test_every_layer_that_writes_the_stream_has_the_same_say(residual: str) -> N
     each = [np.array(apart(weights[name].T)) for name in ("w_in", "downa", "downb")]
     shares = [layer / layer.sum() for layer in each]
     np.testing.assert_allclose(scores["hidden.0"], (np.mean if residual == "average" else np.sum)(shares, 0), rtol=1e-5)
+
+
+WRITERS = {"zoo_deit": 5, "zoo_llama": 5, "zoo_gpt2": 5}
+"""Two layers of attention and FFN each, and what makes the stream: patches or tokens; positions are the same whatever comes in."""
+
+
+@pytest.mark.parametrize("name", WRITERS)
+def test_layers_that_write_the_stream(name: str) -> None:
+    found = find(load_skeleton(name))
+    hidden = next(group for group in found.analysis.groups if group.kind == "hidden")
+    each = makers(found.normalized.model.graph, found.analysis.solution, hidden)
+    assert len(each) == WRITERS[name], each
 
 
 def test_refresh_ranks_by_removal() -> None:
