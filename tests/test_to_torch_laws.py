@@ -131,10 +131,10 @@ def test_sequences_of_their_own_lengths() -> None:
     q, k, v, past = random(2, 1, 64), random(2, 1, 32), random(2, 1, 32) + 1, random(2, 2, 6, 16)
     tables = (random(16, 8), random(16, 8))
     lengths = torch.tensor([3, 6], dtype=torch.int32)
-    made = microsoft("GroupQueryAttention", q, k, v, past, -past, lengths, torch.tensor(7), *tables, **heads)
+    made = microsoft("GroupQueryAttention", q, k, v, past, -past, lengths, [7], *tables, **heads)
     for b, n in enumerate(lengths.tolist()):
         one = slice(b, b + 1)
-        own = (q[one], k[one], v[one], past[one, :, :n], -past[one, :, :n], lengths[one], torch.tensor(n + 1))
+        own = (q[one], k[one], v[one], past[one, :, :n], -past[one, :, :n], lengths[one], [n + 1])
         torch.testing.assert_close(made[one], microsoft("GroupQueryAttention", *own, *tables, **heads))
 
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from prunegraph.export.to_torch.registry import torch_op
+from prunegraph.export.to_torch.registry import Lengths, integers, torch_op
 
 Block = Callable[..., tuple[Tensor, ...]]
 
@@ -20,13 +20,14 @@ def if_(condition: Tensor, *, then_branch: Block, else_branch: Block) -> tuple[T
 
 @torch_op("Loop")
 def loop(
-    trips: Tensor | None, condition: Tensor | None, *carried: Tensor, body: Block, outputs: int = 1
+    trips: Lengths | None, condition: Tensor | None, *carried: Tensor, body: Block, outputs: int = 1
 ) -> tuple[Tensor, ...]:
     """The body until its condition fails or all trips are done; what it carries, then what it scans, stacked."""
     state, scanned, trip = carried, list[tuple[Tensor, ...]](), 0
     going = True if condition is None else bool(condition)
     device = carried[0].device if carried else None
-    while going and (trips is None or trip < int(trips)):
+    most = None if trips is None else integers(trips)[0]
+    while going and (most is None or trip < most):
         again, *made = body(torch.tensor(trip, device=device), torch.tensor(True, device=device), *state)
         state = tuple(made[: len(state)])
         scanned.append(tuple(made[len(state) :]))

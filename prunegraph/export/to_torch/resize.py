@@ -84,8 +84,8 @@ def _cubic(distance: Tensor, a: float) -> Tensor:
 @torch_op("Resize")
 def resize(
     x: Tensor,
-    roi: Tensor | None = None,
-    scales: Tensor | None = None,
+    roi: Lengths | Sequence[float] | None = None,
+    scales: Lengths | Sequence[float] | None = None,
     sizes: Lengths | None = None,
     *,
     antialias: int = 0,
@@ -120,15 +120,22 @@ def resize(
 
 
 @torch_op("Upsample")
-def upsample(x: Tensor, scales: Tensor | Sequence[float], *, mode: str = "nearest") -> Tensor:
+def upsample(x: Tensor, scales: Lengths | Sequence[float], *, mode: str = "nearest") -> Tensor:
     """Resize as it was before opset 11."""
-    return resize(
-        x, None, torch.as_tensor(scales), mode=mode, coordinate_transformation_mode="asymmetric", nearest_mode="floor"
-    )
+    return resize(x, None, scales, mode=mode, coordinate_transformation_mode="asymmetric", nearest_mode="floor")
+
+
+def _floats(values: Lengths | Sequence[float]) -> list[float]:
+    return [float(f) for f in (values.tolist() if isinstance(values, Tensor) else values)]
 
 
 def _axes(
-    x: Tensor, roi: Tensor | None, scales: Tensor | None, sizes: Lengths | None, axes: Sequence[int] | None, policy: str
+    x: Tensor,
+    roi: Lengths | Sequence[float] | None,
+    scales: Lengths | Sequence[float] | None,
+    sizes: Lengths | None,
+    axes: Sequence[int] | None,
+    policy: str,
 ) -> list[Axis]:
     where = [k % x.dim() for k in axes] if axes is not None else list(range(x.dim()))
     lengths = [x.shape[k] for k in where]
@@ -140,9 +147,9 @@ def _axes(
             after = [math.floor(n * f + 0.5) for n, f in zip(lengths, factors, strict=True)]
     else:
         assert scales is not None
-        factors = [float(f) for f in scales.tolist()]
+        factors = _floats(scales)
         after = [math.floor(n * f) for n, f in zip(lengths, factors, strict=True)]
-    corners = roi.tolist() if roi is not None and roi.numel() else [0.0] * len(where) + [1.0] * len(where)
+    corners = (_floats(roi) if roi is not None else []) or [0.0] * len(where) + [1.0] * len(where)
     return [
         Axis(k, n, m, f, start, end)
         for k, n, m, f, start, end in zip(

@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from prunegraph.export.to_torch.attention import added, attend, heads_first, heads_last, hidden
-from prunegraph.export.to_torch.registry import MICROSOFT, torch_op
+from prunegraph.export.to_torch.registry import MICROSOFT, Lengths, integers, torch_op
 
 
 def rotated(x: Tensor, cos: Tensor, sin: Tensor, interleaved: bool) -> Tensor:
@@ -70,7 +70,7 @@ def group_query_attention(
     past_key: Tensor | None,
     past_value: Tensor | None,
     seqlens_k: Tensor,
-    total_sequence_length: Tensor,
+    total_sequence_length: Lengths,
     cos_cache: Tensor | None = None,
     sin_cache: Tensor | None = None,
     position_ids: Tensor | None = None,
@@ -93,23 +93,24 @@ def group_query_attention(
         query, key, value = query.split([num_heads * width, kv_num_heads * width, kv_num_heads * width], -1)
     q, k, v = heads_first(query, num_heads), heads_first(key, kv_num_heads), heads_first(value, kv_num_heads)
     length = q.shape[2]
-    total = seqlens_k.reshape(-1).long() + 1
-    before = (total - length).clamp(min=0)
+    (total,) = integers(total_sequence_length)
+    counts = seqlens_k.reshape(-1).long() + 1
+    before = (counts - length).clamp(min=0)
     at = before[:, None] + torch.arange(length, device=q.device)
     if do_rotary:
         assert cos_cache is not None and sin_cache is not None
         where = at
         if position_ids is not None:  # of a prompt ONNX Runtime reads the first one alone
-            first = length == int(total_sequence_length)
+            first = length == total
             where = position_ids.reshape(-1)[:1].long() + at if first else position_ids.long()
         where = where.clamp(max=len(cos_cache) - 1)
         q, k = (rotated(x, cos_cache[where], sin_cache[where], bool(rotary_interleaved)) for x in (q, k))
     k, v = (
-        _appended(past_key, k, before, total_sequence_length),
-        _appended(past_value, v, before, total_sequence_length),
+        _appended(past_key, k, before, total),
+        _appended(past_value, v, before, total),
     )
     slots = torch.arange(k.shape[2], device=q.device)
-    allowed = slots < total[:, None, None]
+    allowed = slots < counts[:, None, None]
     if causal:
         allowed = allowed & (slots <= at[:, :, None])
     if local_window_size >= 0:
@@ -119,9 +120,9 @@ def group_query_attention(
     return heads_last(attend(q, k, v, bias, scale=scale, softcap=softcap, sink=sink).values), k, v
 
 
-def _appended(past: Tensor | None, new: Tensor, before: Tensor, total: Tensor) -> Tensor:
+def _appended(past: Tensor | None, new: Tensor, before: Tensor, total: int) -> Tensor:
     """The cache `[batch, heads, slots, width]` with the new tokens behind those of every sequence."""
-    length = max(int(total.item()), new.shape[2] if past is None else past.shape[2])
+    length = max(total, new.shape[2] if past is None else past.shape[2])
     if past is None:
         past = new.new_zeros(*new.shape[:2], 0, new.shape[3])
     room = functional.pad(past, (0, 0, 0, length - past.shape[2]))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -111,7 +112,7 @@ def scatter_nd(x: Tensor, indices: Tensor, updates: Tensor, *, reduction: str = 
 def pad(
     x: Tensor,
     pads: Lengths,
-    constant_value: Tensor | None = None,
+    constant_value: Lengths | Sequence[float] | None = None,
     axes: Lengths | None = None,
     *,
     mode: str = "constant",
@@ -122,7 +123,9 @@ def pad(
     where = [k % x.dim() for k in integers(axes)] if axes is not None else list(range(x.dim()))
     pairs = dict(zip(where, zip(amounts[: len(where)], amounts[len(where) :], strict=True), strict=True))
     if mode == "constant":
-        filler = value if constant_value is None or not constant_value.numel() else constant_value.item()
+        if isinstance(constant_value, Tensor):
+            constant_value = constant_value.reshape(-1).tolist()
+        filler = constant_value[0] if constant_value else value
         return functional.pad(x, [n for k in reversed(range(x.dim())) for n in pairs.get(k, (0, 0))], value=filler)
     for k, (before, after) in pairs.items():
         if before or after:
