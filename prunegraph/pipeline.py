@@ -45,6 +45,7 @@ class Analyzed:
     normalized: Normalized
     analysis: Analysis
     kind: Kind = Kind.PROTO
+    allow_io: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -77,7 +78,7 @@ def find(
         normalized = normalize(original)
     with clock.step("analyze"):
         analysis = analyze_graph(normalized.model.graph, normalized.facts, allow_io)
-    return Analyzed(original, normalized, analysis, kind=kind_of(model))
+    return Analyzed(original, normalized, analysis, kind_of(model), tuple(allow_io))
 
 
 def choose(
@@ -213,7 +214,7 @@ def apply(
         seconds=clock.seconds,
         accounts=accounts or {},
     )
-    return PruneResult(slim, selection, report, found.kind)
+    return PruneResult(slim, selection, report, found.kind, allow_io=found.allow_io)
 
 
 def mend(

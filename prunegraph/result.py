@@ -32,6 +32,7 @@ class PruneResult:
         kind: What `model` is.
         filtered: What candidate filtering did, if it was asked for.
         tuned: How the slim model was trained again, if that was asked for.
+        allow_io: Patterns of graph inputs and outputs that were allowed to shrink.
     """
 
     ir_model: ir.Model
@@ -40,6 +41,7 @@ class PruneResult:
     kind: Kind = Kind.PROTO
     filtered: Filtered | None = None
     tuned: FinetuneResult | None = None
+    allow_io: tuple[str, ...] = ()
 
     @cached_property
     def model(self) -> Model:
@@ -55,11 +57,13 @@ class PruneResult:
         return save(self.ir_model, path, companions={f"{Path(path).stem}.plan.json": self.plan()})
 
     def plan(self) -> str:
-        """The JSON of the plan: what stays of every group that got smaller, and which weights changed after that."""
+        """The JSON of the plan: what stays of every smaller group, which doors may differ and which weights do."""
         repair = self.report.repair
         changed: dict[str, Any] = {"repair": repair.written.to_plan()} if repair is not None and repair.written else {}
         if self.tuned is not None and self.tuned.best:
             changed["trained"] = True
+        if self.allow_io:
+            changed["allow_io"] = list(self.allow_io)
         text = self.selection.to_json()
         return json.dumps({**json.loads(text), **changed}) if changed else text
 

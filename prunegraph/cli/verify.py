@@ -47,10 +47,10 @@ def verify(
     plan = plan or slim.with_name(f"{slim.stem}.plan.json")
     with progress() as step:
         step("load")
-        selection, repair = _read(plan)
+        selection, repair, allowed = _read(plan)
         from prunegraph.api import verify_files
 
-        seen = verify_files(model, slim, selection, repair=repair, allow_io=allow_io or (), progress=step)
+        seen = verify_files(model, slim, selection, repair=repair, allow_io=allow_io or allowed, progress=step)
     if json:
         show_json({"equal": seen.ok, **seen.to_dict(), "refitted": [*repair.changed, *repair.added]})
     else:
@@ -68,17 +68,19 @@ def verify(
         raise typer.Exit(1)
 
 
-def _read(plan: Path) -> tuple[Selection, Written]:
+def _read(plan: Path) -> tuple[Selection, Written, list[str]]:
     from prunegraph.analysis.selection import Selection
     from prunegraph.errors import PruneGraphError, UsageError
     from prunegraph.passes.repair import Written
 
     try:
         text = plan.read_text(encoding="utf-8")
-        if loads(text).get("trained"):
+        selection = Selection.from_json(text)
+        said = loads(text)
+        if said.get("trained"):
             hint = "prune without --finetune, verify, and train what comes of that with `prunegraph finetune`"
             raise PruneGraphError("all weights were trained after the proof: there is nothing to compare", hint=hint)
-        return Selection.from_json(text), Written.from_plan(loads(text))
+        return selection, Written.from_plan(said), list(map(str, said.get("allow_io") or ()))
     except OSError as error:
         hint = "name the plan that was written beside the slim model: --plan PLAN"
         raise PruneGraphError(f"the plan {plan} cannot be read: {error.strerror}", hint=hint) from error

@@ -27,9 +27,20 @@ class CannotRun(Exception):
 
 @contextlib.contextmanager
 def open_session(
-    model: ir.Model, *, optimize: bool = True, providers: Sequence[str] = ("CPUExecutionProvider",)
+    model: ir.Model,
+    *,
+    optimize: bool = True,
+    prepack: bool = True,
+    providers: Sequence[str] = ("CPUExecutionProvider",),
 ) -> Iterator[ort.InferenceSession]:
     """A session, on the CPU unless told otherwise, that reads the weights where they lie, in memory or mapped.
+
+    Args:
+        model: What it runs.
+        optimize: Whether ONNX Runtime may rewrite the graph.
+        prepack: Whether it may keep a second copy of weights in the order that its kernels read them: worth it for many
+            runs.
+        providers: Execution providers, the first choice first.
 
     Raises:
         CannotRun: ONNX Runtime does not accept the model.
@@ -40,6 +51,8 @@ def open_session(
     options.add_session_config_entry("session.disable_quant_qdq", "1")
     if not optimize:
         options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+    if not prepack:
+        options.add_session_config_entry("session.disable_prepacking", "1")
     light, weights = _without_weights(model)
     held = [ort.OrtValue.ortvalue_from_numpy(array) for array in weights.values()]
     if held:

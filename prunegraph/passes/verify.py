@@ -150,7 +150,7 @@ def _random(model: ir.Model) -> Iterable[list[Feeds]]:
 
 
 def _run_all(model: ir.Model, feeds: Sequence[Feeds]) -> list[list[Array]]:
-    with open_session(model) as session:
+    with open_session(model, prepack=False) as session:
         return [run(session, widened_feeds(feed)) for feed in feeds]
 
 
