@@ -109,7 +109,7 @@ def resize(
         slots = torch.arange(a.after, dtype=torch.float32, device=x.device)
         at = COORDINATES[coordinate_transformation_mode](slots, a)
         if mode == "nearest":
-            taps, weights = NEAREST[nearest_mode](at)[:, None].long(), None
+            taps, weights = NEAREST[_nearest(nearest_mode, a)](at)[:, None].long(), None
         else:
             taps, weights = _taps(at, a, mode, bool(antialias), bool(exclude_outside), cubic_coeff_a)
         x = _read(x, a, taps, weights)
@@ -122,7 +122,12 @@ def resize(
 @torch_op("Upsample")
 def upsample(x: Tensor, scales: Lengths | Sequence[float], *, mode: str = "nearest") -> Tensor:
     """Resize as it was before opset 11."""
-    return resize(x, None, scales, mode=mode, coordinate_transformation_mode="asymmetric", nearest_mode="floor")
+    return resize(x, None, scales, mode=mode, coordinate_transformation_mode="asymmetric", nearest_mode="old")
+
+
+def _nearest(mode: str, a: Axis) -> str:
+    """Before opset 11 ONNX Runtime rounds down, and up where an image gets smaller."""
+    return mode if mode != "old" else "ceil" if a.scale < 1 else "floor"
 
 
 def _floats(values: Lengths | Sequence[float]) -> list[float]:
