@@ -1,4 +1,4 @@
-"""A mixture of experts, fused (com.microsoft)."""
+"""Gated units, and a mixture of experts made of them (com.microsoft)."""
 
 from __future__ import annotations
 
@@ -16,6 +16,12 @@ _ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "silu": functional.silu,
     "identity": lambda x: x,
 }
+
+
+@torch_op("SwiGLU")
+def swiglu(gate: Tensor, value: Tensor, *, alpha: float = 1.0) -> Tensor:
+    """ai.onnx: `gate · sigmoid(alpha·gate) · value`."""
+    return gate * torch.sigmoid(alpha * gate) * value
 
 
 @torch_op("MoE", domain=MICROSOFT)

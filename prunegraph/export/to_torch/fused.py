@@ -52,12 +52,6 @@ def quick_gelu(x: Tensor, *, alpha: float = 1.702) -> Tensor:
     return x * torch.sigmoid(alpha * x)
 
 
-@torch_op("SwiGLU")
-def swiglu(gate: Tensor, value: Tensor, *, alpha: float = 1.0) -> Tensor:
-    """ai.onnx: `gate · sigmoid(alpha·gate) · value`."""
-    return gate * torch.sigmoid(alpha * gate) * value
-
-
 @torch_op("BiasSplitGelu", domain=MICROSOFT)
 def bias_split_gelu(x: Tensor, bias: Tensor) -> Tensor:
     """The first half of `x + bias` times Gelu of the second."""
