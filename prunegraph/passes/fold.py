@@ -11,6 +11,7 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
+from prunegraph.analysis.axes import refs_of
 from prunegraph.analysis.facts import Facts
 from prunegraph.analysis.lengths import Lengths
 from prunegraph.analysis.relations import Reduction
@@ -48,9 +49,15 @@ class Folder:
         self.stated: dict[ir.Value, ir.Value] = {}
         self.stuck: list[tuple[ir.Node, str, frozenset[int]]] = []
         self.summed: dict[tuple[int, int], set[int]] = {}
+        self.zero: dict[tuple[int, int], int] = {}
         for site in solution.reduces:
-            if site.kind is Reduction.SUM and site.zero is None:
+            if site.kind is Reduction.SUM or self._beside_nothing(nodes[site.node]):
                 self.summed.setdefault((site.node, site.index), set()).add(site.axis)
+            if site.zero is not None:
+                self.zero[site.node, site.index] = site.zero
+        for k, rule in enumerate(solution.rules):
+            for ref in (r for c in rule.contractions for expr in c.summed for r in refs_of(expr) if r.side == "x"):
+                self.summed.setdefault((k, ref.index), set()).add(ref.axis)
 
     def fold(self) -> None:
         """Every node in turn; what nothing needs afterwards stays in the graph, unused."""
@@ -124,12 +131,34 @@ class Folder:
         if self.empty(value):
             if not self._lost(value) <= self.summed.get((self.position.get(node, -1), index), set()):
                 raise Stuck("it makes something else than a sum of what would be empty")
-            dtype = self._dtype(node, value)
-            return [np.zeros(shape, dtype) for shape in self._shapes(value)]
+            if value.name in self.solution.weights and any(v is not None and self._zeroed(v) for v in node.inputs):
+                return self._every(self._weight(value))  # the other operand is zero
+            nothing = self._nothing(node, index, value)
+            return [np.broadcast_to(nothing, shape) for shape in self._shapes(value)]
         if (seen := self.facts.integers.get(value.name or "")) is not None:
             return list(seen)
-        array = self._weight(value)
+        return self._every(self._weight(value))
+
+    def _every(self, array: Array | None) -> list[Array] | None:
         return None if array is None else [array] * self.facts.probes
+
+    def _zeroed(self, value: ir.Value) -> bool:
+        return value.name not in self.solution.weights and self.empty(value)
+
+    def _beside_nothing(self, node: ir.Node) -> bool:
+        """Whether a node takes a statistic of values that it puts out too: of none, any will do."""
+        return any(self.empty(value) for value in node.outputs)
+
+    def _nothing(self, node: ir.Node, index: int, value: ir.Value) -> Array:
+        """What adds nothing: zero, or a zero point."""
+        place = self.zero.get((self.position.get(node, -1), index))
+        point = node.inputs[place] if place is not None and place < len(node.inputs) else None
+        if point is None:
+            return np.zeros((), self._dtype(node, value))
+        array = self.known[point] if point in self.known else self._weight(point)
+        if array is None or array.size != 1:
+            raise Stuck("its zero point is not known")
+        return array.reshape(())
 
     def _weight(self, value: ir.Value) -> Array | None:
         """A weight, or what is made of weights alone."""
@@ -243,7 +272,7 @@ def _small(array: Array) -> Array:
         first = array.take([0], axis=axis)
         if array.shape[axis] > 1 and _alike(np.broadcast_to(first, array.shape), array):
             array = first
-    return np.ascontiguousarray(array)
+    return np.array(array, order="C")
 
 
 def _alike(a: Array, b: Array) -> bool:
