@@ -19,8 +19,7 @@ from prunegraph.cli import app
 from prunegraph.errors import UsageError
 from prunegraph.observe.session import open_session, run
 from prunegraph.observe.stream import Calibration
-from prunegraph.passes.repair import Outcome, repairs
-from prunegraph.passes.repair.repair import repaired
+from prunegraph.passes.repair import Outcome, repaired
 from prunegraph.pipeline import Analyzed, apply, find
 from prunegraph.result import PruneResult
 from tests import graphs_attention, graphs_blocks
@@ -166,8 +165,8 @@ def test_a_unit_that_fires_on_one_token_is_not_spread_over_all() -> None:
     (group,) = found.analysis.groups
     keep = Selection({group.id: np.arange(UNITS) < UNITS - 1})
     inputs = Calibration(data).opened().inputs(found.original)
-    changes, (outcome,) = repairs(found.normalized.model, found.analysis, keep.keeps([group]), inputs, "bias")
-    assert not changes and outcome.method == "none"
+    made, what = repaired(found.normalized.model, found.analysis, keep.keeps([group]), inputs, "bias")
+    assert made is None and [outcome.method for outcome in what.outcomes] == ["none"]
     weights = {tensor.name: numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
     unit = np.maximum(data["x"] @ weights["w_up"] + weights["b_up"], 0)[..., -1:]
     lost = unit * weights["w_down"][-1]

@@ -2,7 +2,18 @@
 
 from prunegraph.passes.repair.fit import RIDGE
 from prunegraph.passes.repair.outcome import Outcome, Repaired
-from prunegraph.passes.repair.repair import repaired, repairs
+from prunegraph.passes.repair.repair import Evidence, evidence, repaired, rewritten, solved
 from prunegraph.passes.repair.write import Written, restored
 
-__all__ = ["RIDGE", "Outcome", "Repaired", "Written", "repaired", "repairs", "restored"]
+__all__ = [
+    "RIDGE",
+    "Evidence",
+    "Outcome",
+    "Repaired",
+    "Written",
+    "evidence",
+    "repaired",
+    "restored",
+    "rewritten",
+    "solved",
+]

@@ -60,7 +60,7 @@ class Repaired:
     """What a repair did.
 
     Attributes:
-        asked: What the caller asked for, see `repairs`.
+        asked: What the caller asked for, see `repaired`.
         outcomes: One a weight that lost inputs.
         written: Which initializers of the slim model it changed and added.
     """

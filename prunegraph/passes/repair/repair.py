@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import onnx_ir as ir
 
 from prunegraph.analysis.analyze import Analysis
@@ -32,48 +33,9 @@ MEMORY = 4 << 30
 """Bytes of statistics that are held at a time; what needs more is gathered in several passes."""
 
 
-def repaired(
-    model: ir.Model,
-    analysis: Analysis,
-    keeps: Keeps,
-    inputs: Inputs,
-    asked: str = "auto",
-    *,
-    ridge: float = RIDGE,
-    progress: Progress | None = None,
-) -> tuple[ir.Model | None, Repaired]:
-    """A slim model whose weights make up for what was removed, and what was done to them.
-
-    Args:
-        model: The normalized model, whole; it is not changed.
-        analysis: Its analysis.
-        keeps: What stays.
-        inputs: Calibration data, see `repairs`.
-        asked: "bias", "lstsq" or "auto", see `repairs`.
-        ridge: See `fit.RIDGE`.
-        progress: Called with the number of samples seen.
-
-    Returns:
-        The model, None where no weight could be improved: the slim model stays what it is.
-    """
-    changes, outcomes = repairs(model, analysis, keeps, inputs, asked, ridge=ridge, progress=progress)
-    if not changes:
-        return None, Repaired(asked, outcomes)
-    twin = model.clone()
-    missing = amend(twin, changes)
-    made, bare = (shrink_all(each, analysis.solution, keeps) for each in (twin, model))
-    added = insert(made.model, analysis, keeps, missing)
-    changed = differing(made.model.graph, bare.model.graph)
-    slim, plain = (cleanup(each.model, analysis.solution, each.lengths) for each in (made, bare))
-    changed = tuple(dict.fromkeys((*changed, *differing(slim.graph, plain.graph))))  # parts that are one again
-    left = slim.graph.initializers  # copies that are equal have become one
-    written = Written(*(tuple(name for name in names if name in left) for names in (changed, added)))
-    return slim, Repaired(asked, outcomes, written)
-
-
 @dataclass(frozen=True, slots=True)
-class _Task:
-    """A weight that loses inputs, with all its uses."""
+class Task:
+    """A weight that loses inputs, with all its uses, and which inputs stay."""
 
     weight: ir.Value
     sites: tuple[Site, ...]
@@ -81,10 +43,26 @@ class _Task:
 
     @property
     def entries(self) -> int:
-        return sum(2 * (len(self.kept) + 1) ** 2 for _ in {site.key for site in self.sites})
+        """How many numbers its statistics are."""
+        return 2 * (len(self.kept) + 1) ** 2 * len({site.key for site in self.sites})
+
+    def outcome(self, method: str = "none", errors: dict[str, float] | None = None, reason: str = "") -> Outcome:
+        """What became of it."""
+        where = tuple(site.label for site in self.sites)
+        features = (len(self.kept), int(self.kept.sum()))
+        return Outcome(self.weight.name or "", where, method, errors or {}, features, reason)
 
 
-def repairs(
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """What was seen of the inputs of a weight: see `fit.judged`."""
+
+    task: Task
+    sums: npt.NDArray[Any]
+    counts: npt.NDArray[Any]
+
+
+def repaired(
     model: ir.Model,
     analysis: Analysis,
     keeps: Keeps,
@@ -94,11 +72,11 @@ def repairs(
     ridge: float = RIDGE,
     memory: int = MEMORY,
     progress: Progress | None = None,
-) -> tuple[list[tuple[tuple[Site, ...], Change]], tuple[Outcome, ...]]:
-    """What to change in the weights that sum removed units, and how much that helps.
+) -> tuple[ir.Model | None, Repaired]:
+    """A slim model whose weights make up for what was removed, and what was done to them.
 
     Args:
-        model: The normalized model, whole.
+        model: The normalized model, whole; it is not changed.
         analysis: Its analysis.
         keeps: What stays.
         inputs: Calibration data; no labels are read. Every fourth sample judges, the others are fitted.
@@ -107,29 +85,78 @@ def repairs(
         ridge: See `fit.RIDGE`.
         memory: Bytes of statistics that are held at a time.
         progress: Called with the number of samples seen.
+
+    Returns:
+        The model, None where no weight could be improved: the slim model stays what it is.
     """
-    found = list(_tasks(model, analysis, keeps))
-    outcomes = [each for each in found if isinstance(each, Outcome)]
-    tasks = [each for each in found if isinstance(each, _Task)]
+    outcomes: list[Outcome] = []
     changes: list[tuple[tuple[Site, ...], Change]] = []
+    for seen in evidence(model, analysis, keeps, inputs, memory=memory, progress=progress):
+        outcome, change = (seen, None) if isinstance(seen, Outcome) else solved(seen, asked, ridge)
+        outcomes.append(outcome)
+        if change is not None and isinstance(seen, Evidence):
+            changes.append((seen.task.sites, change))
+        what = outcome.reason or f"{outcome.before:.3f} -> {outcome.after:.3f}"
+        logger.info("repair %s: %s, %s", outcome.weight, outcome.method, what)
+    if not changes:
+        return None, Repaired(asked, tuple(outcomes))
+    slim, written = rewritten(model, analysis, keeps, changes)
+    return slim, Repaired(asked, tuple(outcomes), written)
+
+
+def evidence(
+    model: ir.Model,
+    analysis: Analysis,
+    keeps: Keeps,
+    inputs: Inputs,
+    *,
+    memory: int = MEMORY,
+    progress: Progress | None = None,
+) -> Iterator[Evidence | Outcome]:
+    """What the data say of every weight that loses inputs, or why nothing can be tried; see `repaired`."""
+    tasks: list[Task] = []
+    for task in _tasks(model, analysis, keeps):
+        if isinstance(task, Task):
+            tasks.append(task)
+        else:
+            yield task
     for chunk, dtype in _chunks(tasks, memory):
         if dtype is None:
-            outcomes += [_left(task, "its inputs are too many for second moments") for task in chunk]
+            yield from (task.outcome(reason="its inputs are too many for second moments") for task in chunk)
             continue
         gram = Gram([site for task in chunk for site in task.sites], dtype=dtype)
         observe(model, inputs, [gram], progress=progress)
-        for task in chunk:
-            outcome, change = _solve(task, gram, TRIED[asked], ridge)
-            outcomes.append(outcome)
-            if change is not None:
-                changes.append((task.sites, change))
-    for outcome in outcomes:
-        what = outcome.reason or f"{outcome.before:.3f} -> {outcome.after:.3f}"
-        logger.info("repair %s: %s, %s", outcome.weight, outcome.method, what)
-    return changes, tuple(outcomes)
+        for task in chunk:  # all uses of one weight are one problem: their statistics add up
+            parts = [gram.sums(key) for key in dict.fromkeys(site.key for site in task.sites)]
+            sums = parts[0][0] if len(parts) == 1 else np.sum([each for each, _ in parts], axis=0)
+            yield Evidence(task, sums, np.sum([each for _, each in parts], axis=0))
 
 
-def _tasks(model: ir.Model, analysis: Analysis, keeps: Keeps) -> Iterator[_Task | Outcome]:
+def solved(seen: Evidence, asked: str, ridge: float = RIDGE) -> tuple[Outcome, Change | None]:
+    """The best of what was asked for, see `repaired`."""
+    task = seen.task
+    assert task.weight.const_value is not None
+    matrix = task.sites[0].matrix(task.weight.const_value.numpy())
+    best = judged(seen.sums, seen.counts, task.kept, matrix, TRIED[asked], ridge)
+    reason = "" if best.errors else "too few samples to hold some out"
+    return task.outcome(best.method, dict(best.errors), reason), best.change
+
+
+def rewritten(
+    model: ir.Model, analysis: Analysis, keeps: Keeps, changes: Sequence[tuple[Sequence[Site], Change]]
+) -> tuple[ir.Model, Written]:
+    """The slim model of a whole one with changed weights, and what sets it apart from the one without the changes."""
+    twin = model.clone()
+    missing = amend(twin, changes)
+    made, bare = (shrink_all(each, analysis.solution, keeps) for each in (twin, model))
+    added = insert(made.model, analysis, keeps, missing)
+    changed = differing(made.model.graph, bare.model.graph)
+    slim = cleanup(made.model, analysis.solution, made.lengths)
+    left = slim.graph.initializers  # copies that are equal have become one
+    return slim, Written(*(tuple(name for name in names if name in left) for names in (changed, added)))
+
+
+def _tasks(model: ir.Model, analysis: Analysis, keeps: Keeps) -> Iterator[Task | Outcome]:
     by_weight: dict[str, list[Site]] = defaultdict(list)
     left: dict[str, list[Left]] = defaultdict(list)
     for found in sites(model, analysis, set(keeps)):
@@ -150,23 +177,12 @@ def _tasks(model: ir.Model, analysis: Analysis, keeps: Keeps) -> Iterator[_Task 
         elif len(list(weight.uses())) != len(uses) or len({(site.turned, site.factor) for site in uses}) > 1:
             yield Outcome(name, where, "none", {}, reason="the weight has other uses too")
         elif not kept.all():
-            yield _Task(weight, tuple(uses), kept)
+            yield Task(weight, tuple(uses), kept)
 
 
-def _left(task: _Task, reason: str) -> Outcome:
-    return Outcome(
-        task.weight.name or "",
-        tuple(site.label for site in task.sites),
-        "none",
-        {},
-        (len(task.kept), int(task.kept.sum())),
-        reason,
-    )
-
-
-def _chunks(tasks: Sequence[_Task], memory: int) -> Iterator[tuple[list[_Task], type[np.floating[Any]] | None]]:
+def _chunks(tasks: Sequence[Task], memory: int) -> Iterator[tuple[list[Task], type[np.floating[Any]] | None]]:
     """Tasks whose statistics fit into memory together, those too wide for float64 by themselves in float32."""
-    chunk: list[_Task] = []
+    chunk: list[Task] = []
     held = 0
     for task in tasks:
         if task.entries * 8 > memory:
@@ -179,16 +195,3 @@ def _chunks(tasks: Sequence[_Task], memory: int) -> Iterator[tuple[list[_Task], 
         held += task.entries * 8
     if chunk:
         yield chunk, np.float64
-
-
-def _solve(task: _Task, gram: Gram, tried: Sequence[str], ridge: float) -> tuple[Outcome, Change | None]:
-    """All uses of one weight are one problem: their statistics add up."""
-    assert task.weight.const_value is not None
-    parts = [gram.sums(key) for key in dict.fromkeys(site.key for site in task.sites)]
-    sums = parts[0][0] if len(parts) == 1 else np.sum([each for each, _ in parts], axis=0)
-    counts = np.sum([each for _, each in parts], axis=0)
-    best = judged(sums, counts, task.kept, task.sites[0].matrix(task.weight.const_value.numpy()), tried, ridge)
-    reason = "" if best.errors else "too few samples to hold some out"
-    where = tuple(site.label for site in task.sites)
-    features = (len(task.kept), int(task.kept.sum()))
-    return Outcome(task.weight.name or "", where, best.method, best.errors, features, reason), best.change
