@@ -35,7 +35,9 @@ if TYPE_CHECKING:
 
 def score(
     model: Model,
-    scorer: Annotated[str, typer.Option(metavar="NAME", help="magnitude, random, or sap (syntax).")] = "sap",
+    scorer: Annotated[
+        str, typer.Option(metavar="NAME", help="Any of `prunegraph prune`: sap (syntax), cahp, michel, taylor, …")
+    ] = "sap",
     scorer_option: ScorerOptions = None,
     seed: Annotated[int, typer.Option(metavar="N", help="For scorers that draw, and for parser noise.")] = 0,
     data: DataFile = None,
@@ -63,6 +65,7 @@ def score(
         step("load")
         from prunegraph.observe.stream import Calibration
         from prunegraph.options import Options
+        from prunegraph.passes.score import ACCOUNTS
 
         settings = parse_options(scorer_option or (), parser_noise)
         options = Options(scorer=scorer, seed=seed, scorer_options=settings, providers=ep.split(","))
@@ -72,15 +75,16 @@ def score(
                 data, tokenizer_for(model, tokenizer), text=text_column or (), label=label_column, limit=samples
             )
         scores, context = _score(model, options, given, step)
+        told = {scorer: ACCOUNTS[scorer](context.of(scorer))} if scorer in ACCOUNTS else {}
     found = _syntax(context) if scorer == "sap" else None
     if json:
-        more = _to_dict(found) if found else {}
+        more = _to_dict(found) if found else {name: dict(account.facts) for name, account in told.items()}
         show_json({"scorer": scorer, "scores": {name: array.tolist() for name, array in scores.items()}, **more})
         return
     if found is not None:
         show(_labels(found), "", _heads(found))
     else:
-        show(_units(scores))
+        show(*[line for account in told.values() for line in account.lines], _units(scores))
 
 
 def _score(
@@ -90,7 +94,7 @@ def _score(
     from prunegraph.errors import NothingToPrune
     from prunegraph.passes.choose import seen
     from prunegraph.passes.score import Context, score_with, scores_kind
-    from prunegraph.pipeline import calibrated, find
+    from prunegraph.pipeline import calibrated, find, gradients
 
     data = calibrated(options, data)
     clock = Clock(step)
@@ -103,7 +107,7 @@ def _score(
         raise NothingToPrune(f"the model has no group that {options.scorer} could score", hint=hint)
     context = Context(found.normalized.model, found.analysis, options.seed, options.scorer_options)
     with clock.step("observe"):
-        context = seen(options.scorer, groups, context, inputs, clock.count)
+        context = seen(options.scorer, groups, context, inputs, clock.count, gradients())
     with clock.step("score"):
         return score_with(options.scorer, groups, context), context
 

@@ -11,7 +11,7 @@ from prunegraph.observe.cache import default_cache
 from prunegraph.observe.stream import Inputs
 from prunegraph.options import Options
 from prunegraph.passes.budget import cost
-from prunegraph.passes.counts import counts, explicit, named, ratios
+from prunegraph.passes.counts import counts, explicit, kept, named, ratios
 from prunegraph.passes.normalize import Normalized
 from prunegraph.passes.score import ACCOUNTS, ACROSS, COUNTS, Account, Context, observe_for, score_with
 from prunegraph.passes.score.base import Scorers, scorer_of
@@ -105,4 +105,5 @@ def choice(groups: Sequence[Group], keep: Mapping[str, int], context: Context, o
     for name in {scorer_of(options.scorer, group.kind) for group in groups if group.id in free}:
         mine = [group for group in groups if group.id in free and scorer_of(options.scorer, group.kind) == name]
         own |= COUNTS[name](mine, context.of(name))
-    return select(groups, scores, {**keep, **ranked, **own})
+    rounded = {group.id: kept(group, options, 0.0, ranked[group.id]) for group in groups if group.id in ranked}
+    return select(groups, scores, {**keep, **rounded, **own})
