@@ -27,7 +27,7 @@ from prunegraph.observe.session import open_session, run
 from prunegraph.observe.stream import Calibration, Inputs
 from prunegraph.options import Options
 from prunegraph.passes.preservation import attention_similarity
-from prunegraph.passes.repair import Outcome, repaired
+from prunegraph.passes.repair import Evidence, Outcome, evidence, rewritten, solved
 from prunegraph.pipeline import Analyzed, apply, choose, find
 
 Bools = npt.NDArray[np.bool_]
@@ -46,6 +46,8 @@ SCORERS: Mapping[str, Any] = {
 }
 REPAIRS = ("none", "bias", "lstsq", "auto")
 SENTENCES = 512
+MAPS = 64
+"""Validation sentences that attention maps are compared on."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +99,7 @@ def answers(model: ir.Model, inputs: Inputs) -> Bools:
 
 def selected(found: Analyzed, plan: Mapping[str, float], scorer: Any, seed: int, data: Calibration) -> Selection:
     """What stays, by a scorer that sees the calibration sentences."""
-    return choose(found, Options(dict(plan), scorer, seed=seed), calibration=data).selection
+    return choose(found, Options(dict(plan), scorer, seed=seed), calibration=data)
 
 
 def results(
@@ -110,19 +112,31 @@ def results(
     inputs = data.inputs(found.original)
     judged = Calibration(getattr(files, split), files.tokenizer, batch_size=32).opened().inputs(found.original)
     dense = answers(found.original, judged)
-    maps = Calibration(unlabelled(files.validation, 128), files.tokenizer).opened().inputs(found.original)
+    maps = Calibration(unlabelled(files.validation, MAPS), files.tokenizer).opened().inputs(found.original)
     for plan in plans:
         for scorer in scorers:
             selection = selected(found, PLANS[plan], SCORERS[scorer], seed, data)
             bare = apply(found, selection).ir_model
             keeps = selection.keeps(found.analysis.groups)
+            model, analysis = found.normalized.model, found.analysis
+            seen = [each for each in evidence(model, analysis, keeps, inputs) if isinstance(each, Evidence)]
+            known: dict[tuple[str, ...], tuple[Bools, float]] = {}
+            auto = [solved(each, "auto") for each in seen]
             for method in methods:
-                slim, outcomes = bare, ()
-                if method != "none":
-                    made, what = repaired(found.normalized.model, found.analysis, keeps, inputs, method)
-                    slim, outcomes = made or bare, what.outcomes
-                alike = attention_similarity((found.normalized.model, found.analysis), slim, selection, maps).mean
-                yield Result(task, seed, plan, scorer, method, dense, answers(slim, judged), alike, outcomes)
+                best = auto
+                if method in ("bias", "lstsq"):
+                    best = [b if b[0].method == method else solved(e, method) for e, b in zip(seen, auto, strict=True)]
+                elif method == "none":
+                    best = []
+                key = tuple(outcome.method for outcome, _ in best)
+                if key not in known:  # `auto` may be what `lstsq` is
+                    pairs = zip(seen, best, strict=False)
+                    changes = [(each.task.sites, change) for each, (_, change) in pairs if change is not None]
+                    slim = rewritten(model, analysis, keeps, changes)[0] if changes else bare
+                    alike = attention_similarity((model, analysis), slim, selection, maps).mean
+                    known[key] = answers(slim, judged), alike
+                outcomes = tuple(outcome for outcome, _ in best)
+                yield Result(task, seed, plan, scorer, method, dense, *known[key], outcomes)
 
 
 def pages(every: list[dict[str, Any]]) -> Iterator[str]:
