@@ -17,7 +17,6 @@ import onnx_ir as ir
 
 from prunegraph.errors import PruneGraphError, UsageError
 from prunegraph.observe.cache import Gathered, through_cache
-from prunegraph.observe.cache import fingerprint as fingerprint
 from prunegraph.observe.data import Data, Source, open_data
 from prunegraph.observe.feeds import InputSpec, input_specs
 from prunegraph.observe.providers import CPU, execution_providers
