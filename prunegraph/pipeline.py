@@ -16,7 +16,7 @@ from prunegraph.analysis.roles import KINDS
 from prunegraph.analysis.selection import Selection
 from prunegraph.analysis.sizes import Keeps
 from prunegraph.clock import Clock
-from prunegraph.errors import UsageError, VerificationFailed
+from prunegraph.errors import NothingToPrune, UsageError, VerificationFailed
 from prunegraph.export.doors import Kind, Source, kind_of, open_source
 from prunegraph.observe.data import Data
 from prunegraph.observe.stream import Calibration
@@ -117,6 +117,9 @@ def decide(
         said = accounts(options.scorer, groups, context)
     with clock.step("layers"):
         selection = with_whole(selection, found.normalized.model, found.analysis, whole, options.layer_threshold)
+    if whole and not selection.keep:
+        hint = "the warnings say why; a ratio takes units of them"
+        raise NothingToPrune(f"none of {', '.join(whole)} can go whole", hint=hint)
     return Choice(selection, said)
 
 

@@ -16,12 +16,13 @@ from prunegraph import prune_graph
 from prunegraph.analysis.groups import Group
 from prunegraph.analysis.selection import Selection
 from prunegraph.api import verify_files
-from prunegraph.errors import UsageError
+from prunegraph.errors import NothingToPrune, UsageError
 from prunegraph.observe.taps import HEAD_KINDS
 from prunegraph.passes.empty import shrink_all
 from prunegraph.passes.layers import WHOLE_KINDS, dropped, with_whole
 from prunegraph.pipeline import Analyzed, apply, find
 from prunegraph.result import PruneResult
+from tests import graphs_fused, graphs_quant
 from tests.builder import Builder, layer_norm, linear
 from tests.graphs_small import GRAPHS, analysed, analysed_model
 from tests.skeleton import load_skeleton
@@ -136,6 +137,27 @@ def test_random_selections_and_again(name: str, data: st.DataObject) -> None:
     assert_same({name: twice[name] for name in held}, {name: once[name] for name in held})
 
 
+FUSED = (
+    "onnx_attention",
+    "onnx_attention_gqa",
+    "attention_bias",
+    "multi_head",
+    "group_query_rotary",
+    "embed_layer_norm",
+)
+QUANTIZED = ("qdq_ffn", "dynamic", "dynamic_fused", "four_bits", "integer_attention")
+
+
+@pytest.mark.parametrize("name", [*FUSED, *QUANTIZED])
+def test_fused_and_quantized_sub_blocks_go(name: str) -> None:
+    make = getattr(graphs_fused if name in FUSED else graphs_quant, name)
+    model = find(make())
+    groups = dropped(model.analysis.groups, ["*"])
+    result = apply(model, nothing_of(groups))
+    assert groups and {group.id for group in groups} <= {g.id for g in result.report.groups if g.after == 0}
+    assert result.report.verify is not None and result.report.verify.moved > 1e-3
+
+
 def test_threshold() -> None:
     model = load_skeleton("zoo_bert")
     kept = prune_graph(model, {"head": 0.75})
@@ -171,6 +193,8 @@ def test_what_cannot_go_keeps_units(caplog: pytest.LogCaptureFixture) -> None:
     assert "head.1 cannot go whole" in caplog.text and "would be constant" in caplog.text
     with pytest.raises(UsageError, match=r"head\.1 cannot go whole"):
         apply(model, nothing_of(dropped(model.analysis.groups, ["head.1"])))
+    with pytest.raises(NothingToPrune, match=r"none of head\.1 can go whole"):
+        prune_graph(load_skeleton("zoo_levit"), drop=["head.1"])
 
 
 @pytest.mark.parametrize("bias", [True, False])

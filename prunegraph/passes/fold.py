@@ -129,10 +129,10 @@ class Folder:
         if value in self.known:
             return [np.broadcast_to(self.known[value], shape) for shape in self._shapes(value)]
         if self.empty(value):
-            if not self._lost(value) <= self.summed.get((self.position.get(node, -1), index), set()):
-                raise Stuck("it makes something else than a sum of what would be empty")
             if value.name in self.solution.weights and any(v is not None and self._zeroed(v) for v in node.inputs):
                 return self._every(self._weight(value))  # the other operand is zero
+            if not self._lost(value) <= self.summed.get((self.position.get(node, -1), index), set()):
+                raise Stuck("it makes something else than a sum of what would be empty")
             nothing = self._nothing(node, index, value)
             return [np.broadcast_to(nothing, shape) for shape in self._shapes(value)]
         if (seen := self.facts.integers.get(value.name or "")) is not None:
