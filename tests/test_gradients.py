@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ import pytest
 
 import prunegraph.pipeline
 from prunegraph import prune_graph
-from prunegraph.errors import MissingExtra, UsageError
+from prunegraph.errors import MissingExtra, ModelError, UsageError
 from prunegraph.observe.stream import Calibration, Inputs
 from prunegraph.passes.score import Context, observe_for, score_with
 from prunegraph.passes.score.differentiate import HOW
@@ -30,7 +31,8 @@ COUNT = 70
 
 
 @pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
+def _set_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setenv("PRUNEGRAPH_CACHE", str(tmp_path / "cache"))
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
@@ -133,7 +135,6 @@ def test_taylor_is_that_of_autograd(tmp_path: Path) -> None:
 
 def test_without_torch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Heads go by finite differences, and the report says so; the rest needs torch."""
-    monkeypatch.setenv("PRUNEGRAPH_CACHE", str(tmp_path / "cache"))
     folder, model = word_tokenizer(tmp_path), Tiny().onnx()
     with_torch = prune_graph(model, {"head": 0.5}, scorer="michel", data=texts(40), tokenizer=folder, repair="none")
     monkeypatch.setattr(prunegraph.pipeline, "gradients", lambda: None)
@@ -199,3 +200,27 @@ def test_what_is_refused(tmp_path: Path, rows: list[dict[str, Any]], options: di
             tokenizer=word_tokenizer(tmp_path),
             scorer_options=options,
         )
+
+
+def test_a_model_that_torch_does_not_know_goes_by_differences(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Head gates do; what needs gradients of weights says why not."""
+    found, inputs = given(Tiny(layers=1), tmp_path)
+    heads = [group for group in found.analysis.groups if group.kind == "head"]
+    context = Context(found.normalized.model, found.analysis)
+
+    def unknown(*_: Any) -> None:
+        raise ModelError("there is no torch function for Mystery", hint="choose another scorer")
+
+    with caplog.at_level(logging.WARNING):
+        seen = observe_for(["michel"], heads, context, inputs, backward=unknown)
+    assert seen.observations[HOW].method == "finite differences" and "Mystery" in caplog.text
+    with pytest.raises(ModelError, match="Mystery"):
+        observe_for(["taylor"], heads, context, inputs, backward=unknown)
+
+
+def test_taylor_ranks_all_layers_together_and_keeps_the_alignment(tmp_path: Path) -> None:
+    data, folder = texts(40), word_tokenizer(tmp_path)
+    free = prune_graph(Tiny().onnx(), {"ffn": 0.5}, scorer="taylor", data=data, tokenizer=folder)
+    assert sum(group.after for group in free.report.groups) == 8
+    even = prune_graph(Tiny().onnx(), {"ffn": 0.5}, scorer="taylor", align=4, data=data, tokenizer=folder)
+    assert all(group.after % 4 == 0 for group in even.report.groups)

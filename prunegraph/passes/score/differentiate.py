@@ -128,7 +128,7 @@ class _Differences:
         layers = {site.layer: site.heads for statistic in wanted for site in statistic.sites}
         twin, sites = gated(widened(model), self.analysis)
         seen = 0
-        with open_session(twin) as session:
+        with open_session(twin, providers=inputs.providers) as session:
             for batch in inputs.batches():
                 whole = open_gate(sites)
                 (logits,) = GatedSession(session, whole).run([objective.output], widened_feeds(batch.feeds))
