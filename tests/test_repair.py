@@ -294,3 +294,16 @@ def test_verify_puts_back_what_was_repaired_and_looks_at_the_rest(tmp_path: Path
         assert call("verify", tmp_path / "model.onnx", tmp_path / "touched.onnx", "--plan", plan)[0] == expected
     plan.write_text(json.dumps({**json.loads(plan.read_text()), "repair": {}}))
     assert call("verify", tmp_path / "model.onnx", slim)[0] == 1
+
+
+def test_a_sub_block_that_goes_leaves_its_mean() -> None:
+    model = graphs_blocks.transformer_block()
+    data = samples(model, 64, 8)
+    result = prune_graph(model, drop=["ffn.1"], data=data)
+    bare = prune_graph(model, drop=["ffn.1"], data=data, repair="none")
+    assert result.report.repair is not None
+    (outcome,) = result.report.repair.outcomes
+    assert outcome.method == "bias" and outcome.features[1] == 0 and outcome.after < outcome.before
+    fresh = samples(model, 90, 8)
+    expected, repaired, cut = (outputs(each, fresh)[0] for each in (model, result.model, bare.model))
+    assert np.square(repaired - expected).mean() < np.square(cut - expected).mean()
