@@ -277,25 +277,3 @@ def eye_like(x: Tensor, *, dtype: int | None = None, k: int = 0) -> Tensor:
     """Ones on the k-th diagonal."""
     ones = torch.ones_like(x, dtype=x.dtype if dtype is None else torch_type(dtype))
     return torch.triu(torch.tril(ones, k), k)
-
-
-@torch_op("Bernoulli")
-def bernoulli(x: Tensor, *, dtype: int | None = None, seed: float | None = None) -> Tensor:
-    """One with the probability that an operand says; torch's generator draws, not a seed of the file."""
-    return _as(torch.bernoulli(x), x.dtype if dtype is None else torch_type(dtype))
-
-
-@torch_op("RandomNormalLike")
-def random_normal_like(
-    x: Tensor, *, dtype: int | None = None, mean: float = 0.0, scale: float = 1.0, seed: float | None = None
-) -> Tensor:
-    """Normal numbers; torch's generator draws, not a seed of the file."""
-    return torch.randn_like(x, dtype=torch_type(dtype) if dtype else x.dtype) * scale + mean
-
-
-@torch_op("RandomUniformLike")
-def random_uniform_like(
-    x: Tensor, *, dtype: int | None = None, high: float = 1.0, low: float = 0.0, seed: float | None = None
-) -> Tensor:
-    """Uniform numbers; torch's generator draws, not a seed of the file."""
-    return torch.rand_like(x, dtype=torch_type(dtype) if dtype else x.dtype) * (high - low) + low

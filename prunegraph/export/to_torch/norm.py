@@ -25,7 +25,6 @@ def batch_normalization(
     mean: Tensor,
     variance: Tensor,
     *,
-    outputs: int,
     epsilon: float = 1e-5,
     momentum: float = 0.9,
     training_mode: int = 0,
