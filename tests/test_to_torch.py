@@ -411,3 +411,21 @@ def test_gradients_are_those_of_the_source(name: str) -> None:
 def _reshaped(parameter: Any, twins: Iterable[Any]) -> Any:
     """The parameter that holds the same numbers: the exporter writes those of some norms under names of its own."""
     return next(twin for twin in twins if torch.equal(twin.flatten(), parameter.flatten()))
+
+
+def test_narrow_floats_are_computed_in_float32() -> None:
+    """bfloat16 throughout: torch computes in float32, and the file stays what it was."""
+    node = helper.make_node("MatMul", ["x", "w"], ["y"])
+    x, y = (helper.make_tensor_value_info(n, TensorProto.BFLOAT16, [None, k]) for n, k in (("x", 4), ("y", 20)))
+    w = helper.make_tensor("w", TensorProto.BFLOAT16, [4, 20], np.linspace(-1, 1, 80))
+    graph = helper.make_graph([node], "g", [x], [y], [w])
+    model = ir.from_proto(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=10))
+    module = to_torch(model)
+    weight = module.get_parameter("w")
+    given = torch.randn(3, 4).bfloat16()
+    torch.testing.assert_close(call(module, {"x": given})["y"], given.float() @ weight)
+    with torch.no_grad():
+        weight.mul_(2)
+    tensor = write_back(model, module).graph.initializers["w"].const_value
+    assert tensor.dtype == ir.DataType.BFLOAT16
+    np.testing.assert_array_equal(tensor.numpy().astype(np.float32), weight.detach().numpy())

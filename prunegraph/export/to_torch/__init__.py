@@ -63,7 +63,10 @@ def to_torch(model: Source, *, tie: bool = True) -> torch.fx.GraphModule:
 
 
 def call(module: torch.fx.GraphModule, feeds: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """Run a module of `to_torch` by the names of the model's inputs, and get its outputs by theirs."""
+    """Run a module of `to_torch` by the names of the model's inputs, and get its outputs by theirs.
+
+    Narrow floats are widened, as the module is.
+    """
     from prunegraph.export.to_torch.build import call_by_name
 
     return call_by_name(module, feeds)

@@ -51,7 +51,9 @@ def call_by_name(module: fx.GraphModule, feeds: Mapping[str, Tensor]) -> dict[st
     missing = [name for name in module.meta[INPUTS] if name not in feeds]
     if missing:
         raise UsageError(f"no value for the input {missing[0]!r}", hint=f"it reads {', '.join(module.meta[INPUTS])}")
-    return dict(zip(module.meta[OUTPUTS], module(*(feeds[name] for name in module.meta[INPUTS])), strict=True))
+    given = (feeds[name] for name in module.meta[INPUTS])
+    wide = (tensor.float() if tensor.dtype in (torch.float16, torch.bfloat16) else tensor for tensor in given)
+    return dict(zip(module.meta[OUTPUTS], module(*wide), strict=True))
 
 
 class _Builder:
