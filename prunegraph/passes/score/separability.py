@@ -30,7 +30,7 @@ def features(seen: Signatures) -> npt.NDArray[np.float32]:
     """`[units, cells * pairs of classes]`: the distance of every cell for every pair of classes, in their order."""
     order = np.argsort(seen.labels)
     pairs = [
-        jeffries_matusita(seen.mean[i], seen.variance(i), seen.mean[j], seen.variance(j))
+        jeffries_matusita(seen.mean[i], seen.variance(i), seen.mean[j], seen.variance(j)).astype(np.float32)
         for i, j in combinations(order, 2)
     ]
-    return np.concatenate(pairs, axis=1).astype(np.float32)
+    return np.concatenate(pairs, axis=1)
