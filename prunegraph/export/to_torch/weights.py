@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
+from itertools import chain, count
 
 import numpy as np
 import onnx_ir as ir
@@ -77,9 +78,8 @@ class Store:
 
     def _put(self, name: str, what: Tensor | nn.Module) -> str:
         safe = name.replace("%", "%25").replace(".", "%2E")
-        for path in (name, safe, *(f"{safe}%{k}" for k in range(1, 10_000))):
-            if _fits(self.root, path):
-                break
+        spare = (f"{safe}%{k}" for k in count(1))
+        path = next(path for path in chain((name, safe), spare) if _fits(self.root, path))
         *parts, last = path.split(".")
         owner = self.root
         for part in parts:
