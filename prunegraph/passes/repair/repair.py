@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -18,6 +18,7 @@ import onnx_ir as ir
 
 from prunegraph.analysis.analyze import Analysis
 from prunegraph.analysis.sizes import Keeps, Mask
+from prunegraph.observe.data import open_data
 from prunegraph.observe.stream import Inputs, Progress, observe
 from prunegraph.passes.cleanup import cleanup
 from prunegraph.passes.empty import shrink_all
@@ -31,6 +32,9 @@ logger = logging.getLogger(__name__)
 
 MEMORY = 4 << 30
 """Bytes of statistics that are held at a time; what needs more is gathered in several passes."""
+
+SAMPLES = 2048
+"""Samples that are looked at, the first of the data: a training set needs not be read to its end."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +83,7 @@ def repaired(
         model: The normalized model, whole; it is not changed.
         analysis: Its analysis.
         keeps: What stays.
-        inputs: Calibration data; no labels are read. Every fourth sample judges, the others are fitted.
+        inputs: Calibration data, see `SAMPLES`; no labels are read. Every fourth sample judges, the others are fitted.
         asked: "bias" (fold the mean of what goes into the bias), "lstsq" (ridge least squares for weight and bias) or
             "auto" (whichever is best); in all cases only where the error on held-out samples falls.
         ridge: See `fit.RIDGE`.
@@ -114,6 +118,7 @@ def evidence(
     progress: Progress | None = None,
 ) -> Iterator[Evidence | Outcome]:
     """What the data say of every weight that loses inputs, or why nothing can be tried; see `repaired`."""
+    inputs = replace(inputs, source=open_data(inputs.source, limit=SAMPLES))
     tasks: list[Task] = []
     for task in _tasks(model, analysis, keeps):
         if isinstance(task, Task):
