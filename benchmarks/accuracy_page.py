@@ -22,12 +22,12 @@ Written by `python -m benchmarks.accuracy --markdown docs/accuracy.md` (AMD EPYC
 All scorers remove the same numbers of units of the same kinds, so that only their choice differs: *inner* means Q/K and
 V dims and FFN neurons, *inner and hidden* the residual width as well, as SNP does it. `activation` cannot score Q/K
 dims; magnitude does it there. Scores and repair look at 512 training examples; *repair* is `repair="auto"`, which needs
-no labels and no gradients; *fine-tuned* is repair and then one short epoch (8,000 images at 3e-4, or 3,000 sentences at
+no labels and no gradients; *fine-tuned* is repair and then one short epoch (6,000 images at 3e-4, or 2,000 sentences at
 5e-5) with the whole model as teacher. Every pruned model was proven equal to the masked original before its repair.
 
 ± is half of a 95 % interval of the difference to the whole model on the same test examples (paired bootstrap); for
-`random` of the mean over three draws. One trained model a task and one seed: it does not tell what another training run
-would give.
+`random` without training of the mean over three draws. One trained model a task and one seed: it does not tell what
+another training run would give.
 """
 
 
