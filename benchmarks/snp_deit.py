@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import math
+import os
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -204,7 +205,8 @@ def describe(timed: Comparison) -> str:
     """Machine and versions in one line."""
     machine: Mapping[str, str | int] = timed.environment
     where = f"{machine['cpu']}, {machine['cores']} cores, one thread"
-    return f"{where}; onnxruntime {machine['onnxruntime']}; one image of 224 x 224"
+    load = f"load average {os.getloadavg()[0]:.1f}" if hasattr(os, "getloadavg") else ""
+    return f"{where}, {load} (of other jobs too); onnxruntime {machine['onnxruntime']}; one image of 224 x 224"
 
 
 def as_table(outcomes: Sequence[Outcome]) -> Table:
