@@ -107,7 +107,8 @@ def _gather(
         def gather(missing: Sequence[GradientStatistic], seen: Inputs = seen) -> None:
             backward(context.model, seen, missing, objective, progress)
 
-        through_cache(members, gather, context.model, f"{seen.fingerprint}|{objective}|{method}", cache)
+        basis = f"{seen.fingerprint}|{seen.batch_size}|{objective}|{method}"  # batches are sorted by length
+        through_cache(members, gather, context.model, basis, cache)
 
 
 @dataclass(frozen=True, slots=True)

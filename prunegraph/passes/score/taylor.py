@@ -32,10 +32,9 @@ class WeightGradients:
         totals: By group id the sum, of the group's shape.
     """
 
-    def __init__(self, groups: Sequence[Group], solution: Solution, batch_size: int) -> None:
-        """Gather for these groups from all data, run in batches of this size."""
-        self.groups = tuple(groups)
-        self._solution, self._batch_size = solution, batch_size
+    def __init__(self, groups: Sequence[Group], solution: Solution) -> None:
+        """Gather for these groups from all data."""
+        self.groups, self._solution = tuple(groups), solution
         self._names = {group.id: list(dict.fromkeys(place.name for place in group.places)) for group in groups}
         self.batches = 0
         self.totals = {group.id: np.zeros(group.shape) for group in groups}
@@ -43,7 +42,7 @@ class WeightGradients:
     @property
     def key(self) -> str:
         """The groups by their shapes and weights."""
-        return f"taylor/{[(group.shape, self._names[group.id]) for group in self.groups]}/{self._batch_size}"
+        return f"taylor/{[(group.shape, self._names[group.id]) for group in self.groups]}"
 
     @property
     def samples(self) -> None:
@@ -99,7 +98,7 @@ def gradients(groups: Sequence[Group], context: Context, inputs: Inputs) -> Mapp
         UsageError: there is no such option.
     """
     check_settings("taylor", context.settings)
-    return {OBSERVATION: WeightGradients(groups, context.analysis.solution, inputs.batch_size)}
+    return {OBSERVATION: WeightGradients(groups, context.analysis.solution)}
 
 
 def account(context: Context) -> Account:
