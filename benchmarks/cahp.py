@@ -4,7 +4,7 @@
 
 Heads are described, clustered and weighed on the training sentences.  Retrain-free accuracy is that of the test
 sentences with the other heads closed by the head gate; `michel`, `taylor` and random heads keep as many.  With
---epochs, heads are cut out and the slim model is trained again on labels, the original as teacher.
+--epochs, heads are cut out instead and the slim model is trained again on labels, the original as teacher.
 """
 
 from __future__ import annotations
@@ -42,7 +42,6 @@ from prunegraph.passes.score.gradients import Objective
 from prunegraph.passes.score.michel import by_layer
 from prunegraph.passes.score.separability import features
 from prunegraph.passes.score.signature import Signatures
-from prunegraph.passes.score.taylor import OBSERVATION as WEIGHTS
 from prunegraph.passes.select import counts_across, select
 from prunegraph.pipeline import apply, find
 
@@ -63,15 +62,17 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--samples", type=int, help="training sentences to look at; all by default")
     parser.add_argument("--epochs", type=int, default=0, help="fine-tune what stays at one degree for so long")
+    parser.add_argument("--trained-on", type=int, help="training sentences of an epoch; all by default")
     parser.add_argument("--json", type=Path, help="where to write the figures")
     arguments = parser.parse_args()
     bench = Bench(arguments.task, arguments.seed, arguments.samples)
     found: dict[str, Any] = {"task": arguments.task, "seed": arguments.seed, "load": os.getloadavg()[0]}
     found["steps"], found["peak MB"] = bench.steps, round(bench.peak)
-    found["knees"] = bench.knees()
-    found["dense"], found["accuracy"] = bench.accuracy({}), bench.judged()
+    found["dense"] = bench.accuracy({})
     if arguments.epochs:
-        found["trained"] = bench.trained(arguments.epochs)
+        found["trained"] = bench.trained(arguments.epochs, arguments.trained_on)
+    else:
+        found["knees"], found["accuracy"] = bench.knees(), bench.judged()
     if arguments.json:
         arguments.json.parent.mkdir(parents=True, exist_ok=True)
         arguments.json.write_text(json.dumps(found, indent=1))
@@ -101,10 +102,7 @@ class Bench:
         self.points = self.timed("t-SNE", lambda: reduce(features(self.signatures), "tsne", 42))
         self.curve = self.timed("silhouettes and knee", lambda: curve(self.points, 6, 42))
         self.peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3
-        weights = GRADIENTS["taylor"](self.heads, context, part)
-        backward(model, part, list(weights.values()), objective, None)
-        seen = Context(model, analysis, observations={WEIGHTS: weights[WEIGHTS]})
-        self.taylor = score_with("taylor", self.heads, seen)
+        self.part, self.objective = part, objective
         self.michel: dict[str, Scores] = {group.id: by_layer(gates, group.id) for group in self.heads}
         self._open()
 
@@ -147,7 +145,7 @@ class Bench:
 
     def judged(self) -> dict[str, dict[str, Any]]:
         """By degree the accuracy of what stays, and of as many heads that others would keep."""
-        found = {}
+        taylor, found = self.taylor(), {}
         for degree in JUDGED:
             ours, medoids = self.chosen(degree), self.chosen(degree, medoids=True)
             count = int(ours.keep.sum())
@@ -159,29 +157,35 @@ class Bench:
                 "cahp": self.accuracy(self.keep(ours)),
                 "medoids": [int(medoids.keep.sum()), self.accuracy(self.keep(medoids))],
                 "michel": self.accuracy(self.best(self.michel, count)),
-                "taylor": self.accuracy(self.best(self.taylor, count)),
+                "taylor": self.accuracy(self.best(taylor, count)),
                 "random": [float(np.mean(drawn)), float(np.std(drawn))],
             }
         return found
 
-    def trained(self, epochs: int) -> dict[str, Any]:
+    def taylor(self) -> dict[str, Scores]:
+        """Scores by gradients of weights, from the sentences that salience is from."""
+        model, analysis = self.found.normalized.model, self.found.analysis
+        weights = GRADIENTS["taylor"](self.heads, Context(model, analysis), self.part)
+        backward(model, self.part, list(weights.values()), self.objective, None)
+        return score_with("taylor", self.heads, Context(model, analysis, observations=weights))
+
+    def trained(self, epochs: int, sentences: int | None) -> dict[str, Any]:
         """Accuracy on the test sentences after fine-tuning what stays at one degree."""
         from prunegraph.train.finetune import finetune
 
         ours = self.chosen(TRAINED_DEGREE)
         count = int(ours.keep.sum())
         keeps = {"cahp": self.keep(ours), "michel": self.best(self.michel, count), "random": self.random(count, 0)}
-        found: dict[str, Any] = {"degree": TRAINED_DEGREE, "kept": count, "epochs": epochs}
+        found: dict[str, Any] = {"degree": TRAINED_DEGREE, "kept": count, "epochs": epochs, "sentences": sentences}
         for name, keep in keeps.items():
             slim = apply(self.found, Selection({k: mask for k, mask in keep.items() if not mask.all()})).ir_model
             tuned = self.timed(
                 f"fine-tuning ({name})",
                 lambda slim=slim: finetune(  # type: ignore[misc]
                     slim,
-                    self.files.train,
+                    Calibration(self.files.train, self.files.tokenizer, limit=sentences),
                     teacher=self.files.model,
-                    tokenizer=self.files.tokenizer,
-                    validation=self.files.validation,
+                    validation=Calibration(self.files.validation, self.files.tokenizer, limit=sentences),
                     epochs=epochs,
                     freeze=("*word_embeddings*",),
                 ),
@@ -216,6 +220,9 @@ def show(found: Mapping[str, Any]) -> None:
     for name, step in found["steps"].items():
         steps.add_row(name, f"{step.get('sentences', '')}", f"{step['seconds']:.1f}", f"{step['cpu']:.1f}")
     console.print(steps, f"peak memory {found['peak MB']:,} MB, load average {found['load']:.1f}")
+    if "trained" in found:
+        console.print(f"dense: {found['dense']:.1%}", found["trained"])
+        return
     knees = Table("clusters at the knee", *(f"degree {degree}" for degree in DEGREES))
     for name, row in found["knees"].items():
         knees.add_row(name, *map(str, row))
@@ -228,8 +235,6 @@ def show(found: Mapping[str, Any]) -> None:
         layers = [" ".join(map(str, row[name])) for name in ("by layer", "michel by layer")]
         table.add_row(degree, str(row["kept"]), *cells, *layers)
     console.print(f"dense: {found['dense']:.1%}", table)
-    if "trained" in found:
-        console.print(found["trained"])
 
 
 if __name__ == "__main__":
