@@ -19,7 +19,13 @@ from prunegraph.analysis.sizes import Keeps, Mask, kept_positions
 from prunegraph.analysis.solve import ReduceSite, Solution
 from prunegraph.passes.constants import add_constant
 
-_FILL = {Reduction.SUM: 0.0, Reduction.MEAN: 0.0, Reduction.MAX: -3.0e38, Reduction.RANK: -3.0e38, Reduction.MIN: 3.0e38}
+_FILL = {
+    Reduction.SUM: 0.0,
+    Reduction.MEAN: 0.0,
+    Reduction.MAX: -3.0e38,
+    Reduction.RANK: -3.0e38,
+    Reduction.MIN: 3.0e38,
+}
 
 _BY_CHANNEL = {"BatchNormalization", "InstanceNormalization"}
 """Norms whose scale and offset belong to axis 1."""
