@@ -38,7 +38,7 @@ class CahpOptions:
         degree: Of the polynomial through the silhouette curve. It decides how many heads stay more than the data do:
             on what was measured about 0.5, 0.25 and 0.2 of them for degree 2, 4 and 6.
         keep: How many heads stay in all, whatever the knee.
-        reducer: "tsne" as published, or "pca" (the same on every machine) or "mds".
+        reducer: "tsne" as published, or "mds", or "pca" (the same on every machine; give a number of heads with it).
         representative: What stays of a cluster: the head of most "salience", or its "medoid".
         share: The share of the data that salience is taken from, the first of them.
         classes: How many classes are told apart, the first ones to appear.
