@@ -49,6 +49,7 @@ class Task:
     validation: Calibration
     test: Calibration
     lr: float
+    freeze: Sequence[str] = ()
 
 
 @dataclasses.dataclass(frozen=True, order=True)
@@ -84,7 +85,7 @@ def task(name: str) -> Task:
         Calibration(path, files.tokenizer, limit=count)
         for path, count in zip(every, (512, 2000, None, None), strict=True)
     ]
-    return Task(files.model, *parts, lr=5e-5)
+    return Task(files.model, *parts, lr=5e-5, freeze=("*word_embeddings*",))
 
 
 def _rows(path: Path, count: int) -> dict[str, npt.NDArray[Any]]:
@@ -121,7 +122,7 @@ def measure(case: Case, on: Task) -> dict[str, Any]:
         result.save(path)
         if case.recovery == "finetune":
             tuned = finetune(
-                path, on.train, teacher=on.model, validation=on.validation, epochs=1, lr=on.lr, freeze=["*word_emb*"]
+                path, on.train, teacher=on.model, validation=on.validation, epochs=1, lr=on.lr, freeze=on.freeze
             )
             tuned.save(path)
         right = judged(path, on.test)

@@ -38,6 +38,7 @@ def bits(result: dict[str, Any]) -> npt.NDArray[np.float64]:
 
 def render(found: Found, target: Path) -> None:
     """Write the page, and beside it a plot a task."""
+    target.parent.mkdir(parents=True, exist_ok=True)
     lines = [HEAD]
     for name in dict.fromkeys(case.task for case in found):
         mine = {case: result for case, result in found.items() if case.task == name}
