@@ -295,7 +295,7 @@ def test_every_layer_that_writes_the_stream_has_the_same_say(residual: str) -> N
 
 
 WRITERS = {"zoo_deit": 5, "zoo_llama": 5, "zoo_gpt2": 5}
-"""Two layers of attention and FFN each, and what makes the stream: patches or tokens; positions are the same whatever comes in."""
+"""Two layers of attention and FFN each, and what makes the stream: patches, or tokens with positions."""
 
 
 @pytest.mark.parametrize("name", WRITERS)
