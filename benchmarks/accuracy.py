@@ -124,6 +124,7 @@ def measure(case: Case, on: Task) -> dict[str, Any]:
             tuned = finetune(
                 path, on.train, teacher=on.model, validation=on.validation, epochs=1, lr=on.lr, freeze=on.freeze
             )
+            path = Path(folder) / "tuned.onnx"
             tuned.save(path)
         right = judged(path, on.test)
     before, after = result.report.macs
@@ -174,10 +175,18 @@ def main() -> None:
     """Run the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("tasks", nargs="*", default=["fashion", "binary", "five"])
+    parser.add_argument("--recoveries", nargs="+", choices=RECOVERIES, default=RECOVERIES)
+    parser.add_argument("--scorers", nargs="+", choices=SCORERS, default=SCORERS)
+    parser.add_argument("--draws", type=int, default=DRAWS, help="of random units")
     parser.add_argument("--markdown", type=Path, help="write the page and its plots here")
     parser.add_argument("--no-run", action="store_true", help="show what was measured before")
     arguments = parser.parse_args()
-    todo = [case for case in cases(arguments.tasks) if not arguments.no_run and recalled(case) is None]
+    asked = [
+        case
+        for case in cases(arguments.tasks)
+        if case.recovery in arguments.recoveries and case.scorer in arguments.scorers and case.draw < arguments.draws
+    ]
+    todo = [case for case in asked if not arguments.no_run and recalled(case) is None]
     tasks = {} if arguments.no_run else {name: task(name) for name in arguments.tasks}
     for name, on in tasks.items():
         if recalled(dense(name)) is None:
