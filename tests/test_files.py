@@ -321,6 +321,23 @@ def test_the_object_given_is_never_changed(kind: str) -> None:
     assert state() == before
 
 
+def test_nodes_in_any_order_are_put_in_order() -> None:
+    """ONNX Runtime runs such files, and its float16 converter writes them."""
+    nodes = [helper.make_node("Relu", ["h"], ["y"]), helper.make_node("Neg", ["x"], ["h"])]
+    ends = [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["n"]) for name in ("x", "y")]
+    given = helper.make_model(helper.make_graph(nodes, "backwards", ends[:1], ends[1:]), ir_version=10)
+    assert [node.op_type for node in door.load(given).graph] == ["Neg", "Relu"]
+    assert [node.op_type for node in given.graph.node] == ["Relu", "Neg"]
+
+
+def test_a_circle_of_nodes_is_no_model() -> None:
+    nodes = [helper.make_node("Add", ["x", "y"], ["h"]), helper.make_node("Neg", ["h"], ["y"])]
+    ends = [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["n"]) for name in ("x", "y")]
+    given = helper.make_model(helper.make_graph(nodes, "circle", ends[:1], ends[1:]), ir_version=10)
+    with pytest.raises(ModelError, match=r"cannot be understood.*cycle"):
+        door.load(given)
+
+
 def test_initializers_keep_their_order() -> None:
     names = [each.name for each in rich_model().graph.initializer]
     assert [*door.load(rich_model()).graph.initializers] == names

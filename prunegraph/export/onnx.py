@@ -168,7 +168,7 @@ def _deserialize(proto: onnx.ModelProto, name: str) -> ir.Model:
     if proto.training_info:
         logger.warning("%s: training_info is left out; it would not fit a smaller graph", name)
     try:
-        return ir.from_proto(sparse.densify(proto))
+        return _in_order(ir.from_proto(sparse.densify(proto)))
     except ModelError:
         raise
     except Exception as error:  # the IR wraps whatever went wrong in a chain of its own types
@@ -177,6 +177,18 @@ def _deserialize(proto: onnx.ModelProto, name: str) -> ir.Model:
             cause = deeper
         reason = str(cause).splitlines()[0] if str(cause) else type(cause).__name__
         raise ModelError(f"{name} cannot be understood: {reason}", hint=_CHECK_HINT) from error
+
+
+def _in_order(model: ir.Model) -> ir.Model:
+    """Nodes after what they read: ONNX asks for that, ONNX Runtime does not, and its float16 converter leaves it so."""
+    seen: set[ir.Node] = set()
+    for node in model.graph:
+        made = (value.producer() for value in node.inputs if value is not None)
+        if any(maker is not None and maker not in seen and maker.graph is model.graph for maker in made):
+            model.graph.sort()
+            break
+        seen.add(node)
+    return model
 
 
 def _clone(model: ir.Model, name: str) -> ir.Model:
