@@ -76,7 +76,7 @@ def task(name: str) -> Task:
         data = fashion.splits()
         calibration, train, validation, test = (
             Calibration(_rows(data[split], count), batch_size=64)
-            for split, count in (("train", 512), ("train", 6_000), ("validation", 1000), ("test", 4_000))
+            for split, count in (("train", 512), ("train", 3_000), ("validation", 1000), ("test", 4_000))
         )
         return Task(fashion.trained(), calibration, train, validation, test, lr=3e-4)
     files = movie(name)
