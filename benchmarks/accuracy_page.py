@@ -26,9 +26,9 @@ no labels and no gradients; *fine-tuned* is repair and then one short epoch (3,0
 5e-5) with the whole model as teacher. Every pruned model was proven equal to the masked original before its repair.
 
 In short: on the ViT, a repaired model hardly needs training as long as the stream keeps its width: 65 % fewer MACs cost
-about a point with any scorer but `random` and `snp`. On the MiniLM repair helps less, for Q/K dims are out of its reach. The
-claim of SNP's paper does not show here: its accuracies come after 300 epochs of training, and without any its choice is
-worse than a random one on the ViT, and behind `activation` and `taylor` on the MiniLM.
+about a point with any scorer but `random` and `snp`. On the MiniLM repair helps less, for Q/K dims are out of its reach.
+The claim of SNP's paper does not show here: its accuracies come after 300 epochs of training, and without any its choice
+is worse than a random one on the ViT, and behind `activation` and `taylor` on the MiniLM.
 
 ± is half of a 95 % interval of the difference to the whole model on the same test examples (paired bootstrap); for
 `random` without training of the mean over three draws. One trained model a task and one seed: it does not tell what
@@ -101,6 +101,7 @@ def _plot(found: Found, whole: npt.NDArray[np.float64], path: Path) -> None:
     figure, axes = pyplot.subplots(
         1, len(panels), figsize=(3 * len(panels), 3.2), sharey=True, squeeze=False, layout="constrained"
     )
+    colours = {name: f"C{k}" for k, name in enumerate(dict.fromkeys(c.scorer for c in found if c.scorer != "whole"))}
     for axis, (widths, recovery) in zip(axes[0], panels, strict=True):
         inside = {c: r for c, r in found.items() if (c.widths, c.recovery) == (widths, recovery)}
         for scorer in dict.fromkeys(case.scorer for case in inside):
@@ -109,11 +110,12 @@ def _plot(found: Found, whole: npt.NDArray[np.float64], path: Path) -> None:
                 np.mean([bits(r).mean() for c, r in inside.items() if (c.scorer, c.fewer) == (scorer, f)])
                 for f in fewer
             ]
-            axis.plot([0, *(100 * f for f in fewer)], [100 * whole.mean(), *(100 * y for y in ys)], "o-", label=scorer)
+            xs = [0, *(100 * f for f in fewer)]
+            axis.plot(xs, [100 * whole.mean(), *(100 * y for y in ys)], "o-", label=scorer, color=colours[scorer])
         axis.set_title(f"{widths}\n{NAMED[recovery]}", fontsize=9)
         axis.set_xlabel("% fewer MACs")
         axis.grid(alpha=0.3)
     axes[0][0].set_ylabel("test accuracy, %")
-    axes[0][-1].legend(fontsize=8)
+    axes[0][0].legend(fontsize=8)
     figure.savefig(path, dpi=110)
     pyplot.close(figure)
