@@ -25,10 +25,10 @@ dims; magnitude does it there. Scores and repair look at 512 training examples; 
 no labels and no gradients; *fine-tuned* is repair and then one short epoch (3,000 images at 3e-4, or 2,000 sentences at
 5e-5) with the whole model as teacher. Every pruned model was proven equal to the masked original before its repair.
 
-In short: on the ViT, a repaired model hardly needs training as long as the stream keeps its width: 65 % fewer MACs cost
-about a point with any scorer but `random` and `snp`. On the MiniLM repair helps less, for Q/K dims are out of its reach.
-The claim of SNP's paper does not show here: its accuracies come after 300 epochs of training, and without any its choice
-is worse than a random one on the ViT, and behind `activation` and `taylor` on the MiniLM.
+In short: on the ViT, a repaired model hardly needs training as long as the stream keeps its width: 65 % fewer MACs
+cost about a point with any scorer but `random` and `snp`. On the MiniLM repair helps less, for Q/K dims are out of
+its reach. The claim of SNP's paper does not show here: its accuracies come after 300 epochs of training, and without
+any its choice is worse than a random one on the ViT, and behind `activation` and `taylor` on the MiniLM.
 
 ± is half of a 95 % interval of the difference to the whole model on the same test examples (paired bootstrap); for
 `random` without training of the mean over three draws. One trained model a task and one seed: it does not tell what
