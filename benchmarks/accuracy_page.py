@@ -28,7 +28,7 @@ no labels and no gradients; *fine-tuned* is repair and then one short epoch (3,0
 In short: on the ViT, a repaired model hardly needs training as long as the stream keeps its width: 65 % fewer MACs
 cost about a point with any scorer but `random` and `snp`. On the MiniLM repair helps less, for Q/K dims are out of
 its reach. The claim of SNP's paper does not show here: its accuracies come after 300 epochs of training, and without
-any its choice is worse than a random one on the ViT, and behind `activation` and `taylor` on the MiniLM.
+any its choice is worse than a random one on the ViT, and no better than `activation` and `taylor` on the MiniLM.
 
 ± is half of a 95 % interval of the difference to the whole model on the same test examples (paired bootstrap); for
 `random` without training of the mean over three draws. One trained model a task and one seed: it does not tell what
