@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import onnx
-from onnx import TensorProto
+from onnx import TensorProto, helper
 
 from tests.builder import Builder
 from tests.graphs_attention import finish, stem
@@ -66,9 +66,41 @@ def mixture_that_counts() -> onnx.ModelProto:
     return finish(g, g("Add", h, experts(g, h, g("Mul", best, first), chosen)))
 
 
+def mixture_of_the_worst() -> onnx.ModelProto:
+    """A router that picks the smallest: a slot that is left out would not be the smallest."""
+    g = Builder("mixture_of_the_worst")
+    h = stem(g)
+    best, chosen = g("TopK", g("Softmax", router(g, h), axis=-1), [BEST], n=2, largest=0)
+    return finish(g, g("Add", h, experts(g, h, best, chosen)))
+
+
+def mixture_of_two_routers() -> onnx.ModelProto:
+    """Positions of two rankings in one tensor: neither ranking may lose slots by itself."""
+    g = Builder("mixture_of_two_routers")
+    h = stem(g)
+    ranked = [g("TopK", g("MatMul", h, g.weight(f"w_{name}", E, EXPERTS)), [1], n=2) for name in ("left", "right")]
+    best, chosen = (g("Concat", *parts, axis=-1) for parts in zip(*ranked, strict=True))
+    return finish(g, g("Add", h, experts(g, h, best, chosen)))
+
+
+def mixture_seen_by_a_branch() -> onnx.ModelProto:
+    """Positions that the body of an If compares: they must stay what they are."""
+    g = Builder("mixture_seen_by_a_branch")
+    h = stem(g)
+    best, chosen = g("TopK", g("Softmax", router(g, h), axis=-1), [BEST], n=2)
+    made = helper.make_tensor_value_info("seen", TensorProto.FLOAT, None)
+    cast = helper.make_node("Cast", [chosen], ["seen"], to=TensorProto.FLOAT)
+    bodies = {f"{name}_branch": helper.make_graph([cast], name, [], [made]) for name in ("then", "else")}
+    weights = g("Mul", best, g("If", g.const("always", True), **bodies))
+    return finish(g, g("Add", h, experts(g, h, weights, chosen)))
+
+
 EXPERT_GRAPHS: tuple[Callable[[], onnx.ModelProto], ...] = (
     mixture,
     mixture_of_logits,
     mixture_by_nd,
     mixture_that_counts,
+    mixture_of_the_worst,
+    mixture_of_two_routers,
+    mixture_seen_by_a_branch,
 )

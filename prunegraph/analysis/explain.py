@@ -184,22 +184,20 @@ class _View:
             yield Text.assemble((f"per {kind}: ", "bold"), text)
 
     def _inexact(self) -> Iterator[Text]:
+        inexact = [group for group in self.analysis.groups if not group.exact]
         whys = {
             Reduction.MEAN: "the mean over this axis changes",
             Reduction.RANK: "what a router gives the rest changes",
         }
         for kind, why in whys.items():
-            nodes = self._nodes_that(kind, inexact := [g for g in self.analysis.groups if not g.exact])
-            if nodes:
+            mine = [group for group in inexact if (group.kind == "expert") == (kind is Reduction.RANK)]
+            if mine:
+                nodes = self._nodes_that(kind, mine)
                 text = (
                     f"{why} a little when units go; it is taken by {count(nodes, 'node')} ({some(nodes)}); a plain "
-                    f"ratio leaves such groups whole, --ratio {self._first(kind, inexact)}=0.3 prunes them"
+                    f"ratio leaves such groups whole, --ratio {mine[0].kind}=0.3 prunes them"
                 )
                 yield Text.assemble(("~ inexact: ", "bold"), text)
-
-    def _first(self, kind: Reduction, groups: Sequence[Group]) -> str:
-        """The kind of the first group that is reduced so."""
-        return next(group.kind for group in groups if self._nodes_that(kind, [group]))
 
     def _nodes_that(self, kind: Reduction, groups: Sequence[Group]) -> list[str]:
         """Nodes that reduce an axis of one of these groups in this way."""

@@ -6,17 +6,16 @@ outcome are one choice: the experts of a mixture.  That holds only if nobody doe
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
 
 import onnx_ir as ir
 
 from prunegraph.analysis.axes import Fresh
 from prunegraph.analysis.facts import Facts
 
-_CARRY = frozenset(
-    "Cast Concat Expand Flatten Gather Identity Reshape Slice Split Squeeze Tile Transpose Unsqueeze".split()
-)
-"""Ops that give on the integers of their first input, in whatever arrangement."""
+_CARRY = frozenset("Cast Expand Flatten Gather Identity Reshape Slice Split Squeeze Tile Transpose Unsqueeze".split())
+"""Ops that give on the integers of their first input, and no others, in whatever arrangement."""
 
 _LOOKS_UP = {"Gather": 1, "GatherND": 1}
 """Ops that look slots up by position, and the input that holds the positions."""
@@ -25,49 +24,56 @@ _RANKED = frozenset(("Softmax", "Cast"))
 """Ops between the logits of a router and its TopK: they keep the order along the axis."""
 
 
-def rankings(nodes: Sequence[ir.Node], facts: Facts) -> Mapping[int, Fresh]:
-    """By node, the axis that it ranks or looks up by position, one object for all that speak of the same axis."""
-    holds: dict[str, int] = {}
-    users: dict[int, list[int]] = {}
-    spoiled: set[int] = set()
-    for k, node in enumerate(nodes):
-        for index, value in enumerate(node.inputs):
-            ranking = holds.get(value.name or "") if value is not None else None
-            if ranking is None or node.op_type == "Shape":
-                continue
-            size = _ranked_size(nodes[ranking], facts)
-            if index == 0 and node.op_type in _CARRY:
-                holds |= {output.name or "": ranking for output in node.outputs}
-            elif size and _LOOKS_UP.get(node.op_type) == index and _looked_up_size(node, facts) == size:
-                users[ranking].append(k)
-            else:
-                spoiled.add(ranking)
-        if node.op_type == "TopK" and _ranked_size(node, facts):
-            users[k] = []
-            holds[node.outputs[1].name or ""] = k
-    outputs = {value.name for node in nodes[:1] if node.graph for value in node.graph.outputs}
-    spoiled |= {ranking for name, ranking in holds.items() if name in outputs}
-    return _shared(nodes, facts, {k: places for k, places in users.items() if places and k not in spoiled})
-
-
-def _shared(nodes: Sequence[ir.Node], facts: Facts, users: Mapping[int, Sequence[int]]) -> dict[int, Fresh]:
-    number = {id(node): k for k, node in enumerate(nodes)}
+def rankings(graph: ir.Graph, facts: Facts) -> Mapping[int, Fresh]:
+    """By position of a node, the axis that it ranks or looks up by, one object for all that speak of the same axis."""
+    number = {node: k for k, node in enumerate(graph)}
     found: dict[int, Fresh] = {}
-    for k, places in users.items():
-        size = _ranked_size(nodes[k], facts)
-        axis = Fresh((size,) * facts.probes, "expert")
-        found |= dict.fromkeys((k, *places, *(number[id(node)] for node in _before(nodes[k]))), axis)
+    for node, users in _looked_up(graph, facts).items():
+        axis = Fresh((_ranked_size(node, facts),) * facts.probes, "expert")
+        found |= {number[each]: axis for each in (node, *users, *_softmaxes(node, facts))}
     return found
 
 
-def _before(node: ir.Node) -> Iterator[ir.Node]:
+def _looked_up(graph: ir.Graph, facts: Facts) -> dict[ir.Node, list[ir.Node]]:
+    """Rankings of which only the positions are used, to look slots up; and by whom."""
+    holds: dict[ir.Value, ir.Node] = {}
+    users: dict[ir.Node, list[ir.Node]] = defaultdict(list)
+    spoiled = set()
+    for node in graph:
+        for index, value in enumerate(node.inputs):
+            ranking = holds.get(value) if value is not None else None
+            if ranking is None or node.op_type == "Shape":
+                continue
+            if index == 0 and node.op_type in _CARRY:
+                holds |= dict.fromkeys(node.outputs, ranking)
+            elif _LOOKS_UP.get(node.op_type) == index and _looked_up_size(node, facts) == _ranked_size(ranking, facts):
+                users[ranking].append(node)
+            else:
+                spoiled.add(ranking)
+        # The smallest are other slots once a removed one no longer counts as smallest of all.
+        if node.op_type == "TopK" and node.attributes.get_int("largest", 1) and _ranked_size(node, facts):
+            holds[node.outputs[1]] = node
+    bodies = [a.as_graph() for node in graph for a in node.attributes.values() if a.type == ir.AttributeType.GRAPH]
+    inside = (value for body in bodies for node in body.all_nodes() for value in node.inputs)
+    elsewhere = [*graph.outputs, *inside, *(value for body in bodies for value in body.outputs)]
+    spoiled |= {holds[value] for value in elsewhere if value in holds}
+    return {node: each for node, each in users.items() if node not in spoiled}
+
+
+def _softmaxes(node: ir.Node, facts: Facts) -> Iterator[ir.Node]:
     """The Softmax that a ranking is taken of, if it is of one."""
-    axis = node.attributes.get_int("axis", -1)
     value = node.inputs[0]
     while value is not None and (maker := value.producer()) is not None and maker.op_type in _RANKED:
-        if maker.op_type == "Softmax" and maker.attributes.get_int("axis", -1) == axis:
+        if maker.op_type == "Softmax" and _axis(maker, facts) == _axis(node, facts):
             yield maker
         value = maker.inputs[0]
+
+
+def _axis(node: ir.Node, facts: Facts) -> int:
+    """The axis that a node works along, counted from the front."""
+    value = node.inputs[0]
+    rank = len(facts.shapes.get(value.name or "", ())) if value is not None else 0
+    return node.attributes.get_int("axis", -1) % max(rank, 1)
 
 
 def _ranked_size(node: ir.Node, facts: Facts) -> int:

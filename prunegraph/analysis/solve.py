@@ -93,7 +93,7 @@ class _Solver:
         self.fresh: dict[int, int] = {}
         self.keep_alive: list[Fresh] = []
         self.weights: set[str] = set(graph.initializers)
-        self.positions = rankings(self.nodes, facts)
+        self.positions = rankings(graph, facts)
 
     def solve(self, allow_io: Sequence[str]) -> Solution:
         self._declare()

@@ -73,6 +73,6 @@ def along_axis(node: NodeView) -> AxisRule:
         axes = [node.attr("axis", -1) % len(x)]
     if node.op == "LpNormalization":  # a norm is a sum: a removed slot and a zero one are the same
         return pointwise(node, 0) + AxisRule(reduces=tuple(Reduce(x[k], Reduction.SUM) for k in axes))
-    if node.positions is not None:
+    if node.positions is not None and len(axes) == 1:
         return pointwise(node, 0) + AxisRule(reduces=tuple(Reduce(x[k], Reduction.RANK) for k in axes))
     return pointwise(node, 0) + AxisRule(pins=tuple((x[k], f"{node.op} runs along it") for k in axes))
