@@ -98,7 +98,7 @@ def decide(
         UsageError: a pattern matches no group, or the data do not suit the scorer.
     """
     clock = clock or Clock()
-    names = [name for group in found.analysis.groups for name in (group.id, group.scope)]
+    names = [name for group in found.analysis.groups for name in group.names]
     hint = "`prunegraph explain` shows groups; with --json, the id and the scope of each"
     check_patterns([*options.include, *options.exclude], names, "group", hint=hint)
     keep = wanted(found.analysis, found.normalized, options)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import fnmatch
 from collections.abc import Mapping, Sequence
 
 import onnx_ir as ir
 
 from prunegraph.amounts import is_pattern
 from prunegraph.analysis.analyze import Analysis
+from prunegraph.analysis.names import matches
 from prunegraph.errors import NothingToPrune, UsageError, VerificationFailed
 from prunegraph.options import Options
 
@@ -16,7 +16,7 @@ from prunegraph.options import Options
 def check_patterns(patterns: Sequence[str], names: Sequence[str], what: str, *, hint: str) -> None:
     """A pattern that matches nothing is a slip, and one that changes the result in silence."""
     for pattern in patterns:
-        if names and not any(fnmatch.fnmatchcase(name, pattern) for name in names):
+        if names and not matches(names, [pattern]):
             raise UsageError(f"no {what} matches {pattern!r}", hint=hint)
 
 

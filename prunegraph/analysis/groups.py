@@ -56,6 +56,11 @@ class Group:
         """The shape of a keep array, of scores, of anything that speaks of units one by one."""
         return (*self.rows, self.units)
 
+    @property
+    def names(self) -> tuple[str, str]:
+        """What a pattern may match: its id and its scope."""
+        return self.id, self.scope
+
     def __str__(self) -> str:
         return f"{self.id} ({self.units})"
 

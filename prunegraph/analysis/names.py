@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import ast
+import fnmatch
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import onnx_ir as ir
 
@@ -17,6 +18,11 @@ _COPY = re.compile(r"/(use|part)\d+$|/frozen$")
 
 _PART = re.compile(r"/part(\d+)")
 _ROLES = {"Add": "bias", "Sub": "bias", "Mul": "scale", "Div": "scale"}
+
+
+def matches(names: Iterable[str], patterns: Sequence[str]) -> bool:
+    """Whether any of the names matches any of the patterns (`*`, `?`, `[…]`; case counts)."""
+    return any(fnmatch.fnmatchcase(name, pattern) for name in names for pattern in patterns)
 
 
 def readable_names(graph: ir.Graph) -> dict[str, str]:

@@ -51,7 +51,7 @@ def _looked_up(graph: ir.Graph, facts: Facts) -> dict[ir.Node, list[ir.Node]]:
             else:
                 spoiled.add(ranking)
         # The smallest are other slots once a removed one no longer counts as smallest of all.
-        if node.op_type == "TopK" and node.attributes.get_int("largest", 1) and _ranked_size(node, facts):
+        if node.op_type == "TopK" and node.attributes.get_int("largest", 1) == 1 and _ranked_size(node, facts):
             holds[node.outputs[1]] = node
     bodies = [a.as_graph() for node in graph for a in node.attributes.values() if a.type == ir.AttributeType.GRAPH]
     inside = (value for body in bodies for node in body.all_nodes() for value in node.inputs)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fnmatch
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -11,6 +10,7 @@ import onnx_ir as ir
 from prunegraph.analysis.axes import Axis, Expr, Fresh, Prod, Ref, Size, Sum, expr_size
 from prunegraph.analysis.facts import Facts
 from prunegraph.analysis.implied import statistics, unsaid
+from prunegraph.analysis.names import matches
 from prunegraph.analysis.positions import rankings
 from prunegraph.analysis.registry import rule_for
 from prunegraph.analysis.relations import AxisRule, NodeView, Reduction, Unknown
@@ -238,7 +238,7 @@ class _Solver:
             for value in values:
                 name = value.name or ""
                 default = what == "input" and name in self.graph.initializers
-                if default or any(fnmatch.fnmatchcase(name, p) for p in allow_io):
+                if default or matches([name], allow_io):
                     continue
                 self.space.pin_all(self.axes.get(name, ()), Pin(f"graph {what}", name))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from typing import Any
 from weakref import WeakKeyDictionary
 
 import numpy.typing as npt
@@ -33,6 +34,12 @@ def add_constant(graph: ir.Graph, wish: str, array: npt.ArrayLike) -> ir.Value:
     )
     graph.register_initializer(value)
     return value
+
+
+def numbers(value: ir.Value | None) -> npt.NDArray[Any] | None:
+    """What an initializer holds; None for any other value."""
+    tensor = value.const_value if value is not None and value.is_initializer() else None
+    return None if tensor is None else tensor.numpy()
 
 
 def take_over(old: ir.Value, new: ir.Value) -> None:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import fnmatch
 import math
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any, TypeVar
 
 from prunegraph.amounts import is_pattern
 from prunegraph.analysis.groups import Group
+from prunegraph.analysis.names import matches
 from prunegraph.errors import UsageError
 from prunegraph.options import Options
 from prunegraph.passes.select import WHOLE_UNITS, kept_count
@@ -138,7 +138,7 @@ def _by_group(groups: Sequence[Group], said: Mapping[str, T | Sequence[T]], what
 def _named(group: Group, key: str) -> bool:
     if not is_pattern(key):
         return group.kind == key
-    return any(fnmatch.fnmatchcase(name, key) for name in (group.id, group.scope))
+    return matches(group.names, [key])
 
 
 def _check_fit(groups: Iterable[Group], options: Options) -> None:

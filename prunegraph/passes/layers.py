@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fnmatch
 import logging
 from collections.abc import Collection, Iterable, Sequence
 
@@ -11,6 +10,7 @@ import onnx_ir as ir
 
 from prunegraph.analysis.analyze import Analysis
 from prunegraph.analysis.groups import Group
+from prunegraph.analysis.names import matches
 from prunegraph.analysis.selection import Selection
 from prunegraph.observe.taps import HEAD_KINDS
 from prunegraph.passes.empty import shrink_all
@@ -23,16 +23,12 @@ WHOLE_KINDS = (*HEAD_KINDS, "ffn")
 
 def names_of(group: Group) -> tuple[str, str, str]:
     """What a pattern may match to drop a group: its id, its scope, and the scope with the kind before it."""
-    return group.id, group.scope, f"{group.kind}.{group.scope}"
+    return *group.names, f"{group.kind}.{group.scope}"
 
 
 def dropped(groups: Iterable[Group], patterns: Sequence[str]) -> list[Group]:
     """The groups of heads and of FFN neurons that match a pattern, see `names_of`."""
-    return [
-        group
-        for group in groups
-        if group.kind in WHOLE_KINDS and any(fnmatch.fnmatchcase(n, p) for n in names_of(group) for p in patterns)
-    ]
+    return [group for group in groups if group.kind in WHOLE_KINDS and matches(names_of(group), patterns)]
 
 
 def with_whole(

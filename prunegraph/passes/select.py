@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fnmatch
 import math
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -10,6 +9,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 import numpy as np
 
 from prunegraph.analysis.groups import Group
+from prunegraph.analysis.names import matches
 from prunegraph.analysis.selection import Selection
 from prunegraph.analysis.sizes import Mask
 from prunegraph.passes.score.base import Scores
@@ -20,11 +20,7 @@ WHOLE_UNITS = ("head", "kv_group", "query_slot", "expert")
 
 def chosen(groups: Iterable[Group], include: Sequence[str], exclude: Sequence[str]) -> list[Group]:
     """Groups whose id or scope matches a pattern of `include` (any, if empty) and none of `exclude`."""
-
-    def matches(group: Group, patterns: Sequence[str]) -> bool:
-        return any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns for name in (group.id, group.scope))
-
-    return [g for g in groups if (not include or matches(g, include)) and not matches(g, exclude)]
+    return [g for g in groups if (not include or matches(g.names, include)) and not matches(g.names, exclude)]
 
 
 def kept_count(units: int, ratio: float, align: int = 1) -> int:

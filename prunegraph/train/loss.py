@@ -74,7 +74,7 @@ class Loss:
         if logits.ndim not in (2, 3) or (self.objective.labelled and logits.ndim != 2):
             shape = list(logits.shape)
             raise UsageError(
-                f"{self.objective.output} {shape} is not [batch, classes]" + (" or [batch, tokens, classes]"),
+                f"{self.objective.output} {shape} is not [batch, classes] or [batch, tokens, classes]",
                 hint="name the output of the logits (output=…), or leave out labels and distil a language model",
             )
         classes, weights = self.objective.targets(batch, logits.detach().cpu().numpy())

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
+from prunegraph.analysis.names import matches
 from prunegraph.errors import MissingExtra, UsageError
 from prunegraph.observe.session import widened_feeds
 
@@ -60,12 +60,12 @@ class Network:
         """
         every = list(self.module.named_parameters())
         for pattern in freeze:
-            if not any(fnmatchcase(name, pattern) for name, _ in every):
+            if not matches((name for name, _ in every), [pattern]):
                 some = ", ".join(name for name, _ in every[:3])
                 raise UsageError(f"no weight matches {pattern!r}", hint=f"weights are called {some}, ...")
         kept = []
         for name, weight in every:
-            weight.requires_grad_(not any(fnmatchcase(name, pattern) for pattern in freeze))
+            weight.requires_grad_(not matches([name], freeze))
             if weight.requires_grad:
                 kept.append((name, weight))
         if not kept:

@@ -14,9 +14,9 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from prunegraph.analysis.axes import Size
-from prunegraph.passes.constants import add_constant, take_over, unused
+from prunegraph.passes.constants import add_constant, numbers, take_over, unused
 
-_INTEGERS = (ir.DataType.INT64, ir.DataType.INT32)
+_INTEGERS = (np.int64, np.int32)
 
 
 def push_scales(graph: ir.Graph, sizes: Mapping[str, tuple[Size, ...]]) -> None:
@@ -93,5 +93,5 @@ def _read(node: ir.Node, vector: npt.NDArray[Any]) -> npt.NDArray[Any] | None:
 
 
 def _integers(value: ir.Value | None) -> npt.NDArray[Any] | None:
-    tensor = value.const_value if value is not None and value.is_initializer() else None
-    return tensor.numpy() if tensor is not None and tensor.dtype in _INTEGERS else None
+    found = numbers(value)
+    return found if found is not None and found.dtype in _INTEGERS else None

@@ -16,7 +16,7 @@ from onnx_ir.passes.common import IdentityEliminationPass, RemoveUnusedNodesPass
 from prunegraph.analysis.axes import Size
 from prunegraph.passes.cleanup.atoms import Atoms, Layout, Step, ways
 from prunegraph.passes.cleanup.targets import stated
-from prunegraph.passes.constants import add_constant, take_over, unused
+from prunegraph.passes.constants import add_constant, numbers, take_over, unused
 from prunegraph.passes.marks import part_of
 
 Sizes = dict[str, tuple[Size, ...]]
@@ -91,13 +91,13 @@ def _is_view(node: ir.Node, sizes: Sizes) -> bool:
 
 def _takes_all(node: ir.Node, before: Sequence[Size]) -> bool:
     """Whether a Gather takes the only slot of an axis, once."""
-    index = _constant(node.inputs[1])
+    index = numbers(node.inputs[1])
     axis = node.attributes.get_int("axis", 0)
     return index is not None and index.size == 1 and set(before[axis]) == {1}
 
 
 def _slices_nothing(node: ir.Node, before: Sequence[Size]) -> bool:
-    operands = [_constant(value) for value in node.inputs[1:]]
+    operands = [numbers(value) for value in node.inputs[1:]]
     if len(operands) < 2 or any(operand is None for operand in operands):
         return False
     starts, ends, *rest = (operand.reshape(-1).tolist() for operand in operands if operand is not None)
@@ -109,16 +109,11 @@ def _slices_nothing(node: ir.Node, before: Sequence[Size]) -> bool:
 
 
 def _repeats_nothing(node: ir.Node, before: Sequence[Size]) -> bool:
-    target = _constant(node.inputs[1])
+    target = numbers(node.inputs[1])
     if target is None or target.size > len(before):
         return False
     lengths = before[len(before) - target.size :]
     return all(wanted == 1 or set(size) == {wanted} for wanted, size in zip(target.tolist(), lengths, strict=True))
-
-
-def _constant(value: ir.Value | None) -> np.ndarray[tuple[int, ...], np.dtype[np.int64]] | None:
-    tensor = value.const_value if value is not None and value.is_initializer() else None
-    return None if tensor is None else tensor.numpy()
 
 
 # ---- shorter ones --------------------------------------------------------------------------------------------------

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -18,7 +18,6 @@ import onnx_ir as ir
 
 from prunegraph.analysis.analyze import Analysis
 from prunegraph.analysis.sizes import Keeps, Mask
-from prunegraph.observe.data import open_data
 from prunegraph.observe.stream import Inputs, Progress, observe
 from prunegraph.passes.cleanup import cleanup
 from prunegraph.passes.empty import shrink_all
@@ -118,7 +117,7 @@ def evidence(
     progress: Progress | None = None,
 ) -> Iterator[Evidence | Outcome]:
     """What the data say of every weight that loses inputs, or why nothing can be tried; see `repaired`."""
-    inputs = replace(inputs, source=open_data(inputs.source, limit=SAMPLES))
+    inputs = inputs.first(SAMPLES)
     tasks: list[Task] = []
     for task in _tasks(model, analysis, keeps):
         if isinstance(task, Task):
