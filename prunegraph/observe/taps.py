@@ -1,8 +1,7 @@
 """Which values to look at while a model runs: attention probabilities, Q, K, V, context, hidden activations.
 
-Everything is found through the analysis.  Attention is a contraction of activations over a head, one operand of
-which comes out
-of a Softmax over what another such contraction made; no name, op pattern or exporter is asked.
+Everything is found through the analysis.  Attention is a contraction of activations over a head, one operand of which
+comes out of a Softmax over what another such contraction made; no name, op pattern or exporter is asked.
 """
 
 from __future__ import annotations
