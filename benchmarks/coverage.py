@@ -2,19 +2,15 @@
 
     python -m benchmarks.coverage [NAME ...] [--folder build/zoo] [--markdown docs/coverage.md] [--no-peers]
 
-Needs the extras `[zoo]` and `[peers]`. Models that the folder lacks are exported first. Every case has a child process
-of its own and 120 seconds; its result is kept in `FOLDER/results`, so that a run that was stopped goes on where it
-stopped. `--again` tries once more what failed.
+Needs the extras `[zoo]` and `[peers]`, and torchvision. Models that the folder lacks are exported first. Every case has
+a child process of its own and 120 seconds; its result is kept in `FOLDER/results`, so that a run that was stopped goes
+on where it stopped. `--again` tries once more what failed.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import os
-import signal
-import subprocess
-import sys
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -22,13 +18,20 @@ from typing import Any
 
 from rich.progress import Progress
 
-from benchmarks.coverage_case import VARIANTS
+from benchmarks.child import Stopped, in_child, warm
+from benchmarks.coverage_case import VARIANTS, run_case
 from benchmarks.coverage_page import Results, render, summary
-from benchmarks.coverage_peer import PEERS
+from benchmarks.coverage_peer import PEERS, run_peer
 
 EXPORTERS = ("dynamo", "legacy")
-STOPPED = f"exit {-signal.SIGTERM}"
-"""Somebody ended the child process: that says nothing about the case."""
+WARM = (
+    "benchmarks.zoo",
+    "benchmarks.coverage_peer",
+    "onnxruntime.transformers.optimizer",
+    "torch._dynamo",
+    "onnxscript",
+)
+"""What most cases import."""
 Case = tuple[str, str]
 """A model file's stem, and the variant, the peer, or `export`."""
 
@@ -76,7 +79,7 @@ def export_all(folder: Path, names: Sequence[str], jobs: int, timeout: float, *,
             task = progress.add_task(f"export, {exporter}", total=len(todo))
             for made in make(folder, todo, [exporter], timeout, jobs):
                 progress.advance(task)
-                if made.failure and made.failure != STOPPED:
+                if made.failure:
                     failures[cases[made.name]] = keep(folder, cases[made.name], {"failure": made.failure})
     return failures
 
@@ -86,21 +89,11 @@ def run(folder: Path, case: Case, timeout: float, *, again: bool) -> dict[str, A
     stem, what = case
     if (known := recall(folder, case, again=again)) is not None:
         return known
-    module = "benchmarks.coverage_peer" if what in PEERS else "benchmarks.coverage_case"
-    command = [sys.executable, "-m", module, str(folder / f"{stem}.onnx"), what]
-    one_thread = os.environ | {"OMP_NUM_THREADS": "1"}
+    work = run_peer if what in PEERS else run_case
     try:
-        child = subprocess.run(command, capture_output=True, text=True, timeout=timeout, check=False, env=one_thread)
-        said = child.stdout.strip().splitlines()
-        if said and said[-1].startswith("{"):
-            return keep(folder, case, json.loads(said[-1]))
-        died = child.returncode < 0
-        reason = ([f"exit {child.returncode}"] if died else child.stderr.strip().splitlines() or ["nothing said"])[-1][
-            :200
-        ]
-    except subprocess.TimeoutExpired:
-        reason = f"took longer than {timeout:.0f} s"
-    return {"failure": reason} if reason == STOPPED else keep(folder, case, {"failure": reason})
+        return keep(folder, case, in_child(timeout, work, folder / f"{stem}.onnx", what))
+    except Stopped:
+        return {"failure": "stopped"}
 
 
 def run_all(folder: Path, cases: Iterable[Case], jobs: int, timeout: float, *, again: bool) -> Results:
@@ -145,6 +138,7 @@ def main() -> None:
     names = options.names or list(ZOO)
     if unknown := set(names) - set(ZOO):
         parser.error(f"not in the zoo: {', '.join(sorted(unknown))}; it has {', '.join(ZOO)}")
+    warm(*WARM)
     results: Results = {}
     if not options.no_export:
         results |= export_all(folder, names, options.jobs, options.timeout, again=again)

@@ -1,22 +1,17 @@
-"""One line of the coverage table: one file, one variant of it, pruned with no hints; prints JSON.
-
-python -m benchmarks.coverage_case FILE VARIANT
-"""
+"""One cell of the coverage table: one file, one variant of it, pruned with no hints."""
 
 from __future__ import annotations
 
-import json
-import sys
 import tempfile
 import time
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import onnx
 import onnxruntime as ort
 
+from benchmarks.child import Record, reason
 from prunegraph.errors import NothingToPrune, PruneGraphError
 from prunegraph.options import Options
 from prunegraph.pipeline import Analyzed, apply, choose, find
@@ -25,20 +20,17 @@ VARIANTS = ("as exported", "ort basic", "ort extended", "ort transformers", "flo
 EXACT, HIDDEN = 0.5, 0.25
 
 
-def main() -> None:
-    """Run one case."""
-    file, variant = Path(sys.argv[1]), sys.argv[2]
+def run_case(file: Path, variant: str) -> Record:
+    """Make the variant, prune it, and say what came of it."""
     start = time.process_time()
     with tempfile.TemporaryDirectory() as folder:
         try:
-            model = vary(file, variant, Path(folder))
-            record = prune(model)
+            record = prune(vary(file, variant, Path(folder)))
         except PruneGraphError as error:
-            record = {"failure": f"{error.message}"}
+            record = {"failure": error.message}
         except Exception as error:
-            record = {"failure": f"{type(error).__name__}: {str(error).splitlines()[0][:200] if str(error) else ''}"}
-    record["seconds"] = round(time.process_time() - start, 2)
-    print(json.dumps(record))
+            record = {"failure": reason(error)}
+    return record | {"seconds": round(time.process_time() - start, 2)}
 
 
 def vary(file: Path, variant: str, folder: Path) -> Path:
@@ -73,13 +65,13 @@ def vary(file: Path, variant: str, folder: Path) -> Path:
     return target
 
 
-def prune(path: Path) -> dict[str, Any]:
+def prune(path: Path) -> Record:
     """Half of every exact kind; then a quarter of the hidden width as well."""
     found = find(path)
     kinds = Counter(group.kind for group in found.analysis.groups)
     exact = {kind: EXACT for kind in {g.kind for g in found.analysis.groups if g.exact}}
     rest = [g.id for g in found.analysis.groups if not g.exact]
-    record: dict[str, Any] = {"groups": dict(kinds), "nodes": len(onnx.load(path, load_external_data=False).graph.node)}
+    record: Record = {"groups": dict(kinds), "nodes": len(onnx.load(path, load_external_data=False).graph.node)}
     record |= {f"half {key}": value for key, value in outcome(found, exact, rest).items()}
     if rest:
         inexact = {g.kind: HIDDEN for g in found.analysis.groups if not g.exact and g.kind not in exact}
@@ -88,7 +80,7 @@ def prune(path: Path) -> dict[str, Any]:
     return record
 
 
-def outcome(found: Analyzed, ratio: dict[str, float], whole: Sequence[str] = ()) -> dict[str, Any]:
+def outcome(found: Analyzed, ratio: dict[str, float], whole: Sequence[str] = ()) -> Record:
     """What one run removed, and how far it is from the masked original; the groups `whole` are left alone."""
     if not ratio:
         return {"refused": "nothing can be removed exactly"}
@@ -113,7 +105,3 @@ def pins(found: Analyzed) -> dict[str, str]:
     """The first reason for every length that no group has: the kind that is missing has it here."""
     free = {group.units for group in found.analysis.groups}
     return {str(p.units): str(p.pins[0]) for p in found.analysis.pinned if p.units > 1 and p.units not in free}
-
-
-if __name__ == "__main__":
-    main()

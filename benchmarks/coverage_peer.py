@@ -1,6 +1,4 @@
-"""One line of the coverage table for another tool: the same model, half of everything, no hints; prints JSON.
-
-    python -m benchmarks.coverage_peer FILE {onnxsim|torch-pruning}
+"""One cell of the coverage table for another tool: the same model, half of everything, no hints.
 
 Needs the extras `[zoo]` and `[peers]`. onnxsim gets the file, as its documentation says simplified first. Torch-Pruning
 gets the module that the file was exported from, and runs as its README does. Neither has a masked original to compare
@@ -9,12 +7,25 @@ with, so what they make is run, its shapes are compared, and its values are not 
 
 from __future__ import annotations
 
-import json
-import sys
+import math
+import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+import onnx
+import onnx_ir as ir
+
+from benchmarks.child import Record, reason
+from prunegraph.analysis.cost import count_parameters
+from prunegraph.observe.feeds import input_specs, random_feeds
+from prunegraph.observe.plans import size_plans
+from prunegraph.observe.session import CannotRun, open_session, run
+from prunegraph.pipeline import find
+
+if TYPE_CHECKING:
+    from benchmarks.zoo_model import ZooModel
 
 RATIO = 0.5
 PEERS = ("torch-pruning", "onnxsim")
@@ -22,26 +33,19 @@ HEADS = ("head", "kv_group")
 RUNS = ({"batch": 3, "row": 17},)
 
 
-def main() -> None:
-    """Run one case."""
-    file, peer = Path(sys.argv[1]), sys.argv[2]
+def run_peer(file: Path, peer: str) -> Record:
+    """Let a tool prune the model of a file, and say what came of it."""
     start = time.process_time()
     try:
         record = {"torch-pruning": torch_pruning, "onnxsim": onnxsim}[peer](file)
     except Exception as error:
-        lines = str(error).splitlines() or [""]
-        record = {"failure": f"{type(error).__name__}: {lines[0][:200]}"}
-    record["seconds"] = round(time.process_time() - start, 2)
-    print(json.dumps(record))
+        record = {"failure": reason(error)}
+    return record | {"seconds": round(time.process_time() - start, 2)}
 
 
-def onnxsim(file: Path) -> dict[str, Any]:
+def onnxsim(file: Path) -> Record:
     """Structured pruning and attention-head pruning of onnxsim, one after the other."""
-    import onnx
-    import onnx_ir as ir
     from onnxsim import pruning, simplify
-
-    from prunegraph.analysis.cost import count_parameters
 
     original = onnx.load(file)
     simple, _ = simplify(original)
@@ -49,7 +53,7 @@ def onnxsim(file: Path) -> dict[str, Any]:
     before_heads = count_parameters(ir.serde.deserialize_model(slim).graph)
     headless = pruning.apply_attention_head_pruning(slim, RATIO)
     after = count_parameters(ir.serde.deserialize_model(headless).graph)
-    record: dict[str, Any] = {
+    record: Record = {
         "params": [count_parameters(ir.serde.deserialize_model(original).graph), after],
         "heads": _heads(slim) - _heads(headless) if after < before_heads else 0,
         "io": _signature(original) == _signature(headless),
@@ -59,16 +63,7 @@ def onnxsim(file: Path) -> dict[str, Any]:
 
 def _heads(model: Any) -> int:
     """How many heads a file has, as far as the analysis of this package sees them."""
-    from prunegraph.pipeline import find
-
-    return sum(_count(group.shape) for group in find(model).analysis.groups if group.kind in HEADS)
-
-
-def _count(shape: Sequence[int]) -> int:
-    total = 1
-    for length in shape:
-        total *= length
-    return total
+    return sum(math.prod(group.shape) for group in find(model).analysis.groups if group.kind in HEADS)
 
 
 def _signature(model: Any) -> list[tuple[str, int, list[int | str]]]:
@@ -79,14 +74,8 @@ def _signature(model: Any) -> list[tuple[str, int, list[int | str]]]:
     return [(v.name, v.type.tensor_type.elem_type, dims(v.type.tensor_type)) for v in values]
 
 
-def _runs(original: Any, slim: Any) -> dict[str, Any]:
+def _runs(original: Any, slim: Any) -> Record:
     """Whether ONNX Runtime runs the file, and to the shapes of the original, at sizes of no export."""
-    import onnx_ir as ir
-
-    from prunegraph.observe.feeds import input_specs, random_feeds
-    from prunegraph.observe.plans import size_plans
-    from prunegraph.observe.session import CannotRun, open_session, run
-
     before, after = (ir.serde.deserialize_model(model) for model in (original, slim))
     specs = input_specs(before.graph)
     for plan in size_plans(specs, RUNS):
@@ -105,21 +94,22 @@ def _runs(original: Any, slim: Any) -> dict[str, Any]:
     return {"failure": "ONNX Runtime does not run the original"}
 
 
-def _shapes(expected: Sequence[Sequence[int]], found: Sequence[Sequence[int]]) -> dict[str, Any]:
+def _shapes(expected: Sequence[Sequence[int]], found: Sequence[Sequence[int]]) -> Record:
     wrong = [f"{list(a)} became {list(b)}" for a, b in zip(expected, found, strict=True) if tuple(a) != tuple(b)]
     return {"failure": f"output {wrong[0]}"} if wrong else {}
 
 
-def torch_pruning(file: Path) -> dict[str, Any]:
+def torch_pruning(file: Path) -> Record:
     """The quick start of Torch-Pruning's README on the module: group magnitude, ratio 0.5, output layers ignored."""
     import torch
     import torch_pruning as tp
 
-    from benchmarks.zoo import ZOO, _grown, build
+    from benchmarks.zoo import ZOO, build, grown
 
-    model = build(file.stem if file.stem in ZOO else file.stem.removesuffix("_legacy"))
+    exporter = "dynamo" if file.stem in ZOO else "legacy"
+    model = build(file.stem.removesuffix("_legacy"))
     module, inputs = model.module.eval(), tuple(model.inputs.values())
-    calls = (inputs, tuple(_grown(model).values()))
+    calls = (inputs, tuple(grown(model).values()))
     with torch.no_grad():
         expected = [module(*call).shape for call in calls]
     ignored = [layer for layer in module.modules() if _width(layer) in set(expected[0][1:])]
@@ -132,14 +122,23 @@ def torch_pruning(file: Path) -> dict[str, Any]:
         ignored_layers=ignored,
     )
     pruner.step()
-    record: dict[str, Any] = {"params": [before, sum(p.numel() for p in module.parameters())], "heads": 0, "io": True}
+    record: Record = {"params": [before, sum(p.numel() for p in module.parameters())], "io": True}
     try:
         with torch.no_grad():
             found = [module(*call).shape for call in calls]
     except Exception as error:
-        lines = str(error).splitlines() or [""]
-        return record | {"failure": f"forward: {type(error).__name__}: {lines[0][:160]}"}
-    return record | _shapes(expected, found)
+        return record | {"failure": f"forward: {reason(error)}"}
+    record |= _shapes(expected, found)
+    return record if "failure" in record else record | {"heads": _heads(file) - _heads(_exported(model, exporter))}
+
+
+def _exported(model: ZooModel, exporter: str) -> Any:
+    """The file that an exporter makes of a module."""
+    from benchmarks.zoo_model import export
+
+    with tempfile.TemporaryDirectory() as folder:
+        export(model, exporter, path := Path(folder) / "model.onnx")
+        return onnx.load(path)
 
 
 def _width(layer: Any) -> int | None:
@@ -149,7 +148,3 @@ def _width(layer: Any) -> int | None:
     if isinstance(layer, torch.nn.Linear):
         return int(layer.out_features)
     return int(layer.out_channels) if isinstance(layer, torch.nn.Conv2d) else None
-
-
-if __name__ == "__main__":
-    main()

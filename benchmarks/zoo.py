@@ -9,7 +9,6 @@ is not made again. Each export has a process of its own, because exporters crash
 from __future__ import annotations
 
 import argparse
-import subprocess
 import sys
 import time
 import warnings
@@ -23,6 +22,7 @@ import onnxruntime as ort
 import torch
 from torch import Tensor
 
+from benchmarks.child import Record, Stopped, in_child, reason, warm
 from benchmarks.zoo_model import EXPORTERS, ZooModel, export
 from benchmarks.zoo_timm import TIMM
 from benchmarks.zoo_transformers import TRANSFORMERS
@@ -67,14 +67,14 @@ def check(model: ZooModel, path: Path) -> str:
     options.log_severity_level = 3
     session = ort.InferenceSession(path, options, providers=["CPUExecutionProvider"])
     known = {value.name for value in session.get_inputs()}
-    for label, inputs in (("as exported", model.inputs), ("larger", _grown(model))):
+    for label, inputs in (("as exported", model.inputs), ("larger", grown(model))):
         with torch.no_grad():
             expected = model.module(*inputs.values())
         feed = {name: tensor.numpy() for name, tensor in inputs.items() if name in known}
         try:
             actual = torch.from_numpy(session.run(None, feed)[0])
         except Exception as error:
-            return f"onnxruntime, {label}: {_first_line(str(error))}"
+            return f"onnxruntime, {label}: {reason(error)}"
         if actual.shape != expected.shape:
             return f"{label}: shape {tuple(actual.shape)} instead of {tuple(expected.shape)}"
         difference = float((actual - expected).abs().max() / expected.abs().max())
@@ -83,7 +83,8 @@ def check(model: ZooModel, path: Path) -> str:
     return ""
 
 
-def _grown(model: ZooModel) -> dict[str, Tensor]:
+def grown(model: ZooModel) -> dict[str, Tensor]:
+    """Inputs of a larger batch and length."""
     larger = {}
     for name, tensor in model.inputs.items():
         for axis, label in model.dynamic.get(name, {}).items():
@@ -94,54 +95,42 @@ def _grown(model: ZooModel) -> dict[str, Tensor]:
 
 
 def make(folder: Path, names: list[str], exporters: list[str], timeout: float, jobs: int) -> Iterator[Made]:
-    """Export models in child processes and yield what came of each, in order."""
+    """Export models in child processes and yield what came of each, in order; nothing of one that was stopped."""
     folder.mkdir(parents=True, exist_ok=True)
 
-    def one(work: tuple[str, str]) -> Made:
-        name, exporter = work
+    def one(work: tuple[str, str]) -> Made | None:
         start = time.monotonic()
-        failure = ""
-        if not (folder / file_name(name, exporter)).exists():
-            command = [sys.executable, "-m", "benchmarks.zoo", str(folder), name, "--child", exporter]
-            try:
-                child = subprocess.run(command, capture_output=True, text=True, timeout=timeout, check=False)
-            except subprocess.TimeoutExpired:
-                failure = f"took longer than {timeout:.0f} s"
-            else:
-                if child.returncode:
-                    said = child.stdout.strip() or child.stderr.strip() or f"exit {child.returncode}"
-                    failure = said.splitlines()[-1]
-        return Made(name, exporter, time.monotonic() - start, failure)
+        try:
+            record = in_child(timeout, export_checked, folder, *work)
+        except Stopped:
+            return None
+        return Made(*work, time.monotonic() - start, record.get("failure", ""))
 
     with ThreadPoolExecutor(jobs) as pool:
-        yield from pool.map(one, product(names, exporters))
+        yield from filter(None, pool.map(one, product(names, exporters)))
 
 
-def _child(folder: Path, name: str, exporter: str) -> int:
-    """Export and check one model; print the reason if that fails."""
+def export_checked(folder: Path, name: str, exporter: str) -> Record:
+    """Export and check one model; the file is kept only if it computes what the module computes."""
+    path = folder / file_name(name, exporter)
+    if path.exists():
+        return {}
     warnings.simplefilter("ignore")
     torch.set_num_threads(1)
-    path = folder / file_name(name, exporter)
     trial = path.with_suffix(".trial")
     try:
         model = build(name)
         export(model, exporter, trial)
         if failure := check(model, trial):
-            print(failure)
-            return 1
+            return {"failure": failure}
         trial.replace(path)
     except Exception as error:
         while error.__cause__ is not None:  # exporters wrap what went wrong in advice
             error = error.__cause__  # type: ignore[assignment]
-        print(f"{type(error).__name__}: {_first_line(str(error))}")
-        return 1
+        return {"failure": reason(error)}
     finally:
         trial.unlink(missing_ok=True)
-    return 0
-
-
-def _first_line(message: str) -> str:
-    return next((line.strip() for line in message.splitlines() if line.strip()), "")[:240]
+    return {}
 
 
 def main() -> int:
@@ -152,12 +141,10 @@ def main() -> int:
     parser.add_argument("--exporter", choices=EXPORTERS, action="append", help="default: both")
     parser.add_argument("--timeout", type=float, default=120, help="seconds for one export (default 120)")
     parser.add_argument("--jobs", type=int, default=2, help="exports at once (default 2)")
-    parser.add_argument("--child", help=argparse.SUPPRESS)
     options = parser.parse_intermixed_args()
     if unknown := set(options.names) - set(ZOO):
         parser.error(f"not in the zoo: {', '.join(sorted(unknown))}; it has {', '.join(ZOO)}")
-    if options.child:
-        return _child(options.folder, options.names[0], options.child)
+    warm("benchmarks.zoo", "torch._dynamo", "onnxscript")
     exporters = options.exporter or list(EXPORTERS)
     for made in make(options.folder, options.names or list(ZOO), exporters, options.timeout, options.jobs):
         print(f"{made.name:18} {made.exporter:7} {made.seconds:5.1f} s  {made.failure or 'ok'}", flush=True)

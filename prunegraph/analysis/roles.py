@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import onnx_ir as ir
@@ -34,7 +34,7 @@ class Role:
     made: bool = False  # made by a weight
     convolved: bool = False  # made by a convolution
     joined: bool = False  # activations of different origin are added along it
-    copied: bool = False  # made by Expand
+    copied: bool = False  # keys or values are copied along it
     looked_up: bool = False  # column of an embedding table
     mean: bool = False  # a mean is taken over it
     ranked: bool = False  # a router ranks its slots
@@ -55,21 +55,22 @@ def gather_roles(graph: ir.Graph, solution: Solution) -> Roles:
     """One walk over the nodes in order."""
     roles: Roles = defaultdict(Role)
     origin: dict[str, int] = {}
-    picked: set[str] = set()
+    picked: dict[str, bool] = {}  # slots of weights, and whether a router picks them
+    copies: dict[str, set[int]] = {}  # along which Dims a value is the same everywhere
     for k, (node, rule) in enumerate(zip(graph, solution.rules, strict=True)):
         if node.op_type in _PICKS and node.inputs[0] is not None:
-            if _is_weight(node.inputs[0], solution) or node.inputs[0].name in picked:
-                picked.update(value.name or "" for value in node.outputs)
-        _contractions(k, node, rule, solution, roles, picked)
-        _joins(k, node, rule, solution, roles, origin)
+            source, routed = node.inputs[0], any(roles[leaf].ranked for leaf in _value_leaves(solution, node.inputs[0]))
+            if _is_weight(source, solution) or source.name in picked:
+                given = routed or picked.get(source.name or "", False)
+                picked |= {value.name or "": given for value in node.outputs}
+        _copies(k, node, rule, solution, copies)
+        _contractions(k, node, rule, solution, roles, picked, copies)
+        _joins(k, node, rule, solution, roles, origin, picked)
         for reduce in rule.reduces:
             for leaf in _leaves(solution, k, [reduce.ref]):
                 roles[leaf].mean |= reduce.kind.weighs
                 roles[leaf].ranked |= reduce.kind is Reduction.RANK
                 roles[leaf].least = max(roles[leaf].least, reduce.least)
-        if rule.copies and not _is_weight(node.inputs[0], solution):
-            for leaf in _leaves(solution, k, rule.copies):
-                roles[leaf].copied = True
         table = _TABLES.get(node.op_type)
         if table is not None and _is_weight(node.inputs[table], solution):
             for leaf in _value_leaves(solution, node.outputs[0]):
@@ -115,8 +116,26 @@ def _value_leaves(solution: Solution, value: ir.Value) -> set[int]:
     return {leaf for dim in solution.axes.get(value.name or "", ()) for leaf in solution.space.leaves(dim)}
 
 
+def _copies(k: int, node: ir.Node, rule: AxisRule, solution: Solution, copies: dict[str, set[int]]) -> None:
+    """Follow what Expand makes: it is the same along a Dim until it meets something that is not."""
+    inputs = [value for value in node.inputs if value is not None]
+    found = set() if not rule.copies or _is_weight(node.inputs[0], solution) else _leaves(solution, k, rule.copies)
+    given = [copies.get(value.name or "", set()) for value in inputs]
+    for leaf in set().union(*given):
+        if all(leaf in same or leaf not in _value_leaves(solution, v) for v, same in zip(inputs, given, strict=True)):
+            found.add(leaf)
+    if found:
+        copies |= {value.name or "": found for value in node.outputs}
+
+
 def _contractions(
-    k: int, node: ir.Node, rule: AxisRule, solution: Solution, roles: Roles, picked: Collection[str]
+    k: int,
+    node: ir.Node,
+    rule: AxisRule,
+    solution: Solution,
+    roles: Roles,
+    picked: Collection[str],
+    copies: Mapping[str, set[int]],
 ) -> None:
     for contraction in rule.contractions:
         operands = [node.inputs[index] for index in contraction.operands]
@@ -130,6 +149,7 @@ def _contractions(
             continue
         for leaf in _leaves(solution, k, contraction.batch):
             roles[leaf].batched = True
+            roles[leaf].copied |= any(leaf in copies.get(value.name or "", ()) for value in operands if value)
         for leaf in _leaves(solution, k, contraction.summed):
             roles[leaf].scored = True
         for leaf in _leaves(solution, k, (*contraction.left, *contraction.right)):
@@ -148,12 +168,20 @@ def _weight_contraction(k: int, contraction: Contraction, weight: int, solution:
         roles[leaf].feeds |= made
 
 
-def _joins(k: int, node: ir.Node, rule: AxisRule, solution: Solution, roles: Roles, origin: dict[str, int]) -> None:
+def _joins(
+    k: int,
+    node: ir.Node,
+    rule: AxisRule,
+    solution: Solution,
+    roles: Roles,
+    origin: dict[str, int],
+    picked: Mapping[str, bool],
+) -> None:
     """Follow where activations come from: `x + x³` inside an activation function joins nothing, a residual does."""
     sources = {
         index: origin.get(value.name or "", -1)
         for index, value in enumerate(node.inputs)
-        if value is not None and not _is_weight(value, solution)
+        if value is not None and not _is_weight(value, solution) and not picked.get(value.name or "")
     }
     came_from = set(sources.values())
     fresh = bool(rule.contractions) or len(came_from) != 1

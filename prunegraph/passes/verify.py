@@ -88,7 +88,7 @@ def verify(
 
     Raises:
         PruneGraphError: ONNX Runtime cannot run the original.
-        VerificationFailed: it cannot run the slim model.
+        VerificationFailed: it cannot run the normalized or the slim model.
     """
     solution = analysis.solution
     wide = [widened(model) for model in (original, normalized, slim)]
@@ -98,9 +98,13 @@ def verify(
     smooth = unrounded(wide[1])
     if smooth is not wide[1]:
         before = _run_all(unrounded(wide[0]), given)
-    plain = _run_all(smooth, given)
+    try:
+        plain = _run_all(smooth, given)
+        zeroed = _run_all(unrounded(masked(wide[1], solution, keeps)), given)
+    except CannotRun as reason:
+        message = f"ONNX Runtime runs the original at sizes at which it does not run what was analysed: {reason}"
+        raise VerificationFailed(message, hint="please report the model") from reason
     normalize_error = _difference(before, plain)[1]
-    zeroed = _run_all(unrounded(masked(wide[1], solution, keeps)), given)
     try:
         slimmed = _run_all(wide[2], cut)
         finite = _finite(slimmed)

@@ -48,7 +48,7 @@ class Normalized:
 def normalize(model: ir.Model) -> Normalized:
     """A copy of the model that can be analysed.
 
-    Functions are inlined, constants become initializers, whatever both probes saw alike is frozen, small constants
+    Functions are inlined, constants become initializers, whatever all probes saw alike is frozen, small constants
     get one copy per use, parts that are computed as one are computed apart.  Inputs, outputs, dynamic dims, names of
     weights and metadata stay.
     """

@@ -1,4 +1,4 @@
-"""Freeze what is static: what both probes saw alike becomes a constant, so that pruning cannot change it.
+"""Freeze what is static: what all probes saw alike becomes a constant, so that pruning cannot change it.
 
 A scale of `1/sqrt(head_dim)` that a graph computes from a Shape would follow the new head_dim; frozen, it keeps its
 value. Weights are left alone: a transposed embedding stays tied, a table of biases stays the small table that it is.

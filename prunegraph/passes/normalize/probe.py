@@ -1,8 +1,8 @@
-"""Two probes: look at the model at two sizes and write down every shape and every integer that states one.
+"""Probes: look at the model at several sizes and write down every shape and every integer that states one.
 
 What exporters annotate is not trusted: most leave shapes out, and some give one extent several names.  An extent that
-both probes see alike is static.  What inference at concrete sizes cannot tell is learnt by running the model on blank
-weights.
+all probes see alike is static; one of them is long, since a short sequence may be padded up to a block.  What inference
+at concrete sizes cannot tell is learnt by running the model on blank weights.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from prunegraph.passes.normalize.infer import KNOWN_UP_TO, Seen, constants_of, i
 
 logger = logging.getLogger(__name__)
 
-RUNS = ({"batch": 1, "row": 11}, {"batch": 2, "row": 23})
+RUNS = ({"batch": 1, "row": 11}, {"batch": 2, "row": 23}, {"batch": 5, "row": 701})
 
 _RANDOM = {
     "RandomNormal",
@@ -48,7 +48,7 @@ Held = dict[str, tuple[Array, ...]]
 
 
 def probe(model: ir.Model) -> tuple[Facts, Held]:
-    """Learn shapes at two sizes.
+    """Learn shapes at every size of `RUNS`; without the longest where the model does not take it, or has to run.
 
     Returns:
         The facts, and what every stated value held in each probe.
@@ -60,16 +60,17 @@ def probe(model: ir.Model) -> tuple[Facts, Held]:
     values = [v.name for node in graph for v in node.outputs if v.name and node.op_type not in _NOT_TENSORS]
     dynamic = any(isinstance(dim, str) for spec in specs for dim in spec.dims)
     inferred: list[Seen] = []
-    for look in (_infer, _run):
-        for plan in size_plans(specs, RUNS if dynamic else RUNS[:1]):
-            try:
-                seen = look(wide, specs, plan, values, stated)
-            except CannotRun as reason:
-                logger.debug("probing at %s failed: %s", plan, reason)
-                continue
-            if all(name in each.shapes for each in seen for name in values):
-                return _facts(graph, specs, plan, seen)
-            inferred = seen
+    plans = list(size_plans(specs, RUNS if dynamic else RUNS[:1]))
+    attempts = [(_infer, runs) for plan in plans for runs in (plan, plan[:2])] + [(_run, plan[:2]) for plan in plans]
+    for look, plan in attempts:
+        try:
+            seen = look(wide, specs, plan, values, stated)
+        except CannotRun as reason:
+            logger.debug("probing at %s failed: %s", plan, reason)
+            continue
+        if all(name in each.shapes for each in seen for name in values):
+            return _facts(graph, specs, plan, seen)
+        inferred = seen
     logger.warning("the model cannot be run; what shape inference cannot tell is pinned")
     return _facts(graph, specs, (), inferred)
 
