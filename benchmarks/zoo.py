@@ -144,7 +144,7 @@ def main() -> int:
     options = parser.parse_intermixed_args()
     if unknown := set(options.names) - set(ZOO):
         parser.error(f"not in the zoo: {', '.join(sorted(unknown))}; it has {', '.join(ZOO)}")
-    warm("benchmarks.zoo", "torch._dynamo", "onnxscript")
+    warm("benchmarks.zoo_transformers", "benchmarks.zoo_timm", "torch._dynamo", "onnxscript")
     exporters = options.exporter or list(EXPORTERS)
     for made in make(options.folder, options.names or list(ZOO), exporters, options.timeout, options.jobs):
         print(f"{made.name:18} {made.exporter:7} {made.seconds:5.1f} s  {made.failure or 'ok'}", flush=True)

@@ -275,6 +275,41 @@ def masked() -> onnx.ModelProto:
     return finish(g, g("Add", h, merge(g, attend(g, q, k, v, bias=bias), "o")))
 
 
+def mask_expanded() -> onnx.ModelProto:
+    """A padding mask that Expand repeats for every head: copies of a mask make no heads that share keys."""
+    g = Builder("mask_expanded")
+    h = stem(g)
+    padding = g.input("mask", "B", "S", dtype=onnx.TensorProto.INT64)
+    wide = g("Unsqueeze", g("Cast", padding, to=onnx.TensorProto.BOOL), [1, 2])
+    batch, length = (g("Shape", "mask", start=k, end=k + 1) for k in (0, 1))
+    every = g("Expand", wide, g("Concat", batch, np.array([H]), length, length, axis=0))
+    q, k, v = (heads(g, linear(g, h, name, E, H * D)) for name in "qkv")
+    scores = g("Where", every, g("Mul", g("MatMul", q, g("Transpose", k, perm=[0, 1, 3, 2])), 0.5), -3.0e4)
+    mixed = g("Transpose", g("MatMul", g("Softmax", scores, axis=-1), v), perm=[0, 2, 1, 3])
+    return finish(g, g("Add", h, merge(g, mixed, "o")))
+
+
+def padded_to_blocks() -> onnx.ModelProto:
+    """Attention within blocks of 64 positions: a short sequence is padded to one block, whatever its length."""
+    g = Builder("padded_to_blocks")
+    h = stem(g)
+    batch, length = (g("Shape", "x", start=k, end=k + 1) for k in (0, 1))
+    missing = g("Mod", g("Sub", np.array([64]), g("Mod", length, np.array([64]))), np.array([64]))
+    padded = g("Pad", h, g("Concat", np.array([0, 0, 0, 0]), missing, np.array([0]), axis=0))
+    blocks = g("Div", g("Add", length, missing), np.array([64]))
+
+    def cut(x: str) -> str:
+        shape = g("Concat", batch, blocks, np.array([64, H, D]), axis=0)
+        return g("Transpose", g("Reshape", x, shape), perm=[0, 1, 3, 2, 4])
+
+    q, k, v = (cut(linear(g, padded, name, E, H * D)) for name in "qkv")
+    scores = g("Softmax", g("Mul", g("MatMul", q, g("Transpose", k, perm=[0, 1, 2, 4, 3])), 0.5), axis=-1)
+    mixed = g("Transpose", g("MatMul", scores, v), perm=[0, 1, 3, 2, 4])
+    whole = g("Reshape", mixed, g("Concat", batch, g("Mul", blocks, np.array([64])), np.array([H * D]), axis=0))
+    kept = g("Slice", whole, [0], length, [1])
+    return finish(g, g("Add", h, linear(g, kept, "o", H * D, E)))
+
+
 def cross_attention() -> onnx.ModelProto:
     """Queries of one sequence, keys and values of another; QK-norm weights of the head_dim alone."""
     g = Builder("cross_attention")
@@ -289,5 +324,5 @@ def cross_attention() -> onnx.ModelProto:
 ATTENTION: tuple[Callable[[], onnx.ModelProto], ...] = (
     *(mha, fused_qkv, packed_3hd, packed_h3d, packed_h_3d, shape_chain, self_adjusting),
     *(rope_half, rope_partial, rope_interleaved, rope_partial_interleaved, gqa, gqa_rope, mqa, mqa_broadcast),
-    *(bias_table, bias_folded, masked, cross_attention),
+    *(bias_table, bias_folded, masked, mask_expanded, padded_to_blocks, cross_attention),
 )

@@ -49,6 +49,26 @@ def mixture_of_logits() -> onnx.ModelProto:
     return finish(g, g("Add", h, experts(g, h, weights, g("Cast", chosen, to=TensorProto.INT32))))
 
 
+def mixture_with_biases() -> onnx.ModelProto:
+    """Gate and up as neighbours in one weight, their biases looked up too: what is added is no stream."""
+    g = Builder("mixture_with_biases")
+    h = stem(g)
+    best, chosen = g("TopK", router(g, h), [BEST], n=2)
+
+    def dense(x: str, name: str, rows: int, columns: int) -> str:
+        picked = (g("Gather", g.weight(f"{part}_{name}", EXPERTS, *size), chosen, axis=0) for part, *size in (
+            ("w", rows, columns), ("b", 1, columns)
+        ))  # fmt: skip
+        return str(g("Add", g("MatMul", x, next(picked)), next(picked)))
+
+    both = dense(g("Unsqueeze", h, [2, 3]), "both", E, 2 * F)
+    gate, up = (g("Slice", both, [k], [2**63 - 1], [4], [2]) for k in (0, 1))
+    inner = g("Mul", g("Add", up, 1.0), g("Mul", gate, g("Sigmoid", gate)))
+    outer = g("Squeeze", dense(inner, "down", F, E), [3])
+    weights = g("Unsqueeze", g("Softmax", best, axis=-1), [-1])
+    return finish(g, g("Add", h, g("ReduceSum", g("Mul", outer, weights), [2], keepdims=0)))
+
+
 def mixture_by_nd() -> onnx.ModelProto:
     """Positions that are looked up by GatherND."""
     g = Builder("mixture_by_nd")
@@ -98,6 +118,7 @@ def mixture_seen_by_a_branch() -> onnx.ModelProto:
 EXPERT_GRAPHS: tuple[Callable[[], onnx.ModelProto], ...] = (
     mixture,
     mixture_of_logits,
+    mixture_with_biases,
     mixture_by_nd,
     mixture_that_counts,
     mixture_of_the_worst,

@@ -17,7 +17,7 @@ from prunegraph.analysis.facts import Facts
 _CARRY = frozenset("Cast Expand Flatten Gather Identity Reshape Slice Split Squeeze Tile Transpose Unsqueeze".split())
 """Ops that give on the integers of their first input, and no others, in whatever arrangement."""
 
-_LOOKS_UP = {"Gather": 1, "GatherND": 1}
+_LOOKS_UP = {"Gather": 1, "GatherElements": 1, "GatherND": 1}
 """Ops that look slots up by position, and the input that holds the positions."""
 
 _RANKED = frozenset(("Softmax", "Cast"))
@@ -35,7 +35,7 @@ def rankings(graph: ir.Graph, facts: Facts) -> Mapping[int, Fresh]:
 
 
 def _looked_up(graph: ir.Graph, facts: Facts) -> dict[ir.Node, list[ir.Node]]:
-    """Rankings of which only the positions are used, to look slots up; and by whom."""
+    """Rankings whose positions are used to look slots up, or not at all; and by whom."""
     holds: dict[ir.Value, ir.Node] = {}
     users: dict[ir.Node, list[ir.Node]] = defaultdict(list)
     spoiled = set()
@@ -57,7 +57,7 @@ def _looked_up(graph: ir.Graph, facts: Facts) -> dict[ir.Node, list[ir.Node]]:
     inside = (value for body in bodies for node in body.all_nodes() for value in node.inputs)
     elsewhere = [*graph.outputs, *inside, *(value for body in bodies for value in body.outputs)]
     spoiled |= {holds[value] for value in elsewhere if value in holds}
-    return {node: each for node, each in users.items() if node not in spoiled}
+    return {node: users[node] for node in dict.fromkeys(holds.values()) if node not in spoiled}
 
 
 def _softmaxes(node: ir.Node, facts: Facts) -> Iterator[ir.Node]:
@@ -82,7 +82,7 @@ def _ranked_size(node: ir.Node, facts: Facts) -> int:
 
 
 def _looked_up_size(node: ir.Node, facts: Facts) -> int:
-    if node.op_type == "Gather":
+    if node.op_type != "GatherND":
         return _length(node.inputs[0], node.attributes.get_int("axis", 0), facts)
     whole = node.attributes.get_int("batch_dims", 0) == 0 and _length(node.inputs[1], -1, facts) == 1
     return _length(node.inputs[0], 0, facts) if whole else 0

@@ -126,13 +126,16 @@ def _one_slot(node: NodeView, ref: Ref, index: IntArray) -> AxisRule:
 
 @axis_rule("GatherElements")
 def gather_elements(node: NodeView) -> AxisRule:
-    """The indexed axis is pinned; the others are the indices' own where lengths agree, pinned where they do not."""
+    """A computed index pins the axis; the others are the indices' own where lengths agree, pinned where they do not."""
     x, indices, y = node.ins(0), node.ins(1), node.out()
     axis = node.attr("axis", 0) % len(x)
     rule = AxisRule(equal=tuple(zip(indices, y, strict=True)))
     for k, (a, b) in enumerate(zip(x, indices, strict=True)):
-        same = k != axis and a.size == b.size
-        rule += AxisRule(equal=((a, b),)) if same else pinned((a, b), why="gathered by position")
+        if k == axis and node.positions is not None:
+            rule += AxisRule(equal=((a, node.positions),)) + pinned((b,), why="gathered by position")
+        else:
+            same = k != axis and a.size == b.size
+            rule += AxisRule(equal=((a, b),)) if same else pinned((a, b), why="gathered by position")
     return rule
 
 

@@ -3,35 +3,51 @@
 from __future__ import annotations
 
 import numpy as np
+import numpy.typing as npt
 import onnx_ir as ir
 
 from prunegraph.analysis.facts import Facts
+from prunegraph.passes.constants import add_constant
 from prunegraph.passes.normalize.probe import Held
+
+Indices = tuple[npt.NDArray[np.int64], ...]
+"""What every probe saw."""
+
+_LONGEST = 1 << 16
 
 
 def make_plain(graph: ir.Graph, facts: Facts, held: Held) -> tuple[Facts, Held]:
     """Rewrite odd spellings in place.
 
     A Gather of a flat tensor by `0, 1, 2, …` (`as_strided` of the dynamo exporter) is a Reshape to the shape of the
-    indices.
+    indices.  A ScatterND of neighbouring slots (`x[a:b] = y`) is a Concat of what stays and what is new.
 
     Returns:
         Facts and stated values, those made here included.
     """
     added: Held = {}
+    shapes = dict(facts.shapes)
     for node in list(graph):
-        if node.op_type == "Gather" and node.domain in ("", "ai.onnx"):
-            indices = node.inputs[1]
-            assert indices is not None
-            seen = held.get(indices.name or "")
-            if seen is None and indices.const_value is not None and indices.const_value.size <= 1 << 16:
-                seen = (indices.const_value.numpy(),) * facts.probes
-            if seen is not None and _is_flat(node, facts) and all(a.ndim > 1 and _counts(a) for a in seen):
-                added |= _reshape(graph, node, indices, seen)
-    if not added:
-        return facts, held
-    shapes = {**facts.shapes, **{name: ((len(arrays[0]),) * facts.probes,) for name, arrays in added.items()}}
+        if node.domain not in ("", "ai.onnx") or node.op_type not in ("Gather", "ScatterND"):
+            continue
+        indices = _indices(node, facts, held)
+        if indices is None:
+            continue
+        if node.op_type == "ScatterND":
+            _concat(graph, node, indices, shapes)
+        elif _is_flat(node, facts) and all(a.ndim > 1 and _counts(a) for a in indices):
+            added |= _reshape(graph, node, indices)
+    shapes |= {name: ((len(arrays[0]),) * facts.probes,) for name, arrays in added.items()}
     return Facts(facts.probes, shapes, {**facts.integers, **added}), held | added
+
+
+def _indices(node: ir.Node, facts: Facts, held: Held) -> Indices | None:
+    """The second input, where it does not depend on data."""
+    value = node.inputs[1]
+    assert value is not None
+    if value.const_value is not None and value.const_value.size <= _LONGEST:
+        return (value.const_value.numpy(),) * facts.probes
+    return held.get(value.name or "")
 
 
 def _is_flat(node: ir.Node, facts: Facts) -> bool:
@@ -39,24 +55,59 @@ def _is_flat(node: ir.Node, facts: Facts) -> bool:
     return data is not None and len(facts.shapes.get(data.name or "", ())) == 1
 
 
-def _counts(array: np.ndarray[tuple[int, ...], np.dtype[np.int64]]) -> bool:
+def _counts(array: npt.NDArray[np.int64]) -> bool:
     return np.array_equal(array.reshape(-1), np.arange(array.size))
 
 
-def _reshape(
-    graph: ir.Graph, node: ir.Node, indices: ir.Value, seen: tuple[np.ndarray[tuple[int, ...], np.dtype[np.int64]], ...]
-) -> Held:
-    lengths = ir.node("Shape", [indices], num_outputs=1)
+def _reshape(graph: ir.Graph, node: ir.Node, indices: Indices) -> Held:
+    lengths = ir.node("Shape", [node.inputs[1]], num_outputs=1)
     lengths.name = f"{node.name}/lengths"
     lengths.outputs[0].name = f"{lengths.name}/out"
-    plain = ir.node("Reshape", [node.inputs[0], lengths.outputs[0]], num_outputs=1)
+    graph.insert_before(node, lengths)
+    _stand_in(graph, node, ir.node("Reshape", [node.inputs[0], lengths.outputs[0]], num_outputs=1))
+    return {lengths.outputs[0].name or "": tuple(np.array(a.shape, dtype=np.int64) for a in indices)}
+
+
+def _concat(graph: ir.Graph, node: ir.Node, indices: Indices, shapes: dict[str, tuple[tuple[int, ...], ...]]) -> None:
+    """`x[a:b] = y` along the first axis, if that is what the node does."""
+    data, updates = node.inputs[0], node.inputs[2]
+    assert data is not None and updates is not None
+    shape, rows = shapes.get(data.name or "", ()), indices[0].reshape(-1)
+    length = shape[0] if shape else ()
+    written = node.attributes.get_string("reduction", "none") == "none" and all(
+        a.shape == (rows.size, 1) and np.array_equal(a, indices[0]) for a in indices
+    )
+    if (
+        not written
+        or len(set(length)) != 1
+        or not rows.size
+        or not np.array_equal(rows, rows[0] + np.arange(rows.size))
+    ):
+        return
+    parts = []
+    for name, begin, end in (("before", 0, int(rows[0])), ("after", int(rows[-1]) + 1, length[0])):
+        if begin == end:
+            continue
+        bounds = [add_constant(graph, f"{node.name}/{name}/{k}", np.array([k])) for k in (begin, end)]
+        axes = add_constant(graph, f"{node.name}/{name}/axes", np.array([0]))
+        part = ir.node("Slice", [data, *bounds, axes], num_outputs=1)
+        part.name = f"{node.name}/{name}"
+        out = part.outputs[0]
+        out.name, out.type = f"{part.name}/out", data.type
+        shapes[out.name] = ((end - begin,) * len(length), *shape[1:])
+        graph.insert_before(node, part)
+        parts.append(out)
+    parts.insert(int(rows[0] > 0), updates)
+    _stand_in(graph, node, ir.node("Concat", parts, {"axis": 0}, num_outputs=1))
+
+
+def _stand_in(graph: ir.Graph, node: ir.Node, plain: ir.Node) -> None:
+    """Put a node in the place of another, under the name of what that made."""
     plain.name = f"{node.name}/plain"
     plain.metadata_props.update(node.metadata_props)
-    for new in (lengths, plain):
-        graph.insert_before(node, new)
+    graph.insert_before(node, plain)
     old, out = node.outputs[0], plain.outputs[0]
     out.type, out.shape, name = old.type, old.shape, old.name
-    old.replace_all_uses_with(out)
+    old.replace_all_uses_with(out, replace_graph_outputs=True)
     graph.remove(node, safe=True)
     out.name = name
-    return {lengths.outputs[0].name or "": tuple(np.array(a.shape, dtype=np.int64) for a in seen)}
