@@ -48,7 +48,7 @@ Held = dict[str, tuple[Array, ...]]
 
 
 def probe(model: ir.Model) -> tuple[Facts, Held]:
-    """Learn shapes at every size of `RUNS`; without the longest where the model does not take it, or has to run.
+    """Learn shapes at every size of `RUNS`; without the long one where the model does not take it, or has to run.
 
     Returns:
         The facts, and what every stated value held in each probe.
@@ -61,7 +61,7 @@ def probe(model: ir.Model) -> tuple[Facts, Held]:
     dynamic = any(isinstance(dim, str) for spec in specs for dim in spec.dims)
     inferred: list[Seen] = []
     plans = list(size_plans(specs, RUNS if dynamic else RUNS[:1]))
-    attempts = [(_infer, runs) for plan in plans for runs in (plan, plan[:2])] + [(_run, plan[:2]) for plan in plans]
+    attempts = [(_infer, plans[0]), *((look, plan[:2]) for look in (_infer, _run) for plan in plans)]
     for look, plan in attempts:
         try:
             seen = look(wide, specs, plan, values, stated)
