@@ -185,6 +185,10 @@ TIMM: dict[str, Callable[[], ZooModel]] = {
     "ghostnet": _timm("ghostnet_050"),
     "levit": _timm("levit_128s", 224, embed_dim=(32, 48, 64), num_heads=(2, 3, 4), key_dim=12, depth=(1, 1, 1)),
     "crossvit": _timm("crossvit_9_240", 240, embed_dim=[24, 48], num_heads=[2, 4], depth=[[1, 2, 0]]),
+    "coat": _timm(
+        "coat_lite_tiny", 64, fixed=True, embed_dims=(16, 24, 32, 40), serial_depths=(1, 1, 1, 1), num_heads=8,
+        mlp_ratios=(2, 2, 3, 3),
+    ),
     "mvitv2": _mvitv2,
     "volo": _volo,
     "convit": _timm("convit_tiny", (48, 48), fixed=True, embed_dim=48, depth=3, num_heads=4, local_up_to_layer=2),

@@ -84,13 +84,16 @@ def _gpt2() -> ZooModel:
     return text(hf.GPT2LMHeadModel(config), use_cache=False)
 
 
+T5: dict[str, Any] = {
+    "vocab_size": VOCAB, "d_model": WIDTH, "d_kv": 10, "d_ff": FFN, "num_layers": LAYERS, "num_decoder_layers": 3,
+    "num_heads": HEADS, "relative_attention_num_buckets": 8, "relative_attention_max_distance": 16,
+    "decoder_start_token_id": 0, "pad_token_id": 0, "eos_token_id": 1,
+}  # fmt: skip
+
+
 def _t5(task: str) -> Callable[[], ZooModel]:
     def build() -> ZooModel:
-        config = hf.T5Config(
-            vocab_size=VOCAB, d_model=WIDTH, d_kv=10, d_ff=FFN, num_layers=LAYERS, num_decoder_layers=3,
-            num_heads=HEADS, relative_attention_num_buckets=8, relative_attention_max_distance=16,
-            decoder_start_token_id=0, pad_token_id=0, eos_token_id=1,
-        )  # fmt: skip
+        config = hf.T5Config(**T5)
         if task == "EncoderModel":
             return text(hf.T5EncoderModel(config))
         return sequence_to_sequence(hf.T5ForConditionalGeneration(config))
@@ -119,7 +122,7 @@ def _mpnet() -> ZooModel:
 
 
 def _longformer() -> ZooModel:
-    config = hf.LongformerConfig(**(BERT | {"max_position_embeddings": 64}), attention_window=[4, 4])
+    config = hf.LongformerConfig(**(BERT | {"max_position_embeddings": 64}), attention_window=[4, 4], onnx_export=True)
     inputs = {"input_ids": tokens(8), "attention_mask": torch.ones(BATCH, 8, dtype=torch.long)}
     axes = dict.fromkeys(inputs, BATCH_AXIS)  # its windows are cut by Python code: the length cannot vary
     return wrap(hf.LongformerForSequenceClassification(config), inputs, axes)
@@ -199,6 +202,7 @@ TRANSFORMERS: dict[str, Callable[[], ZooModel]] = {
     "llama": _decoder("Llama", **(LLAMA | {"hidden_size": 96, "num_attention_heads": 8})),
     "t5": _t5("ForConditionalGeneration"),
     "t5_encoder": _t5("EncoderModel"),
+    "longt5": lambda: sequence_to_sequence(hf.LongT5ForConditionalGeneration(hf.LongT5Config(**T5, local_radius=15))),
     "distilbert": lambda: text(
         hf.DistilBertForSequenceClassification(
             hf.DistilBertConfig(
@@ -262,6 +266,12 @@ TRANSFORMERS: dict[str, Callable[[], ZooModel]] = {
     "qwen2_moe": _decoder(
         "Qwen2Moe", **LLAMA, **MIXTURE, num_experts=5, moe_intermediate_size=36,
         shared_expert_intermediate_size=44,
+    ),
+    "gpt_oss": _decoder("GptOss", **LLAMA, **MIXTURE, num_local_experts=5, head_dim=12, sliding_window=5),
+    "deepseek_v3": _decoder(
+        "DeepseekV3", **(LLAMA | {"num_key_value_heads": HEADS}), **MIXTURE, n_routed_experts=6, n_group=2,
+        topk_group=1, moe_intermediate_size=36, first_k_dense_replace=1, q_lora_rank=20, kv_lora_rank=16,
+        qk_rope_head_dim=8, qk_nope_head_dim=10, v_head_dim=14,
     ),
     "mamba": lambda: step_by_step(
         hf.MambaForCausalLM(hf.MambaConfig(vocab_size=VOCAB, hidden_size=WIDTH, num_hidden_layers=LAYERS, state_size=6))

@@ -182,6 +182,22 @@ def rope_interleaved() -> onnx.ModelProto:
     return _rope("rope_interleaved", rotate, 8)
 
 
+def slice_assigned() -> onnx.ModelProto:
+    """`q = zeros(…); q[..., :4] = a; q[..., 4:] = b`, as dynamo writes it: the last axis first, then a ScatterND."""
+
+    def rotate(g: Builder, x: str, cos: str, sin: str) -> str:
+        turned, rest = g("Split", x, [4, 4], axis=-1, n=2)
+        whole = g("ConstantOfShape", g("Shape", x), value=onnx.numpy_helper.from_array(np.zeros(1, np.float32)))
+        for at, part in ((0, rest), (4, rotate_half(g, turned, 4, cos, sin))):
+            flipped = (g("Transpose", each, perm=[3, 1, 2, 0]) for each in (whole, part))
+            data, updates = flipped
+            written = g("ScatterND", data, np.arange(at, at + 4).reshape(4, 1), updates)
+            whole = g("Transpose", written, perm=[3, 1, 2, 0])
+        return str(whole)
+
+    return _rope("slice_assigned", rotate, 4)
+
+
 def rope_partial_interleaved() -> onnx.ModelProto:
     """GPT-J: of eight dims the first four turn, in pairs of neighbours; a sum under the product of heads and dims."""
 
@@ -323,6 +339,16 @@ def cross_attention() -> onnx.ModelProto:
 
 ATTENTION: tuple[Callable[[], onnx.ModelProto], ...] = (
     *(mha, fused_qkv, packed_3hd, packed_h3d, packed_h_3d, shape_chain, self_adjusting),
-    *(rope_half, rope_partial, rope_interleaved, rope_partial_interleaved, gqa, gqa_rope, mqa, mqa_broadcast),
+    *(
+        rope_half,
+        rope_partial,
+        rope_interleaved,
+        rope_partial_interleaved,
+        slice_assigned,
+        gqa,
+        gqa_rope,
+        mqa,
+        mqa_broadcast,
+    ),
     *(bias_table, bias_folded, masked, mask_expanded, padded_to_blocks, cross_attention),
 )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import numpy as np
 import onnx
 from onnx import TensorProto, helper
 
@@ -77,6 +78,28 @@ def mixture_by_nd() -> onnx.ModelProto:
     return finish(g, g("Add", h, experts(g, h, best, chosen, nd=True)))
 
 
+def mixture_of_groups() -> onnx.ModelProto:
+    """DeepSeek: six experts in two groups, the best group by its best two scores, and of that the best two experts."""
+    g = Builder("mixture_of_groups")
+    h = stem(g)
+    scores = g("Sigmoid", g("MatMul", h, g.weight("w_router", E, 6)))
+    biased = g("Add", scores, g.weight("b_router", 6, scale=0.1))
+    grouped = g("Reshape", biased, [0, 0, 2, 3])
+    best, _ = g("TopK", grouped, [2], axis=-1, n=2)
+    totals = g("ReduceSum", best, [-1], keepdims=0)
+    chosen = g("Equal", totals, g("ReduceMax", totals, axes=[-1]))
+    open_ = g("Expand", g("Unsqueeze", chosen, [-1]), np.array([1, 1, 1, 3]))
+    _, positions = g("TopK", g("Where", g("Reshape", open_, [0, 0, 6]), biased, 0.0), [BEST], n=2)
+    weights = g("GatherElements", scores, positions, axis=2)
+
+    def picked(name: str, rows: int, columns: int) -> str:
+        return str(g("Gather", g.weight(name, 6, rows, columns), positions, axis=0))
+
+    inner = g("Relu", g("MatMul", g("Unsqueeze", h, [2, 3]), picked("w_up", E, F)))
+    outer = g("Squeeze", g("MatMul", inner, picked("w_down", F, E)), [3])
+    return finish(g, g("Add", h, g("ReduceSum", g("Mul", outer, g("Unsqueeze", weights, [-1])), [2], keepdims=0)))
+
+
 def mixture_that_counts() -> onnx.ModelProto:
     """Positions that are also compared with a number: they must stay what they are."""
     g = Builder("mixture_that_counts")
@@ -120,6 +143,7 @@ EXPERT_GRAPHS: tuple[Callable[[], onnx.ModelProto], ...] = (
     mixture_of_logits,
     mixture_with_biases,
     mixture_by_nd,
+    mixture_of_groups,
     mixture_that_counts,
     mixture_of_the_worst,
     mixture_of_two_routers,

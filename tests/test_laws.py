@@ -83,7 +83,7 @@ def test_each_group_alone(name: str) -> None:
     found = analysed(name)
     for group in found.analysis.groups:
         order = np.random.default_rng(group.units).random(group.shape).argsort(-1).argsort(-1)
-        selection = Selection({group.id: order < group.units // 2})
+        selection = Selection({group.id: order < max(group.least, group.units // 2)})
         model = slim(found, selection)
         result = verify(found.model, found.normalized, model, found.analysis, selection.keeps(found.analysis.groups))
         assert result.ok and result.max_rel_error < ROUNDING and result.moved > 1e-3, (group.id, result)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import onnx_ir as ir
 
-from prunegraph.analysis.axes import Expr
+from prunegraph.analysis.axes import Axis, Expr
 from prunegraph.analysis.relations import AxisRule, Contraction, Reduction
 from prunegraph.analysis.solve import Solution
 
@@ -70,7 +71,8 @@ def gather_roles(graph: ir.Graph, solution: Solution) -> Roles:
             for leaf in _leaves(solution, k, [reduce.ref]):
                 roles[leaf].mean |= reduce.kind.weighs
                 roles[leaf].ranked |= reduce.kind is Reduction.RANK
-                roles[leaf].least = max(roles[leaf].least, reduce.least)
+            if reduce.least > 1:
+                _must_stay(solution.space.resolve(solution.dim_of(k, reduce.ref)), reduce.least, solution, roles)
         table = _TABLES.get(node.op_type)
         if table is not None and _is_weight(node.inputs[table], solution):
             for leaf in _value_leaves(solution, node.outputs[0]):
@@ -114,6 +116,19 @@ def _leaves(solution: Solution, node: int, refs: Iterable[Expr]) -> set[int]:
 
 def _value_leaves(solution: Solution, value: ir.Value) -> set[int]:
     return {leaf for dim in solution.axes.get(value.name or "", ()) for leaf in solution.space.leaves(dim)}
+
+
+def _must_stay(axis: Axis, least: int, solution: Solution, roles: Roles) -> None:
+    """So many slots of an axis must stay; in a product of Dims, the last one has to see to that as far as it can."""
+    for term in axis.terms:
+        open_ = least
+        for factor in reversed(term):
+            if isinstance(factor, Axis):
+                _must_stay(factor, open_, solution, roles)
+                continue
+            share = min(open_, solution.dim_size(factor)[0])
+            roles[factor].least = max(roles[factor].least, share)
+            open_ = math.ceil(open_ / share)
 
 
 def _copies(k: int, node: ir.Node, rule: AxisRule, solution: Solution, copies: dict[str, set[int]]) -> None:
