@@ -30,6 +30,7 @@ class Stopped(Exception):
 def warm(*modules: str) -> None:
     """Import `modules` once, in the server that all later children are forked from."""
     os.environ["OMP_NUM_THREADS"] = "1"
+    os.environ["PYTHONWARNINGS"] = "ignore:resource_tracker"  # children that are ended leave locks behind
     CONTEXT.set_forkserver_preload(list(modules))
 
 

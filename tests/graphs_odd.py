@@ -33,6 +33,14 @@ def outer_product() -> onnx.ModelProto:
     return g.model()
 
 
+def few_positions() -> onnx.ModelProto:
+    """A table of sixteen positions, as queries for objects have: no longer sequence runs."""
+    g = Builder("few_positions")
+    h = stem(g)
+    length = g("Shape", "x", start=1, end=2)
+    return finish(g, ffn(g, g("Add", h, g("Slice", g.weight("positions", 16, E), [0], length, [0]))))
+
+
 def overlapping_slices() -> onnx.ModelProto:
     """Two slices that overlap, each with a weight of its own."""
     g = Builder("overlapping_slices")
@@ -185,7 +193,17 @@ def half() -> onnx.ModelProto:
 
 
 ODD: tuple[Callable[[], onnx.ModelProto], ...] = (
-    *(gram, outer_product, overlapping_slices, shifted_sum, rolled, sequences, weight_as_output, shape_as_output),
+    *(
+        gram,
+        outer_product,
+        few_positions,
+        overlapping_slices,
+        shifted_sum,
+        rolled,
+        sequences,
+        weight_as_output,
+        shape_as_output,
+    ),
     *(expanded_bias, einsum_of_three, low_rank_update, block_diagonal, group_norm_one, weight_norm),
     *(standardized_weight, counted, double, half),
 )

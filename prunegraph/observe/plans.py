@@ -18,8 +18,8 @@ Plan = tuple[dict[str, int], ...]
 IMAGES = ((224, 256), (64, 96), (32, 48), (384, 512))
 """Sides of images, for the first run and for later ones."""
 
-ROW_SCALES = (1, 4, 200)
-"""Sequences may have to be long: a table of windows, or the samples of a second of sound."""
+ROW_SCALES = (1, 4, 200, 0.3)
+"""Sequences may have to be long (a table of windows, or the samples of a second of sound), or fit few positions."""
 
 
 def size_plans(specs: Sequence[InputSpec], runs: Sequence[Mapping[str, int]]) -> Iterator[Plan]:
@@ -39,8 +39,8 @@ def size_plans(specs: Sequence[InputSpec], runs: Sequence[Mapping[str, int]]) ->
                 )
 
 
-def _sizes(run: Mapping[str, int], image: int, scale: int, mask_covers_past: bool) -> dict[str, int]:
-    row, past = run["row"] * scale, run["row"] + 2
+def _sizes(run: Mapping[str, int], image: int, scale: float, mask_covers_past: bool) -> dict[str, int]:
+    row, past = int(run["row"] * scale), run["row"] + 2
     return {"batch": run["batch"], "row": row, "image": image, "past": past, "mask": row + past * mask_covers_past}
 
 
