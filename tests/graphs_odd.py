@@ -41,6 +41,18 @@ def few_positions() -> onnx.ModelProto:
     return finish(g, ffn(g, g("Add", h, g("Slice", g.weight("positions", 16, E), [0], length, [0]))))
 
 
+def traced_for_one_block() -> onnx.ModelProto:
+    """Padded to one block of 64, however long the sequence: a longer one does not fit into the Reshape any more."""
+    g = Builder("traced_for_one_block")
+    h = stem(g)
+    batch, length = (g("Shape", "x", start=k, end=k + 1) for k in (0, 1))
+    missing = g("Sub", np.array([64]), length)
+    block = g("Pad", h, g("Concat", np.array([0, 0, 0, 0]), missing, np.array([0]), axis=0))
+    inner = g("Slice", g("Relu", linear(g, block, "up", E, F)), [0], length, [1])
+    inner = g("Reshape", inner, g("Concat", batch, length, np.array([F]), axis=0))
+    return finish(g, g("Add", h, linear(g, inner, "down", F, E)))
+
+
 def overlapping_slices() -> onnx.ModelProto:
     """Two slices that overlap, each with a weight of its own."""
     g = Builder("overlapping_slices")
@@ -193,17 +205,7 @@ def half() -> onnx.ModelProto:
 
 
 ODD: tuple[Callable[[], onnx.ModelProto], ...] = (
-    *(
-        gram,
-        outer_product,
-        few_positions,
-        overlapping_slices,
-        shifted_sum,
-        rolled,
-        sequences,
-        weight_as_output,
-        shape_as_output,
-    ),
-    *(expanded_bias, einsum_of_three, low_rank_update, block_diagonal, group_norm_one, weight_norm),
-    *(standardized_weight, counted, double, half),
+    *(gram, outer_product, few_positions, traced_for_one_block, overlapping_slices, shifted_sum, rolled),
+    *(sequences, weight_as_output, shape_as_output, expanded_bias, einsum_of_three, low_rank_update),
+    *(block_diagonal, group_norm_one, weight_norm, standardized_weight, counted, double, half),
 )

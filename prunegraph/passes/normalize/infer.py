@@ -6,6 +6,7 @@ derives from it (only those nodes run), and these let inference go on behind the
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -53,7 +54,21 @@ def infer(
         if not held:
             break
         seen.held |= held
+    _check_reshapes(blank, seen.shapes)
     return seen
+
+
+def _check_reshapes(blank: onnx.ModelProto, shapes: Mapping[str, tuple[int, ...]]) -> None:
+    """Inference believes what a Reshape is told; a graph that was traced for short sequences may not run longer ones.
+
+    Raises:
+        CannotRun: the output of one has more or fewer elements than its input.
+    """
+    for node in blank.graph.node:
+        if node.op_type == "Reshape" and not {node.input[0], node.output[0]} - shapes.keys():
+            before, after = shapes[node.input[0]], shapes[node.output[0]]
+            if math.prod(before) != math.prod(after):
+                raise CannotRun(f"{node.name} cannot reshape {before} to {after}")
 
 
 def _infer_once(
