@@ -11,6 +11,8 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
+import time
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -22,6 +24,7 @@ from benchmarks.child import Stopped, in_child, warm
 from benchmarks.coverage_case import VARIANTS, run_case
 from benchmarks.coverage_page import Results, render, summary
 from benchmarks.coverage_peer import PEERS, run_peer
+from prunegraph.bench.environment import cpu_model
 
 EXPORTERS = ("dynamo", "legacy")
 WARM = (
@@ -34,6 +37,8 @@ WARM = (
 """What most cases import."""
 Case = tuple[str, str]
 """A model file's stem, and the variant, the peer, or `export`."""
+WHOLE: Case = ("whole", "run")
+"""What is kept of a run that did everything itself: how long it took, and where."""
 
 
 def stem_of(name: str, exporter: str) -> str:
@@ -133,6 +138,7 @@ def main() -> None:
     parser.add_argument("--variants", nargs="*", default=list(VARIANTS), choices=VARIANTS)
     options = parser.parse_args()
     folder, again = options.folder, options.again
+    start, fresh = time.monotonic(), not options.folder.exists() and not options.names
     from benchmarks.zoo import ZOO
 
     names = options.names or list(ZOO)
@@ -145,9 +151,12 @@ def main() -> None:
     peers = () if options.no_peers else PEERS
     cases = all_cases(folder, names, options.variants, peers)
     results |= run_all(folder, cases, options.jobs, options.timeout, again=again)
+    if fresh:
+        took = {"minutes": (time.monotonic() - start) / 60, "jobs": options.jobs, "cases": len(cases)}
+        keep(folder, WHOLE, {**took, "cpu": cpu_model(), "cores": os.cpu_count()})
     if options.markdown:
         partial = options.markdown.with_suffix(".part")
-        partial.write_text(render(names, options.variants, peers, results), encoding="utf-8")
+        partial.write_text(render(names, options.variants, peers, results, recall(folder, WHOLE)), encoding="utf-8")
         partial.replace(options.markdown)
     print("\n".join(summary(options.variants, peers, results)))
 

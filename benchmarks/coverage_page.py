@@ -36,7 +36,8 @@ such difference in the row. *seconds* is CPU time for the file as exported: anal
 
 The peers get the same models and 0.5: Torch-Pruning the module, as in its README, output layers ignored; onnxsim the
 simplified file, structured pruning and then attention heads. What they make is run and its shapes are compared; its
-values are not checked, since they have no masked original.
+values are not checked, since they have no masked original. Heads are counted by the analysis of this package, in the
+files that onnxsim makes and in new exports of Torch-Pruning's modules.
 """
 
 OTHERS = "The exporter or optimizer fails, or makes a file that ONNX Runtime does not run: there is nothing to prune."
@@ -53,9 +54,19 @@ def absent(record: Record) -> bool:
     return str(record.get("failure", "")).startswith(("RuntimeError: not made", "not made"))
 
 
-def render(names: Sequence[str], variants: Sequence[str], peers: Sequence[str], results: Results) -> str:
-    """The page."""
-    parts = [INTRO, *summary(variants, peers, results), "", READING, *_table(variants, peers, results), ""]
+def render(
+    names: Sequence[str], variants: Sequence[str], peers: Sequence[str], results: Results, whole: Record | None
+) -> str:
+    """The page; `whole` tells of a run that did all of it in one go."""
+    parts = [
+        INTRO,
+        *summary(variants, peers, results),
+        "",
+        *([_took(whole), ""] if whole else []),
+        READING,
+        *_table(variants, peers, results),
+        "",
+    ]
     ours = _reasons(results, lambda what, r: what in variants and not passed(r) and not absent(r))
     others = _reasons(results, lambda what, r: what == "export" or absent(r))
     parts += ["## Failures", "", *ours, "## Not made", "", OTHERS, "", *others]
@@ -64,6 +75,12 @@ def render(names: Sequence[str], variants: Sequence[str], peers: Sequence[str], 
     parts += ["## What stays whole, and why", "", *_pins(names, variants[0], results)]
     used = ("onnxruntime", "onnx", "torch", "transformers", "timm", "onnxsim", "torch-pruning")
     return "\n".join([*parts, "", ", ".join(f"{p} {importlib.metadata.version(p)}" for p in used), ""])
+
+
+def _took(whole: Record) -> str:
+    """How long everything took in one go."""
+    where = f"{whole['cores']} cores of {whole['cpu']}, {whole['jobs']} cases at a time"
+    return f"Exports and {whole['cases']} cases, by one command: {whole['minutes']:.0f} minutes on {where}."
 
 
 def summary(variants: Sequence[str], peers: Sequence[str], results: Results) -> list[str]:
