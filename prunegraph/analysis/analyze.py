@@ -14,9 +14,10 @@ from prunegraph.analysis.facts import Facts
 from prunegraph.analysis.groups import Group, Place, outer_dims
 from prunegraph.analysis.names import readable_names, scopes
 from prunegraph.analysis.relations import AxisRule
-from prunegraph.analysis.roles import Roles, gather_roles, kind_of, sharing
+from prunegraph.analysis.roles import Roles, kind_of, sharing
 from prunegraph.analysis.solve import Solution, solve
 from prunegraph.analysis.space import Pin
+from prunegraph.analysis.walk import gather_roles
 
 
 @dataclass(frozen=True, slots=True)
