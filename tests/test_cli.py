@@ -366,7 +366,7 @@ def test_help_and_version_start_without_the_heavy_imports() -> None:
 
 
 def test_the_program_itself_exits_as_it_should(folder: Path) -> None:
-    program = [sys.executable, "-c", "from prunegraph.cli import main; main()"]
+    program = [sys.executable, "-m", "prunegraph"]
     ran = subprocess.run([*program, "explain", "none.onnx"], capture_output=True, text=True, check=False)
     assert (ran.returncode, ran.stdout) == (1, "")
     assert ran.stderr.startswith("error: none.onnx does not exist\n\nhint: ")
