@@ -169,6 +169,13 @@ def depthwise_multiplier() -> onnx.ModelProto:
     return classify(g, conv(g, g("Relu", conv(g, image(g, 6), "dw", 6, 12, group=6)), "b", 12, 10, 1), 10)
 
 
+def depthwise_multiplier_residual() -> onnx.ModelProto:
+    """FastViT: three filters a channel, and a residual over them: a weight with the same product on two axes."""
+    g = Builder("depthwise_multiplier_residual")
+    h = g("Relu", conv(g, image(g, 6), "dw", 6, 18, group=6))
+    return classify(g, g("Add", h, conv(g, h, "mix", 18, 18, 1)), 18)
+
+
 def grouped() -> onnx.ModelProto:
     """ResNeXt: a grouped convolution between two plain ones."""
     g = Builder("grouped")
@@ -226,6 +233,6 @@ def instance_norm() -> onnx.ModelProto:
 VISION: tuple[Callable[[], onnx.ModelProto], ...] = (
     *(residual_bn, cat_twice, c2f, unet, resize_sizes, conv_flatten_gemm, gemm_reshape_transposed, transposed_grouped),
     *(patch_merging, pixel_shuffle, space_to_depth, channel_shuffle, channel_shuffle_odd, shuffle_split),
-    *(depthwise, depthwise_multiplier, grouped, two_group_counts, densenet),
+    *(depthwise, depthwise_multiplier, depthwise_multiplier_residual, grouped, two_group_counts, densenet),
     *(group_norm_reshaped, group_norm_op, instance_norm),
 )

@@ -28,7 +28,8 @@ FULL_SIZE = ("minilm_l6", "minilm_l6_cls", "deit_tiny", "resnet18")  # by both e
 FULL_SIZE_DYNAMO = ("minilm_l6_bertcls", "vit_base", "llama_cache")
 SMALL = (
     "bert", "distilbert", "albert", "deberta_v2", "modernbert", "t5", "bart", "gpt2", "gpt_neox", "gptj", "opt",
-    "bloom", "llama", "mistral", "phi3", "gemma", "mixtral", "clip", "segformer", "wav2vec2",
+    "bloom", "llama", "mistral", "phi3", "gemma", "mixtral", "gpt_oss", "deepseek_v3", "longt5", "clip", "segformer",
+    "wav2vec2",
     "deit", "swin", "pvt_v2", "xcit", "cait", "mixer", "convnext", "poolformer", "levit", "maxvit",
     "resnet", "resnext", "seresnet", "densenet", "mobilenetv2", "mobilenetv3", "efficientnet", "shufflenet",
 )  # fmt: skip
