@@ -168,16 +168,20 @@ def _reasons(results: Results, wanted: Callable[[str, Record], bool]) -> list[st
 
 
 def _pins(names: Sequence[str], variant: str, results: Results) -> Iterator[str]:
-    yield "Lengths that no group has, with the first reason; kernels and colours left out."
+    yield "Lengths that no group has, with the first reason; kernels and colours left out. A second file of a model has"
+    yield "a row of its own where more of it stays whole."
     yield ""
-    yield "| model | length: reason (node) |"
+    yield "| file | length: reason (node) |"
     yield "|---|---|"
     for name in names:
-        stem = next((s for s in (name, f"{name}_legacy") if "pins" in results.get((s, variant), {})), None)
-        held = results[stem, variant]["pins"] if stem else {}
-        told = [f"{length}: {_short(why)}" for length, why in held.items() if not why.startswith(DULL)]
-        if told:
-            yield f"| {stem} | {'; '.join(told).replace('|', chr(92) + '|')} |"
+        before: set[str] = set()
+        for stem in (name, f"{name}_legacy"):
+            held = results.get((stem, variant), {}).get("pins", {})
+            told = {length: _short(why) for length, why in held.items() if not why.startswith(DULL)}
+            if told.keys() - before:
+                reasons = "; ".join(f"{length}: {why}" for length, why in told.items())
+                yield f"| {stem} | {reasons.replace('|', chr(92) + '|')} |"
+            before |= told.keys()
 
 
 def _short(reason: str) -> str:
