@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 import onnx_ir as ir
 
@@ -40,8 +40,9 @@ class _Walk:
         """The node at position `k`; those before it have been visited."""
         self.pick(node)
         self.copy(k, node, rule)
+        copied = self.leaves(k, rule.copies)  # inside of a fused attention
         for contraction in rule.contractions:
-            self.contract(k, node, contraction)
+            self.contract(k, node, contraction, copied)
         self.join(k, node, rule)
         self.reduce(k, rule)
 
@@ -82,7 +83,7 @@ class _Walk:
         if found:
             self.copies |= {value.name or "": found for value in node.outputs}
 
-    def contract(self, k: int, node: ir.Node, contraction: Contraction) -> None:
+    def contract(self, k: int, node: ir.Node, contraction: Contraction, copied: Collection[int]) -> None:
         """A weight makes slots of others; two activations make scores, or carry what is not summed."""
         operands = [value for index in contraction.operands if (value := node.inputs[index]) is not None]
         weight = [self.is_weight(value) for value in operands]
@@ -95,7 +96,8 @@ class _Walk:
             return
         for leaf in self.leaves(k, contraction.batch):
             self.roles[leaf].batched = True
-            self.roles[leaf].copied |= any(leaf in self.copies.get(value.name or "", ()) for value in operands)
+            same = (self.copies.get(value.name or "", ()) for value in operands)
+            self.roles[leaf].copied |= leaf in copied or any(leaf in each for each in same)
         for leaf in self.leaves(k, contraction.summed):
             self.roles[leaf].scored = True
         for leaf in self.leaves(k, (*contraction.left, *contraction.right)):
