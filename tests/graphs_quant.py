@@ -211,11 +211,11 @@ def _nbits(g: Builder, x: str, name: str, rows: int, columns: int, *, points: bo
     return microsoft(g, "MatMulNBits", *operands, K=rows, N=columns, bits=4, block_size=16)
 
 
-def _four_bits(name: str, *, points: bool, flat: bool) -> onnx.ModelProto:
+def _four_bits(name: str, *, points: bool, flat: bool, rows: int = 64) -> onnx.ModelProto:
     g = contrib(name)
     h = stem(g)
-    y = g("Relu", linear(g, h, "up", E, 64))
-    y = g("Relu", _nbits(g, y, "mid", 64, 96, points=points, flat=flat))
+    y = g("Relu", linear(g, h, "up", E, rows))
+    y = g("Relu", _nbits(g, y, "mid", rows, 96, points=points, flat=flat))
     y = _nbits(g, y, "down", 96, E, points=False, flat=flat)
     return finish(g, g("Add", h, y))
 
@@ -228,6 +228,16 @@ def four_bits() -> onnx.ModelProto:
 def four_bits_points() -> onnx.ModelProto:
     """Two zero points in a byte, so that blocks go in pairs; everything on one axis, as older files have it."""
     return _four_bits("four_bits_points", points=True, flat=True)
+
+
+def four_bits_odd() -> onnx.ModelProto:
+    """Zero points of three blocks in two bytes: all rows of that weight stay, its columns may go."""
+    return _four_bits("four_bits_odd", points=True, flat=False, rows=48)
+
+
+def four_bits_odd_flat() -> onnx.ModelProto:
+    """The same on one axis."""
+    return _four_bits("four_bits_odd_flat", points=True, flat=True, rows=48)
 
 
 def four_bit_table() -> onnx.ModelProto:

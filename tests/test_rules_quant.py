@@ -21,6 +21,8 @@ GROUPS = {
     "dynamic_fused": "hidden 10, ffn 14",
     "four_bit_table": "hidden 4, ffn 14",
     "four_bits": "hidden 10, dense 4, ffn 6",
+    "four_bits_odd": "hidden 10, ffn 6",
+    "four_bits_odd_flat": "hidden 10, ffn 6",
     "four_bits_points": "hidden 10, dense 2, ffn 6",
     "integer_attention": "hidden 10, head 3, qk_dim 4/3",
     "integer_conv": "channel 10, channel 14",

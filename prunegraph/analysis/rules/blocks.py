@@ -28,7 +28,8 @@ def _zero_points(node: NodeView, axes: Axes, outer: Ref, blocks: Fresh, bits: in
         inner = node.fresh((row,) * node.probes, "bytes")
         rule = AxisRule(equal=((blocks, Prod((inner, _whole(node, several)))),))
     else:
-        return _whole_axes("zero points that end inside a byte", blocks, *axes)
+        why = "zero points that end inside a byte"
+        inner, rule = node.fresh((row,) * node.probes, "bytes", why), _whole_axes(why, blocks)
     return rule + AxisRule(equal=_rows(axes, outer, inner))
 
 
