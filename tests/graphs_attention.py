@@ -198,6 +198,27 @@ def slice_assigned() -> onnx.ModelProto:
     return _rope("slice_assigned", rotate, 4)
 
 
+def block_assigned() -> onnx.ModelProto:
+    """`scores[:, :, 1:, 1:] += bias`, as the legacy exporter writes it: every position of the block, from ranges."""
+    g = Builder("block_assigned")
+    h = linear(g, g.input("x", "B", 6, 7), "in", 7, E)
+    q, k, v = (heads(g, linear(g, h, name, E, H * D)) for name in "qkv")
+    scores = g("Mul", g("MatMul", q, g("Transpose", k, perm=[0, 1, 3, 2])), 0.5)
+    inner = g("Slice", scores, [1, 1], [6, 6], [2, 3])
+    lengths = g("Shape", inner)
+    columns = []
+    for axis, first in enumerate((0, 0, 1, 1)):
+        length = g("Squeeze", g("Slice", lengths, [axis], [axis + 1]), [0])
+        steps = g("Range", np.array(first), g("Add", length, np.array(first)), np.array(1))
+        line = g("Reshape", steps, [-1 if k == axis else 1 for k in range(4)])
+        columns.append(g("Unsqueeze", g("Expand", line, lengths), [-1]))
+    written = g("ScatterND", scores, g("Concat", *columns, axis=-1), g("Add", inner, g.weight("bias", H, 5, 5)))
+    mixed = g("Transpose", g("MatMul", g("Softmax", written, axis=-1), v), perm=[0, 2, 1, 3])
+    h = g("Add", h, merge(g, mixed, "o"))
+    g.output(linear(g, h, "out", E, 5), "B", 6, 5)
+    return g.model()
+
+
 def rope_partial_interleaved() -> onnx.ModelProto:
     """GPT-J: of eight dims the first four turn, in pairs of neighbours; a sum under the product of heads and dims."""
 
@@ -339,16 +360,7 @@ def cross_attention() -> onnx.ModelProto:
 
 ATTENTION: tuple[Callable[[], onnx.ModelProto], ...] = (
     *(mha, fused_qkv, packed_3hd, packed_h3d, packed_h_3d, shape_chain, self_adjusting),
-    *(
-        rope_half,
-        rope_partial,
-        rope_interleaved,
-        rope_partial_interleaved,
-        slice_assigned,
-        gqa,
-        gqa_rope,
-        mqa,
-        mqa_broadcast,
-    ),
+    *(rope_half, rope_partial, rope_interleaved, rope_partial_interleaved, slice_assigned, block_assigned),
+    *(gqa, gqa_rope, mqa, mqa_broadcast),
     *(bias_table, bias_folded, masked, mask_expanded, padded_to_blocks, cross_attention),
 )

@@ -20,6 +20,9 @@ from prunegraph.observe.session import Array, CannotRun, run, session_of
 KNOWN_UP_TO = 4096
 """Values with more elements are neither folded nor remembered."""
 
+GRID_UP_TO = 1 << 23
+"""Positions that ScatterND writes to may have so many: `make_plain` looks whether they are neighbours."""
+
 MAX_TURNS = 8
 
 
@@ -130,7 +133,9 @@ def _evaluate(
         model = onnx.ModelProto(ir_version=blank.ir_version, opset_import=blank.opset_import)
         model.graph.CopyFrom(small)
         found |= zip(made, run(session_of(model), {}), strict=True)
-    return {name: array for name, array in found.items() if array.size <= KNOWN_UP_TO}
+    written = {node.input[1] for node in blank.graph.node if node.op_type == "ScatterND"}
+    limits = {name: GRID_UP_TO if name in written else KNOWN_UP_TO for name in found}
+    return {name: array for name, array in found.items() if array.size <= limits[name]}
 
 
 def _stated_by(node: onnx.NodeProto, shape: tuple[int, ...]) -> Array:

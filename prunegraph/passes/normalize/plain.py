@@ -7,11 +7,9 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from prunegraph.analysis.facts import Facts
-from prunegraph.passes.constants import add_constant
+from prunegraph.passes.normalize.assign import Indices, assignment
+from prunegraph.passes.normalize.infer import KNOWN_UP_TO
 from prunegraph.passes.normalize.probe import Held
-
-Indices = tuple[npt.NDArray[np.int64], ...]
-"""What every probe saw."""
 
 _LONGEST = 1 << 16
 
@@ -20,7 +18,7 @@ def make_plain(graph: ir.Graph, facts: Facts, held: Held) -> tuple[Facts, Held]:
     """Rewrite odd spellings in place.
 
     A Gather of a flat tensor by `0, 1, 2, …` (`as_strided` of the dynamo exporter) is a Reshape to the shape of the
-    indices.  A ScatterND of neighbouring slots (`x[a:b] = y`) is a Concat of what stays and what is new.
+    indices.  A ScatterND of neighbouring slots (`x[:, a:b] = y`) is a Concat of what stays and what is new.
 
     Returns:
         Facts and stated values, those made here included.
@@ -34,11 +32,14 @@ def make_plain(graph: ir.Graph, facts: Facts, held: Held) -> tuple[Facts, Held]:
         if indices is None:
             continue
         if node.op_type == "ScatterND":
-            _concat(graph, node, indices, shapes)
+            if (plain := assignment(graph, node, indices, shapes)) is not None:
+                _stand_in(graph, node, plain)
         elif _is_flat(node, facts) and all(a.ndim > 1 and _counts(a) for a in indices):
             added |= _reshape(graph, node, indices)
     shapes |= {name: ((len(arrays[0]),) * facts.probes,) for name, arrays in added.items()}
-    return Facts(facts.probes, shapes, {**facts.integers, **added}), held | added
+    small = {name: arrays for name, arrays in held.items() if all(array.size <= KNOWN_UP_TO for array in arrays)}
+    integers = {name: arrays for name, arrays in facts.integers.items() if name in small or name not in held}
+    return Facts(facts.probes, shapes, {**integers, **added}), small | added
 
 
 def _indices(node: ir.Node, facts: Facts, held: Held) -> Indices | None:
@@ -66,39 +67,6 @@ def _reshape(graph: ir.Graph, node: ir.Node, indices: Indices) -> Held:
     graph.insert_before(node, lengths)
     _stand_in(graph, node, ir.node("Reshape", [node.inputs[0], lengths.outputs[0]], num_outputs=1))
     return {lengths.outputs[0].name or "": tuple(np.array(a.shape, dtype=np.int64) for a in indices)}
-
-
-def _concat(graph: ir.Graph, node: ir.Node, indices: Indices, shapes: dict[str, tuple[tuple[int, ...], ...]]) -> None:
-    """`x[a:b] = y` along the first axis, if that is what the node does."""
-    data, updates = node.inputs[0], node.inputs[2]
-    assert data is not None and updates is not None
-    shape, rows = shapes.get(data.name or "", ()), indices[0].reshape(-1)
-    length = shape[0] if shape else ()
-    written = node.attributes.get_string("reduction", "none") == "none" and all(
-        a.shape == (rows.size, 1) and np.array_equal(a, indices[0]) for a in indices
-    )
-    if (
-        not written
-        or len(set(length)) != 1
-        or not rows.size
-        or not np.array_equal(rows, rows[0] + np.arange(rows.size))
-    ):
-        return
-    parts = []
-    for name, begin, end in (("before", 0, int(rows[0])), ("after", int(rows[-1]) + 1, length[0])):
-        if begin == end:
-            continue
-        bounds = [add_constant(graph, f"{node.name}/{name}/{k}", np.array([k])) for k in (begin, end)]
-        axes = add_constant(graph, f"{node.name}/{name}/axes", np.array([0]))
-        part = ir.node("Slice", [data, *bounds, axes], num_outputs=1)
-        part.name = f"{node.name}/{name}"
-        out = part.outputs[0]
-        out.name, out.type = f"{part.name}/out", data.type
-        shapes[out.name] = ((end - begin,) * len(length), *shape[1:])
-        graph.insert_before(node, part)
-        parts.append(out)
-    parts.insert(int(rows[0] > 0), updates)
-    _stand_in(graph, node, ir.node("Concat", parts, {"axis": 0}, num_outputs=1))
 
 
 def _stand_in(graph: ir.Graph, node: ir.Node, plain: ir.Node) -> None:
