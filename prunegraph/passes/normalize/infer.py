@@ -20,18 +20,19 @@ from prunegraph.observe.session import Array, CannotRun, run, session_of
 KNOWN_UP_TO = 4096
 """Values with more elements are neither folded nor remembered."""
 
-GRID_UP_TO = 1 << 23
-"""Positions that ScatterND writes to may have so many: `make_plain` looks whether they are neighbours."""
+Block = tuple[tuple[int, int], ...]
+"""For every leading axis of a tensor from where to where a block of it reaches."""
 
 MAX_TURNS = 8
 
 
 @dataclass(slots=True)
 class Seen:
-    """What one probe saw: shapes of values, and what stated values held."""
+    """What one probe saw: shapes of values, what stated values held, and which of them are all positions of a block."""
 
     shapes: dict[str, tuple[int, ...]] = field(default_factory=dict)
     held: dict[str, Array] = field(default_factory=dict)
+    blocks: dict[str, Block] = field(default_factory=dict)
 
 
 def infer(
@@ -50,15 +51,34 @@ def infer(
     """
     seen = Seen()
     wanted = set(stated)
+    written = {node.input[1] for node in blank.graph.node if node.op_type == "ScatterND"}
     nodes = [node for node in blank.graph.node if not wanted.isdisjoint(node.output)]
     for _ in range(MAX_TURNS):
         seen.shapes = _infer_once(blank, inputs, seen.held)
-        held = _evaluate(blank, nodes, seen.shapes, {**constants, **seen.held})
+        found = _evaluate(blank, nodes, seen.shapes, {**constants, **seen.held})
+        blocks = {name: block_of(found[name]) for name in written & found.keys()}
+        seen.blocks |= {name: block for name, block in blocks.items() if block is not None}
+        held = {name: array for name, array in found.items() if array.size <= KNOWN_UP_TO}
         if not held:
             break
         seen.held |= held
     _check_reshapes(blank, seen.shapes)
     return seen
+
+
+def block_of(positions: Array) -> Block | None:
+    """The block whose positions `[n0, n1, …, axes]` an array holds, in order; None where it holds something else."""
+    depth = positions.shape[-1] if positions.ndim else 0
+    if not positions.size or positions.ndim != depth + 1:
+        return None
+    firsts = positions.reshape(-1, depth)[0]
+    if (firsts < 0).any():  # counted from the end
+        return None
+    for axis, (first, length) in enumerate(zip(firsts, positions.shape, strict=False)):
+        line = (first + np.arange(length)).reshape([-1 if k == axis else 1 for k in range(depth)])
+        if not np.array_equal(positions[..., axis], np.broadcast_to(line, positions.shape[:-1])):
+            return None
+    return tuple((int(first), int(first) + n) for first, n in zip(firsts, positions.shape, strict=False))
 
 
 def _check_reshapes(blank: onnx.ModelProto, shapes: Mapping[str, tuple[int, ...]]) -> None:
@@ -133,9 +153,7 @@ def _evaluate(
         model = onnx.ModelProto(ir_version=blank.ir_version, opset_import=blank.opset_import)
         model.graph.CopyFrom(small)
         found |= zip(made, run(session_of(model), {}), strict=True)
-    written = {node.input[1] for node in blank.graph.node if node.op_type == "ScatterND"}
-    limits = {name: GRID_UP_TO if name in written else KNOWN_UP_TO for name in found}
-    return {name: array for name, array in found.items() if array.size <= limits[name]}
+    return found
 
 
 def _stated_by(node: onnx.NodeProto, shape: tuple[int, ...]) -> Array:

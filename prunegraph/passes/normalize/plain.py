@@ -7,14 +7,17 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from prunegraph.analysis.facts import Facts
-from prunegraph.passes.normalize.assign import Indices, assignment
-from prunegraph.passes.normalize.infer import KNOWN_UP_TO
-from prunegraph.passes.normalize.probe import Held
+from prunegraph.passes.normalize.assign import assignment
+from prunegraph.passes.normalize.infer import Block, block_of
+from prunegraph.passes.normalize.probe import Blocks, Held
 
-_LONGEST = 1 << 16
+Indices = tuple[npt.NDArray[np.int64], ...]
+"""What every probe saw."""
+
+_LONGEST = 1 << 24
 
 
-def make_plain(graph: ir.Graph, facts: Facts, held: Held) -> tuple[Facts, Held]:
+def make_plain(graph: ir.Graph, facts: Facts, held: Held, blocks: Blocks) -> tuple[Facts, Held]:
     """Rewrite odd spellings in place.
 
     A Gather of a flat tensor by `0, 1, 2, …` (`as_strided` of the dynamo exporter) is a Reshape to the shape of the
@@ -29,17 +32,15 @@ def make_plain(graph: ir.Graph, facts: Facts, held: Held) -> tuple[Facts, Held]:
         if node.domain not in ("", "ai.onnx") or node.op_type not in ("Gather", "ScatterND"):
             continue
         indices = _indices(node, facts, held)
-        if indices is None:
-            continue
         if node.op_type == "ScatterND":
-            if (plain := assignment(graph, node, indices, shapes)) is not None:
+            written = _written(node, indices, blocks)
+            plain = assignment(graph, node, written, shapes) if len(written) == facts.probes else None
+            if plain is not None:
                 _stand_in(graph, node, plain)
-        elif _is_flat(node, facts) and all(a.ndim > 1 and _counts(a) for a in indices):
+        elif indices and _is_flat(node, facts) and all(a.ndim > 1 and _counts(a) for a in indices):
             added |= _reshape(graph, node, indices)
     shapes |= {name: ((len(arrays[0]),) * facts.probes,) for name, arrays in added.items()}
-    small = {name: arrays for name, arrays in held.items() if all(array.size <= KNOWN_UP_TO for array in arrays)}
-    integers = {name: arrays for name, arrays in facts.integers.items() if name in small or name not in held}
-    return Facts(facts.probes, shapes, {**integers, **added}), small | added
+    return Facts(facts.probes, shapes, {**facts.integers, **added}), held | added
 
 
 def _indices(node: ir.Node, facts: Facts, held: Held) -> Indices | None:
@@ -49,6 +50,14 @@ def _indices(node: ir.Node, facts: Facts, held: Held) -> Indices | None:
     if value.const_value is not None and value.const_value.size <= _LONGEST:
         return (value.const_value.numpy(),) * facts.probes
     return held.get(value.name or "")
+
+
+def _written(node: ir.Node, indices: Indices | None, blocks: Blocks) -> tuple[Block, ...]:
+    """The block that a ScatterND writes in every probe, as far as it writes one."""
+    value = node.inputs[1]
+    assert value is not None
+    known = blocks.get(value.name or "")
+    return known if known is not None else tuple(filter(None, map(block_of, indices or ())))
 
 
 def _is_flat(node: ir.Node, facts: Facts) -> bool:

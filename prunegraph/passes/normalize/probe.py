@@ -8,7 +8,8 @@ at concrete sizes cannot tell is learnt by running the model on blank weights.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TypeVar
 
 import onnx_ir as ir
 
@@ -19,9 +20,10 @@ from prunegraph.observe.feeds import InputSpec, constant_feeds, input_specs, sha
 from prunegraph.observe.plans import size_plans
 from prunegraph.observe.session import Array, CannotRun, open_session, run, widened, widened_feeds
 from prunegraph.passes.normalize.blank import blanked, is_blank
-from prunegraph.passes.normalize.infer import KNOWN_UP_TO, Seen, constants_of, infer
+from prunegraph.passes.normalize.infer import KNOWN_UP_TO, Block, Seen, constants_of, infer
 
 logger = logging.getLogger(__name__)
+T = TypeVar("T")
 
 RUNS = ({"batch": 1, "row": 11}, {"batch": 2, "row": 23}, {"batch": 1, "row": 701})
 
@@ -45,13 +47,14 @@ _NOT_TENSORS = {
 }
 
 Held = dict[str, tuple[Array, ...]]
+Blocks = dict[str, tuple[Block, ...]]
 
 
-def probe(model: ir.Model) -> tuple[Facts, Held]:
+def probe(model: ir.Model) -> tuple[Facts, Held, Blocks]:
     """Learn shapes at every size of `RUNS`; without the long one where the model does not take it, or has to run.
 
     Returns:
-        The facts, and what every stated value held in each probe.
+        The facts, what every stated value held in each probe, and which block each ScatterND writes, by its indices.
     """
     wide = widened(model)
     graph = wide.graph
@@ -139,7 +142,7 @@ def _run(
 
 def _facts(
     graph: ir.Graph, specs: Sequence[InputSpec], plan: Sequence[dict[str, int]], seen: Sequence[Seen]
-) -> tuple[Facts, Held]:
+) -> tuple[Facts, Held, Blocks]:
     probes = max(1, len(seen))
     shapes: dict[str, tuple[Size, ...]] = dict(_constant_shapes(graph, probes))
     for spec in specs if plan else ():
@@ -149,12 +152,14 @@ def _facts(
         ranks = {len(shape) if shape is not None else None for shape in found}
         if len(ranks) == 1 and None not in ranks:
             shapes[name] = tuple(zip(*(shape for shape in found if shape is not None), strict=True))
-    held = {
-        name: tuple(each.held[name] for each in seen)
-        for name in (seen[0].held if seen else ())
-        if all(name in each.held for each in seen)
-    }
-    return Facts(probes, shapes, integers(graph, held, probes)), held
+    held, blocks = _by_name([each.held for each in seen]), _by_name([each.blocks for each in seen])
+    return Facts(probes, shapes, integers(graph, held, probes)), held, blocks
+
+
+def _by_name(seen: Sequence[Mapping[str, T]]) -> dict[str, tuple[T, ...]]:
+    """What every probe saw, of names that all of them saw."""
+    first = seen[0] if seen else {}
+    return {name: tuple(each[name] for each in seen) for name in first if all(name in each for each in seen)}
 
 
 def _constant_shapes(graph: ir.Graph, probes: int) -> Iterator[tuple[str, tuple[Size, ...]]]:
