@@ -7,7 +7,7 @@ derives from it (only those nodes run), and these let inference go on behind the
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -56,14 +56,19 @@ def infer(
     for _ in range(MAX_TURNS):
         seen.shapes = _infer_once(blank, inputs, seen.held)
         found = _evaluate(blank, nodes, seen.shapes, {**constants, **seen.held})
-        blocks = {name: block_of(found[name]) for name in written & found.keys()}
-        seen.blocks |= {name: block for name, block in blocks.items() if block is not None}
+        seen.blocks |= blocks_in(found, written)
         held = {name: array for name, array in found.items() if array.size <= KNOWN_UP_TO}
         if not held:
             break
         seen.held |= held
     _check_reshapes(blank, seen.shapes)
     return seen
+
+
+def blocks_in(found: Mapping[str, Array], written: Set[str]) -> dict[str, Block]:
+    """Which of the values by which a ScatterND writes are all positions of a block."""
+    blocks = {name: block_of(found[name]) for name in written & found.keys()}
+    return {name: block for name, block in blocks.items() if block is not None}
 
 
 def block_of(positions: Array) -> Block | None:

@@ -20,7 +20,7 @@ from prunegraph.observe.feeds import InputSpec, constant_feeds, input_specs, sha
 from prunegraph.observe.plans import size_plans
 from prunegraph.observe.session import Array, CannotRun, open_session, run, widened, widened_feeds
 from prunegraph.passes.normalize.blank import blanked, is_blank
-from prunegraph.passes.normalize.infer import KNOWN_UP_TO, Block, Seen, constants_of, infer
+from prunegraph.passes.normalize.infer import KNOWN_UP_TO, Block, Seen, blocks_in, constants_of, infer
 
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -130,14 +130,21 @@ def _run(
             except CannotRun as error:
                 reason = error
                 continue
-            return [
-                Seen(
-                    {name: tuple(int(n) for n in shape) for name, shape in zip(values, arrays, strict=False)},
-                    {name: a for name, a in zip(made, arrays[len(values) :], strict=True) if a.size <= KNOWN_UP_TO},
-                )
-                for arrays in outputs
-            ]
+            return [_seen(model.graph, values, made, arrays) for arrays in outputs]
     raise reason
+
+
+def _seen(graph: ir.Graph, values: Sequence[str], made: Sequence[str], arrays: Sequence[Array]) -> Seen:
+    """What a run gave: the shapes of `values`, then what was `made` from constants and shapes."""
+    found = dict(zip(made, arrays[len(values) :], strict=True))
+    written = {
+        node.inputs[1].name or "" for node in graph if node.op_type == "ScatterND" and node.inputs[1] is not None
+    }
+    return Seen(
+        {name: tuple(int(n) for n in shape) for name, shape in zip(values, arrays, strict=False)},
+        {name: array for name, array in found.items() if array.size <= KNOWN_UP_TO},
+        blocks_in(found, written),
+    )
 
 
 def _facts(
