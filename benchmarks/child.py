@@ -11,9 +11,8 @@ import os
 import signal
 from collections.abc import Callable
 from multiprocessing.connection import Connection
-from typing import Any, Concatenate, ParamSpec
+from typing import Any
 
-P = ParamSpec("P")
 Record = dict[str, Any]
 
 CONTEXT = multiprocessing.get_context("forkserver")
@@ -34,14 +33,13 @@ def warm(*modules: str) -> None:
     CONTEXT.set_forkserver_preload(list(modules))
 
 
-def in_child(timeout: float, work: Callable[P, Record], *args: P.args, **kwargs: P.kwargs) -> Record:
+def in_child(timeout: float, work: Callable[..., Record], *args: Any) -> Record:
     """Call `work` in a process of its own.
 
     Args:
         timeout: Seconds after which it is ended.
         work: A function of a module; what it prints is thrown away.
         args: Its arguments; they are pickled.
-        kwargs: More of them.
 
     Returns:
         What it returned, or `{"failure": reason}`.
@@ -50,7 +48,7 @@ def in_child(timeout: float, work: Callable[P, Record], *args: P.args, **kwargs:
         Stopped: Somebody else ended the child.
     """
     here, there = CONTEXT.Pipe(duplex=False)
-    child = CONTEXT.Process(target=_answer, args=(there, work, *args), kwargs=kwargs)
+    child = CONTEXT.Process(target=_answer, args=(there, work, *args))
     child.start()
     there.close()
     try:
@@ -69,12 +67,12 @@ def in_child(timeout: float, work: Callable[P, Record], *args: P.args, **kwargs:
         child.join()
 
 
-def _answer(there: Connection, work: Callable[Concatenate[P], Record], *args: P.args, **kwargs: P.kwargs) -> None:
+def _answer(there: Connection, work: Callable[..., Record], *args: Any) -> None:
     silence = os.open(os.devnull, os.O_WRONLY)
     for stream in (1, 2):
         os.dup2(silence, stream)
     try:
-        record = work(*args, **kwargs)
+        record = work(*args)
     except Exception as error:
         record = {"failure": reason(error)}
     there.send(record)

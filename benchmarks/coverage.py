@@ -16,11 +16,10 @@ import time
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
 
 from rich.progress import Progress
 
-from benchmarks.child import Stopped, in_child, warm
+from benchmarks.child import Record, Stopped, in_child, warm
 from benchmarks.coverage_case import VARIANTS, run_case
 from benchmarks.coverage_page import Results, render, summary
 from benchmarks.coverage_peer import PEERS, run_peer
@@ -51,16 +50,16 @@ def record_file(folder: Path, case: Case) -> Path:
     return folder / "results" / f"{case[0]}.{case[1].replace(' ', '_')}.json"
 
 
-def recall(folder: Path, case: Case, *, again: bool = False) -> dict[str, Any] | None:
+def recall(folder: Path, case: Case, *, again: bool = False) -> Record | None:
     """The result of a case that has been run; with `again` only if it did not fail."""
     path = record_file(folder, case)
     if not path.exists():
         return None
-    record: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    record: Record = json.loads(path.read_text(encoding="utf-8"))
     return None if again and "failure" in record else record
 
 
-def keep(folder: Path, case: Case, record: dict[str, Any]) -> dict[str, Any]:
+def keep(folder: Path, case: Case, record: Record) -> Record:
     """Store the result of a case, whole or not at all."""
     path = record_file(folder, case)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -89,7 +88,7 @@ def export_all(folder: Path, names: Sequence[str], jobs: int, timeout: float, *,
     return failures
 
 
-def run(folder: Path, case: Case, timeout: float, *, again: bool) -> dict[str, Any]:
+def run(folder: Path, case: Case, timeout: float, *, again: bool) -> Record:
     """One case, from the cache if it has been run."""
     stem, what = case
     if (known := recall(folder, case, again=again)) is not None:
@@ -107,7 +106,7 @@ def run_all(folder: Path, cases: Iterable[Case], jobs: int, timeout: float, *, a
     with Progress() as progress, ThreadPoolExecutor(jobs) as pool:
         task = progress.add_task("prune", total=len(cases))
 
-        def one(case: Case) -> dict[str, Any]:
+        def one(case: Case) -> Record:
             record = run(folder, case, timeout, again=again)
             progress.advance(task)
             return record

@@ -5,9 +5,9 @@ from __future__ import annotations
 import importlib.metadata
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
 
-Record = dict[str, Any]
+from benchmarks.child import Record
+
 Results = dict[tuple[str, str], Record]
 """By file stem, and variant, peer or `export`."""
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from prunegraph.observe.session import open_session, run
 from prunegraph.passes.normalize import normalize
-from prunegraph.passes.normalize.infer import block_of
+from prunegraph.passes.normalize.assign import block_of
 from tests.builder import Builder
 
 SHAPE = (3, 4, 5)

@@ -39,8 +39,8 @@ class _Walk:
     def visit(self, k: int, node: ir.Node, rule: AxisRule) -> None:
         """The node at position `k`; those before it have been visited."""
         self.pick(node)
-        self.copy(k, node, rule)
-        copied = self.leaves(k, rule.copies)  # inside of a fused attention
+        copied = self.leaves(k, rule.copies)
+        self.copy(node, copied)
         for contraction in rule.contractions:
             self.contract(k, node, contraction, copied)
         self.join(k, node, rule)
@@ -69,7 +69,7 @@ class _Walk:
             routed = self.picked.get(source.name or "") or any(self.roles[leaf].ranked for leaf in self.held(source))
             self.picked |= {value.name or "": routed for value in node.outputs}
 
-    def copy(self, k: int, node: ir.Node, rule: AxisRule) -> None:
+    def copy(self, node: ir.Node, copied: set[int]) -> None:
         """Follow what Expand makes: it is the same along a Dim until it meets something that is not."""
         inputs = [value for value in node.inputs if value is not None]
         given = [self.copies.get(value.name or "", set()) for value in inputs]
@@ -78,8 +78,8 @@ class _Walk:
             for leaf in set().union(*given)
             if all(leaf in same or leaf not in self.held(value) for value, same in zip(inputs, given, strict=True))
         }
-        if rule.copies and not self.is_weight(node.inputs[0]):
-            found |= self.leaves(k, rule.copies)
+        if not self.is_weight(node.inputs[0] if node.inputs else None):
+            found |= copied
         if found:
             self.copies |= {value.name or "": found for value in node.outputs}
 

@@ -8,12 +8,30 @@ import numpy as np
 import onnx_ir as ir
 
 from prunegraph.analysis.axes import Size
+from prunegraph.analysis.relations import IntArray
 from prunegraph.passes.constants import add_constant
-from prunegraph.passes.normalize.infer import Block
+
+Block = tuple[tuple[int, int], ...]
+"""For every leading axis of a tensor from where to where a block of it reaches."""
 
 Shapes = dict[str, tuple[Size, ...]]
 Part = dict[int, tuple[int, int]]
 """By axis from where to where it reaches; it reaches all along every other axis."""
+
+
+def block_of(positions: IntArray) -> Block | None:
+    """The block whose positions `[n0, n1, …, axes]` an array holds, in order; None where it holds something else."""
+    depth = positions.shape[-1] if positions.ndim else 0
+    if not positions.size or positions.ndim != depth + 1:
+        return None
+    firsts = positions.reshape(-1, depth)[0]
+    if (firsts < 0).any():  # counted from the end
+        return None
+    for axis, (first, length) in enumerate(zip(firsts, positions.shape, strict=False)):
+        line = (first + np.arange(length)).reshape([-1 if k == axis else 1 for k in range(depth)])
+        if not np.array_equal(positions[..., axis], np.broadcast_to(line, positions.shape[:-1])):
+            return None
+    return tuple((int(first), int(first) + n) for first, n in zip(firsts, positions.shape, strict=False))
 
 
 def assignment(graph: ir.Graph, node: ir.Node, blocks: Sequence[Block], shapes: Shapes) -> ir.Node | None:

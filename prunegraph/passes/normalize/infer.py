@@ -16,12 +16,10 @@ import onnx_ir as ir
 from onnx import numpy_helper
 
 from prunegraph.observe.session import Array, CannotRun, run, session_of
+from prunegraph.passes.normalize.assign import Block, block_of
 
 KNOWN_UP_TO = 4096
 """Values with more elements are neither folded nor remembered."""
-
-Block = tuple[tuple[int, int], ...]
-"""For every leading axis of a tensor from where to where a block of it reaches."""
 
 MAX_TURNS = 8
 
@@ -34,9 +32,30 @@ class Seen:
     held: dict[str, Array] = field(default_factory=dict)
     blocks: dict[str, Block] = field(default_factory=dict)
 
+    def remember(self, found: Mapping[str, Array], written: Set[str]) -> bool:
+        """Keep what is small, and of all positions by which a ScatterND writes whether they are a block.
+
+        Args:
+            found: What stated values held.
+            written: Names of the indices of a ScatterND.
+
+        Returns:
+            Whether there was anything to keep as it is.
+        """
+        for name in (written & found.keys()) - self.blocks.keys():
+            if (block := block_of(found[name])) is not None:
+                self.blocks[name] = block
+        held = {name: array for name, array in found.items() if array.size <= KNOWN_UP_TO}
+        self.held |= held
+        return bool(held)
+
 
 def infer(
-    blank: onnx.ModelProto, inputs: Mapping[str, tuple[int, ...]], constants: Mapping[str, Array], stated: Sequence[str]
+    blank: onnx.ModelProto,
+    inputs: Mapping[str, tuple[int, ...]],
+    constants: Mapping[str, Array],
+    stated: Sequence[str],
+    written: Set[str],
 ) -> Seen:
     """All that follows from the sizes of the inputs.
 
@@ -45,45 +64,20 @@ def infer(
         inputs: A shape for every input.
         constants: Small constants by name.
         stated: Values that follow from constants and shapes alone.
+        written: Names of the indices of a ScatterND.
 
     Raises:
         CannotRun: the sizes do not fit the model.
     """
     seen = Seen()
     wanted = set(stated)
-    written = {node.input[1] for node in blank.graph.node if node.op_type == "ScatterND"}
     nodes = [node for node in blank.graph.node if not wanted.isdisjoint(node.output)]
     for _ in range(MAX_TURNS):
         seen.shapes = _infer_once(blank, inputs, seen.held)
-        found = _evaluate(blank, nodes, seen.shapes, {**constants, **seen.held})
-        seen.blocks |= blocks_in(found, written)
-        held = {name: array for name, array in found.items() if array.size <= KNOWN_UP_TO}
-        if not held:
+        if not seen.remember(_evaluate(blank, nodes, seen.shapes, {**constants, **seen.held}), written):
             break
-        seen.held |= held
     _check_reshapes(blank, seen.shapes)
     return seen
-
-
-def blocks_in(found: Mapping[str, Array], written: Set[str]) -> dict[str, Block]:
-    """Which of the values by which a ScatterND writes are all positions of a block."""
-    blocks = {name: block_of(found[name]) for name in written & found.keys()}
-    return {name: block for name, block in blocks.items() if block is not None}
-
-
-def block_of(positions: Array) -> Block | None:
-    """The block whose positions `[n0, n1, …, axes]` an array holds, in order; None where it holds something else."""
-    depth = positions.shape[-1] if positions.ndim else 0
-    if not positions.size or positions.ndim != depth + 1:
-        return None
-    firsts = positions.reshape(-1, depth)[0]
-    if (firsts < 0).any():  # counted from the end
-        return None
-    for axis, (first, length) in enumerate(zip(firsts, positions.shape, strict=False)):
-        line = (first + np.arange(length)).reshape([-1 if k == axis else 1 for k in range(depth)])
-        if not np.array_equal(positions[..., axis], np.broadcast_to(line, positions.shape[:-1])):
-            return None
-    return tuple((int(first), int(first) + n) for first, n in zip(firsts, positions.shape, strict=False))
 
 
 def _check_reshapes(blank: onnx.ModelProto, shapes: Mapping[str, tuple[int, ...]]) -> None:

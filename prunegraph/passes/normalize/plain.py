@@ -7,8 +7,8 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from prunegraph.analysis.facts import Facts
-from prunegraph.passes.normalize.assign import assignment
-from prunegraph.passes.normalize.infer import Block, block_of
+from prunegraph.passes.constants import take_over
+from prunegraph.passes.normalize.assign import Block, assignment, block_of
 from prunegraph.passes.normalize.probe import Blocks, Held
 
 Indices = tuple[npt.NDArray[np.int64], ...]
@@ -84,7 +84,6 @@ def _stand_in(graph: ir.Graph, node: ir.Node, plain: ir.Node) -> None:
     plain.metadata_props.update(node.metadata_props)
     graph.insert_before(node, plain)
     old, out = node.outputs[0], plain.outputs[0]
-    out.type, out.shape, name = old.type, old.shape, old.name
-    old.replace_all_uses_with(out, replace_graph_outputs=True)
+    out.type, out.shape = old.type, old.shape
+    take_over(old, out)
     graph.remove(node, safe=True)
-    out.name = name

@@ -8,7 +8,7 @@ at concrete sizes cannot tell is learnt by running the model on blank weights.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from typing import TypeVar
 
 import onnx_ir as ir
@@ -19,8 +19,9 @@ from prunegraph.analysis.relations import IntArray
 from prunegraph.observe.feeds import InputSpec, constant_feeds, input_specs, shape_of
 from prunegraph.observe.plans import size_plans
 from prunegraph.observe.session import Array, CannotRun, open_session, run, widened, widened_feeds
+from prunegraph.passes.normalize.assign import Block
 from prunegraph.passes.normalize.blank import blanked, is_blank
-from prunegraph.passes.normalize.infer import KNOWN_UP_TO, Block, Seen, blocks_in, constants_of, infer
+from prunegraph.passes.normalize.infer import KNOWN_UP_TO, Seen, constants_of, infer
 
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -64,8 +65,8 @@ def probe(model: ir.Model) -> tuple[Facts, Held, Blocks]:
     dynamic = any(isinstance(dim, str) for spec in specs for dim in spec.dims)
     inferred: list[Seen] = []
     plans = list(size_plans(specs, RUNS if dynamic else RUNS[:1]))
-    attempts = [(_infer, plans[0]), *((look, plan[:2]) for look in (_infer, _run) for plan in plans)]
-    for look, plan in attempts:
+    longest = [(_infer, plans[0])] if dynamic else []
+    for look, plan in (*longest, *((look, plan[:2]) for look in (_infer, _run) for plan in plans)):
         try:
             seen = look(wide, specs, plan, values, stated)
         except CannotRun as reason:
@@ -105,7 +106,9 @@ def _infer(
     blank = ir.to_proto(blanked(model))
     constants = constants_of(model.graph, stated)
     made = [name for name in stated if name not in model.graph.initializers]
-    return [infer(blank, {spec.name: shape_of(spec, sizes) for spec in specs}, constants, made) for sizes in plan]
+    inputs = [{spec.name: shape_of(spec, sizes) for spec in specs} for sizes in plan]
+    written = _written(model.graph)
+    return [infer(blank, shapes, constants, made, written) for shapes in inputs]
 
 
 def _run(
@@ -116,6 +119,7 @@ def _run(
     stated: Sequence[str],
 ) -> list[Seen]:
     made = [name for name in stated if name not in model.graph.initializers]
+    written = _written(model.graph)
     reason = CannotRun("no inputs to try")
     with open_session(blanked(model, values, made), optimize=False) as session:
         for fill in (1, 0):
@@ -130,21 +134,21 @@ def _run(
             except CannotRun as error:
                 reason = error
                 continue
-            return [_seen(model.graph, values, made, arrays) for arrays in outputs]
+            return [_seen(values, made, arrays, written) for arrays in outputs]
     raise reason
 
 
-def _seen(graph: ir.Graph, values: Sequence[str], made: Sequence[str], arrays: Sequence[Array]) -> Seen:
+def _seen(values: Sequence[str], made: Sequence[str], arrays: Sequence[Array], written: Set[str]) -> Seen:
     """What a run gave: the shapes of `values`, then what was `made` from constants and shapes."""
-    found = dict(zip(made, arrays[len(values) :], strict=True))
-    written = {
-        node.inputs[1].name or "" for node in graph if node.op_type == "ScatterND" and node.inputs[1] is not None
-    }
-    return Seen(
-        {name: tuple(int(n) for n in shape) for name, shape in zip(values, arrays, strict=False)},
-        {name: array for name, array in found.items() if array.size <= KNOWN_UP_TO},
-        blocks_in(found, written),
-    )
+    seen = Seen({name: tuple(int(n) for n in shape) for name, shape in zip(values, arrays, strict=False)})
+    seen.remember(dict(zip(made, arrays[len(values) :], strict=True)), written)
+    return seen
+
+
+def _written(graph: ir.Graph) -> set[str]:
+    """The values by whose positions a ScatterND writes."""
+    scatters = [node for node in graph if node.op_type == "ScatterND"]
+    return {value.name or "" for node in scatters if (value := node.inputs[1]) is not None}
 
 
 def _facts(
