@@ -14,9 +14,9 @@ from rich.console import Console
 from rich.table import Table
 
 from prunegraph.analysis.selection import Selection
-from prunegraph.export.onnx import load
+from prunegraph.export.onnx_file import load
+from prunegraph.observe.attention_similarity import attention_similarity, heat_map
 from prunegraph.observe.stream import Calibration
-from prunegraph.passes.preservation import attention_similarity, heat_map
 from prunegraph.pipeline import find
 
 

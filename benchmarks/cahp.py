@@ -28,22 +28,22 @@ from rich.table import Table
 from benchmarks.movie import TASKS, accuracy, movie
 from prunegraph.analysis.groups import Group
 from prunegraph.analysis.selection import Selection
-from prunegraph.export.backward import backward
-from prunegraph.observe.gates import GatedSession, gate_of, gated
-from prunegraph.observe.session import open_session
+from prunegraph.observe.gradients import Objective
+from prunegraph.observe.head_mask import GatedSession, gate_of, gated
 from prunegraph.observe.stream import Calibration, observe
+from prunegraph.passes.choose.rank import counts_across, select
 from prunegraph.passes.score import Context, score_with
 from prunegraph.passes.score.base import GRADIENTS, NEEDS, Scores
 from prunegraph.passes.score.cahp import OBSERVATION, SALIENCE
 from prunegraph.passes.score.clusters import curve, reduce
 from prunegraph.passes.score.complement import Chosen, choose
-from prunegraph.passes.score.gate_gradients import GateGradients
-from prunegraph.passes.score.gradients import Objective
+from prunegraph.passes.score.head_mask_gradients import GateGradients
 from prunegraph.passes.score.michel import by_layer
 from prunegraph.passes.score.separability import features
 from prunegraph.passes.score.signature import Signatures
-from prunegraph.passes.select import counts_across, select
 from prunegraph.pipeline import apply, find
+from prunegraph.runtime.session import open_session
+from prunegraph.torch_twin.backward import backward
 
 Mask = npt.NDArray[np.bool_]
 Keep = Mapping[str, Mask]

@@ -13,7 +13,7 @@ import onnxruntime as ort
 
 from benchmarks.child import Record, reason
 from prunegraph.errors import NothingToPrune, PruneGraphError
-from prunegraph.options import Options
+from prunegraph.passes.choose.request import Options
 from prunegraph.pipeline import Analyzed, apply, choose, find
 
 VARIANTS = ("as exported", "ort basic", "ort extended", "ort transformers", "float16")

@@ -19,10 +19,10 @@ import onnx_ir as ir
 
 from benchmarks.child import Record, reason
 from prunegraph.analysis.cost import count_parameters
-from prunegraph.observe.feeds import input_specs, random_feeds
-from prunegraph.observe.plans import size_plans
-from prunegraph.observe.session import CannotRun, open_session, run
 from prunegraph.pipeline import find
+from prunegraph.runtime.feeds import input_specs, random_feeds
+from prunegraph.runtime.session import CannotRun, open_session, run
+from prunegraph.runtime.trial_sizes import size_plans
 
 if TYPE_CHECKING:
     from benchmarks.zoo_model import ZooModel

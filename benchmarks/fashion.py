@@ -105,8 +105,8 @@ def _train(data: Path, seed: int, epochs: int) -> Any:
 def _export(model: Any, path: Path) -> None:
     import torch
 
-    from prunegraph.export.from_torch import read_torch
-    from prunegraph.export.onnx import save
+    from prunegraph.export.onnx_file import save
+    from prunegraph.export.torch_module import read_torch
 
     call = {"x": torch.zeros(2, 1, 28, 28)}
     save(read_torch(model, call, {"x": {0: "batch"}}), path)

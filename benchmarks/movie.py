@@ -25,7 +25,7 @@ from rich.console import Console
 from torch import Tensor, nn
 
 from benchmarks.reviews import reviews
-from prunegraph.export.from_torch import read_torch
+from prunegraph.export.torch_module import read_torch
 from prunegraph.observe.stream import prepare
 
 CACHE = Path("build/movie")

@@ -34,7 +34,7 @@ def passes(file: str) -> Result:
     """Load, normalize, analyze, score, shrink and verify one file: seconds of each, and the peak up to its end."""
     from prunegraph import pipeline
     from prunegraph.clock import Clock
-    from prunegraph.options import Options
+    from prunegraph.passes.choose.request import Options
 
     steps: dict[str, Result] = {}
     baseline = peak()
@@ -72,7 +72,7 @@ def depths(rounds: str, *files: str) -> Result:
         For each pass, for each file, wall-clock and processor seconds of every round.
     """
     from prunegraph.analysis.analyze import analyze_graph
-    from prunegraph.export.onnx import load
+    from prunegraph.export.onnx_file import load
     from prunegraph.passes.normalize import normalize
 
     models = [load(file) for file in files]

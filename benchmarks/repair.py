@@ -23,12 +23,12 @@ from rich.console import Console
 
 from benchmarks.movie import TASKS, Movie, movie
 from prunegraph.analysis.selection import Selection
-from prunegraph.observe.session import open_session, run
+from prunegraph.observe.attention_similarity import attention_similarity
 from prunegraph.observe.stream import Calibration, Inputs
-from prunegraph.options import Options
-from prunegraph.passes.preservation import attention_similarity
+from prunegraph.passes.choose.request import Options
 from prunegraph.passes.repair import Evidence, Outcome, evidence, rewritten, solved
 from prunegraph.pipeline import Analyzed, apply, choose, find
+from prunegraph.runtime.session import open_session, run
 
 Bools = npt.NDArray[np.bool_]
 

@@ -23,14 +23,14 @@ from scipy.stats import spearmanr
 
 from benchmarks.movie import TASKS, movie
 from prunegraph.analysis.groups import Group
-from prunegraph.observe.gates import GatedSession, gate_of, gated
-from prunegraph.observe.session import open_session, widened
+from prunegraph.observe.head_mask import GatedSession, gate_of, gated
 from prunegraph.observe.stream import Calibration, Inputs, observe
+from prunegraph.passes.choose.rank import counts_across, select
 from prunegraph.passes.score import Context, score_with
 from prunegraph.passes.score.base import Scores
 from prunegraph.passes.score.sap import OBSERVATION, needs
-from prunegraph.passes.select import counts_across, select
 from prunegraph.pipeline import find
+from prunegraph.runtime.session import open_session, widened
 
 Ranking = Mapping[str, Scores]
 Hits = npt.NDArray[np.bool_]

@@ -23,14 +23,14 @@ from rich.table import Table
 
 from benchmarks.reviews import Review, reviews
 from prunegraph.analysis.groups import Group
-from prunegraph.observe.gates import GatedSession, gate_of, gated
-from prunegraph.observe.session import open_session, widened
+from prunegraph.observe.head_mask import GatedSession, gate_of, gated
 from prunegraph.observe.stream import Calibration, Inputs, observe
+from prunegraph.passes.choose.rank import counts_across, select
 from prunegraph.passes.score import Context, score_with
 from prunegraph.passes.score.base import Scores
 from prunegraph.passes.score.sap import OBSERVATION, needs
-from prunegraph.passes.select import counts_across, select
 from prunegraph.pipeline import Analyzed, find
+from prunegraph.runtime.session import open_session, widened
 
 Floats = npt.NDArray[np.float64]
 

@@ -28,11 +28,11 @@ from rich.table import Table
 
 from prunegraph import prune_graph
 from prunegraph.bench import Comparison, compare
-from prunegraph.export.from_torch import trace
 from prunegraph.export.hub_build import build
 from prunegraph.export.hub_inputs import Sizes
-from prunegraph.export.onnx import save
-from prunegraph.export.torch_axes import Call
+from prunegraph.export.onnx_file import save
+from prunegraph.export.torch_dynamic_shapes import Call
+from prunegraph.export.torch_module import trace
 
 KINDS = ("channel", "hidden", "qk_dim", "v_dim", "ffn")
 DEVICES = ("Pi 4B", "Xeon 4210R", "RTX 3090")

@@ -21,11 +21,11 @@ import onnx_ir as ir
 import torch
 
 from prunegraph.errors import PruneGraphError
-from prunegraph.export.doors import open_source
-from prunegraph.export.to_torch import call, to_torch
-from prunegraph.observe.feeds import Feeds, input_specs, random_feeds
-from prunegraph.observe.plans import size_plans
-from prunegraph.observe.session import CannotRun, open_session, run, widened, widened_feeds
+from prunegraph.export.convert import open_source
+from prunegraph.runtime.feeds import Feeds, input_specs, random_feeds
+from prunegraph.runtime.session import CannotRun, open_session, run, widened, widened_feeds
+from prunegraph.runtime.trial_sizes import size_plans
+from prunegraph.torch_twin import call, to_torch
 
 TOLERANCE = 1e-4
 SIZES = {"batch": 3, "row": 11}

@@ -16,8 +16,8 @@ import torch
 from torch import Tensor
 
 from benchmarks.zoo import build
-from prunegraph.export.from_torch import read_torch
-from prunegraph.export.to_torch import to_torch
+from prunegraph.export.torch_module import read_torch
+from prunegraph.torch_twin import to_torch
 
 FLOOR = 1e-2
 """Of the largest gradient of all: smaller ones (that of the bias of keys is rounding alone) are compared with this."""

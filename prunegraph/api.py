@@ -11,14 +11,14 @@ from prunegraph.analysis.analyze import Analysis
 from prunegraph.analysis.selection import Selection
 from prunegraph.clock import Clock, Progress
 from prunegraph.errors import UsageError, VerificationFailed
-from prunegraph.export.doors import Source, open_source
+from prunegraph.export.convert import Source, open_source
 from prunegraph.observe.data import Data
 from prunegraph.observe.stream import Calibration
-from prunegraph.options import Keep, Options, Ratio
-from prunegraph.passes.filter import FilterOptions
+from prunegraph.passes.choose.head_filter import FilterOptions
+from prunegraph.passes.choose.request import Keep, Options, Ratio
+from prunegraph.passes.prove.verify import Verification
+from prunegraph.passes.prove.verify import verify as compare
 from prunegraph.passes.repair import Written
-from prunegraph.passes.verify import Verification
-from prunegraph.passes.verify import verify as compare
 from prunegraph.pipeline import apply, calibrated, decide, filter_heads, find, mend, tune, unrepaired
 from prunegraph.refusals import check_doors
 from prunegraph.result import PruneResult

@@ -14,23 +14,23 @@ from prunegraph.analysis.analyze import Analysis, analyze_graph
 from prunegraph.analysis.cost import count_macs, count_parameters
 from prunegraph.analysis.roles import KINDS
 from prunegraph.analysis.selection import Selection
-from prunegraph.analysis.sizes import Keeps
+from prunegraph.analysis.slots import Keeps
 from prunegraph.clock import Clock
 from prunegraph.errors import NothingToPrune, UsageError, VerificationFailed
-from prunegraph.export.doors import Kind, Source, kind_of, open_source
+from prunegraph.export.convert import Kind, Source, kind_of, open_source
 from prunegraph.observe.data import Data
+from prunegraph.observe.gradients import Backward
 from prunegraph.observe.stream import Calibration
-from prunegraph.options import Options
-from prunegraph.passes.choose import accounts, choice, decided, seen, wanted
-from prunegraph.passes.cleanup import cleanup
-from prunegraph.passes.empty import shrink_all
-from prunegraph.passes.filter import Filtered, FilterOptions, filter_candidates
-from prunegraph.passes.layers import WHOLE_KINDS, dropped, names_of, with_whole
+from prunegraph.passes.choose.head_filter import Filtered, FilterOptions, filter_candidates
+from prunegraph.passes.choose.request import Options
+from prunegraph.passes.choose.select_units import accounts, choice, decided, seen, wanted
+from prunegraph.passes.choose.whole_layers import WHOLE_KINDS, dropped, names_of, with_whole
 from prunegraph.passes.normalize import Normalized, normalize
+from prunegraph.passes.prove.verify import Verification, verify
 from prunegraph.passes.repair import Written, repaired, restored
+from prunegraph.passes.rewrite.cleanup import cleanup
+from prunegraph.passes.rewrite.remove_groups import shrink_all
 from prunegraph.passes.score import Account, Context, check_scorers, needs_data, scorer_of
-from prunegraph.passes.score.gradients import Backward
-from prunegraph.passes.verify import Verification, verify
 from prunegraph.refusals import cannot_go_whole, check_patterns, nothing_to_prune
 from prunegraph.report import GroupReport, Report
 from prunegraph.result import PruneResult
@@ -127,7 +127,7 @@ def gradients() -> Backward | None:
     """What computes gradients; None where torch is not installed."""
     if importlib.util.find_spec("torch") is None:
         return None
-    from prunegraph.export.backward import backward
+    from prunegraph.torch_twin.backward import backward
 
     return backward
 

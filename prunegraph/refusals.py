@@ -6,11 +6,11 @@ from collections.abc import Mapping, Sequence
 
 import onnx_ir as ir
 
-from prunegraph.amounts import is_pattern
 from prunegraph.analysis.analyze import Analysis
 from prunegraph.analysis.names import matches
 from prunegraph.errors import NothingToPrune, UsageError, VerificationFailed
-from prunegraph.options import Options
+from prunegraph.passes.choose.amounts import is_pattern
+from prunegraph.passes.choose.request import Options
 
 
 def check_patterns(patterns: Sequence[str], names: Sequence[str], what: str, *, hint: str) -> None:

@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from prunegraph.passes.prove.verify import Verification
 from prunegraph.passes.repair import Repaired
 from prunegraph.passes.score import Account
-from prunegraph.passes.verify import Verification
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 import onnx_ir as ir
 
 from prunegraph.analysis.selection import Selection
-from prunegraph.export.doors import Kind, Model, in_kind
-from prunegraph.export.onnx import save
-from prunegraph.passes.filter import Filtered
+from prunegraph.export.convert import Kind, Model, in_kind
+from prunegraph.export.onnx_file import save
+from prunegraph.passes.choose.head_filter import Filtered
 from prunegraph.report import Report
 
 if TYPE_CHECKING:

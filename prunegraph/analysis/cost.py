@@ -9,7 +9,7 @@ import onnx_ir as ir
 
 from prunegraph.analysis.axes import Axis, Size
 from prunegraph.analysis.lengths import Lengths
-from prunegraph.analysis.sizes import axis_size
+from prunegraph.analysis.slots import axis_size
 from prunegraph.analysis.solve import Solution
 
 REFERENCE_TOKENS = 128

@@ -5,7 +5,7 @@ from __future__ import annotations
 from fractions import Fraction
 
 from prunegraph.analysis.axes import Axis, Size
-from prunegraph.analysis.sizes import Keeps, axis_size
+from prunegraph.analysis.slots import Keeps, axis_size
 from prunegraph.analysis.solve import Solution
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from prunegraph.analysis.groups import Group
-from prunegraph.analysis.sizes import Keep, Mask
+from prunegraph.analysis.slots import Keep, Mask
 from prunegraph.errors import UsageError
 
 SCHEMA = 1

@@ -11,9 +11,9 @@ from prunegraph.analysis.axes import Axis, Expr, Fresh, Prod, Ref, Size, Sum, ex
 from prunegraph.analysis.facts import Facts
 from prunegraph.analysis.implied import statistics, unsaid
 from prunegraph.analysis.names import matches
-from prunegraph.analysis.positions import rankings
 from prunegraph.analysis.registry import rule_for
 from prunegraph.analysis.relations import AxisRule, NodeView, Reduction, Unknown
+from prunegraph.analysis.router_indices import rankings
 from prunegraph.analysis.space import Clash, Pin, Space
 
 

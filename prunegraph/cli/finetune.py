@@ -94,8 +94,8 @@ def finetune(
     """  # noqa: D301 - \b keeps the lines that follow as they are
     with progress() as step:
         step("load")
-        from prunegraph.export.onnx import load, source_of
-        from prunegraph.export.stage import check_target
+        from prunegraph.export.atomic_write import check_target
+        from prunegraph.export.onnx_file import load, source_of
         from prunegraph.observe.stream import Calibration
         from prunegraph.train.finetune import finetune as run
 

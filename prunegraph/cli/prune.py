@@ -32,8 +32,8 @@ from prunegraph.cli.console import progress, say, show, show_json
 
 if TYPE_CHECKING:
     from prunegraph.observe.stream import Calibration
-    from prunegraph.options import Options
-    from prunegraph.passes.filter import FilterOptions
+    from prunegraph.passes.choose.head_filter import FilterOptions
+    from prunegraph.passes.choose.request import Options
     from prunegraph.result import PruneResult
     from prunegraph.train.options import TrainOptions
 
@@ -193,8 +193,8 @@ def prune(
     with progress() as step:
         step("load")
         from prunegraph.observe.stream import Calibration
-        from prunegraph.options import Options
-        from prunegraph.passes.filter import FilterOptions
+        from prunegraph.passes.choose.head_filter import FilterOptions
+        from prunegraph.passes.choose.request import Options
         from prunegraph.train.options import TrainOptions
 
         settings = parse_options(scorer_option or (), parser_noise)
@@ -254,8 +254,8 @@ def _prune(
 ) -> tuple[PruneResult, tuple[Path, ...]]:
     """Everything between the arguments and the report; where nothing can be written, nothing is begun."""
     from prunegraph.clock import Clock
-    from prunegraph.export.onnx import load, source_of
-    from prunegraph.export.stage import check_target
+    from prunegraph.export.atomic_write import check_target
+    from prunegraph.export.onnx_file import load, source_of
     from prunegraph.pipeline import apply, calibrated, decide, filter_heads, find, mend, tune
 
     data = calibrated(options, data, filtering=filtering, finetune=training)

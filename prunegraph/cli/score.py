@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from prunegraph.observe.stream import Calibration
-    from prunegraph.options import Options
+    from prunegraph.passes.choose.request import Options
     from prunegraph.passes.score import Context
     from prunegraph.passes.score.sap import SapResult
 
@@ -64,7 +64,7 @@ def score(
     with progress() as step:
         step("load")
         from prunegraph.observe.stream import Calibration
-        from prunegraph.options import Options
+        from prunegraph.passes.choose.request import Options
         from prunegraph.passes.score import ACCOUNTS
 
         settings = parse_options(scorer_option or (), parser_noise)
@@ -92,7 +92,7 @@ def _score(
 ) -> tuple[dict[str, Any], Context]:
     from prunegraph.clock import Clock
     from prunegraph.errors import NothingToPrune
-    from prunegraph.passes.choose import seen
+    from prunegraph.passes.choose.select_units import seen
     from prunegraph.passes.score import Context, score_with, scores_kind
     from prunegraph.pipeline import calibrated, find, gradients
 

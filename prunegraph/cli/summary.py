@@ -11,8 +11,8 @@ from rich.table import Table
 from rich.text import Text
 
 from prunegraph.analysis.wording import span
+from prunegraph.passes.prove.verify import TOLERANCE, Verification
 from prunegraph.passes.repair import Repaired
-from prunegraph.passes.verify import TOLERANCE, Verification
 from prunegraph.report import GroupReport, Report
 
 

@@ -10,7 +10,7 @@ import onnx
 import onnx_ir as ir
 
 from prunegraph.errors import ModelError
-from prunegraph.export.onnx import load
+from prunegraph.export.onnx_file import load
 
 if TYPE_CHECKING:
     import onnx_graphsurgeon as gs
@@ -23,7 +23,7 @@ def is_graph(source: object) -> TypeGuard[gs.Graph]:
 
 
 def read_graph(graph: gs.Graph) -> ir.Model:
-    """Read a graph as `prunegraph.export.onnx.load` reads a model; the graph given is not changed.
+    """Read a graph as `prunegraph.export.onnx_file.load` reads a model; the graph given is not changed.
 
     Nodes may stand in any order.
 

@@ -13,13 +13,13 @@ import numpy as np
 import onnx_ir as ir
 
 from prunegraph.errors import ModelError
-from prunegraph.export.from_torch import trace
+from prunegraph.export.atomic_write import check_target
 from prunegraph.export.hub_build import build
 from prunegraph.export.hub_inputs import Example, Sizes
-from prunegraph.export.onnx import save
-from prunegraph.export.stage import check_target
-from prunegraph.export.torch_axes import Call
-from prunegraph.observe.session import CannotRun, open_session, run
+from prunegraph.export.onnx_file import save
+from prunegraph.export.torch_dynamic_shapes import Call
+from prunegraph.export.torch_module import trace
+from prunegraph.runtime.session import CannotRun, open_session, run
 
 if TYPE_CHECKING:
     import torch

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from prunegraph.errors import ModelError, UsageError
-from prunegraph.export.torch_axes import BATCH, SEQUENCE, Axes
+from prunegraph.export.torch_dynamic_shapes import BATCH, SEQUENCE, Axes
 
 if TYPE_CHECKING:
     import torch

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from prunegraph.observe.positions import rows_of
-from prunegraph.observe.taps import Tap
+from prunegraph.observe.attention_sites import Tap
+from prunegraph.observe.padding import rows_of
 from prunegraph.observe.text import Batch
 
 Array = npt.NDArray[Any]

@@ -16,14 +16,14 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from prunegraph.errors import PruneGraphError, UsageError
+from prunegraph.observe.attention_sites import Tap
 from prunegraph.observe.cache import Gathered, through_cache
 from prunegraph.observe.data import Data, Source, open_data
-from prunegraph.observe.feeds import InputSpec, input_specs
-from prunegraph.observe.providers import CPU, execution_providers
-from prunegraph.observe.session import CannotRun, open_session, run, widened, widened_feeds
-from prunegraph.observe.tapped import tapped
-from prunegraph.observe.taps import Tap
 from prunegraph.observe.text import MAX_LENGTH, Batch, TextReader, batches, check_data
+from prunegraph.observe.with_outputs import tapped
+from prunegraph.runtime.feeds import InputSpec, input_specs
+from prunegraph.runtime.providers import CPU, execution_providers
+from prunegraph.runtime.session import CannotRun, open_session, run, widened, widened_feeds
 
 logger = logging.getLogger(__name__)
 

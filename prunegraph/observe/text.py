@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from prunegraph.errors import MissingExtra, UsageError
 from prunegraph.observe.data import Sample, Source
-from prunegraph.observe.feeds import Feeds, InputSpec
+from prunegraph.runtime.feeds import Feeds, InputSpec
 
 if TYPE_CHECKING:
     from tokenizers import Encoding

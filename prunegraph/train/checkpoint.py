@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from prunegraph.errors import OutputError, UsageError
-from prunegraph.export.stage import stage
+from prunegraph.export.atomic_write import stage
 
 NAME = "checkpoint.pt"
 EVERY = 60.0

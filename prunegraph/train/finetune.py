@@ -13,13 +13,13 @@ import onnx_ir as ir
 
 from prunegraph.clock import Clock
 from prunegraph.errors import PruneGraphError, UsageError
-from prunegraph.export.doors import Kind, Model, Source, in_kind, kind_of, open_source
-from prunegraph.export.onnx import save
+from prunegraph.export.convert import Kind, Model, Source, in_kind, kind_of, open_source
+from prunegraph.export.onnx_file import save
 from prunegraph.observe.cache import fingerprint
 from prunegraph.observe.data import Data
-from prunegraph.observe.feeds import input_specs
-from prunegraph.observe.session import CannotRun, open_session, run, widened, widened_feeds
 from prunegraph.observe.stream import Calibration
+from prunegraph.runtime.feeds import input_specs
+from prunegraph.runtime.session import CannotRun, open_session, run, widened, widened_feeds
 from prunegraph.train.checkpoint import Checkpoint
 from prunegraph.train.hidden import shared_states, with_states
 from prunegraph.train.loop import Epoch, Progress, Trainer
@@ -139,7 +139,7 @@ def finetune(
     trainer.checkpoint, trainer.progress = kept, progress
     with clock.step("train"):
         trainer.run()
-    from prunegraph.export.to_torch import write_back
+    from prunegraph.torch_twin import write_back
 
     with clock.step("judge the result"):
         tuned = write_back(student, trainer.student.module)

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 import onnx_ir as ir
 
-from prunegraph.observe.tapped import tapped
-from prunegraph.observe.taps import Tap
+from prunegraph.observe.attention_sites import Tap
+from prunegraph.observe.with_outputs import tapped
 
 _SUMS = {"Add", "Sum", "SkipLayerNormalization", "SkipSimplifiedLayerNormalization"}
 

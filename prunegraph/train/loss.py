@@ -10,9 +10,9 @@ import numpy as np
 import numpy.typing as npt
 
 from prunegraph.errors import UsageError
+from prunegraph.observe.gradients import Objective
+from prunegraph.observe.metric import cosines, rows_of
 from prunegraph.observe.text import Batch
-from prunegraph.passes.metric import cosines, rows_of
-from prunegraph.passes.score.gradients import Objective
 from prunegraph.train.options import TrainOptions
 
 if TYPE_CHECKING:

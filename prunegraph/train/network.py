@@ -11,7 +11,7 @@ import onnx_ir as ir
 
 from prunegraph.analysis.names import matches
 from prunegraph.errors import MissingExtra, UsageError
-from prunegraph.observe.session import widened_feeds
+from prunegraph.runtime.session import widened_feeds
 
 if TYPE_CHECKING:
     import torch
@@ -36,7 +36,7 @@ class Network:
             ModelError: an op has no translation.
         """
         self.device = _device(device)
-        from prunegraph.export.to_torch import to_torch
+        from prunegraph.torch_twin import to_torch
 
         self.module: torch.fx.GraphModule = to_torch(model).to(self.device)
         self.outputs = list(outputs)
@@ -45,7 +45,7 @@ class Network:
         """The wanted outputs, in order."""
         import torch
 
-        from prunegraph.export.to_torch import call
+        from prunegraph.torch_twin import call
 
         wide = widened_feeds(feeds)  # as the module is: float16 is trained in float32
         given = {name: torch.from_numpy(np.ascontiguousarray(array)).to(self.device) for name, array in wide.items()}

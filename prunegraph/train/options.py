@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from prunegraph.errors import UsageError
-from prunegraph.passes.metric import METRICS
+from prunegraph.observe.metric import METRICS
 
 DEVICES = ("cpu", "cuda")
 

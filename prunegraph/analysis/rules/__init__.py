@@ -8,6 +8,7 @@ from prunegraph.analysis.rules import (
     data,
     elementwise,
     fused,
+    lengths,
     norm,
     quant,
     recurrent,
@@ -15,7 +16,6 @@ from prunegraph.analysis.rules import (
     rotary,
     select,
     shape,
-    sizes,
     spatial,
 )
 
@@ -27,6 +27,7 @@ __all__ = [
     "data",
     "elementwise",
     "fused",
+    "lengths",
     "norm",
     "quant",
     "recurrent",
@@ -34,6 +35,5 @@ __all__ = [
     "rotary",
     "select",
     "shape",
-    "sizes",
     "spatial",
 ]

@@ -15,15 +15,15 @@ from onnx_ir.passes.common import (
 
 from prunegraph.analysis.axes import Size
 from prunegraph.analysis.facts import Facts
+from prunegraph.passes.normalize.canonicalize import make_plain
+from prunegraph.passes.normalize.copy_constants_per_use import unshare
+from prunegraph.passes.normalize.copy_tables_per_use import copy_tables
 from prunegraph.passes.normalize.freeze import freeze
-from prunegraph.passes.normalize.hoist import hoist
+from prunegraph.passes.normalize.merge_equal_weights import merge_equal_weights
 from prunegraph.passes.normalize.names import name_values
-from prunegraph.passes.normalize.plain import make_plain
 from prunegraph.passes.normalize.probe import RUNS, integers, probe
-from prunegraph.passes.normalize.scale import state_scales
-from prunegraph.passes.normalize.share import share_twins
-from prunegraph.passes.normalize.tables import copy_tables
-from prunegraph.passes.normalize.unshare import unshare
+from prunegraph.passes.normalize.split_projections import hoist
+from prunegraph.passes.normalize.state_scales import state_scales
 
 __all__ = ["Normalized", "normalize"]
 
@@ -65,7 +65,7 @@ def normalize(model: ir.Model) -> Normalized:
     facts, held = make_plain(model.graph, *probe(model))
     freeze(model, held)
     state_scales(model.graph, facts)
-    share_twins(model.graph)
+    merge_equal_weights(model.graph)
     facts = copy_tables(model, _with_constants(model, facts))
     unshare(model.graph)
     model, facts = hoist(model, _with_constants(model, facts))

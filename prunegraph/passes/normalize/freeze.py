@@ -12,8 +12,8 @@ import numpy as np
 import onnx_ir as ir
 from onnx_ir.passes.common import RemoveUnusedNodesPass
 
-from prunegraph.observe.session import Array, has_narrow
-from prunegraph.passes.constants import add_constant
+from prunegraph.passes.rewrite.constants import add_constant
+from prunegraph.runtime.session import Array, has_narrow
 
 _NO_WEIGHTS = {ir.DataType.INT64, ir.DataType.INT32, ir.DataType.BOOL, ir.DataType.STRING}
 

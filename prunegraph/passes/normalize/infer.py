@@ -15,8 +15,8 @@ import onnx
 import onnx_ir as ir
 from onnx import numpy_helper
 
-from prunegraph.observe.session import Array, CannotRun, run, session_of
-from prunegraph.passes.normalize.assign import Block, block_of
+from prunegraph.passes.normalize.slice_assignment import Block, block_of
+from prunegraph.runtime.session import Array, CannotRun, run, session_of
 
 KNOWN_UP_TO = 4096
 """Values with more elements are neither folded nor remembered."""

@@ -16,12 +16,12 @@ import onnx_ir as ir
 from prunegraph.analysis.axes import Size
 from prunegraph.analysis.facts import Facts
 from prunegraph.analysis.relations import IntArray
-from prunegraph.observe.feeds import InputSpec, constant_feeds, input_specs, shape_of
-from prunegraph.observe.plans import size_plans
-from prunegraph.observe.session import Array, CannotRun, open_session, run, widened, widened_feeds
-from prunegraph.passes.normalize.assign import Block
-from prunegraph.passes.normalize.blank import blanked, is_blank
 from prunegraph.passes.normalize.infer import KNOWN_UP_TO, Seen, constants_of, infer
+from prunegraph.passes.normalize.slice_assignment import Block
+from prunegraph.passes.normalize.without_weights import blanked, is_blank
+from prunegraph.runtime.feeds import InputSpec, constant_feeds, input_specs, shape_of
+from prunegraph.runtime.session import Array, CannotRun, open_session, run, widened, widened_feeds
+from prunegraph.runtime.trial_sizes import size_plans
 
 logger = logging.getLogger(__name__)
 T = TypeVar("T")

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from prunegraph.analysis.sizes import Mask
+from prunegraph.analysis.slots import Mask
 from prunegraph.passes.repair.statistics import FIT, JUDGE
 
 Array = npt.NDArray[Any]

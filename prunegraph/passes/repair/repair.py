@@ -17,15 +17,15 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from prunegraph.analysis.analyze import Analysis
-from prunegraph.analysis.sizes import Keeps, Mask
+from prunegraph.analysis.slots import Keeps, Mask
 from prunegraph.observe.stream import Inputs, Progress, observe
-from prunegraph.passes.cleanup import cleanup
-from prunegraph.passes.empty import shrink_all
 from prunegraph.passes.repair.fit import RIDGE, TRIED, Change, judged
 from prunegraph.passes.repair.outcome import Outcome, Repaired
 from prunegraph.passes.repair.sites import Left, Site, sites
 from prunegraph.passes.repair.statistics import Gram
 from prunegraph.passes.repair.write import Written, amend, differing, insert
+from prunegraph.passes.rewrite.cleanup import cleanup
+from prunegraph.passes.rewrite.remove_groups import shrink_all
 
 logger = logging.getLogger(__name__)
 

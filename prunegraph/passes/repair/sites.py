@@ -16,7 +16,7 @@ import onnx_ir as ir
 from prunegraph.analysis.analyze import Analysis
 from prunegraph.analysis.axes import refs_of
 from prunegraph.analysis.relations import Contraction
-from prunegraph.analysis.sizes import Keeps, Mask, kept_positions
+from prunegraph.analysis.slots import Keeps, Mask, kept_positions
 
 Array = npt.NDArray[Any]
 

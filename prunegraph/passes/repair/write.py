@@ -12,11 +12,11 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from prunegraph.analysis.analyze import Analysis
-from prunegraph.analysis.sizes import Keeps, kept_positions
+from prunegraph.analysis.slots import Keeps, kept_positions
 from prunegraph.errors import UsageError
-from prunegraph.passes.constants import add_constant, unused
 from prunegraph.passes.repair.fit import Change
 from prunegraph.passes.repair.sites import Site
+from prunegraph.passes.rewrite.constants import add_constant, unused
 
 Floats = npt.NDArray[np.float64]
 Changes = Sequence[tuple[Sequence[Site], Change]]

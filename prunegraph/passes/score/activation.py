@@ -16,7 +16,7 @@ import onnx_ir as ir
 
 from prunegraph.analysis.axes import refs_of
 from prunegraph.analysis.groups import Group
-from prunegraph.analysis.sizes import unit_sums
+from prunegraph.analysis.slots import unit_sums
 from prunegraph.analysis.solve import Solution
 from prunegraph.errors import UsageError
 from prunegraph.observe.moments import Moments

@@ -15,8 +15,8 @@ import onnx_ir as ir
 from prunegraph.analysis.analyze import Analysis
 from prunegraph.analysis.groups import Group
 from prunegraph.errors import UsageError
+from prunegraph.observe.gradients import GradientStatistic
 from prunegraph.observe.stream import Inputs, Statistic
-from prunegraph.passes.score.gradients import GradientStatistic
 
 logger = logging.getLogger(__name__)
 

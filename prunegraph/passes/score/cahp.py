@@ -16,14 +16,14 @@ import numpy as np
 
 from prunegraph.analysis.groups import Group
 from prunegraph.errors import PruneGraphError, UsageError
+from prunegraph.observe.attention_sites import HEAD_KINDS, attentions
+from prunegraph.observe.gradients import GradientStatistic, Objective, check_settings
 from prunegraph.observe.stream import Inputs, Statistic
-from prunegraph.observe.taps import HEAD_KINDS, attentions
 from prunegraph.passes.score.base import Account, Context, Scores, scorer
 from prunegraph.passes.score.clusters import REDUCERS
 from prunegraph.passes.score.complement import Chosen, choose
 from prunegraph.passes.score.differentiate import HOW, Differentiated
-from prunegraph.passes.score.gate_gradients import BATCH, GateGradients, gated_sites
-from prunegraph.passes.score.gradients import GradientStatistic, Objective, check_settings
+from prunegraph.passes.score.head_mask_gradients import BATCH, GateGradients, gated_sites
 from prunegraph.passes.score.signature import Signatures
 
 OBSERVATION, SALIENCE, MEMO = "cahp", "cahp salience", "cahp"
@@ -176,7 +176,7 @@ def counts(groups: Sequence[Group], context: Context) -> Mapping[str, int]:
 
 def account(context: Context) -> Account:
     """How many heads stay and why, for people, for programs and as figures."""
-    from prunegraph.passes.score.cahp_account import facts_of, lines_of
+    from prunegraph.passes.score.cahp_report import facts_of, lines_of
 
     found, seen = chosen(context), context.observations[OBSERVATION]
     how: Differentiated = context.observations[HOW]

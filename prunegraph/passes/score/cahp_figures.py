@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from prunegraph.errors import MissingExtra
-from prunegraph.passes.score.cahp_account import by_group
+from prunegraph.passes.score.cahp_report import by_group
 from prunegraph.passes.score.complement import Chosen
 
 BLUE, ORANGE, GREY = "#2a6f97", "#e07a1f", "#9a9a9a"

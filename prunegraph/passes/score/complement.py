@@ -12,7 +12,7 @@ import numpy.typing as npt
 from prunegraph.errors import PruneGraphError
 from prunegraph.passes.score.base import Scores
 from prunegraph.passes.score.clusters import Clusters, Curve, cluster, curve, reduce
-from prunegraph.passes.score.gate_gradients import GateGradients
+from prunegraph.passes.score.head_mask_gradients import GateGradients
 from prunegraph.passes.score.michel import by_layer
 from prunegraph.passes.score.separability import features
 from prunegraph.passes.score.signature import Signatures

@@ -14,13 +14,13 @@ import onnx_ir as ir
 from prunegraph.analysis.analyze import Analysis
 from prunegraph.errors import MissingExtra, PruneGraphError, UsageError
 from prunegraph.observe.cache import through_cache
-from prunegraph.observe.gates import Gate, GatedSession, gated, open_gate
-from prunegraph.observe.session import open_session, widened, widened_feeds
+from prunegraph.observe.gradients import Backward, GradientStatistic, Objective
+from prunegraph.observe.head_mask import Gate, GatedSession, gated, open_gate
 from prunegraph.observe.stream import Inputs, Progress
 from prunegraph.observe.text import Batch
 from prunegraph.passes.score.base import Context
-from prunegraph.passes.score.gate_gradients import Floats, GateGradients
-from prunegraph.passes.score.gradients import Backward, GradientStatistic, Objective
+from prunegraph.passes.score.head_mask_gradients import Floats, GateGradients
+from prunegraph.runtime.session import open_session, widened, widened_feeds
 
 Classes = npt.NDArray[np.int64]
 

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from prunegraph.analysis.groups import Group
-from prunegraph.analysis.sizes import unit_sums
+from prunegraph.analysis.slots import unit_sums
 from prunegraph.passes.score.base import Context, Scores, scorer
 
 

@@ -10,12 +10,12 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from prunegraph.analysis.groups import Group
+from prunegraph.observe.attention_sites import HEAD_KINDS
+from prunegraph.observe.gradients import GradientStatistic, check_settings
 from prunegraph.observe.stream import Inputs
-from prunegraph.observe.taps import HEAD_KINDS
 from prunegraph.passes.score.base import Account, Context, Scores, scorer
 from prunegraph.passes.score.differentiate import HOW, Differentiated
-from prunegraph.passes.score.gate_gradients import GateGradients, gated_sites
-from prunegraph.passes.score.gradients import GradientStatistic, check_settings
+from prunegraph.passes.score.head_mask_gradients import GateGradients, gated_sites
 
 OBSERVATION = "gate gradients"
 

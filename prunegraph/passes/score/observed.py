@@ -10,10 +10,10 @@ from typing import Any
 from prunegraph.analysis.groups import Group
 from prunegraph.errors import UsageError
 from prunegraph.observe.cache import K
+from prunegraph.observe.gradients import Backward, GradientStatistic
 from prunegraph.observe.stream import Inputs, Progress, Statistic, observe
 from prunegraph.passes.score.base import GRADIENTS, NEEDS, Context, needs_data
 from prunegraph.passes.score.differentiate import HOW, differentiate
-from prunegraph.passes.score.gradients import Backward, GradientStatistic
 
 
 def observe_for(

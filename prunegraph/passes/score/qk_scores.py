@@ -18,9 +18,9 @@ import onnx_ir as ir
 from prunegraph.analysis.analyze import Analysis
 from prunegraph.analysis.axes import Axis, Expr, Size, refs_of
 from prunegraph.analysis.relations import Contraction
-from prunegraph.analysis.sizes import Slots, axis_size, slots
+from prunegraph.analysis.slots import Slots, axis_size, slots
 from prunegraph.analysis.solve import Solution
-from prunegraph.observe.taps import HeadAxes, Tap
+from prunegraph.observe.attention_sites import HeadAxes, Tap
 from prunegraph.observe.text import Batch
 
 Array = npt.NDArray[Any]

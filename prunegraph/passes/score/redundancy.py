@@ -16,7 +16,7 @@ import onnx_ir as ir
 
 from prunegraph.analysis.axes import Axis, refs_of
 from prunegraph.analysis.groups import Group
-from prunegraph.analysis.sizes import slots, unit_index
+from prunegraph.analysis.slots import slots, unit_index
 from prunegraph.analysis.solve import Solution
 
 Array = npt.NDArray[np.float64]

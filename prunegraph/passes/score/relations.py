@@ -15,9 +15,9 @@ import numpy as np
 import numpy.typing as npt
 
 from prunegraph.errors import PruneGraphError, UsageError
+from prunegraph.observe.attention_sites import Attention, Tap
 from prunegraph.observe.conllu import Parse
 from prunegraph.observe.data import Sample
-from prunegraph.observe.taps import Attention, Tap
 from prunegraph.observe.text import Batch, Tokens
 from prunegraph.passes.score.align import align
 from prunegraph.passes.score.dependencies import Parser, corrupted, pairs

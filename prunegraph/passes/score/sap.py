@@ -19,8 +19,8 @@ import numpy.typing as npt
 
 from prunegraph.analysis.groups import Group
 from prunegraph.errors import PruneGraphError, UsageError
+from prunegraph.observe.attention_sites import HEAD_KINDS, Attention, attentions
 from prunegraph.observe.stream import Inputs, Statistic
-from prunegraph.observe.taps import HEAD_KINDS, Attention, attentions
 from prunegraph.passes.score.base import Context, Scores, scorer
 from prunegraph.passes.score.dependencies import EXCLUDED, PARSER, LabelRank, SpacyParser, rank_labels
 from prunegraph.passes.score.relations import DIRECTIONS, SCOPES, THRESHOLDS, RelationAttention

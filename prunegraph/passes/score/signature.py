@@ -11,10 +11,10 @@ import numpy as np
 import numpy.typing as npt
 
 from prunegraph.analysis.groups import Group
+from prunegraph.observe.attention_sites import Attention, Tap
+from prunegraph.observe.gradients import Objective
 from prunegraph.observe.stream import Array
-from prunegraph.observe.taps import Attention, Tap
 from prunegraph.observe.text import Batch
-from prunegraph.passes.score.gradients import Objective
 
 Floats = npt.NDArray[np.float64]
 

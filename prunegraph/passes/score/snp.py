@@ -15,7 +15,7 @@ import numpy as np
 
 from prunegraph.analysis.axes import Axis
 from prunegraph.analysis.groups import Group
-from prunegraph.analysis.sizes import unit_sums
+from prunegraph.analysis.slots import unit_sums
 from prunegraph.errors import PruneGraphError, UsageError
 from prunegraph.observe.stream import Inputs, Statistic
 from prunegraph.passes.score.base import Context, Scores, scorer

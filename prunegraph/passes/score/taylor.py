@@ -12,13 +12,13 @@ import numpy as np
 import numpy.typing as npt
 
 from prunegraph.analysis.groups import Group
-from prunegraph.analysis.sizes import unit_sums
+from prunegraph.analysis.slots import unit_sums
 from prunegraph.analysis.solve import Solution
+from prunegraph.observe.gradients import GradientStatistic, check_settings
 from prunegraph.observe.stream import Array, Inputs
 from prunegraph.observe.text import Batch
 from prunegraph.passes.score.base import Account, Context, Scores, scorer
 from prunegraph.passes.score.differentiate import HOW, Differentiated
-from prunegraph.passes.score.gradients import GradientStatistic, check_settings
 
 OBSERVATION = "weight gradients"
 

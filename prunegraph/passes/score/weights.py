@@ -10,7 +10,7 @@ import numpy.typing as npt
 import onnx_ir as ir
 from onnx_ir.passes.common import RemoveUnusedNodesPass
 
-from prunegraph.observe.session import open_session, run, widened
+from prunegraph.runtime.session import open_session, run, widened
 
 Array = npt.NDArray[Any]
 

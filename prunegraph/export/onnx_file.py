@@ -1,0 +1,249 @@
+"""The ONNX file door: any ONNX file or model in, a model safe to change out; and back to files, all or none."""
+
+from __future__ import annotations
+
+import copy
+import logging
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import onnx
+import onnx_ir as ir
+from google.protobuf import json_format, text_format
+from google.protobuf.message import DecodeError, EncodeError
+from onnx_ir.passes.common import CheckerPass
+
+from prunegraph.errors import ModelError, OutputError, UsageError
+from prunegraph.export import diagnose, external_data, sparse
+from prunegraph.export.atomic_write import check_target, stage
+
+logger = logging.getLogger(__name__)
+
+INLINE_LIMIT = 1_800_000_000
+"""Bytes of weights above which they go to a data file; a protobuf message ends at 2 GiB, names and nodes included."""
+
+_SOURCE = "prunegraph.source"
+_TEXT_ERRORS = (json_format.Error, text_format.Error, onnx.parser.ParseError)
+_SMALL = 1000  # bytes; the checker pass leaves out larger tensors, so those are checked one by one
+_CHECK_HINT = f"onnx.checker rejects it; if it is newer than onnx {onnx.__version__}: pip install --upgrade onnx"
+
+_RUNTIME = "com.microsoft"
+_IN_NO_OPSET = {"SimplifiedLayerNormalization"}
+"""Ops that ONNX Runtime writes into files as if they were ONNX's own."""
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """Where a loaded model came from; it travels in ``model.graph.meta`` and survives ``model.clone()``.
+
+    Attributes:
+        files: Absolute paths of the model file and its data files, which must not be written over.
+        external: Whether weights lay in data files beside the model.
+    """
+
+    files: tuple[str, ...] = ()
+    external: bool = False
+
+
+def load(source: str | os.PathLike[str] | onnx.ModelProto | ir.Model) -> ir.Model:
+    """Read a model that may be changed freely: neither the file nor the object given is ever touched.
+
+    Large external weights stay on disk until somebody asks for their values, weights in memory are shared with the
+    object given (tensors are immutable), and the ONNX checker has accepted the result. Sparse initializers of the
+    main graph become dense ones.
+
+    Args:
+        source: A path to an ONNX file (``.onnx``; also the text formats that ``onnx.load`` knows by their suffix), or
+            a model in memory.
+
+    Returns:
+        A new model; `source_of` tells where it came from.
+
+    Raises:
+        ModelError: The file is missing, is not ONNX, is cut short, has no outputs, lacks its external data or points
+            outside its folder for it, or the ONNX checker rejects it.
+        UsageError: ``source`` is none of the accepted types.
+    """
+    if isinstance(source, ir.Model):
+        model = _clone(source, "the model")
+        known = source_of(source)
+        data = external_data.settle(model, folder=None, trusted=known.files, floor=_SMALL)
+        record = Source(tuple(dict.fromkeys([*known.files, *data])), known.external or bool(data))
+    elif isinstance(source, onnx.ModelProto):
+        model = _deserialize(source, "the model")
+        data = external_data.settle(model, folder=Path.cwd(), floor=_SMALL)
+        record = Source(data, bool(data))
+    elif isinstance(source, (str, os.PathLike)):
+        path = Path(source)
+        model = _deserialize(_read(path), str(path))
+        data = external_data.settle(model, folder=path.absolute().parent, model_file=path.resolve(), floor=_SMALL)
+        record = Source((str(path.resolve()), *data), bool(data))
+    else:
+        raise UsageError(
+            f"cannot read a model from {type(source).__name__}",
+            hint="give the path of an ONNX file, an onnx.ModelProto or an onnx_ir.Model",
+        )
+    _check(model, str(source) if isinstance(source, (str, os.PathLike)) else "the model")
+    model.graph.meta[_SOURCE] = record
+    return _own_tensors(model)
+
+
+def source_of(model: ir.Model) -> Source:
+    """Where `load` found this model or the one it was cloned from; empty for any other model."""
+    found = model.graph.meta.get(_SOURCE)
+    return found if isinstance(found, Source) else Source()
+
+
+def save(
+    model: ir.Model,
+    path: str | os.PathLike[str],
+    *,
+    input_path: str | os.PathLike[str] | None = None,
+    companions: Mapping[str, str] | None = None,
+) -> tuple[Path, ...]:
+    """Write the model to ``path``, replacing what is there; all the files appear, or none changes.
+
+    The weights go to ``NAME.data`` beside the model (``slim.onnx.data``) if they lay outside the model file when it
+    was read, or if they exceed `INLINE_LIMIT`.
+
+    Args:
+        model: The model; it is not changed.
+        path: Where to write it. An existing file is replaced, its permissions are kept.
+        input_path: A file that must not be written over, beside those that `source_of` lists.
+        companions: Text files to write beside the model, by file name, such as ``{"slim.plan.json": "{}"}``.
+
+    Returns:
+        The files written, the model first.
+
+    Raises:
+        OutputError: The path is an input, a folder or not a regular file, or cannot be written.
+    """
+    target = Path(path)
+    record = source_of(model)
+    inputs = [*record.files, *([input_path] if input_path is not None else [])]
+    tensors = [value.const_value for graph in model.graphs() for value in graph.initializers.values()]
+    outside = (
+        record.external
+        or any(isinstance(tensor, ir.ExternalTensor) for tensor in tensors)
+        or sum(tensor.nbytes for tensor in tensors if tensor is not None) > INLINE_LIMIT
+    )
+    data_name = f"{target.name}.data" if outside else None
+    names = [target.name, *([data_name] if data_name else []), *(companions or {})]
+    for name in names:
+        check_target(target.parent / name, inputs)
+    with stage(target) as folder:
+        try:
+            ir.save(model, folder / target.name, external_data=data_name, size_threshold_bytes=_SMALL)
+        except (EncodeError, ValueError) as error:
+            raise OutputError(f"cannot write {target}: {error}", hint="the graph may exceed 2 GiB of nodes") from error
+        for name, text in (companions or {}).items():
+            (folder / name).write_text(text, encoding="utf-8")
+        written = [name for name in names if (folder / name).exists()]  # without large weights there is no data file
+    return tuple(target.parent / name for name in written)
+
+
+def _read(path: Path) -> onnx.ModelProto:
+    """Parse a file, its external data left where it is."""
+    try:
+        if path.is_dir():
+            raise ModelError(f"{path} is a folder", hint="give the .onnx file inside it")
+        proto = onnx.load(path, load_external_data=False)
+    except FileNotFoundError:
+        raise ModelError(f"{path} does not exist", hint=f"the current folder is {Path.cwd()}") from None
+    except OSError as error:
+        raise ModelError(
+            f"{path} cannot be read: {error.strerror}", hint="check the path and its permissions"
+        ) from None
+    except (DecodeError, ValueError, *_TEXT_ERRORS) as error:
+        raise diagnose.explain(path) from error
+    if not proto.HasField("graph"):
+        raise diagnose.explain(path)
+    return proto
+
+
+def _deserialize(proto: onnx.ModelProto, name: str) -> ir.Model:
+    """Proto to IR; sparse initializers are made dense before, for the IR would drop them in silence."""
+    if proto.training_info:
+        logger.warning("%s: training_info is left out; it would not fit a smaller graph", name)
+    try:
+        return _in_order(ir.from_proto(sparse.densify(proto)))
+    except ModelError:
+        raise
+    except Exception as error:  # the IR wraps whatever went wrong in a chain of its own types
+        cause: BaseException = error
+        while (deeper := cause.__cause__ or cause.__context__) is not None:
+            cause = deeper
+        reason = str(cause).splitlines()[0] if str(cause) else type(cause).__name__
+        raise ModelError(f"{name} cannot be understood: {reason}", hint=_CHECK_HINT) from error
+
+
+def _in_order(model: ir.Model) -> ir.Model:
+    """Nodes after what they read: ONNX asks for that, ONNX Runtime does not, and its float16 converter leaves it so."""
+    seen: set[ir.Node] = set()
+    for node in model.graph:
+        made = (value.producer() for value in node.inputs if value is not None)
+        if any(maker is not None and maker not in seen and maker.graph is model.graph for maker in made):
+            model.graph.sort()
+            break
+        seen.add(node)
+    return model
+
+
+def _clone(model: ir.Model, name: str) -> ir.Model:
+    """Copy the structure, share the tensors; needs nodes in order, which the checker would ask for anyway."""
+    try:
+        return model.clone()
+    except Exception as error:
+        used = (value for node in model.graph.all_nodes() for value in node.inputs if value is not None)
+        loose = next((value.name for value in used if value.graph is None), None)
+        reason = "its nodes are not in topological order" if loose is None else f"nothing defines the value {loose!r}"
+        raise ModelError(f"{name} is not valid ONNX: {reason}", hint=_CHECK_HINT) from error
+
+
+def _check(model: ir.Model, name: str) -> None:
+    """Run the ONNX checker without ever holding a second copy of all weights."""
+    if not model.graph.outputs:
+        raise ModelError(f"{name} has no outputs", hint="export it again; a graph without outputs computes nothing")
+    spare = _clone(model, name)  # the checker pass would leave the initializers in another order
+    for node in spare.graph.all_nodes():
+        if node.domain in ("", "ai.onnx") and node.op_type in _IN_NO_OPSET:
+            node.domain = _RUNTIME
+            spare.graph.opset_imports.setdefault(_RUNTIME, 1)
+    try:
+        CheckerPass()(spare)
+        for value in model.graph.initializers.values():
+            if isinstance(value.const_value, ir.serde.TensorProtoTensor) and value.const_value.nbytes > _SMALL:
+                onnx.checker.check_tensor(value.const_value.raw)
+    except Exception as error:
+        reason = str(error.__cause__ or error).strip().splitlines()[0]
+        raise ModelError(f"{name} is not valid ONNX: {reason}", hint=_CHECK_HINT) from error
+
+
+def _own_tensors(model: ir.Model) -> ir.Model:
+    """Give each value a tensor object of its own, so that a new name never reaches the caller's; the data is shared."""
+    for value in _constants(model):
+        tensor = value.const_value
+        if isinstance(tensor, ir.serde.TensorProtoTensor):
+            value.const_value = _renamable(tensor)
+        else:
+            value.const_value = copy.copy(tensor)
+    return model
+
+
+def _renamable(tensor: ir.serde.TensorProtoTensor) -> ir.LazyTensor:
+    """A view of a proto's tensor whose name can change: `TensorProtoTensor` would write the name into the proto."""
+    metadata = dict(tensor.metadata_props)
+    shape, doc = ir.Shape(tensor.shape), tensor.doc_string
+    return ir.LazyTensor(lambda: tensor, tensor.dtype, shape, name=tensor.name, doc_string=doc, metadata_props=metadata)
+
+
+def _constants(model: ir.Model) -> Iterator[ir.Value]:
+    """Every value with a known tensor: initializers of all graphs, outputs that a pass found constant."""
+    for graph in model.graphs():
+        for value in graph.initializers.values():
+            if value.const_value is not None:
+                yield value
+        for node in graph:
+            yield from (value for value in node.outputs if value.const_value is not None)

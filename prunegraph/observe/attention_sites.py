@@ -1,0 +1,300 @@
+"""Which values to look at while a model runs: attention probabilities, Q, K, V, context, hidden activations.
+
+Everything is found through the analysis.  Attention is a contraction of activations over a head, one operand of which
+comes out of a Softmax over what another such contraction made; no name, op pattern or exporter is asked.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnx_ir as ir
+
+from prunegraph.analysis.analyze import Analysis
+from prunegraph.analysis.axes import Axis, Expr, Size, refs_of
+from prunegraph.analysis.groups import Group
+from prunegraph.analysis.relations import Contraction
+from prunegraph.analysis.slots import Slots, slots, unit_index
+from prunegraph.analysis.solve import Solution
+from prunegraph.observe.decompose_attention import FUSED, hidden_probabilities, makes_own_qkv
+
+HEAD_KINDS = ("head", "kv_group", "query_slot")
+_SOFTMAX = {"Softmax", "Exp"}
+_FAR = 200
+
+Index = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True)
+class Tap:
+    """A value to read in every run; where a fused op hides it, which output of which node to ask for, and how.
+
+    Attributes:
+        value: Its name.
+        node: The position of the node that must be asked, None where the value is in the graph anyway.
+        output: Which of its outputs.
+        attributes: Attributes to set on the node.
+        scores: Whether the op gives scores, masked and scaled, from before the Softmax.
+    """
+
+    value: str
+    node: int | None = None
+    output: int = 0
+    attributes: tuple[tuple[str, int], ...] = ()
+    scores: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class HeadAxes:
+    """How to bring a tensor to `[batch, heads, ...]`: axes of the batch, of heads, and the others in order."""
+
+    batch: tuple[int, ...]
+    heads: tuple[int, ...]
+    rest: tuple[int, ...]
+    count: int
+
+    def view(self, array: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        """The tensor as `[batch, heads, *rest]`."""
+        moved = np.transpose(array, (*self.batch, *self.heads, *self.rest))
+        return moved.reshape(-1, self.count, *(array.shape[axis] for axis in self.rest))
+
+
+@dataclass(frozen=True, slots=True)
+class Attention:
+    """One place where queries attend to keys.
+
+    Attributes:
+        layer: Its number among all such places, in the order of the graph.
+        node: The position of the node that mixes values by probabilities.
+        label: The name of that node.
+        heads: How many heads attend there.
+        dims: The Dims that tell them apart, outermost first.
+        units: By id of every group of heads, which unit (flat, of the group's shape) every head belongs to.
+        probabilities: Where to read the attention probabilities, None where the op does not give them away.
+        axes: Brings them to `[batch, heads, queries, keys]`.
+        q: The queries as they are compared, after scaling and rotation; empty where a fused op hides them.
+        k: The keys as they are compared.
+        v: The values; empty where an op makes them inside, as are q and k then.
+        context: What comes out, head by head.
+    """
+
+    layer: int
+    node: int
+    label: str
+    heads: int
+    dims: tuple[int, ...]
+    units: dict[str, Index]
+    probabilities: Tap | None
+    axes: HeadAxes
+    q: str
+    k: str
+    v: str
+    context: str
+
+    def maps(self, values: Mapping[str, npt.NDArray[Any]]) -> npt.NDArray[Any]:
+        """The attention probabilities of a batch, `[batch, heads, queries, keys]`, from what the tap read."""
+        assert self.probabilities is not None
+        seen = self.axes.view(values[self.probabilities.value])
+        if not self.probabilities.scores:
+            return seen
+        powers = np.exp(seen - seen.max(axis=-1, keepdims=True))
+        return np.asarray(powers / powers.sum(axis=-1, keepdims=True))
+
+
+def attentions(model: ir.Model, analysis: Analysis) -> tuple[Attention, ...]:
+    """Every place of a normalized model where a head attends, in the order of the graph."""
+    return tuple(_Finder(model, analysis).find())
+
+
+def consumed(model: ir.Model, analysis: Analysis, group: Group) -> tuple[tuple[str, int], ...]:
+    """Where the units of a group are summed by a weight: the activation's name and which of its axes holds the units.
+
+    That is the hidden activation of an FFN, the context of heads and of V dims, the input of every weight that
+    reads `hidden`.
+    """
+    solution = analysis.solution
+    found: dict[tuple[str, int], None] = {}
+    for k, (node, rule) in enumerate(zip(model.graph, solution.rules, strict=True)):
+        for contraction in rule.contractions:
+            for ref in (ref for expr in contraction.summed for ref in refs_of(expr)):
+                value = node.inputs[ref.index] if ref.side == "x" else None
+                if value is None or value.name is None or value.name in solution.weights:
+                    continue
+                if group.dim in solution.space.leaves(solution.dim_of(k, ref)):
+                    found[value.name, ref.axis] = None
+    return tuple(found)
+
+
+class _Finder:
+    def __init__(self, model: ir.Model, analysis: Analysis) -> None:
+        self.solution: Solution = analysis.solution
+        self.nodes = list(model.graph)
+        self.position = {node: k for k, node in enumerate(self.nodes)}
+        self.groups = [group for group in analysis.groups if group.kind in HEAD_KINDS]
+        self.dims = {group.dim for group in self.groups}
+
+    def find(self) -> Iterator[Attention]:
+        layer = 0
+        for k, (node, rule) in enumerate(zip(self.nodes, self.solution.rules, strict=True)):
+            pair = [c for c in rule.contractions if self._of_activations(node, c) and self._has_heads(k, c.batch)]
+            if (node.domain, node.op_type) in FUSED:
+                site = self._fused(k, node, layer) if len(pair) == 2 else None
+            else:
+                site = self._spelt_out(k, node, pair[0], layer) if len(pair) == 1 else None
+            if site is not None:
+                layer += 1
+                yield site
+
+    def _of_activations(self, node: ir.Node, contraction: Contraction) -> bool:
+        operands = [node.inputs[index] for index in contraction.operands]
+        fused = (node.domain, node.op_type) in FUSED
+        return fused or all(value is not None and value.name not in self.solution.weights for value in operands)
+
+    def _has_heads(self, k: int, exprs: Sequence[Expr]) -> bool:
+        return any(self.dims & set(self.solution.space.leaves(self.solution.dim_of(k, expr))) for expr in exprs)
+
+    def _spelt_out(self, k: int, node: ir.Node, contraction: Contraction, layer: int) -> Attention | None:
+        """The contraction of probabilities and values, None if it is another one."""
+        for side in (0, 1):
+            index = contraction.operands[side]
+            value = node.inputs[index]
+            scores = self._scores(value)
+            free = [ref for expr in (contraction.left, contraction.right)[side] for ref in refs_of(expr)]
+            summed = _axes(contraction.summed, index)
+            if value is None or value.name is None or scores is None or len(free) != 1 or len(summed) != 1:
+                continue
+            axes = self._head_axes(value.name, rest=(free[0].axis, *summed))
+            if axes is None:
+                continue
+            return Attention(
+                layer=layer,
+                node=k,
+                label=node.name or "",
+                heads=axes.count,
+                dims=tuple(d for k in axes.heads for d in self.solution.resolve(value.name)[k].dims()),
+                units=self._units(value.name, axes),
+                probabilities=Tap(value.name),
+                axes=axes,
+                q=_name(scores.inputs[0]),
+                k=_name(scores.inputs[1]),
+                v=_name(node.inputs[contraction.operands[1 - side]]),
+                context=_name(node.outputs[0]),
+            )
+        return None
+
+    def _fused(self, k: int, node: ir.Node, layer: int) -> Attention | None:
+        context = node.outputs[0].name or ""
+        axes = self.solution.resolve(context)
+        held = [n for n, axis in enumerate(axes) if self.dims & set(axis.dims())]
+        if len(held) != 1:
+            return None
+        heads = _leading(axes[held[0]], self.dims)
+        if heads is None:
+            return None
+        units = _units_of([heads], self.groups, self._period)
+        count = int(np.prod([self._period(d)[0] for d in heads.dims()]))
+        hidden = hidden_probabilities(node)
+        tap = (
+            None
+            if hidden is None
+            else Tap(f"{context}/probabilities", k, hidden.output, hidden.attributes, hidden.scores)
+        )
+        inside = makes_own_qkv(node)
+        q, key, v = ("" if inside or n >= len(node.inputs) else _name(node.inputs[n]) for n in (0, 1, 2))
+        straight = HeadAxes((0,), (1,), (2, 3), count)
+        return Attention(
+            layer, k, node.name or "", count, tuple(heads.dims()), units, tap, straight, q, key, v, context
+        )
+
+    def _scores(self, value: ir.Value | None) -> ir.Node | None:
+        """The contraction that a Softmax between it and this value is taken over."""
+        waiting, seen = [(value, False)], set[tuple[ir.Node, bool]]()
+        while waiting and len(seen) < _FAR:
+            current, softened = waiting.pop(0)
+            node = current.producer() if current is not None else None
+            if node is None or (node, softened) in seen or node not in self.position:
+                continue
+            seen.add((node, softened))
+            k = self.position[node]
+            contractions = self.solution.rules[k].contractions
+            if contractions:
+                if softened and any(
+                    self._of_activations(node, c) and self._has_heads(k, c.batch) for c in contractions
+                ):
+                    return node
+                continue
+            softened = softened or node.op_type in _SOFTMAX
+            waiting += [(operand, softened) for operand in node.inputs]
+        return None
+
+    def _head_axes(self, name: str, rest: tuple[int, ...]) -> HeadAxes | None:
+        axes = self.solution.resolve(name)
+        others = [k for k in range(len(axes)) if k not in rest]
+        heads = tuple(k for k in others if self.dims & set(axes[k].dims()))
+        batch = tuple(k for k in others if k not in heads)
+        if not heads or not all(_dynamic_first(axes[k], self.solution.dim_size) for k in heads):
+            return None
+        if any(len(set(self.solution.dim_size(d))) > 1 for k in heads[1:] for d in axes[k].dims()):
+            return None
+        count = int(np.prod([self._period(d)[0] for k in heads for d in axes[k].dims()]))
+        return HeadAxes(batch, heads, rest, count)
+
+    def _units(self, name: str, axes: HeadAxes) -> dict[str, Index]:
+        resolved = self.solution.resolve(name)
+        return _units_of([resolved[k] for k in axes.heads], self.groups, self._period)
+
+    def _period(self, dim: int) -> Size:
+        """A dynamic Dim counts once: it varies slowest."""
+        size = self.solution.dim_size(dim)
+        return size if len(set(size)) == 1 else (1,) * len(size)
+
+
+def _units_of(axes: Sequence[Axis], groups: Iterable[Group], period: Any) -> dict[str, Index]:
+    """By group, the flat unit of every head, the heads counted over the given axes in row-major order."""
+    found: dict[str, Index] = {}
+    for group in groups:
+        wanted = {group.dim, *group.outer}
+        tables: list[Slots] = [slots(axis, period, wanted.__contains__) for axis in axes]
+        for k, table in enumerate(tables):
+            for dim, where in table:
+                if dim != group.dim or any(all(o != d for t in tables for d, _ in t) for o in group.outer):
+                    continue
+                index, free = unit_index(k, where, group.outer, tables, len(axes))
+                flat = np.ravel_multi_index(
+                    tuple(np.maximum(column, 0) for column in np.broadcast_arrays(*index)), group.shape
+                )
+                flat = np.where(free, -1, flat)
+                if flat.ndim == 1 and len(axes) > 1:
+                    flat = flat.reshape([-1 if a == k else 1 for a in range(len(axes))])
+                lengths = [int(np.prod([period(d)[0] for d in axis.dims()])) for axis in axes]
+                found[group.id] = np.broadcast_to(flat, lengths).reshape(-1).astype(np.int64)
+    return found
+
+
+def _leading(axis: Axis, dims: set[int]) -> Axis | None:
+    """The head part of `heads·width`, None where the axis is of another make."""
+    if len(axis.terms) != 1 or not all(isinstance(factor, int) for factor in axis.terms[0]):
+        return None
+    factors = [factor for factor in axis.terms[0] if isinstance(factor, int)]
+    last = max(k for k, factor in enumerate(factors) if factor in dims)
+    return Axis((tuple(factors[: last + 1]),))
+
+
+def _dynamic_first(axis: Axis, size_of: Any) -> bool:
+    """Whether an axis is one product whose dynamic factors all stand first (`batch·head`)."""
+    if len(axis.terms) != 1 or not all(isinstance(factor, int) for factor in axis.terms[0]):
+        return False
+    dynamic = [len(set(size_of(factor))) > 1 for factor in axis.terms[0]]
+    return dynamic == sorted(dynamic, reverse=True)
+
+
+def _axes(exprs: Sequence[Expr], index: int) -> tuple[int, ...]:
+    return tuple(dict.fromkeys(r.axis for expr in exprs for r in refs_of(expr) if r.side == "x" and r.index == index))
+
+
+def _name(value: ir.Value | None) -> str:
+    return value.name or "" if value is not None else ""

@@ -1,0 +1,176 @@
+"""The head gate: a graph input `[layers, heads]` that multiplies the context of every head.
+
+Ones leave the model as it is and a zero removes a head, so that one session serves candidate filtering, ablation
+and finite
+differences: no graph is rebuilt.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnx_ir as ir
+import onnxruntime as ort
+
+from prunegraph.analysis.analyze import Analysis
+from prunegraph.analysis.axes import Size
+from prunegraph.analysis.slots import Slots, slots
+from prunegraph.analysis.solve import Solution
+from prunegraph.errors import PruneGraphError
+from prunegraph.observe.attention_sites import Attention, attentions
+
+Array = npt.NDArray[Any]
+Mask = npt.NDArray[np.bool_]
+Gate = npt.NDArray[np.float32]
+
+NAME = "head_gate"
+
+
+def gated(model: ir.Model, analysis: Analysis) -> tuple[ir.Model, tuple[Attention, ...]]:
+    """A copy of a normalized float32 model with a head gate, and what its rows stand for.
+
+    Args:
+        model: The model that `analysis` speaks of.
+        analysis: Its analysis.
+
+    Returns:
+        The model, with one more input `head_gate [layers, heads]`, and the layers in order.
+
+    Raises:
+        PruneGraphError: no head attends in the model.
+    """
+    sites = attentions(model, analysis)
+    if not sites:
+        raise PruneGraphError("the model has no attention heads to gate", hint="`prunegraph explain` lists its groups")
+    twin = model.clone()
+    nodes = list(twin.graph)
+    shape = (len(sites), max(site.heads for site in sites))
+    gate = ir.Value(name=NAME, type=ir.TensorType(ir.DataType.FLOAT), shape=ir.Shape(shape))
+    twin.graph.inputs.append(gate)
+    for site in sites:
+        _Writer(nodes[site.node], site, analysis.solution).write(gate)
+    return twin, sites
+
+
+def open_gate(sites: Sequence[Attention]) -> Gate:
+    """A gate that lets everything through."""
+    return np.ones((len(sites), max(site.heads for site in sites)), dtype=np.float32)
+
+
+def gate_of(sites: Sequence[Attention], keep: Mapping[str, Mask]) -> Gate:
+    """The gate that closes every head of which a unit goes.
+
+    Args:
+        sites: What the rows of the gate stand for.
+        keep: By group id a keep array of the group's shape; what is not named stays.
+    """
+    gate = open_gate(sites)
+    for site in sites:
+        for group, units in site.units.items():
+            if group in keep:
+                stays = np.append(keep[group].reshape(-1), True)  # a head of no unit (-1) stays
+                gate[site.layer, : site.heads] *= stays[units]
+    return gate
+
+
+class GatedSession:
+    """A session with its gate set: to whoever runs it, a session of the model without those heads."""
+
+    def __init__(self, session: ort.InferenceSession, gate: Gate) -> None:
+        """Fix the gate; the session may be shared, by threads too."""
+        self._session = session
+        self.gate = gate
+
+    def get_inputs(self) -> list[Any]:
+        """The inputs of the model itself."""
+        return [value for value in self._session.get_inputs() if value.name != NAME]
+
+    def get_outputs(self) -> list[Any]:
+        """The outputs."""
+        return list(self._session.get_outputs())
+
+    def run(self, names: Iterable[str] | None, feeds: Mapping[str, Array]) -> list[Array]:
+        """As a session of ONNX Runtime runs."""
+        wanted = None if names is None else list(names)
+        return list(self._session.run(wanted, {**feeds, NAME: self.gate}))
+
+
+class _Writer:
+    """Multiplies what one attention puts out by its row of the gate."""
+
+    def __init__(self, node: ir.Node, site: Attention, solution: Solution) -> None:
+        assert isinstance(node.graph, ir.Graph)
+        self.node, self.site, self.solution, self.graph = node, site, solution, node.graph
+        self.count = 0
+
+    def write(self, gate: ir.Value) -> None:
+        output = self.node.outputs[0]
+        uses = list(output.uses())
+        index = head_index(self.site, self.solution)
+        row = self.add("Gather", gate, self.constant(np.array(self.site.layer, dtype=np.int64)))
+        factor = self.add("Gather", row, self.constant(index))
+        repeated = [k for k, n in enumerate(index.shape) if n > 1 and self._dynamic(k)]
+        if repeated:
+            factor = self._tiled(factor, output, index.shape, repeated)
+        product = self.add("Mul", output, factor)
+        product.type, product.shape = output.type, output.shape
+        for user, place in uses:
+            user.replace_input_with(place, product)
+        for k, value in enumerate(self.graph.outputs):
+            if value is output:
+                self.graph.outputs[k] = product
+
+    def _dynamic(self, axis: int) -> bool:
+        return len(set(self.solution.facts.shapes[self.site.context][axis])) > 1
+
+    def _tiled(self, factor: ir.Value, like: ir.Value, shape: Sequence[int], repeated: Sequence[int]) -> ir.Value:
+        """Repeat along dynamic axes (`batch·head`) to the length that they have in this run."""
+        chosen = np.isin(np.arange(len(shape)), repeated)
+        lengths = self.add("Div", self.add("Shape", like), self.constant(np.array(shape, dtype=np.int64)))
+        ones = self.constant(np.ones(len(shape), dtype=np.int64))
+        return self.add("Tile", factor, self.add("Where", self.constant(chosen), lengths, ones))
+
+    def constant(self, array: Array) -> ir.Value:
+        self.count += 1
+        name = f"{self.site.context}/gate/{self.count}"
+        value = ir.Value(name=name, const_value=ir.tensor(array, name=name))
+        value.type, value.shape = ir.TensorType(ir.DataType.from_numpy(array.dtype)), ir.Shape(array.shape)
+        self.graph.register_initializer(value)
+        return value
+
+    def add(self, op: str, *inputs: ir.Value) -> ir.Value:
+        node = ir.node(op, list(inputs), num_outputs=1)
+        self.count += 1
+        node.name = f"{self.site.context}/gate/{self.count}"
+        node.outputs[0].name = f"{node.name}/out"
+        self.graph.insert_after(self.node, node)
+        self.node = node
+        return node.outputs[0]
+
+
+def head_index(site: Attention, solution: Solution) -> npt.NDArray[np.int64]:
+    """Which head every position of the context is of, broadcastable to it (`batch·head` counted once).
+
+    Heads are counted as `Attention.axes` counts them: over all factors up to the innermost one that tells heads apart.
+    """
+
+    def period(dim: int) -> Size:
+        size = solution.dim_size(dim)
+        return size if len(set(size)) == 1 else (1,) * len(size)
+
+    axes = solution.resolve(site.context)
+    told = _telling(site, solution)
+    tables: list[Slots] = [slots(axis, period, told.__contains__) for axis in axes]
+    index = np.zeros((1,) * len(axes), dtype=np.int64)
+    for dim in told:
+        k, where = next((k, where) for k, table in enumerate(tables) for d, where in table if d == dim)
+        index = index * period(dim)[0] + where.reshape([-1 if a == k else 1 for a in range(len(axes))])
+    return index
+
+
+def _telling(site: Attention, solution: Solution) -> tuple[int, ...]:
+    """The static Dims whose slots tell heads apart, outermost first."""
+    return tuple(d for d in site.dims if len(set(solution.dim_size(d))) == 1 and solution.dim_size(d)[0] > 1)

@@ -1,0 +1,119 @@
+"""How good a model with some heads removed is: accuracy on labels, or agreement with what the whole model says."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnx_ir as ir
+
+from prunegraph.analysis.analyze import Analysis
+from prunegraph.errors import UsageError
+from prunegraph.observe.head_mask import GatedSession
+from prunegraph.observe.text import Batch
+from prunegraph.runtime.session import widened_feeds
+
+Array = npt.NDArray[Any]
+Evaluate = Callable[[GatedSession], float]
+
+METRICS = ("auto", "accuracy", "agreement", "cosine")
+
+
+@dataclass(frozen=True, slots=True)
+class Metric:
+    """A mean over examples (or over tokens, where the output has a row for each), higher is better.
+
+    Attributes:
+        name: "accuracy", "agreement" (of argmax) or "cosine".
+        output: The output that is judged.
+        batches: What to run.
+        reference: By batch, what to compare with: labels, argmax or vectors of the whole model.
+    """
+
+    name: str
+    output: str
+    batches: tuple[Batch, ...]
+    reference: tuple[Array, ...]
+
+    def __call__(self, session: GatedSession) -> float:
+        """Run every batch."""
+        total = count = 0.0
+        for batch, expected in zip(self.batches, self.reference, strict=True):
+            rows = rows_of(session.run([self.output], widened_feeds(batch.feeds))[0], batch)
+            each = cosines(rows, expected) if self.name == "cosine" else rows.argmax(axis=-1) == expected
+            total += float(np.sum(each))
+            count += len(rows)
+        return total / count
+
+
+def make_metric(
+    name: str, batches: Sequence[Batch], model: ir.Model, analysis: Analysis, whole: GatedSession, output: str = ""
+) -> Metric:
+    """The metric of this name, with what it compares with.
+
+    "auto" is accuracy where the data have labels; else cosine for an output as wide as the residual stream (an
+    embedding) and
+    agreement of the argmax for any other.
+
+    Args:
+        name: One of `METRICS`.
+        batches: Examples.
+        model: The normalized model.
+        analysis: Its analysis.
+        whole: A session with the gate open, to learn what the whole model says.
+        output: Which output is judged; the first if empty.
+
+    Raises:
+        UsageError: there is no such metric or output, or accuracy is asked for without labels.
+    """
+    outputs = [value.name or "" for value in model.graph.outputs]
+    output = output or outputs[0]
+    if name not in METRICS or output not in outputs:
+        wrong, there = ("metric", METRICS) if name not in METRICS else ("output", outputs)
+        raise UsageError(
+            f"there is no {wrong} {name if wrong == 'metric' else output!r}", hint=f"choose {', '.join(there)}"
+        )
+    labelled = all(sample.label is not None for batch in batches for sample in batch.samples)
+    if name == "auto":
+        name = "accuracy" if labelled else "cosine" if is_embedding(output, analysis) else "agreement"
+    if name == "accuracy":
+        if not labelled:
+            raise UsageError(
+                "accuracy needs labels", hint="give data with a column of class numbers, or metric='agreement'"
+            )
+        return Metric(name, output, tuple(batches), tuple(np.array([s.label for s in b.samples]) for b in batches))
+    reference = []
+    for batch in batches:
+        rows = rows_of(whole.run([output], widened_feeds(batch.feeds))[0], batch)
+        reference.append(rows if name == "cosine" else rows.argmax(axis=-1))
+    return Metric(name, output, tuple(batches), tuple(reference))
+
+
+def is_embedding(output: str, analysis: Analysis) -> bool:
+    """Whether an output is as wide as what an attention block reads."""
+    axes = analysis.solution.facts.shapes.get(output, ())
+    widths = {
+        analysis.solution.facts.shapes[place.name][1 - place.axis][0]
+        for group in analysis.groups
+        if group.kind in ("head", "kv_group")
+        for place in group.places
+        if len(analysis.solution.facts.shapes[place.name]) == 2
+    }
+    return bool(axes) and axes[-1][0] in widths
+
+
+def rows_of(array: Array, batch: Batch) -> Array:
+    """`[examples, classes]`, or a row for every token that is no padding."""
+    mine = array[: len(batch.samples)]
+    if mine.ndim == 3 and batch.mask is not None and mine.shape[1] == batch.mask.shape[1]:
+        return np.asarray(mine[batch.mask])
+    return np.asarray(mine.reshape(-1, mine.shape[-1]))
+
+
+def cosines(a: Array, b: Array) -> Array:
+    """The cosine of every row of one with the same row of the other."""
+    length = np.linalg.norm(a, axis=-1) * np.linalg.norm(b, axis=-1)
+    return np.asarray(np.sum(a * b, axis=-1, dtype=np.float64) / np.maximum(length, 1e-12))

@@ -1,0 +1,1 @@
+"""Choose: what was asked, how many units stay of each group, and which."""

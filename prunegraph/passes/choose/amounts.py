@@ -1,0 +1,169 @@
+"""How much goes: numbers, lists, files and named presets, checked before a model is read."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from prunegraph.analysis.roles import KINDS
+from prunegraph.errors import UsageError
+
+Ratio = float | Mapping[str, float | Sequence[float]] | str | os.PathLike[str]
+"""One number, one (or a list) a kind or pattern, the name of a preset, or a JSON or YAML file of the same."""
+
+Keep = Mapping[str, int | Sequence[int]]
+BUDGETS = ("macs", "params", "bytes")
+_SECTIONS = {"ratio", "keep", "fits", "source"}
+_FRACTION = "a ratio is the fraction removed, at least 0 and less than 1, such as 0.5"
+_LAYERS = 'give one number, or a list with one for every group: {"ffn": [0.5, 0.25]}'
+
+
+@dataclass(frozen=True, slots=True)
+class Amounts:
+    """What a file or a preset says.
+
+    Attributes:
+        ratio: See `Ratio`.
+        keep: Kept numbers by kind or pattern.
+        fits: By kind, the shape of every group of a model that it is for; empty where it is for any.
+        name: Where it comes from.
+    """
+
+    ratio: float | Mapping[str, float | Sequence[float]] | None = None
+    keep: Keep = field(default_factory=dict)
+    fits: Mapping[str, Sequence[int]] = field(default_factory=dict)
+    name: str = ""
+
+
+def presets() -> dict[str, Any]:
+    """The presets that come with the package, by name."""
+    found: dict[str, Any] = json.loads((files("prunegraph.passes.choose") / "presets.json").read_text(encoding="utf-8"))
+    return found
+
+
+def read_amounts(where: str | os.PathLike[str]) -> Amounts:
+    """Read a preset or a file.
+
+    A file holds what `ratio` takes (`{"head": 0.5, "ffn": [0.5, 0.25]}`), or sections `ratio` and `keep`.
+
+    Raises:
+        UsageError: there is no such preset or file, or it says something else.
+    """
+    named = presets()
+    if str(where) in named:
+        return Amounts(**{k: v for k, v in named[str(where)].items() if k != "source"}, name=str(where))
+    path = Path(where)
+    if path.suffix.lower() not in (".json", ".yaml", ".yml"):
+        hint = f"give a number, a .json or .yaml file, or one of {', '.join(sorted(named))}"
+        raise UsageError(f"there is no preset {str(where)!r}", hint=hint)
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"{path} cannot be read: {error}", hint="give a JSON or YAML file of ratios") from error
+    said = _parsed(path, text)
+    if isinstance(said, Mapping) and said and set(said) <= _SECTIONS:
+        return Amounts(**{name: said[name] for name in said if name != "source"}, name=str(path))
+    return Amounts(said, name=str(path))
+
+
+def _parsed(path: Path, text: str) -> Any:
+    hint = 'write what ratio takes, such as {"head": 0.5, "ffn": [0.5, 0.25]}'
+    if path.suffix.lower() == ".json":
+        try:
+            return json.loads(text)
+        except ValueError as error:
+            raise UsageError(f"{path} is no JSON: {error}", hint=hint) from error
+    try:
+        import yaml
+    except ImportError:
+        raise UsageError(f"{path} needs the package pyyaml", hint="pip install pyyaml, or write JSON") from None
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise UsageError(f"{path} is no YAML: {error}", hint=hint) from error
+
+
+def is_pattern(key: str) -> bool:
+    """Whether a key names groups by id or scope (`ffn.0`, `*.layer.0.*`) instead of a kind."""
+    return any(character in key for character in ".*?[/")
+
+
+def check_ratio(ratio: object) -> None:
+    """Check one number, or one or several a kind or pattern.
+
+    Raises:
+        UsageError: a ratio is no fraction, or a kind does not exist.
+    """
+    if not isinstance(ratio, Mapping):
+        _check_fraction(ratio, "the ratio")
+        return
+    if not ratio:
+        raise UsageError("no ratio was given", hint='give one, for example ratio=0.5 or ratio={"head": 0.5}')
+    for key, value in _by_key(ratio):
+        _check_fraction(value, f"the ratio of {key}")
+
+
+def check_keep(keep: object) -> None:
+    """Check kept numbers.
+
+    Raises:
+        UsageError: one is no positive whole number, or a kind does not exist.
+    """
+    if not isinstance(keep, Mapping):
+        raise UsageError(f"keep must name kinds, not {keep!r}", hint='for example keep={"head": 6}')
+    for key, value in _by_key(keep):
+        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+            hint = "give how many units stay, at least 1; a fraction is a ratio"
+            raise UsageError(f"the number of {key} kept must be a positive whole number, not {value!r}", hint=hint)
+
+
+def check_budget(budget: object) -> None:
+    """Check fractions of cost that are left.
+
+    Raises:
+        UsageError: one is no fraction, or of something else than MACs, parameters or bytes.
+    """
+    hint = 'a budget is the fraction left of macs, params or bytes: budget={"macs": 0.5}'
+    if not isinstance(budget, Mapping):
+        raise UsageError(f"budget must name what is limited, not {budget!r}", hint=hint)
+    for name, value in budget.items():
+        if name not in BUDGETS:
+            raise UsageError(f"there is no budget of {name!r}", hint=hint)
+        if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value <= 1:
+            raise UsageError(f"the budget of {name} must be in (0, 1], not {value!r}", hint=hint)
+
+
+def check_kinds(kinds: Iterable[object]) -> None:
+    """Check names of kinds.
+
+    Raises:
+        UsageError: one does not exist.
+    """
+    for kind in kinds:
+        if kind not in KINDS:
+            raise UsageError(f"there is no kind of group called {kind!r}", hint=f"the kinds are {', '.join(KINDS)}")
+
+
+def _by_key(given: Mapping[Any, Any]) -> Iterable[tuple[str, Any]]:
+    for key, value in given.items():
+        if not isinstance(key, str) or not is_pattern(key):
+            check_kinds([key])
+        if isinstance(value, str) or not isinstance(value, Sequence):
+            yield key, value
+            continue
+        if not value:
+            raise UsageError(f"an empty list was given for {key}", hint=_LAYERS)
+        yield from ((key, entry) for entry in value)
+
+
+def _check_fraction(value: object, what: str) -> None:
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or math.isnan(value):
+        raise UsageError(f"{what} must be a number, not {value!r}", hint=_FRACTION)
+    if not 0 <= value < 1:
+        raise UsageError(f"{what} must be in [0, 1), not {value}", hint=_FRACTION)

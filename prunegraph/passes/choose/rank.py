@@ -1,0 +1,83 @@
+"""Select: from scores and ratios to what stays."""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+
+import numpy as np
+
+from prunegraph.analysis.groups import Group
+from prunegraph.analysis.names import matches
+from prunegraph.analysis.selection import Selection
+from prunegraph.analysis.slots import Mask
+from prunegraph.passes.score.base import Scores
+
+WHOLE_UNITS = ("head", "kv_group", "query_slot", "expert")
+"""Kinds whose numbers no hardware wants to be a multiple of anything."""
+
+
+def chosen(groups: Iterable[Group], include: Sequence[str], exclude: Sequence[str]) -> list[Group]:
+    """Groups whose id or scope matches a pattern of `include` (any, if empty) and none of `exclude`."""
+    return [g for g in groups if (not include or matches(g.names, include)) and not matches(g.names, exclude)]
+
+
+def kept_count(units: int, ratio: float, align: int = 1) -> int:
+    """How many units stay: the nearest number (of two equally near, the larger), at least one, in multiples of `align`.
+
+    >>> [kept_count(12, r) for r in (0.0, 0.5, 0.99)], kept_count(3, 0.5)
+    ([12, 6, 1], 2)
+    >>> kept_count(64, 0.4, align=8)
+    40
+    """
+    keep = max(1, units - math.ceil(ratio * units - 0.5))
+    return min(units, math.ceil(keep / align) * align)
+
+
+def counts_across(
+    groups: Iterable[Group], scores: Mapping[str, Scores], ratio: Callable[[Group], float]
+) -> dict[str, int]:
+    """How many units stay of every group, at least `least`, when all units of a kind are ranked together.
+
+    Groups that are chosen row by row are left out: their rows keep equal numbers.  Ties go to the first.
+
+    Args:
+        groups: The groups to choose in.
+        scores: By group id, comparable across groups of a kind.
+        ratio: The fraction to remove.
+    """
+    by_kind: dict[str, list[Group]] = defaultdict(list)
+    for group in groups:
+        if not group.rows:
+            by_kind[group.kind].append(group)
+    left: dict[str, int] = {}
+    for members in by_kind.values():
+        left |= {group.id: group.units for group in members}
+        owner = np.repeat(np.arange(len(members)), [group.units for group in members])
+        order = np.lexsort((-np.arange(len(owner)), np.concatenate([scores[group.id] for group in members])))
+        remove = math.floor(sum(ratio(group) * group.units for group in members) + 0.5)
+        for unit in order:
+            name = members[owner[unit]].id
+            if remove and left[name] > members[owner[unit]].least and ratio(members[owner[unit]]) > 0:
+                left[name] -= 1
+                remove -= 1
+    return left
+
+
+def select(groups: Iterable[Group], scores: Mapping[str, Scores], keep: Mapping[str, int]) -> Selection:
+    """Keep the best units of every group; ties go to the first.
+
+    Args:
+        groups: The groups to choose in.
+        scores: By group id, an array of the group's shape.
+        keep: By group id, how many units stay (in every row).
+    """
+    return Selection({g.id: _best(scores[g.id], keep[g.id]) for g in groups if keep[g.id] < g.units})
+
+
+def _best(scores: Scores, count: int) -> Mask:
+    order = np.argsort(-scores, axis=-1, kind="stable")
+    mask = np.zeros(scores.shape, dtype=bool)
+    np.put_along_axis(mask, order[..., :count], True, axis=-1)
+    return mask

@@ -1,0 +1,63 @@
+"""Whole layers: which groups of heads and of FFN neurons go altogether, as far as the graph lets them."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Collection, Iterable, Sequence
+
+import numpy as np
+import onnx_ir as ir
+
+from prunegraph.analysis.analyze import Analysis
+from prunegraph.analysis.groups import Group
+from prunegraph.analysis.names import matches
+from prunegraph.analysis.selection import Selection
+from prunegraph.observe.attention_sites import HEAD_KINDS
+from prunegraph.passes.rewrite.remove_groups import shrink_all
+
+logger = logging.getLogger(__name__)
+
+WHOLE_KINDS = (*HEAD_KINDS, "ffn")
+"""Kinds of groups without which the rest of a model makes sense: what they add up to is a sub-block."""
+
+
+def names_of(group: Group) -> tuple[str, str, str]:
+    """What a pattern may match to drop a group: its id, its scope, and the scope with the kind before it."""
+    return *group.names, f"{group.kind}.{group.scope}"
+
+
+def dropped(groups: Iterable[Group], patterns: Sequence[str]) -> list[Group]:
+    """The groups of heads and of FFN neurons that match a pattern, see `names_of`."""
+    return [group for group in groups if group.kind in WHOLE_KINDS and matches(names_of(group), patterns)]
+
+
+def with_whole(
+    selection: Selection, model: ir.Model, analysis: Analysis, drop: Collection[str], threshold: float
+) -> Selection:
+    """The selection, with nothing left of the groups that shall go whole.
+
+    A group that cannot go whole, because its result is needed in a shape that only it has, keeps what the selection
+    keeps of it; the log says why.
+
+    Args:
+        selection: What stays, at least one unit of every group.
+        model: The normalized model.
+        analysis: Its analysis.
+        drop: Ids of groups that go whole.
+        threshold: So do groups of heads of which the selection removes more than this share.
+    """
+    groups = {group.id: group for group in analysis.groups}
+    going = [name for name in groups if name in drop]
+    for name, mask in selection.keep.items():
+        if groups[name].kind in HEAD_KINDS and name not in drop and 1 - mask.mean() > threshold:
+            going.append(name)
+    while going:
+        nothing = {name: np.zeros(groups[name].shape, dtype=bool) for name in going}
+        refused = shrink_all(model, analysis.solution, Selection(nothing).keeps(analysis.groups)).refused
+        if not refused:
+            return Selection({**selection.keep, **nothing})
+        for name in list(going):
+            if groups[name].dim in refused:
+                going.remove(name)
+                logger.warning("%s cannot go whole and keeps a unit: %s", name, refused[groups[name].dim])
+    return selection

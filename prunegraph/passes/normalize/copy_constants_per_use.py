@@ -1,0 +1,58 @@
+"""One copy per use of small constants, since exporters merge equal ones and so tie layers that have nothing in common.
+
+Weights with two axes or more stay shared, however small: there the sharing is real (tied embeddings). A folded
+table (cos and sin, a relative position bias) is copied while it is small beside the model. Tensors are immutable,
+so a copy costs nothing before it is cut.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx_ir as ir
+
+from prunegraph.passes.rewrite.constants import unused
+
+TABLE_SHARE = 0.01
+"""Largest part of a model's bytes that a table may have to be copied."""
+
+
+def unshare(graph: ir.Graph) -> None:
+    """Give every use of a small or uniform constant a value of its own, in place."""
+    total = bytes_of_constants(graph)
+    for name, value in list(graph.initializers.items()):
+        tensor = value.const_value
+        if tensor is None or value.is_graph_input() or value.is_graph_output():
+            continue
+        uses = [(node, index) for node, index in value.uses() if node.graph is graph]
+        if len(uses) < 2 or not (_small(tensor) or is_table(tensor, uses, total)):
+            continue
+        for k, (node, index) in enumerate(uses[1:], 1):
+            copy = ir.Value(
+                name=unused(graph, f"{name}/use{k}"),
+                shape=value.shape,
+                type=value.type,
+                const_value=tensor,
+                metadata_props=dict(value.metadata_props),
+            )
+            graph.register_initializer(copy)
+            node.replace_input_with(index, copy)
+
+
+def _small(tensor: ir.TensorProtocol) -> bool:
+    if sum(n > 1 for n in tensor.shape.numpy()) <= 1:
+        return True
+    if tensor.size > 1 << 22 or tensor.dtype == ir.DataType.STRING:
+        return False
+    array = tensor.numpy()
+    return bool(np.all(array == array.flat[0]))
+
+
+def bytes_of_constants(graph: ir.Graph) -> int:
+    """How large a model is."""
+    return sum(value.const_value.nbytes for value in graph.initializers.values() if value.const_value is not None)
+
+
+def is_table(tensor: ir.TensorProtocol, uses: list[tuple[ir.Node, int]], total: int) -> bool:
+    """Whether a constant only ever meets activations slot by slot: no weight, whatever its rank."""
+    weight_ops = {"MatMul", "Gemm", "Conv", "ConvTranspose", "Gather", "Einsum", "Transpose"}
+    return tensor.nbytes <= TABLE_SHARE * total and all(node.op_type not in weight_ops for node, _ in uses)

@@ -1,0 +1,125 @@
+"""One copy per use of tables that a graph computes without weights, such as cos and sin of rotary positions.
+
+Exporters compute such a table once for all layers, and so tie dims of heads that have nothing else in common.  What
+stays equal after pruning is computed once again: Cleanup merges equal nodes.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import onnx_ir as ir
+from onnx_ir.passes.common import RemoveUnusedNodesPass
+
+from prunegraph.analysis.facts import Facts
+from prunegraph.analysis.solve import Solution, solve
+from prunegraph.passes.normalize.copy_constants_per_use import bytes_of_constants, is_table
+from prunegraph.passes.rewrite.constants import unused
+
+
+def copy_tables(model: ir.Model, facts: Facts) -> Facts:
+    """Give every use of a weightless value with a free axis a copy of the nodes that hold the axis, in place.
+
+    Returns:
+        The facts, those of the copies included.
+    """
+    graph = model.graph
+    weightless = _weightless(graph)
+    uses = [
+        (node, index)
+        for node in graph
+        for index, value in enumerate(node.inputs)
+        if value is not None and value.name in weightless and value.producer() is not None
+        if not all(output.name in weightless for output in node.outputs)
+    ]
+    behind = [_computed_from(node.inputs[index]) for node, index in uses]
+    if max(Counter(value for values in behind for value in values).values(), default=0) < 2:
+        return facts
+    solution = solve(graph, facts)
+    shapes = dict(facts.shapes)
+    seen: set[ir.Value] = set()
+    for (node, index), values in zip(uses, behind, strict=True):
+        value = node.inputs[index]
+        assert value is not None
+        if not _is_free(value, solution):
+            continue
+        free = {each for each in values if _is_free(each, solution)}
+        if free & seen:  # the first use keeps the originals
+            copy = _Copier(graph, solution, shapes, f"{node.name}/{index}").copy(value)
+            node.replace_input_with(index, copy)
+        seen |= free
+    RemoveUnusedNodesPass()(model)
+    return Facts(facts.probes, shapes, facts.integers)
+
+
+def _computed_from(value: ir.Value | None) -> set[ir.Value]:
+    """A value and what it is computed from, constants and inputs left out."""
+    found: set[ir.Value] = set()
+    waiting = [value]
+    while waiting:
+        each = waiting.pop()
+        if each is not None and each not in found and (node := each.producer()) is not None:
+            found.add(each)
+            waiting += node.inputs
+    return found
+
+
+def _weightless(graph: ir.Graph) -> set[str]:
+    """Values that follow from positions, vectors of constants and tables: no weight and no activation is among them."""
+    total = bytes_of_constants(graph)
+    found = {value.name or "" for value in graph.inputs if value.dtype is not None and value.dtype.is_integer()}
+    for name, value in graph.initializers.items():
+        tensor = value.const_value
+        if tensor is None:
+            continue
+        narrow = tensor.dtype.is_integer() or sum(n > 1 for n in tensor.shape.numpy()) <= 1
+        if narrow or is_table(tensor, list(value.uses()), total):
+            found.add(name)
+    for node in graph:
+        stated = node.op_type in ("Shape", "Size")
+        if stated or (node.inputs and all(value is None or value.name in found for value in node.inputs)):
+            found.update(value.name or "" for value in node.outputs)
+    return found
+
+
+def _is_free(value: ir.Value, solution: Solution) -> bool:
+    space = solution.space
+    return any(not space.pins(leaf) for dim in solution.axes.get(value.name or "", ()) for leaf in space.leaves(dim))
+
+
+class _Copier:
+    """Copies the nodes behind one use, as far back as they hold a free axis."""
+
+    def __init__(
+        self, graph: ir.Graph, solution: Solution, shapes: dict[str, tuple[tuple[int, ...], ...]], label: str
+    ) -> None:
+        self.graph, self.solution, self.shapes, self.label = graph, solution, shapes, label
+        self.copies: dict[ir.Value, ir.Value] = {}
+
+    def copy(self, value: ir.Value) -> ir.Value:
+        node = value.producer()
+        if node is None or value.is_graph_output() or not _is_free(value, self.solution):
+            return value
+        if value not in self.copies:
+            inputs = [None if each is None else self.copy(each) for each in node.inputs]
+            clone = clone_node(node, inputs, self.label)
+            clone.name = unused(self.graph, clone.name or "")
+            for new in clone.outputs:
+                new.name = unused(self.graph, new.name or "")
+            self.graph.insert_after(node, clone)
+            for old, new in zip(node.outputs, clone.outputs, strict=True):
+                self.copies[old] = new
+                if old.name in self.shapes:
+                    self.shapes[new.name or ""] = self.shapes[old.name]
+        return self.copies[value]
+
+
+def clone_node(node: ir.Node, inputs: list[ir.Value | None], label: str) -> ir.Node:
+    """A copy of a node, the label behind its name and those of its outputs."""
+    clone = ir.Node(node.domain, node.op_type, inputs, list(node.attributes.values()), num_outputs=len(node.outputs))
+    clone.name = f"{node.name}/{label}"
+    clone.version = node.version
+    clone.metadata_props.update(node.metadata_props)
+    for old, new in zip(node.outputs, clone.outputs, strict=True):
+        new.name, new.type, new.shape = f"{old.name}/{label}", old.type, old.shape
+    return clone

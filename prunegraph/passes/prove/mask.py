@@ -1,0 +1,261 @@
+"""The oracle of verify: the original graph with 0/1 multipliers at the inputs of whatever sums over a removed slot.
+
+It shares nothing with Shrink but the selection: no constant is cut and no length rewritten.  Where a mean is taken, the
+mean of what stays is taken instead.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+import onnx_ir as ir
+
+from prunegraph.analysis.axes import Size
+from prunegraph.analysis.relations import Reduction
+from prunegraph.analysis.slots import Keeps, Mask, kept_positions
+from prunegraph.analysis.solve import ReduceSite, Solution
+from prunegraph.passes.rewrite.constants import add_constant
+
+_FILL = {
+    Reduction.SUM: 0.0,
+    Reduction.MEAN: 0.0,
+    Reduction.MAX: -3.0e38,
+    Reduction.RANK: -3.0e38,
+    Reduction.MIN: 3.0e38,
+}
+
+_BY_CHANNEL = {"BatchNormalization", "InstanceNormalization"}
+"""Norms whose scale and offset belong to axis 1."""
+
+_CENTRED = {"LayerNormalization", "SkipLayerNormalization", "EmbedLayerNormalization"} | _BY_CHANNEL
+"""Norms that subtract the mean; the others divide by the root of the mean square alone."""
+
+_OWN_SUM = {"SkipLayerNormalization": 3, "SkipSimplifiedLayerNormalization": 3, "EmbedLayerNormalization": 2}
+"""The output of a norm that is the sum of what it adds up before it normalizes."""
+
+_SCALE_AT = {"SkipLayerNormalization": 2, "SkipSimplifiedLayerNormalization": 2, "EmbedLayerNormalization": 5}
+"""The input that scales, where it is not the second one; the offset follows it."""
+
+
+def masked(model: ir.Model, solution: Solution, keeps: Keeps) -> ir.Model:
+    """A copy of a normalized float32 model in which removed slots have no effect.
+
+    Args:
+        model: The model that `solution` speaks of (its nodes in the same order).
+        solution: Its settled axes.
+        keeps: What stays.
+    """
+    twin = model.clone()
+    nodes = list(twin.graph)
+    operands = [[value.name if value is not None else None for value in node.inputs] for node in model.graph]
+    by_operand: dict[tuple[int, int], list[ReduceSite]] = defaultdict(list)
+    for site in solution.reduces:
+        by_operand[site.node, site.index].append(site)
+    reduced = Counter(k for k, _ in by_operand)
+    positions = _Positions(solution, keeps)
+    for (k, index), sites in by_operand.items():
+        name = operands[k][index]
+        assert name is not None
+        constant = all(other is None or other in solution.weights for other in operands[k])
+        summed = all(site.kind is Reduction.SUM and not site.inside for site in sites)
+        if name in solution.weights and not constant and reduced[k] < 3 and summed:
+            continue  # masking the other operand is enough
+        mask = positions.mask(name, [site.axis for site in sites])
+        if mask is not None:
+            periodic = [axis for axis in range(mask.ndim) if mask.shape[axis] > 1 and positions.dynamic(name, axis)]
+            _Writer(nodes[k], index, mask, [site.axis for site in sites], periodic).write(sites[0])
+    return twin
+
+
+class _Positions:
+    def __init__(self, solution: Solution, keeps: Keeps) -> None:
+        self._solution = solution
+        self._keeps = keeps
+        self._of: dict[str, Sequence[Mask | None]] = {}
+
+    def _period(self, dim: int) -> Size:
+        """A dynamic Dim counts once: it varies slowest, so that a mask repeats with it."""
+        size = self._solution.dim_size(dim)
+        return size if len(set(size)) == 1 else (1,) * len(size)
+
+    def dynamic(self, value: str, axis: int) -> bool:
+        """Whether an axis of a value is longer in some runs than in others."""
+        return len(set(self._solution.facts.shapes[value][axis])) > 1
+
+    def mask(self, value: str, axes: Sequence[int]) -> Mask | None:
+        """One mask for several axes of a value, broadcastable to it; None where nothing goes."""
+        if value not in self._of:
+            self._of[value] = kept_positions(self._solution.resolve(value), self._keeps, self._period)
+        rank = len(self._of[value])
+        total: Mask | None = None
+        for axis in axes:
+            mask = self._of[value][axis]
+            if mask is None:
+                continue
+            if mask.ndim == 1:
+                mask = mask.reshape([-1 if k == axis else 1 for k in range(rank)])
+            total = mask if total is None else np.asarray(total & mask)
+        return total
+
+
+class _Writer:
+    """Writes the masked form of one node."""
+
+    def __init__(self, node: ir.Node, index: int, mask: Mask, axes: Sequence[int], periodic: Sequence[int]) -> None:
+        self.node = node
+        self.index = index
+        self.name = f"{node.name}/mask{index}"
+        self.mask = mask
+        self.axes = list(axes)
+        self.periodic = list(periodic)  # axes along which the mask repeats as often as the run asks for
+        assert node.graph is not None
+        self.graph: ir.Graph = node.graph
+        self.after: ir.Node | None = None  # new nodes come before the masked one, or after this one
+        self.count = 0
+
+    def write(self, site: ReduceSite) -> None:
+        index = self.index
+        value = self.node.inputs[index]
+        assert value is not None
+        if site.zero is not None:
+            kept = self.add("Where", self.mask_for(value), value, self.zero(value, site.zero))
+            self.node.replace_input_with(index, kept)
+        elif site.kind is not Reduction.MEAN:
+            self.node.replace_input_with(index, self.where(value, _FILL[site.kind]))
+        elif self.node.op_type == "ReduceMean":
+            self.node.replace_input_with(index, self.double(self.where(value, 0.0)))
+            output = self.node.outputs[0]
+            uses = list(output.uses())
+            self.after = self.node
+            self.stand_in(output, uses, self.single(self.scaled(output), like=value))
+            output.type = ir.TensorType(ir.DataType.DOUBLE)
+        else:
+            self.norm(value)
+
+    def kept_share(self) -> float:
+        """Which part of the slots along the reduced axes stays."""
+        share = self.mask.mean(axis=tuple(self.axes))
+        return float(np.max(share)) or 1.0  # where nothing stays, nothing reads the mean of it
+
+    def norm(self, x: ir.Value) -> None:
+        """A normalisation spelt out, its statistics over what stays."""
+        op = self.node.op_type
+        own_sum = _OWN_SUM.get(op)
+        if own_sum is not None:
+            x, self.axes, self.after = self.output(own_sum), [-1], self.node
+        epsilon = self.node.attributes.get_float("epsilon", 1e-5 if own_sum is None else 1e-12)
+        wide = self.double(x)
+        centred = self.add("Sub", wide, self.mean(self.double(self.where(x, 0.0)))) if op in _CENTRED else wide
+        kept = self.add("Where", self.mask_for(x), centred, self.constant(np.float64(0)))
+        variance = self.mean(self.add("Mul", kept, kept))
+        deviation = self.add("Sqrt", self.add("Add", variance, self.constant(np.float64(epsilon))))
+        y = self.single(self.add("Div", centred, deviation), like=x)
+        scale_at = _SCALE_AT.get(op, 1)
+        # What follows the scale of a root-mean-square norm is no offset, but something that its own sum holds already.
+        parameters = self.node.inputs[scale_at : scale_at + (2 if op in _CENTRED else 1)]
+        for combine, parameter in zip(("Mul", "Add"), parameters, strict=False):
+            if parameter is not None:
+                y = self.add(combine, y, self.per_channel(parameter, x))
+        output = self.node.outputs[0]
+        self.stand_in(output, list(output.uses()), y)
+
+    def stand_in(self, old: ir.Value, uses: Sequence[tuple[ir.Node, int]], new: ir.Value) -> None:
+        """Let one value be read in place of another, by nodes and as an output of the graph."""
+        new.type, new.shape = old.type, old.shape
+        for user, place in uses:
+            user.replace_input_with(place, new)
+        for k, value in enumerate(self.graph.outputs):
+            if value is old:
+                self.graph.outputs[k] = new
+
+    def output(self, index: int) -> ir.Value:
+        """An output of the node, asked for if nobody has done so."""
+        if len(self.node.outputs) <= index:
+            self.node.resize_outputs(index + 1)
+        for k, value in enumerate(self.node.outputs):
+            value.name = value.name or (f"{self.name}/y{k}" if k == index else "")
+        return self.node.outputs[index]
+
+    def zero(self, value: ir.Value, index: int) -> ir.Value:
+        """The zero point that an input of the node holds, or zero where it is left out."""
+        point = self.node.inputs[index] if index < len(self.node.inputs) else None
+        if point is not None:
+            return point
+        dtype = value.dtype or _quantized_type(value)
+        return self.constant(np.zeros((), dtype.numpy()))
+
+    def per_channel(self, parameter: ir.Value, x: ir.Value) -> ir.Value:
+        if self.node.op_type not in _BY_CHANNEL:
+            return parameter
+        shape = [1, -1] + [1] * (self.mask.ndim - 2)
+        return self.add("Reshape", parameter, self.constant(np.array(shape, dtype=np.int64)))
+
+    def mean(self, value: ir.Value) -> ir.Value:
+        """The mean over the reduced axes of what stays: the mean of all, scaled."""
+        version = self.graph.opset_imports.get("", 17)
+        axes = [int(a) for a in self.axes]
+        if version >= 18:
+            mean = self.add("ReduceMean", value, self.constant(np.array(axes, dtype=np.int64)))
+        else:
+            mean = self.add("ReduceMean", value, axes=axes)
+        return self.scaled(mean)
+
+    def scaled(self, mean: ir.Value) -> ir.Value:
+        """A mean over all slots as one over those that stay."""
+        return self.add("Mul", mean, self.constant(np.float64(1 / self.kept_share())))
+
+    def double(self, value: ir.Value) -> ir.Value:
+        """Statistics are taken in float64: of the few slots that may stay, the variance is lost to rounding."""
+        return self.add("Cast", value, to=ir.DataType.DOUBLE)
+
+    def single(self, value: ir.Value, like: ir.Value) -> ir.Value:
+        """Back to the type that the graph computes in."""
+        return self.add("Cast", value, to=like.dtype or ir.DataType.FLOAT)
+
+    def where(self, value: ir.Value, fill: float) -> ir.Value:
+        return self.add("Where", self.mask_for(value), value, self.number(fill, value))
+
+    def mask_for(self, value: ir.Value) -> ir.Value:
+        """The mask, repeated along dynamic axes (`batch·head`) to the length that they have in this run."""
+        mask = self.constant(self.mask)
+        if not self.periodic:
+            return mask
+        chosen = np.isin(np.arange(self.mask.ndim), self.periodic)
+        lengths = self.add("Div", self.add("Shape", value), self.constant(np.array(self.mask.shape, dtype=np.int64)))
+        repeats = self.add(
+            "Where", self.constant(chosen), lengths, self.constant(np.ones(self.mask.ndim, dtype=np.int64))
+        )
+        return self.add("Tile", mask, repeats)
+
+    def number(self, number: float, like: ir.Value) -> ir.Value:
+        """A scalar of the type of a value, which few graphs tell."""
+        scalar = self.constant(np.float32(number))
+        if like.dtype == ir.DataType.FLOAT or self.graph.opset_imports.get("", 17) < 15:
+            return scalar
+        return self.add("CastLike", scalar, like)
+
+    def constant(self, array: npt.ArrayLike) -> ir.Value:
+        return add_constant(self.graph, self.name, np.asarray(array))
+
+    def add(self, op: str, *inputs: ir.Value, **attributes: int | list[int]) -> ir.Value:
+        node = ir.node(op, list(inputs), attributes, num_outputs=1)
+        self.count += 1
+        node.name = f"{self.name}/{self.count}"
+        node.outputs[0].name = f"{node.name}/out"
+        if self.after is None:
+            self.graph.insert_before(self.node, node)
+        else:
+            self.graph.insert_after(self.after, node)
+            self.after = node
+        return node.outputs[0]
+
+
+def _quantized_type(value: ir.Value) -> ir.DataType:
+    """The type of a quantized value, from what made it: bytes, unless a type is known."""
+    node = value.producer()
+    if node is None or node.op_type in ("DynamicQuantizeLinear", "QuantizeLinear") or node.inputs[0] is None:
+        return ir.DataType.UINT8
+    return node.inputs[0].dtype or _quantized_type(node.inputs[0])

@@ -1,0 +1,1 @@
+"""Rewrite: remove units from a graph, and what nothing needs any more."""

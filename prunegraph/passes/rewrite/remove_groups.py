@@ -1,0 +1,76 @@
+"""Whole groups: what is left where every unit of a group goes.
+
+Shrink leaves one unit of every such group, for lengths of zero are nothing that ops can be asked to work with; then
+what is computed from these units is folded away, see `fold`, and nothing may hold them any more.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import onnx_ir as ir
+from onnx_ir.passes.common import RemoveUnusedNodesPass
+
+from prunegraph.analysis.lengths import Lengths
+from prunegraph.analysis.slots import Keep, Keeps
+from prunegraph.analysis.solve import Solution
+from prunegraph.passes.rewrite.cleanup import literal_targets
+from prunegraph.passes.rewrite.fold_empty import Folder
+from prunegraph.passes.rewrite.shrink import shrink_in_place
+
+
+@dataclass(frozen=True, slots=True)
+class Smaller:
+    """A smaller model, and what went from it altogether.
+
+    Attributes:
+        model: The smaller model.
+        lengths: How long the axes of what is left are.
+        gone: Positions of the nodes that are not there any more.
+        left: The Dims that something still holds; None where no group went whole.
+        refused: Dims of groups that cannot go whole, and why; the model is of no use then.
+    """
+
+    model: ir.Model
+    lengths: Lengths
+    gone: frozenset[int]
+    left: frozenset[int] | None
+    refused: Mapping[int, str]
+
+
+def shrink_all(model: ir.Model, solution: Solution, keeps: Keeps) -> Smaller:
+    """`shrink` for keeps that may leave nothing of some Dims.
+
+    Args:
+        model: The normalized model that `solution` speaks of; it is not changed.
+        solution: Its settled axes.
+        keeps: What stays of every Dim that shrinks; a count of 0 leaves nothing.
+    """
+    whole = frozenset(dim for dim, keep in keeps.items() if keep.count == 0)
+    thin = {dim: _one_unit(keep) if dim in whole else keep for dim, keep in keeps.items()}
+    twin = model.clone()
+    nodes = list(twin.graph)
+    shrunk = shrink_in_place(twin, solution, thin)
+    lengths = Lengths(solution, thin)
+    if not whole:
+        return Smaller(twin, lengths, frozenset(), None, {})
+    literal_targets(twin.graph, solution, lengths)
+    folder = Folder(twin.graph, nodes, solution, Lengths(solution, keeps), whole, shrunk.facts)
+    folder.fold()
+    RemoveUnusedNodesPass()(twin)
+    gone = frozenset(k for k, node in enumerate(nodes) if node.graph is None)
+    left = frozenset(dim for value in _values(twin.graph) for dim in folder.dims(value))
+    return Smaller(twin, lengths, gone, left, folder.refused(left))
+
+
+def _one_unit(keep: Keep) -> Keep:
+    """The first unit of every row."""
+    return Keep(keep.outer, np.broadcast_to(np.arange(keep.mask.shape[-1]) == 0, keep.mask.shape), 1)
+
+
+def _values(graph: ir.Graph) -> Iterator[ir.Value]:
+    yield from graph.initializers.values()
+    for node in graph:
+        yield from node.outputs

@@ -1,0 +1,221 @@
+"""Shrink: cut every constant by the slots that stay, and write every stated length anew.
+
+Nothing here knows an op or a layer: constants are cut along the axes that the analysis found, and integers are
+rewritten where a rule said that they state a length.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnx_ir as ir
+
+from prunegraph.analysis.facts import Facts
+from prunegraph.analysis.lengths import Lengths
+from prunegraph.analysis.relations import IntArray
+from prunegraph.analysis.slots import Keeps, compress, kept_positions
+from prunegraph.analysis.solve import Site, Solution
+from prunegraph.passes.rewrite.constants import add_constant, unused
+
+
+@dataclass(frozen=True, slots=True)
+class Shrunk:
+    """A smaller model, and what probes of it would see."""
+
+    model: ir.Model
+    facts: Facts
+
+
+def shrink(model: ir.Model, solution: Solution, keeps: Keeps) -> Shrunk:
+    """A smaller copy of a normalized model.
+
+    Args:
+        model: The model that `solution` speaks of.
+        solution: Its settled axes.
+        keeps: What stays of every Dim that shrinks, see `Selection.keeps`.
+    """
+    return shrink_in_place(model.clone(), solution, keeps)
+
+
+def shrink_in_place(slim: ir.Model, solution: Solution, keeps: Keeps) -> Shrunk:
+    """`shrink` for a model that nobody needs any more: it becomes the smaller one."""
+    lengths = Lengths(solution, keeps)
+    _cut_constants(slim.graph, solution, keeps)
+    integers = dict(solution.facts.integers)
+    _restate_lengths(slim.graph, solution, lengths, integers)
+    _restate_shapes(slim.graph, solution, lengths)
+    shapes = {name: tuple(lengths.both(axis)[1] for axis in solution.resolve(name)) for name in solution.axes}
+    for name, arrays in integers.items():
+        shapes.setdefault(name, tuple(tuple(a.shape[k] for a in arrays) for k in range(arrays[0].ndim)))
+    return Shrunk(slim, Facts(solution.facts.probes, shapes, integers))
+
+
+# ---- constants -----------------------------------------------------------------------------------------------------
+
+
+def _cut_constants(graph: ir.Graph, solution: Solution, keeps: Keeps) -> None:
+    for name, value in graph.initializers.items():
+        if name not in solution.axes or value.const_value is None:
+            continue
+        axes = solution.resolve(name)
+        if not any(dim in keeps for axis in axes for dim in axis.dims()):
+            continue
+        masks = kept_positions(axes, keeps, solution.dim_size)
+        whole = value.const_value.numpy()
+        cut = compress(whole, masks)
+        # A view would keep all of the weight in memory.
+        array = cut.copy() if np.may_share_memory(cut, whole) else np.ascontiguousarray(cut)
+        value.const_value = ir.Tensor(array, dtype=value.const_value.dtype, name=name)
+        value.shape = ir.Shape(array.shape)
+
+
+# ---- stated lengths ------------------------------------------------------------------------------------------------
+
+
+def _restate_lengths(
+    graph: ir.Graph, solution: Solution, lengths: Lengths, integers: dict[str, tuple[IntArray, ...]]
+) -> None:
+    nodes = list(graph)
+    for (k, place), sites in _by_place(solution.sites).items():
+        if not any(lengths.changed(site.axis) for site in sites):
+            continue
+        writer = _Writer(nodes[k], lengths, integers)
+        if isinstance(place, str):
+            writer.attribute(place, sites)
+        else:
+            writer.operand(place, sites)
+    for (k, _), sites in _by_place(solution.lengths).items():
+        changed = [site for site in sites if lengths.changed(site.axis)]
+        if changed:
+            _Writer(nodes[k], lengths, integers).keep_stating(changed, width=len(sites))
+
+
+def _by_place(sites: Sequence[Site]) -> Mapping[tuple[int, int | str], list[Site]]:
+    grouped: dict[tuple[int, int | str], list[Site]] = defaultdict(list)
+    for site in sites:
+        grouped[site.node, site.place].append(site)
+    return grouped
+
+
+class _Writer:
+    """Writes the lengths that one node states; what it writes is added to the known integers."""
+
+    def __init__(self, node: ir.Node, lengths: Lengths, integers: dict[str, tuple[IntArray, ...]]) -> None:
+        assert isinstance(node.graph, ir.Graph)
+        self.node, self.graph = node, node.graph
+        self.lengths, self.integers = lengths, integers
+
+    def attribute(self, name: str, sites: Sequence[Site]) -> None:
+        attribute = self.node.attributes.get(name)
+        if attribute is None:
+            # Equal parts needed no lengths; unequal ones do.
+            self.node.attributes[name] = ir.AttrInt64s(name, [self.lengths.both(site.axis)[1][0] for site in sites])
+            return
+        if attribute.type == ir.AttributeType.INT:
+            self.node.attributes[name] = ir.AttrInt64(name, self._restated(attribute.as_int(), sites[0]))
+            return
+        values = list(attribute.as_ints())
+        for site in sites:
+            values[site.entry or 0] = self._restated(values[site.entry or 0], site)
+        self.node.attributes[name] = ir.AttrInt64s(name, values)
+
+    def operand(self, index: int, sites: Sequence[Site]) -> None:
+        operand = self.node.inputs[index] if index < len(self.node.inputs) else None
+        if operand is None:
+            # Equal parts needed no lengths; unequal ones do.
+            stated = np.array([self.lengths.both(site.axis)[1][0] for site in sites], dtype=np.int64)
+            self.node.resize_inputs(max(index + 1, len(self.node.inputs)))
+            self.node.replace_input_with(index, self._constant(str(index), stated))
+            self.node.attributes.pop("num_outputs", None)
+        elif operand.is_initializer() and operand.const_value is not None:
+            array = np.array(operand.const_value.numpy())
+            flat = array.reshape(-1)
+            for site in sites:
+                flat[site.entry or 0] = self._restated(int(flat[site.entry or 0]), site)
+            self.node.replace_input_with(index, self._constant(str(index), array))
+        else:
+            seen = self.integers[operand.name or ""]
+            stated_here = [site for site in sites if self.lengths.changed(site.axis) and self._states(seen, site)]
+            ratios = {site.entry or 0: self.lengths.ratio(site.axis) for site in stated_here}
+            self.node.replace_input_with(index, self._scaled(operand, seen, ratios, before=True))
+
+    def keep_stating(self, sites: Sequence[Site], width: int) -> None:
+        """Let an output of Shape go on stating the old lengths: what else was computed from them must not change."""
+        output = self.node.outputs[0]
+        uses = list(output.uses())
+        ratios = {site.entry or 0: 1 / self.lengths.ratio(site.axis) for site in sites}
+        seen = self.integers.get(output.name or "", (np.zeros(width, dtype=np.int64),) * self.lengths.probes)
+        restored = self._scaled(output, seen, ratios, before=False)
+        for user, index in uses:
+            user.replace_input_with(index, restored)
+        for k, value in enumerate(self.graph.outputs):
+            if value is output:
+                self.graph.outputs[k] = restored
+                output.name, restored.name = f"{output.name}/new", output.name
+
+    def _states(self, seen: tuple[IntArray, ...], site: Site) -> bool:
+        old = self.lengths.both(site.axis)[0]
+        stated = (int(array.reshape(-1)[site.entry or 0]) for array in seen)
+        return all(value == site.sign * length for value, length in zip(stated, old, strict=True))
+
+    def _restated(self, value: int, site: Site) -> int:
+        """The integer that states the new length; what states none (0 copies, -1 infers, the far end) stays."""
+        old, new = self.lengths.both(site.axis)
+        return site.sign * new[0] if value == site.sign * old[0] else value
+
+    def _scaled(
+        self, value: ir.Value, seen: tuple[IntArray, ...], ratios: Mapping[int, Fraction], *, before: bool
+    ) -> ir.Value:
+        """`value * new // old`, entry by entry: exact, since the old length divides the value."""
+        factors, divisors = np.ones(seen[0].size, dtype=np.int64), np.ones(seen[0].size, dtype=np.int64)
+        for entry, ratio in ratios.items():
+            factors[entry], divisors[entry] = ratio.numerator, ratio.denominator
+        anchor = self.node
+        for op, array in (("Mul", factors), ("Div", divisors)):
+            if np.all(array == 1):
+                continue
+            constant = self._constant(op, array.reshape(seen[0].shape))
+            scale = ir.node(op, [value, constant], num_outputs=1)
+            scale.name = unused(self.graph, f"{constant.name}/{op}")
+            scale.outputs[0].name = unused(self.graph, f"{scale.name}/out")
+            scale.outputs[0].type, scale.outputs[0].shape = value.type, value.shape
+            if before:
+                self.graph.insert_before(self.node, scale)
+            else:
+                self.graph.insert_after(anchor, scale)
+                anchor = scale
+            value = scale.outputs[0]
+            by = array.reshape(seen[0].shape)
+            seen = tuple(a * by if op == "Mul" else a // by for a in seen)
+            self.integers[value.name or ""] = seen
+        return value
+
+    def _constant(self, place: str, array: npt.NDArray[Any]) -> ir.Value:
+        value = add_constant(self.graph, f"{self.node.name}/{place}/length", array)
+        self.integers[value.name or ""] = (array,) * self.lengths.probes
+        return value
+
+
+# ---- annotations ---------------------------------------------------------------------------------------------------
+
+
+def _restate_shapes(graph: ir.Graph, solution: Solution, lengths: Lengths) -> None:
+    values = [*graph.inputs, *graph.outputs, *(value for node in graph for value in node.outputs)]
+    for value in values:
+        if value.shape is None or not value.name or value.name not in solution.axes or value.is_initializer():
+            continue
+        axes = solution.resolve(value.name)
+        if len(axes) != len(value.shape) or not any(map(lengths.changed, axes)):
+            continue
+        dims: list[int | str | None] = []
+        for axis, dim in zip(axes, value.shape, strict=True):
+            old, new = lengths.both(axis)
+            kept = dim if isinstance(dim, int) else dim.value
+            dims.append(kept if old == new else new[0] if len(set(new)) == 1 else None)
+        value.shape = ir.Shape(dims)

@@ -1,0 +1,77 @@
+"""What a module calls besides the functions of ops."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from prunegraph.torch_twin.registry import Function
+
+
+class Taker(Protocol):
+    """A block: a module that knows what it takes from outside."""
+
+    takes: tuple[Any, ...]
+
+
+def output_of(made: Any, index: int) -> Tensor:
+    """One output of a node."""
+    value: Tensor = made[index] if isinstance(made, tuple) else made
+    return value
+
+
+def beside(x: Tensor, other: Tensor) -> Tensor:
+    """What was computed on the CPU (lengths, positions), on the device of another operand."""
+    return x.to(other.device)
+
+
+class Constant(nn.Module):  # type: ignore[misc]
+    """A constant that is computed with on the CPU wherever the weights are: lengths live there."""
+
+    def __init__(self, value: Tensor) -> None:
+        super().__init__()
+        self.value = [value]  # in a list: neither a buffer nor moved
+
+    def forward(self) -> Tensor:
+        """The constant."""
+        return self.value[0]
+
+
+class Call(nn.Module):  # type: ignore[misc]
+    """An op that must know whether the module trains, or that has blocks.
+
+    Args:
+        function: Its torch function.
+        told: Whether it is told that the module trains.
+        operands: How many of the arguments are its own; the others are what its blocks take from outside.
+        blocks: Its blocks by the names of their attributes.
+    """
+
+    def __init__(self, function: Function, told: bool, operands: int, blocks: Mapping[str, nn.Module]) -> None:
+        super().__init__()
+        self.function = function
+        self.told = told
+        self.operands = operands
+        self.blocks = nn.ModuleDict({f"{name}_": block for name, block in blocks.items()})
+        self.takes = [len(getattr(block, "takes", ())) for block in blocks.values()]
+
+    def forward(self, *args: Any, **attributes: Any) -> Any:
+        """Call the function."""
+        own, taken = args[: self.operands], list(args[self.operands :])
+        for (name, block), count in zip(self.blocks.items(), self.takes, strict=True):
+            attributes[name.removesuffix("_")] = _bound(block, tuple(taken[:count]))
+            del taken[:count]
+        if self.told:
+            attributes["training"] = self.training
+        return self.function(*own, **attributes)
+
+
+def _bound(block: nn.Module, taken: tuple[Tensor, ...]) -> Function:
+    def run(*inputs: Tensor) -> tuple[torch.Tensor, ...]:
+        made: tuple[Tensor, ...] = block(*inputs, *taken)
+        return made
+
+    return run

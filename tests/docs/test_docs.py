@@ -1,0 +1,80 @@
+"""What the documents say holds."""
+
+from __future__ import annotations
+
+import re
+import sys
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+
+import prunegraph.analysis  # noqa: F401  fills the registry
+
+ROOT = Path(__file__).parents[2]
+
+
+def test_the_list_of_supported_ops_is_that_of_the_registry(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(ROOT / "docs"))
+    sys.modules.pop("supported_ops", None)
+    import supported_ops
+
+    assert supported_ops.TARGET.read_text(encoding="utf-8") == supported_ops.render(), "python docs/supported_ops.py"
+
+
+def test_the_example_of_the_readme_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (example,) = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.DOTALL)
+    onnx.save(attention(), tmp_path / "model.onnx")
+    monkeypatch.chdir(tmp_path)
+    exec(compile(example, "README.md", "exec"), {})
+    before, after = (onnx.load(tmp_path / name) for name in ("model.onnx", "slim.onnx"))
+    sizes = [sum(int(np.prod(w.dims)) for w in model.graph.initializer) for model in (before, after)]
+    assert sizes[1] < 0.6 * sizes[0]
+    assert (tmp_path / "slim.plan.json").exists()
+
+
+@pytest.mark.parametrize(
+    "page", [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))], ids=lambda page: page.name
+)
+def test_local_links_lead_somewhere(page: Path) -> None:
+    links = re.findall(r"\]\(([^)#]+)", page.read_text(encoding="utf-8"))
+    for link in links:
+        if "://" not in link:
+            assert (page.parent / link).exists(), link
+
+
+def attention(heads: int = 4, head_dim: int = 6, ffn: int = 40) -> onnx.ModelProto:
+    """One Transformer block without norms."""
+    rng = np.random.default_rng(0)
+    width = heads * head_dim
+    shapes = {"q": (width, width), "k": (width, width), "v": (width, width), "o": (width, width)}
+    shapes |= {"up": (width, ffn), "down": (ffn, width)}
+    weights = [numpy_helper.from_array(rng.normal(0, 0.2, s).astype(np.float32), n) for n, s in shapes.items()]
+    weights.append(numpy_helper.from_array(np.array([0, 0, heads, head_dim], np.int64), "split"))
+    weights.append(numpy_helper.from_array(np.array([0, 0, width], np.int64), "merge"))
+    nodes = []
+    for name, order in {"q": [0, 2, 1, 3], "k": [0, 2, 3, 1], "v": [0, 2, 1, 3]}.items():
+        nodes += [
+            helper.make_node("MatMul", ["x", name], [f"{name}1"]),
+            helper.make_node("Reshape", [f"{name}1", "split"], [f"{name}2"]),
+            helper.make_node("Transpose", [f"{name}2"], [f"{name}3"], perm=order),
+        ]
+    nodes += [
+        helper.make_node("MatMul", ["q3", "k3"], ["scores"]),
+        helper.make_node("Softmax", ["scores"], ["map"], axis=-1),
+        helper.make_node("MatMul", ["map", "v3"], ["context"]),
+        helper.make_node("Transpose", ["context"], ["context1"], perm=[0, 2, 1, 3]),
+        helper.make_node("Reshape", ["context1", "merge"], ["context2"]),
+        helper.make_node("MatMul", ["context2", "o"], ["attended"]),
+        helper.make_node("Add", ["x", "attended"], ["x1"]),
+        helper.make_node("MatMul", ["x1", "up"], ["h"]),
+        helper.make_node("Relu", ["h"], ["h1"]),
+        helper.make_node("MatMul", ["h1", "down"], ["h2"]),
+        helper.make_node("Add", ["x1", "h2"], ["y"]),
+    ]
+    dims = ["batch", "sequence", width]
+    x, y = (helper.make_tensor_value_info(name, TensorProto.FLOAT, dims) for name in "xy")
+    graph = helper.make_graph(nodes, "block", [x], [y], weights)
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)

@@ -1,0 +1,449 @@
+"""Files in and out: bad input gets one clear message, good input survives, output appears whole or not at all."""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+import onnxruntime as ort
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+
+from prunegraph.errors import ModelError, OutputError, UsageError
+from prunegraph.export import atomic_write as staging
+from prunegraph.export import onnx_file as door
+
+WEIGHT = np.arange(64 * 64, dtype=np.float32).reshape(64, 64) / 4096
+X = np.ones((3, 64), np.float32)
+
+
+def tiny(*initializers: TensorProto, opset: int = 17, op: str = "MatMul") -> onnx.ModelProto:
+    """``y = x @ w`` with x (batch, 64), w (64, 64)."""
+    graph = helper.make_graph(
+        [helper.make_node(op, ["x", "w"], ["y"], name="layer/MatMul")],
+        "tiny",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["batch", 64])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["batch", 64])],
+        initializers or [numpy_helper.from_array(WEIGHT, "w")],
+    )
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=9)
+
+
+def outside(location: str, **stated: int) -> TensorProto:
+    """The weight as a reference to external data."""
+    tensor = TensorProto(name="w", data_type=TensorProto.FLOAT, dims=(64, 64), data_location=TensorProto.EXTERNAL)
+    for key, value in {"location": location, **stated}.items():
+        tensor.external_data.add(key=key, value=str(value))
+    return tensor
+
+
+def write_external(folder: Path, location: str = "w.bin", **stated: int) -> Path:
+    (folder / "w.bin").write_bytes(WEIGHT.tobytes())
+    path = folder / "model.onnx"
+    path.write_bytes(tiny(outside(location, **stated)).SerializeToString())
+    return path
+
+
+def output(model: str | Path | onnx.ModelProto) -> np.ndarray:
+    given = model.SerializeToString() if isinstance(model, onnx.ModelProto) else str(model)
+    (result,) = ort.InferenceSession(given, providers=["CPUExecutionProvider"]).run(None, {"x": X})
+    return np.asarray(result)
+
+
+# --- bad input ---------------------------------------------------------------------------------------------------
+
+
+def raw(content: bytes) -> Callable[[Path], Path]:
+    def write(folder: Path) -> Path:
+        (folder / "bad.onnx").write_bytes(content)
+        return folder / "bad.onnx"
+
+    return write
+
+
+def proto(model: onnx.ModelProto) -> Callable[[Path], Path]:
+    return raw(model.SerializeToString())
+
+
+def linked_out(folder: Path) -> Path:
+    (folder / "elsewhere").mkdir()
+    (folder / "elsewhere" / "secret").write_bytes(WEIGHT.tobytes())
+    (folder / "inner").mkdir()
+    (folder / "inner" / "link").symlink_to("../elsewhere/secret")
+    path = folder / "inner" / "model.onnx"
+    path.write_bytes(tiny(outside("link")).SerializeToString())
+    return path
+
+
+def without_outputs() -> onnx.ModelProto:
+    model = tiny()
+    del model.graph.output[:]
+    return model
+
+
+def short_weight() -> TensorProto:
+    tensor = numpy_helper.from_array(WEIGHT, "w")
+    tensor.raw_data = tensor.raw_data[:-8]
+    return tensor
+
+
+def stray_sparse() -> onnx.ModelProto:
+    values = numpy_helper.from_array(np.ones(1, np.float32), "w")
+    indices = numpy_helper.from_array(np.array([64 * 64], np.int64), "i")
+    model = tiny()
+    del model.graph.initializer[:]
+    model.graph.sparse_initializer.append(helper.make_sparse_tensor(values, indices, [64, 64]))
+    return model
+
+
+WHOLE = tiny().SerializeToString()
+BAD: dict[str, tuple[Callable[[Path], Path], str, str]] = {
+    "missing": (lambda folder: folder / "none.onnx", "does not exist", "current folder"),
+    "a folder": (lambda folder: folder, "is a folder", ".onnx"),
+    "empty": (raw(b""), "is empty", "again"),
+    "text": (raw(b"hello world, this is text"), "not an ONNX model", "export"),
+    "random bytes": (raw(np.random.default_rng(0).bytes(5000)), "not an ONNX model", "export"),
+    "another protobuf": (raw(b"\x12\x03abc"), "not an ONNX model", "export"),
+    "LFS pointer": (raw(b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n"), "Git LFS", "git lfs pull"),
+    "web page": (raw(b"\n<!DOCTYPE html><html></html>"), "web page", "download"),
+    "checkpoint": (raw(b"PK\x03\x04rest"), "zip archive", "torch.onnx.export"),
+    "cut in the weights": (raw(WHOLE[: len(WHOLE) // 2]), "cut short", "again"),
+    "cut at the end": (raw(WHOLE[:-1]), "cut short", "again"),
+    "data missing": (proto(tiny(outside("gone.bin"))), "gone.bin is missing", "copy the data file"),
+    "data unnamed": (proto(tiny(outside(""))), "no location", "export"),
+    "data too short": (lambda folder: write_external(folder, offset=8), "too short", "cut short"),
+    "data before the file": (lambda folder: write_external(folder, offset=-8), "cannot be understood: ", "pip install"),
+    "data of another size": (lambda folder: write_external(folder, length=64), "stated to have 64 bytes", "together"),
+    "data by absolute path": (proto(tiny(outside("/etc/hostname"))), "outside the model's folder", "refused"),
+    "data above": (proto(tiny(outside("../w.bin"))), "outside the model's folder", "refused"),
+    "data above, hidden": (proto(tiny(outside("a/../../w.bin"))), "outside the model's folder", "refused"),
+    "data behind a link": (linked_out, "outside the model's folder", "refused"),
+    "no outputs": (proto(without_outputs()), "no outputs", "export"),
+    "unknown operator": (proto(tiny(op="NoSuchOp")), "not valid ONNX", "pip install"),
+    "undefined value": (
+        proto(tiny(numpy_helper.from_array(WEIGHT, "v"))),
+        "nothing defines the value 'w'",
+        "onnx.checker",
+    ),
+    "weight too short": (proto(tiny(short_weight())), "not valid ONNX", "pip install"),
+    "sparse index out of range": (proto(stray_sparse()), "indices of the sparse initializer 'w'", "dense"),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_bad_input_gets_one_clear_message_with_a_hint(case: str, tmp_path: Path) -> None:
+    make, message, hint = BAD[case]
+    with pytest.raises(ModelError) as caught:
+        door.load(make(tmp_path))
+    assert message in caught.value.message
+    assert hint in caught.value.hint
+    assert "\n" not in caught.value.message
+
+
+def test_every_truncation_of_a_model_is_noticed(tmp_path: Path) -> None:
+    path = tmp_path / "cut.onnx"
+    for length in {*range(0, len(WHOLE), 997), *range(40), *range(len(WHOLE) - 40, len(WHOLE))}:
+        path.write_bytes(WHOLE[:length])
+        with pytest.raises(ModelError):
+            door.load(path)
+
+
+def test_a_wrong_type_is_wrong_usage() -> None:
+    with pytest.raises(UsageError, match="list"):
+        door.load([])  # type: ignore[arg-type]
+
+
+# --- good input --------------------------------------------------------------------------------------------------
+
+
+def rich_model() -> onnx.ModelProto:
+    """Everything that must survive: metadata at every level, a function, an If, odd types, odd order."""
+    branch = [
+        helper.make_graph(
+            [helper.make_node(op, ["h"], [f"{op}_out"])],
+            f"{op}_branch",
+            [],
+            [helper.make_tensor_value_info(f"{op}_out", TensorProto.FLOAT, ["batch", 64])],
+        )
+        for op in ("Relu", "Neg")
+    ]
+    function = helper.make_function(
+        "mine",
+        "Linear",
+        ["a", "b"],
+        ["c"],
+        [helper.make_node("MatMul", ["a", "b"], ["c"])],
+        [helper.make_opsetid("", 19)],
+    )
+    nodes = [
+        helper.make_node("Linear", ["x", "w"], ["h"], domain="mine", name="layer/Linear"),
+        helper.make_node("If", ["flag"], ["y"], then_branch=branch[0], else_branch=branch[1]),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "rich",
+        [
+            helper.make_tensor_value_info("x", TensorProto.FLOAT, ["batch", 64]),
+            helper.make_tensor_value_info("flag", TensorProto.BOOL, []),
+        ],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["batch", 64])],
+        [
+            numpy_helper.from_array(WEIGHT, "w"),
+            numpy_helper.from_array(np.array(True), "flag"),
+            helper.make_tensor("bf16", TensorProto.BFLOAT16, [700], np.arange(700)),
+            helper.make_tensor("f16", TensorProto.FLOAT16, [3], [1, 2, 3]),
+            helper.make_tensor("int4", TensorProto.INT4, [3], [1, -2, 3]),
+            helper.make_tensor("fp8", TensorProto.FLOAT8E4M3FN, [3], [1, 2, 3]),
+            helper.make_tensor("text", TensorProto.STRING, [2], [b"a", b"bc"]),
+        ],
+    )
+    opsets = [helper.make_opsetid("", 19), helper.make_opsetid("mine", 1)]
+    model = helper.make_model(graph, opset_imports=opsets, functions=[function], ir_version=10, producer_name="someone")
+    model.model_version = 7
+    for owner in (model, model.graph, model.graph.node[0]):
+        owner.metadata_props.add(key="who", value=type(owner).__name__)
+    return model
+
+
+def facts(model: onnx.ModelProto) -> dict[str, object]:
+    """What a user would miss; weights by value, so that inline and external are the same."""
+    return {
+        "head": (model.ir_version, model.producer_name, model.model_version),
+        "opsets": {each.domain: each.version for each in model.opset_import},
+        "metadata": [
+            [(prop.key, prop.value) for prop in owner.metadata_props]
+            for owner in (model, model.graph, *model.graph.node)
+        ],
+        "nodes": [(node.name, node.op_type, [*node.input], [*node.output]) for node in model.graph.node],
+        "functions": [(each.domain, each.name, [*each.input]) for each in model.functions],
+        "io": [str(value) for value in (*model.graph.input, *model.graph.output)],
+        "weights": [
+            (each.name, each.data_type, [*each.dims], numpy_helper.to_array(each).tolist())
+            for each in model.graph.initializer
+        ],
+    }
+
+
+@pytest.mark.parametrize("external", [False, True], ids=["inline", "external"])
+def test_a_round_trip_keeps_everything(external: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    given, back = tmp_path / "given.onnx", tmp_path / "back.onnx"
+    given.write_bytes(rich_model().SerializeToString())
+    monkeypatch.setattr(door, "INLINE_LIMIT", 1000 if external else 10**9)
+    written = door.save(door.load(given), back)
+    assert written == ((back, tmp_path / "back.onnx.data") if external else (back,))
+    assert facts(onnx.load(back)) == facts(rich_model())
+    assert output(back).tobytes() == output(given).tobytes()
+
+
+def test_external_data_stays_external_and_lazy(tmp_path: Path) -> None:
+    given = write_external(tmp_path, offset=0, length=WEIGHT.nbytes)
+    model = door.load(given)
+    assert isinstance(model.graph.initializers["w"].const_value, ir.ExternalTensor)
+    (tmp_path / "out").mkdir()
+    slim = tmp_path / "out" / "slim.onnx"
+    assert door.save(model, slim) == (slim, tmp_path / "out" / "slim.onnx.data")
+    (tensor,) = onnx.load(slim, load_external_data=False).graph.initializer
+    assert {each.key: each.value for each in tensor.external_data}["location"] == "slim.onnx.data"
+    assert output(slim).tobytes() == output(given).tobytes()
+
+
+def test_a_model_pruned_into_memory_still_goes_out_as_it_came_in(tmp_path: Path) -> None:
+    model = door.load(write_external(tmp_path)).clone()
+    model.graph.initializers["w"].const_value = ir.tensor(WEIGHT, name="w")
+    assert len(door.save(model, tmp_path / "slim.onnx")) == 2
+
+
+def test_links_inside_the_folder_and_package_caches_are_followed(tmp_path: Path) -> None:
+    """A store that keeps both files elsewhere under other names, as the Hugging Face cache does; and hard links."""
+    store, shown = tmp_path / "blobs", tmp_path / "snapshots"
+    store.mkdir(), shown.mkdir()
+    write_external(store)
+    (shown / "model.onnx").symlink_to("../blobs/model.onnx")
+    (shown / "w.bin").symlink_to("../blobs/w.bin")
+    os.link(store / "w.bin", store / "again.bin")
+    loaded = door.load(shown / "model.onnx").graph.initializers["w"].const_value
+    assert loaded is not None
+    np.testing.assert_array_equal(loaded.numpy(), WEIGHT)
+
+
+def test_external_tensors_outside_the_main_initializers_are_read(tmp_path: Path) -> None:
+    """Constant nodes and small weights: neither the checker nor a serializer could follow them."""
+    (tmp_path / "w.bin").write_bytes(WEIGHT.tobytes())
+    small = TensorProto(name="s", data_type=TensorProto.FLOAT, dims=(64,), data_location=TensorProto.EXTERNAL)
+    small.external_data.add(key="location", value="w.bin")
+    model = tiny(small)
+    model.graph.node[0].output[0] = "h"
+    model.graph.node.insert(0, helper.make_node("Constant", [], ["w"], value=outside("w.bin")))
+    model.graph.node.append(helper.make_node("Add", ["h", "s"], ["y"]))
+    path = tmp_path / "model.onnx"
+    path.write_bytes(model.SerializeToString())
+    door.save(door.load(path), tmp_path / "slim.onnx")
+    np.testing.assert_allclose(output(tmp_path / "slim.onnx"), X @ WEIGHT + WEIGHT[0], rtol=1e-5)
+
+
+@pytest.mark.parametrize("flat", [True, False])
+def test_sparse_initializers_become_dense(flat: bool, tmp_path: Path) -> None:
+    places = np.array([[0, 3], [63, 5]], np.int64)
+    indices = places @ np.array([64, 1]) if flat else places
+    model = stray_sparse()
+    (sparse,) = model.graph.sparse_initializer
+    sparse.values.CopyFrom(numpy_helper.from_array(np.array([1.5, 2.5], np.float32), "w"))
+    sparse.indices.CopyFrom(numpy_helper.from_array(indices, "i"))
+    given = model.SerializeToString()
+    door.save(door.load(model), tmp_path / "slim.onnx")
+    assert output(tmp_path / "slim.onnx")[0, [3, 5]].tolist() == [1.5, 2.5]
+    assert model.SerializeToString() == given
+
+
+@pytest.mark.parametrize("kind", ["ModelProto", "ir.Model"])
+def test_the_object_given_is_never_changed(kind: str) -> None:
+    given = rich_model() if kind == "ModelProto" else ir.from_proto(rich_model())
+
+    def state() -> bytes:
+        shown = given if isinstance(given, onnx.ModelProto) else ir.to_proto(given)
+        return bytes(shown.SerializeToString(deterministic=True))
+
+    before = state()
+    model = door.load(given)
+    for value in list(model.graph.initializers.values()):
+        value.name = f"{value.name}_renamed"
+    model.graph.metadata_props["new"] = "1"
+    for node in model.graph.all_nodes():
+        node.metadata_props["score"] = "1"
+        node.attributes.clear()
+    model.graph.initializers["w_renamed"].const_value = ir.tensor(WEIGHT[:1])
+    model.opset_imports["more"] = 1
+    assert state() == before
+
+
+def test_nodes_in_any_order_are_put_in_order() -> None:
+    """ONNX Runtime runs such files, and its float16 converter writes them."""
+    nodes = [helper.make_node("Relu", ["h"], ["y"]), helper.make_node("Neg", ["x"], ["h"])]
+    ends = [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["n"]) for name in ("x", "y")]
+    given = helper.make_model(helper.make_graph(nodes, "backwards", ends[:1], ends[1:]), ir_version=10)
+    assert [node.op_type for node in door.load(given).graph] == ["Neg", "Relu"]
+    assert [node.op_type for node in given.graph.node] == ["Relu", "Neg"]
+
+
+def test_a_circle_of_nodes_is_no_model() -> None:
+    nodes = [helper.make_node("Add", ["x", "y"], ["h"]), helper.make_node("Neg", ["h"], ["y"])]
+    ends = [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["n"]) for name in ("x", "y")]
+    given = helper.make_model(helper.make_graph(nodes, "circle", ends[:1], ends[1:]), ir_version=10)
+    with pytest.raises(ModelError, match=r"cannot be understood.*cycle"):
+        door.load(given)
+
+
+def test_initializers_keep_their_order() -> None:
+    names = [each.name for each in rich_model().graph.initializer]
+    assert [*door.load(rich_model()).graph.initializers] == names
+
+
+def test_more_than_2_gb_of_weights(tmp_path: Path) -> None:
+    """2.2 GB of zeros that take no room on disk: read lazily. Writing much takes the same path as writing little."""
+    rows = 2_200_000_000 // 256
+    weight = outside("w.bin")
+    weight.dims[0] = rows
+    model = tiny(weight)
+    model.graph.input[0].type.tensor_type.shape.dim[1].dim_value = rows
+    path = tmp_path / "model.onnx"
+    path.write_bytes(model.SerializeToString())
+    with (tmp_path / "w.bin").open("wb") as file:
+        file.truncate(rows * 256)
+    loaded = door.load(path)
+    tensor = loaded.graph.initializers["w"].const_value
+    assert tensor is not None and tensor.nbytes == rows * 256
+    assert not tensor.numpy()[-1].any()
+
+
+# --- output ------------------------------------------------------------------------------------------------------
+
+
+def test_an_input_is_never_written_over(tmp_path: Path) -> None:
+    given = write_external(tmp_path)
+    model = door.load(given)
+    (tmp_path / "soft.onnx").symlink_to("model.onnx")
+    os.link(given, tmp_path / "hard.onnx")
+    os.link(tmp_path / "w.bin", tmp_path / "slim.onnx.data")
+    for name in ("model.onnx", "soft.onnx", "hard.onnx", "w.bin", "slim.onnx"):
+        with pytest.raises(OutputError, match="is an input file"):
+            door.save(model, tmp_path / name)
+    with pytest.raises(OutputError, match="is an input file"):
+        door.save(door.load(tiny()), given, input_path=given)
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        (".", "is a folder"),
+        ("none/slim.onnx", "does not exist"),
+        ("/dev/null", "not a regular"),
+        ("/proc/x.onnx", "cannot"),
+    ],
+)
+def test_places_that_cannot_be_written(name: str, message: str, tmp_path: Path) -> None:
+    with pytest.raises(OutputError, match=message) as caught:
+        door.save(door.load(tiny()), tmp_path / name)
+    assert caught.value.hint
+
+
+@pytest.mark.parametrize("interrupt", [KeyboardInterrupt, OSError(28, "No space left on device")])
+@pytest.mark.parametrize("moment", ["serializing", "writing data", "first rename", "second rename"])
+@pytest.mark.parametrize("existing", [True, False], ids=["over an old output", "anew"])
+def test_an_interrupted_save_changes_nothing(
+    interrupt: BaseException, moment: str, existing: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    slim = tmp_path / "slim.onnx"
+    monkeypatch.setattr(door, "INLINE_LIMIT", 0)
+    if existing:
+        door.save(door.load(tiny(numpy_helper.from_array(WEIGHT * 2, "w"))), slim)
+    before = {path: path.read_bytes() for path in tmp_path.iterdir()}
+    model = door.load(tiny())
+    replace, calls = os.replace, iter(["first rename", "second rename"])
+
+    def fail(*_: object, **__: object) -> None:
+        raise interrupt
+
+    def failing_replace(source: str | Path, final: str | Path) -> None:
+        if Path(final).parent == tmp_path and next(calls, None) == moment:
+            raise interrupt
+        replace(source, final)
+
+    with monkeypatch.context() as patch:
+        if moment == "serializing":
+            patch.setattr(onnx, "save", fail)
+        elif moment == "writing data":
+            patch.setattr(ir.LazyTensor, "tofile", fail)
+        else:
+            patch.setattr(staging.os, "replace", failing_replace)
+        with pytest.raises(KeyboardInterrupt if interrupt is KeyboardInterrupt else OutputError):
+            door.save(model, slim)
+    assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
+    door.save(model, slim)
+    np.testing.assert_allclose(output(slim), X @ WEIGHT, rtol=1e-5)
+
+
+def test_files_get_the_permissions_of_any_new_file_or_keep_their_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(door, "INLINE_LIMIT", 0)
+    plain = tmp_path / "plain"
+    plain.touch()
+    slim, data, plan = (tmp_path / name for name in ("slim.onnx", "slim.onnx.data", "slim.plan.json"))
+    slim.touch(mode=0o600)
+    assert door.save(door.load(tiny()), slim, companions={plan.name: "{}"}) == (slim, data, plan)
+    assert stat.S_IMODE(slim.stat().st_mode) == 0o600
+    assert stat.S_IMODE(data.stat().st_mode) == stat.S_IMODE(plain.stat().st_mode) == stat.S_IMODE(plan.stat().st_mode)
+    assert plan.read_text() == "{}"
+
+
+def test_a_link_at_the_target_is_replaced_and_not_followed(tmp_path: Path) -> None:
+    (tmp_path / "kept").write_text("kept")
+    (tmp_path / "slim.onnx").symlink_to("kept")
+    door.save(door.load(tiny()), tmp_path / "slim.onnx")
+    assert (tmp_path / "kept").read_text() == "kept"
+    assert output(tmp_path / "slim.onnx").shape == (3, 64)

@@ -1,0 +1,58 @@
+"""A part of the zoo, small and from both exporters: the groups of every architecture, and slim equals masked.
+
+`python -m tests.laws.test_zoo` writes `golden_zoo.txt` anew; read what changed before you commit it.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+import pytest
+
+from prunegraph.analysis.selection import Selection
+from prunegraph.pipeline import Analyzed, apply, find
+from tests.graphs.skeleton import load_skeleton, skeleton_names
+from tests.laws.test_architectures import draw
+
+ZOO = [name for name in skeleton_names() if name.startswith("zoo_")]
+GOLDEN = Path(__file__).with_name("golden_zoo.txt")
+
+
+def read() -> dict[str, str]:
+    """Model -> its groups."""
+    return dict(line.split(": ", 1) for line in GOLDEN.read_text(encoding="utf-8").splitlines())
+
+
+@pytest.fixture(scope="module", params=ZOO)
+def found(request: pytest.FixtureRequest) -> tuple[str, Analyzed]:
+    return request.param, find(load_skeleton(request.param))
+
+
+def census(analyzed: Analyzed) -> str:
+    """`2 head(4) + 2 qk_dim(12 x 4) + …`, in the order of the graph."""
+    counts = Counter(f"{g.kind}({' x '.join(map(str, (g.units, *g.rows)))})" for g in analyzed.analysis.groups)
+    return " + ".join(f"{count} {what}" for what, count in counts.items())
+
+
+def test_the_groups_are_those_of_the_architecture(found: tuple[str, Analyzed]) -> None:
+    name, analyzed = found
+    assert census(analyzed) == read()[name]
+
+
+@pytest.mark.parametrize("kinds", ["every kind", "half of the groups"])
+def test_slim_equals_the_masked_original(found: tuple[str, Analyzed], kinds: str) -> None:
+    name, analyzed = found
+    rng = np.random.default_rng(sum(map(ord, name + kinds)))
+    groups = [g for g in analyzed.analysis.groups if kinds == "every kind" or rng.random() < 0.5]
+    result = apply(analyzed, Selection({g.id: draw(g, rng) for g in groups}))
+    proof = result.report.verify
+    assert proof is not None and proof.ok and proof.moved > 1e-3
+    onnx.checker.check_model(ir.to_proto(result.ir_model), full_check=True)
+
+
+if __name__ == "__main__":
+    GOLDEN.write_text("".join(f"{name}: {census(find(load_skeleton(name)))}\n" for name in ZOO), encoding="utf-8")

@@ -1,0 +1,263 @@
+"""Observation: attention is found whoever wrote the graph, a gate is a mask, one pass serves all and keeps nothing."""
+
+from __future__ import annotations
+
+import gc
+import weakref
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+import pytest
+
+from prunegraph.analysis.groups import Group
+from prunegraph.analysis.selection import Selection
+from prunegraph.observe.attention_sites import HEAD_KINDS, Tap, attentions, consumed
+from prunegraph.observe.head_mask import NAME, GatedSession, gate_of, gated, open_gate
+from prunegraph.observe.moments import Moments
+from prunegraph.observe.stream import Calibration, observe
+from prunegraph.observe.text import Batch
+from prunegraph.observe.with_outputs import tapped
+from prunegraph.passes.prove.mask import masked
+from prunegraph.pipeline import Analyzed, find
+from prunegraph.runtime.feeds import Feeds, input_specs, random_feeds
+from prunegraph.runtime.session import open_session, run, widened, widened_feeds
+from prunegraph.runtime.trial_sizes import size_plans
+from tests.graphs import attention as graphs_attention
+from tests.graphs import fused as graphs_fused
+from tests.graphs import heads as graphs_heads
+from tests.graphs.skeleton import load_skeleton
+from tests.graphs.text import SENTENCES, conllu, shifting, word_tokenizer
+
+SMALL: list[Callable[[], onnx.ModelProto]] = [
+    graphs_attention.mha,
+    graphs_attention.packed_3hd,
+    graphs_attention.packed_h_3d,
+    graphs_attention.rope_half,
+    graphs_attention.gqa,
+    graphs_attention.mqa,
+    graphs_attention.bias_table,
+    graphs_attention.cross_attention,
+    graphs_heads.einsum_attention,
+    graphs_fused.onnx_attention,
+    graphs_fused.onnx_attention_4d,
+    graphs_fused.onnx_attention_gqa,
+    graphs_fused.multi_head_cross,
+    graphs_fused.microsoft_rotary,
+    graphs_fused.group_query,
+]
+EXPORTS = ["zoo_gpt2", "zoo_llama", "zoo_llama_legacy", "zoo_bert_legacy", "zoo_albert", "zoo_t5", "zoo_distilbert"]
+
+
+def feeds_for(found: Analyzed, batch: int = 2, row: int = 9) -> Feeds:
+    specs = input_specs(found.normalized.model.graph)
+    (sizes,) = next(iter(size_plans(specs, ({"batch": batch, "row": row},))))
+    return widened_feeds(random_feeds(specs, sizes, 0))
+
+
+def by_heads(array: np.ndarray, heads: int, width: int) -> np.ndarray:
+    """`[batch, heads, positions, width]` of either layout."""
+    if array.ndim == 4:
+        return array
+    return array.reshape(*array.shape[:2], -1, width).transpose(0, 2, 1, 3)
+
+
+@pytest.mark.parametrize("make", SMALL, ids=lambda make: make.__name__)
+def test_probabilities_times_values_are_the_context(make: Callable[[], onnx.ModelProto]) -> None:
+    """What is found as probabilities, values and context is just that, also where an op computes it inside."""
+    found = find(make())
+    model = found.normalized.model
+    (site,) = attentions(model, found.analysis)
+    assert site.probabilities is not None
+    assert {group.id for group in found.analysis.groups if group.kind in HEAD_KINDS} == set(site.units)
+    names = [site.probabilities.value, site.v, site.context]
+    with open_session(tapped(widened(model), [site.probabilities, Tap(site.v), Tap(site.context)])) as session:
+        values = dict(zip(names, run(session, feeds_for(found), names), strict=True))
+    maps, context = site.maps(values), values[site.context]
+    if make is graphs_heads.einsum_attention:
+        context = np.einsum("bhqk,bkhd->bqhd", maps, values[site.v])
+        np.testing.assert_allclose(values[site.context], context, atol=1e-5)
+        return
+    context = by_heads(context, site.heads, context.shape[-1] // site.heads)
+    v = by_heads(values[site.v], site.heads, context.shape[-1])
+    np.testing.assert_allclose(maps.sum(axis=-1), 1, atol=1e-5)
+    np.testing.assert_allclose(maps @ np.repeat(v, site.heads // v.shape[1], axis=1), context, atol=1e-5)
+
+
+def half_of(group: Group, rng: np.random.Generator) -> np.ndarray:
+    keep = np.argsort(rng.random(group.shape), axis=-1) < max(1, group.units // 2)
+    return np.asarray(keep)
+
+
+GATED = [make.__name__ for make in SMALL if make is not graphs_fused.onnx_attention_4d]  # that one puts out scores too
+
+
+@pytest.mark.parametrize("name", [*EXPORTS, *GATED])
+def test_a_closed_gate_is_a_mask(name: str) -> None:
+    """Ones change nothing; zeros do what the oracle of verify does."""
+    small = {make.__name__: make for make in SMALL}
+    found = find(small[name]() if name in small else load_skeleton(name))
+    wide, analysis = widened(found.normalized.model), found.analysis
+    twin, sites = gated(wide, analysis)
+    feeds, rng = feeds_for(found), np.random.default_rng(0)
+    there = {group for site in sites for group in site.units}
+    keep = {group.id: half_of(group, rng) for group in analysis.groups if group.id in there}
+    mask = masked(wide, analysis.solution, Selection(keep).keeps(analysis.groups))
+    with open_session(twin) as session, open_session(wide) as whole, open_session(mask) as oracle:
+        assert NAME not in [value.name for value in GatedSession(session, open_gate(sites)).get_inputs()]
+        plain = GatedSession(session, open_gate(sites)).run(None, feeds)
+        closed = GatedSession(session, gate_of(sites, keep)).run(None, feeds)
+        original, expected = run(whole, feeds), run(oracle, feeds)
+    for a, b, c, d in zip(plain, original, closed, expected, strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-5)
+        np.testing.assert_allclose(c, d, atol=1e-5)
+    assert max(float(np.abs(a - c).max()) for a, c in zip(plain, closed, strict=True)) > 1e-3
+
+
+def test_layers_that_share_heads_share_their_units() -> None:
+    found = find(load_skeleton("zoo_albert"))
+    sites = attentions(found.normalized.model, found.analysis)
+    assert [sorted(site.units) for site in sites] == [["head.0"]] * 2
+
+
+# ---- the pass ------------------------------------------------------------------------------------------------------
+
+
+class Watcher:
+    """Remembers what it was shown."""
+
+    def __init__(self, name: str, taps: Sequence[Tap] = ()) -> None:
+        self.key = name
+        self._taps = list(taps)
+        self.samples: list[str] = []
+        self.shown: list[tuple[str, ...]] = []
+
+    def taps(self) -> Sequence[Tap]:
+        return self._taps
+
+    def update(self, batch: Batch, values: Mapping[str, np.ndarray]) -> None:
+        self.samples += [sample.texts[0] for sample in batch.samples]
+        self.shown.append(tuple(values))
+
+    def state(self) -> dict[str, np.ndarray]:
+        return {"samples": np.array(self.samples)}
+
+    def restore(self, state: Mapping[str, np.ndarray]) -> None:
+        self.samples = state["samples"].tolist()
+
+
+def texts(folder: Path, count: int = 40) -> Path:
+    path = folder / "texts.txt"
+    rng = np.random.default_rng(0)
+    words = ["the", "big", "dog", "saw", "it"]
+    path.write_text("".join(" ".join(rng.choice(words, rng.integers(1, 9))) + "\n" for _ in range(count)))
+    return path
+
+
+def test_all_statistics_share_one_pass(tmp_path: Path) -> None:
+    found = find(shifting([[0, 1]]))
+    inputs = Calibration(texts(tmp_path), word_tokenizer(tmp_path), batch_size=16).inputs(found.original)
+    (site,) = attentions(found.normalized.model, found.analysis)
+    assert site.probabilities is not None
+    one, none = Watcher("one", [site.probabilities]), Watcher("none")
+    other = Watcher("other", [Tap(site.q), site.probabilities])
+    progress: list[int] = []
+    observe(found.normalized.model, inputs, [one, other, none], progress=progress.append)
+    assert progress == [16, 32, 40]
+    assert sorted(one.samples) == sorted((tmp_path / "texts.txt").read_text().splitlines())
+    assert one.samples == other.samples == none.samples
+    assert set(one.shown) == {(site.probabilities.value,)} and set(none.shown) == {()}
+    assert set(other.shown) == {(site.q, site.probabilities.value)}
+
+
+def test_what_was_seen_is_not_run_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = find(shifting([[0, 1]]))
+    model = found.normalized.model
+    inputs = Calibration(texts(tmp_path), word_tokenizer(tmp_path)).inputs(found.original)
+    first, other = Watcher("a"), Watcher("b")
+    observe(model, inputs, [first], cache=tmp_path / "cache")
+    again, runs = Watcher("a"), []
+    observe(model, inputs, [again, other], cache=tmp_path / "cache", progress=runs.append)
+    assert again.samples == first.samples and not again.shown and other.shown  # only what was new was run
+    changed = Calibration(texts(tmp_path, 41), word_tokenizer(tmp_path)).inputs(found.original)
+    fresh = Watcher("a")
+    observe(model, changed, [fresh], cache=tmp_path / "cache")
+    assert fresh.shown
+    weight = model.graph.initializers["w_v0"]
+    assert weight.const_value is not None
+    weight.const_value = ir.tensor(weight.const_value.numpy() * 2, name="w_v0")
+    fresh = Watcher("a")
+    observe(model, inputs, [fresh], cache=tmp_path / "cache")
+    assert fresh.shown
+
+
+@pytest.mark.parametrize("left", [False, True])
+def test_padding_changes_no_statistic(left: bool, tmp_path: Path) -> None:
+    """Batches of one have no padding; the numbers are the same."""
+    found = find(shifting([[0, 1], [1, -2]]))
+    model, analysis = found.normalized.model, found.analysis
+    (site, _) = attentions(model, analysis)
+    ((joined, axis),) = consumed(model, analysis, analysis.group("head.1"))
+    seen: list[Moments] = []
+    for size in (1, 16):
+        calibration = Calibration(texts(tmp_path), word_tokenizer(tmp_path, left=left), batch_size=size)
+        moments = Moments([(site.context, 3), (joined, axis)])
+        observe(model, calibration.inputs(found.original), [moments])
+        seen.append(moments)
+    tokens = sum(len(line.split()) + 2 for line in (tmp_path / "texts.txt").read_text().splitlines())
+    for value, heads in ((site.context, 2), (joined, 1)):
+        assert seen[0].count[value] == seen[1].count[value] == tokens * heads
+        np.testing.assert_allclose(seen[0].sums[value], seen[1].sums[value], rtol=1e-4, atol=1e-2)
+        np.testing.assert_allclose(seen[0].squares[value], seen[1].squares[value], rtol=1e-4, atol=1e-2)
+
+
+def test_hidden_activations_are_found() -> None:
+    found = find(load_skeleton("zoo_distilbert"))
+    groups = {group.id: group for group in found.analysis.groups}
+    shapes = found.normalized.facts.shapes
+    for kind in ("ffn.0", "ffn.1"):
+        ((name, axis),) = consumed(found.normalized.model, found.analysis, groups[kind])
+        assert shapes[name][axis][0] == groups[kind].units
+    ((name, axis),) = consumed(found.normalized.model, found.analysis, groups["v_dim.0"])
+    assert shapes[name][axis][0] == groups["v_dim.0"].units * groups["head.0"].units
+
+
+def test_fixed_sizes_are_filled_up(tmp_path: Path) -> None:
+    """A model of four rows of twelve tokens: the last batch is filled up, and what fills it does not count."""
+    model = shifting([[0, 1]])
+    for value in model.graph.input:
+        for dim, length in zip(value.type.tensor_type.shape.dim, (4, 12), strict=True):
+            dim.ClearField("dim_param")
+            dim.dim_value = length
+    for dim in model.graph.output[0].type.tensor_type.shape.dim[:1]:
+        dim.ClearField("dim_param")
+        dim.dim_value = 4
+    path = tmp_path / "trees.conllu"
+    path.write_text(conllu(SENTENCES * 2))
+    found = find(model)
+    watcher = Watcher("all")
+    observe(found.normalized.model, Calibration(path, word_tokenizer(tmp_path)).inputs(found.original), [watcher])
+    assert sorted(watcher.samples) == sorted([text for text, _ in SENTENCES] * 2)
+
+
+def test_memory_does_not_grow_with_the_data(tmp_path: Path) -> None:
+    """Every batch lets go of the last one's maps."""
+    found = find(shifting([[0, 1]]))
+    (site,) = attentions(found.normalized.model, found.analysis)
+    assert site.probabilities is not None
+    alive: list[int] = []
+    maps: list[Any] = []
+
+    class Counting(Watcher):
+        def update(self, batch: Batch, values: Mapping[str, np.ndarray]) -> None:
+            super().update(batch, values)
+            gc.collect()
+            alive.append(sum(reference() is not None for reference in maps))
+            maps.extend(weakref.ref(array) for array in values.values())
+
+    inputs = Calibration(texts(tmp_path, 24), word_tokenizer(tmp_path), batch_size=4).inputs(found.original)
+    observe(found.normalized.model, inputs, [Counting("count", [site.probabilities])])
+    assert len(alive) == 6 and max(alive) == 0
