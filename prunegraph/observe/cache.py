@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import logging
 import os
 import tempfile
+import time
 from collections.abc import Callable, Mapping, Sequence
+from importlib import metadata
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
@@ -14,9 +17,19 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
+from prunegraph.observe.fingerprint import fingerprint
+
 logger = logging.getLogger(__name__)
 
 Array = npt.NDArray[Any]
+
+_FORMAT = 1
+"""Raised where the layout of some state changes."""
+
+_CHECKSUM = "checksum"
+_ASIDE = ".part"
+_STALE = 24 * 3600.0
+"""Seconds after which a file that was being written belongs to nobody."""
 
 
 class Gathered(Protocol):
@@ -69,21 +82,6 @@ def through_cache(
             _store(files[statistic.key], statistic.state())
 
 
-def fingerprint(model: ir.Model) -> str:
-    """A hash of everything that decides what a model computes."""
-    digest = hashlib.blake2b()
-    for node in model.graph.all_nodes():
-        parts = [node.domain, node.op_type, *(v.name if v is not None else None for v in node.inputs)]
-        digest.update(
-            repr([*parts, *(v.name for v in node.outputs), *sorted(map(str, node.attributes.values()))]).encode()
-        )
-    for name, value in model.graph.initializers.items():
-        if value.const_value is not None:
-            digest.update(f"{name}{value.const_value.shape}{value.const_value.dtype}".encode())
-            digest.update(np.ascontiguousarray(value.const_value.numpy()).tobytes())
-    return digest.hexdigest()
-
-
 def default_cache() -> Path:
     """The folder of the caller's cache: `$PRUNEGRAPH_CACHE`, else below `$XDG_CACHE_HOME` or `~/.cache`."""
     chosen = os.environ.get("PRUNEGRAPH_CACHE")
@@ -93,20 +91,70 @@ def default_cache() -> Path:
 
 
 def _restored(statistic: Gathered, path: Path) -> bool:
+    """Whether the file held what was gathered; one that is damaged, altered or of another version counts as absent."""
+    state = _read(path)
+    if state is None:
+        return False
+    statistic.restore(state)
+    return True
+
+
+def _read(path: Path) -> dict[str, Array] | None:
+    """What `_store` wrote, to the last bit; None for anything else."""
     try:
         with np.load(path, allow_pickle=False) as archive:
-            statistic.restore(dict(archive))
-    except (OSError, ValueError, KeyError):
-        return False
-    return True
+            state = dict(archive)
+        checksum = bytes(state.pop(_CHECKSUM))
+    except FileNotFoundError:
+        return None
+    except Exception as error:  # numpy, zipfile and zlib raise whatever they meet in a file that is not theirs
+        logger.info("a cached observation cannot be read and is gathered again: %s: %s", path, error)
+        return None
+    if checksum != _checksum(path, state):
+        logger.info("a cached observation is not what was written and is gathered again: %s", path)
+        return None
+    return state
 
 
 def _store(path: Path, state: Mapping[str, Array]) -> None:
     """Write aside and rename, so that nobody reads half a file; a full disk is no reason to fail."""
+    aside: Path | None = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=path.parent, suffix=".part", delete=False) as file:
-            np.savez(file, allow_pickle=False, **state)
-        os.replace(file.name, path)
+        _sweep(path.parent)
+        with tempfile.NamedTemporaryFile(dir=path.parent, suffix=_ASIDE, delete=False) as file:
+            aside = Path(file.name)
+            checksum = np.frombuffer(_checksum(path, state), dtype=np.uint8)
+            np.savez(file, allow_pickle=False, **state, **{_CHECKSUM: checksum})
+        os.replace(aside, path)
+        aside = None
     except OSError as error:
         logger.warning("the observations are not cached: %s", error)
+    finally:
+        if aside is not None:
+            aside.unlink(missing_ok=True)
+
+
+def _sweep(folder: Path) -> None:
+    """Remove what processes left that were killed while they wrote."""
+    for path in folder.glob(f"*{_ASIDE}"):
+        with contextlib.suppress(OSError):
+            if time.time() - path.stat().st_mtime > _STALE:
+                path.unlink()
+
+
+def _checksum(path: Path, state: Mapping[str, Array]) -> bytes:
+    """A hash of the numbers, of what they are filed under, and of the version that knows how to read them."""
+    digest = hashlib.blake2b(repr((_FORMAT, _version(), path.name)).encode(), digest_size=32)
+    for name, value in sorted(state.items()):
+        array = np.ascontiguousarray(value)
+        digest.update(repr((name, array.dtype.str, np.shape(value))).encode())
+        digest.update(array.reshape(-1).view(np.uint8).data if array.size else b"")
+    return digest.digest()
+
+
+def _version() -> str:
+    try:
+        return metadata.version("prunegraph")
+    except metadata.PackageNotFoundError:
+        return ""

@@ -232,7 +232,8 @@ def _from_arrays(arrays: Mapping[str, Array], name: str) -> Source:
         )
     digest = hashlib.sha256()
     for key, value in sorted(arrays.items()):
-        digest.update(repr((key, np.shape(value))).encode() + np.ascontiguousarray(value).tobytes())
+        array = np.ascontiguousarray(value)
+        digest.update(repr((key, array.dtype.str, np.shape(value))).encode() + array.tobytes())
 
     def read() -> Iterator[Sample]:
         for k in range(next(iter(lengths))):

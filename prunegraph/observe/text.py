@@ -95,7 +95,7 @@ class TextReader:
         self._tokenizer.no_padding()
         self._tokenizer.enable_truncation(max_length)
         self.vocabulary = int(self._tokenizer.get_vocab_size())
-        self.fingerprint = f"{hashlib.sha256(text.encode()).hexdigest()}/{max_length}/{self.left}"
+        self.fingerprint = f"{hashlib.sha256(text.encode()).hexdigest()}/{max_length}/{self.left}/{self.pad_id}"
         self.max_length = max_length
 
     def encode(self, samples: Sequence[Sample]) -> list[Encoding]:

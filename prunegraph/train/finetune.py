@@ -15,8 +15,8 @@ from prunegraph.clock import Clock
 from prunegraph.errors import PruneGraphError, UsageError
 from prunegraph.export.convert import Kind, Model, Source, in_kind, kind_of, open_source
 from prunegraph.export.onnx_file import save
-from prunegraph.observe.cache import fingerprint
 from prunegraph.observe.data import Data
+from prunegraph.observe.fingerprint import fingerprint
 from prunegraph.observe.stream import Calibration
 from prunegraph.runtime.feeds import input_specs
 from prunegraph.runtime.session import CannotRun, open_session, run, widened, widened_feeds

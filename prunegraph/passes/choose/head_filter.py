@@ -23,7 +23,7 @@ from prunegraph.analysis.analyze import Analysis
 from prunegraph.analysis.selection import Selection
 from prunegraph.errors import MissingExtra, UsageError
 from prunegraph.observe.attention_sites import HEAD_KINDS, Attention
-from prunegraph.observe.cache import fingerprint
+from prunegraph.observe.fingerprint import fingerprint
 from prunegraph.observe.head_mask import Gate, GatedSession, gate_of, gated, open_gate
 from prunegraph.observe.metric import Evaluate, make_metric
 from prunegraph.observe.stream import Inputs
