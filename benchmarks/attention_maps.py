@@ -17,7 +17,7 @@ from prunegraph.analysis.selection import Selection
 from prunegraph.export.onnx_file import load
 from prunegraph.observe.attention_similarity import attention_similarity, heat_map
 from prunegraph.observe.stream import Calibration
-from prunegraph.pipeline import find
+from prunegraph.pipeline import load_and_analyze
 
 
 def main() -> None:
@@ -29,7 +29,7 @@ def main() -> None:
     parser.add_argument("--plot", type=Path, help="where to draw the heat map, such as maps.png")
     given = parser.parse_args()
     plan = Selection.from_json(given.plan.read_text(encoding="utf-8"))
-    original = find(given.model)
+    original = load_and_analyze(given.model)
     inputs = Calibration(given.data, given.tokenizer, limit=given.samples).opened().inputs(original.original)
     found = attention_similarity((original.normalized.model, original.analysis), load(given.slim), plan, inputs)
     table = Table("layer", "heads", "mean cosine", "least", "where", box=None)

@@ -31,7 +31,7 @@ from prunegraph.analysis.selection import Selection
 from prunegraph.observe.gradients import Objective
 from prunegraph.observe.head_mask import GatedSession, gate_of, gated
 from prunegraph.observe.stream import Calibration, observe
-from prunegraph.passes.choose.rank import counts_across, select
+from prunegraph.passes.choose.rank import global_counts, select
 from prunegraph.passes.score import Context, score_with
 from prunegraph.passes.score.base import GRADIENTS, NEEDS, Scores
 from prunegraph.passes.score.cahp import OBSERVATION, SALIENCE
@@ -41,7 +41,7 @@ from prunegraph.passes.score.head_mask_gradients import GateGradients
 from prunegraph.passes.score.michel import by_layer
 from prunegraph.passes.score.separability import features
 from prunegraph.passes.score.signature import Signatures
-from prunegraph.pipeline import apply, find
+from prunegraph.pipeline import apply, load_and_analyze
 from prunegraph.runtime.session import open_session
 from prunegraph.torch_twin.backward import backward
 
@@ -86,7 +86,7 @@ class Bench:
         """Observe, differentiate and reduce, each with its time."""
         self.files = movie(task, seed)
         self.steps: dict[str, dict[str, float]] = {}
-        self.found = find(self.files.model)
+        self.found = load_and_analyze(self.files.model)
         self.heads: list[Group] = [group for group in self.found.analysis.groups if group.kind == "head"]
         model, analysis = self.found.normalized.model, self.found.analysis
         context = Context(model, analysis)
@@ -203,7 +203,7 @@ class Bench:
     def best(self, scores: Mapping[str, Scores], count: int) -> dict[str, Mask]:
         """By group the best, so many in all, at least one a layer."""
         total = sum(group.units for group in self.heads)
-        counts = counts_across(self.heads, scores, lambda group: 1 - count / total)
+        counts = global_counts(self.heads, scores, lambda group: 1 - count / total)
         whole = {group.id: np.ones(group.shape, dtype=bool) for group in self.heads}
         return whole | dict(select(self.heads, scores, counts).keep)
 

@@ -14,7 +14,7 @@ import onnxruntime as ort
 from benchmarks.child import Record, reason
 from prunegraph.errors import NothingToPrune, PruneGraphError
 from prunegraph.passes.choose.request import Options
-from prunegraph.pipeline import Analyzed, apply, choose, find
+from prunegraph.pipeline import Analyzed, apply, choose, load_and_analyze
 
 VARIANTS = ("as exported", "ort basic", "ort extended", "ort transformers", "float16")
 EXACT, HIDDEN = 0.5, 0.25
@@ -67,7 +67,7 @@ def vary(file: Path, variant: str, folder: Path) -> Path:
 
 def prune(path: Path) -> Record:
     """Half of every exact kind; then a quarter of the hidden width as well."""
-    found = find(path)
+    found = load_and_analyze(path)
     kinds = Counter(group.kind for group in found.analysis.groups)
     exact = {kind: EXACT for kind in {g.kind for g in found.analysis.groups if g.exact}}
     rest = [g.id for g in found.analysis.groups if not g.exact]

@@ -19,7 +19,7 @@ import onnx_ir as ir
 
 from benchmarks.child import Record, reason
 from prunegraph.analysis.cost import count_parameters
-from prunegraph.pipeline import find
+from prunegraph.pipeline import load_and_analyze
 from prunegraph.runtime.feeds import input_specs, random_feeds
 from prunegraph.runtime.session import CannotRun, open_session, run
 from prunegraph.runtime.trial_sizes import size_plans
@@ -63,7 +63,7 @@ def onnxsim(file: Path) -> Record:
 
 def _heads(model: Any) -> int:
     """How many heads a file has, as far as the analysis of this package sees them."""
-    return sum(math.prod(group.shape) for group in find(model).analysis.groups if group.kind in HEADS)
+    return sum(math.prod(group.shape) for group in load_and_analyze(model).analysis.groups if group.kind in HEADS)
 
 
 def _signature(model: Any) -> list[tuple[str, int, list[int | str]]]:

@@ -22,7 +22,7 @@ from benchmarks.reviews import reviews
 from prunegraph.observe.stream import Calibration, observe
 from prunegraph.passes.score import Context
 from prunegraph.passes.score.sap import needs
-from prunegraph.pipeline import find
+from prunegraph.pipeline import load_and_analyze
 
 SENTENCES = (250, 500, 1000, 2000)
 
@@ -53,7 +53,7 @@ def main() -> None:
 def measure(model: Path, tokenizer: Path, count: int) -> dict[str, float]:
     """Observe once, nothing cached: parsing, running, aligning and counting."""
     texts = [{"text": review.text} for review in reviews()[:count]]
-    found = find(model)
+    found = load_and_analyze(model)
     inputs = Calibration(texts, tokenizer).inputs(found.original)
     groups = [group for group in found.analysis.groups if group.kind in ("head", "kv_group", "query_slot")]
     (relations,) = needs(groups, Context(found.normalized.model, found.analysis), inputs).values()

@@ -47,7 +47,7 @@ def passes(file: str) -> Result:
             steps[name] = {"seconds": _between(start, _now()), "peak": peak() - baseline}
 
     meter = Meter()
-    found = pipeline.find(file, clock=meter)
+    found = pipeline.load_and_analyze(file, clock=meter)
     result = pipeline.apply(found, pipeline.choose(found, Options(ratio=0.5), meter), clock=meter)
     tensors = [value.const_value for value in found.original.graph.initializers.values()]
     proof = result.report.verify

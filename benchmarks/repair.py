@@ -27,7 +27,7 @@ from prunegraph.observe.attention_similarity import attention_similarity
 from prunegraph.observe.stream import Calibration, Inputs
 from prunegraph.passes.choose.request import Options
 from prunegraph.passes.repair import Evidence, Outcome, evidence, rewritten, solved
-from prunegraph.pipeline import Analyzed, apply, choose, find
+from prunegraph.pipeline import Analyzed, apply, choose, load_and_analyze
 from prunegraph.runtime.session import open_session, run
 
 Bools = npt.NDArray[np.bool_]
@@ -107,7 +107,7 @@ def results(
 ) -> Iterator[Result]:
     """Everything of one dense model."""
     files: Movie = movie(task, seed)
-    found = find(files.model)
+    found = load_and_analyze(files.model)
     data = Calibration(unlabelled(files.train, SENTENCES), files.tokenizer).opened()
     inputs = data.inputs(found.original)
     judged = Calibration(getattr(files, split), files.tokenizer, batch_size=32).opened().inputs(found.original)

@@ -25,11 +25,11 @@ from benchmarks.movie import TASKS, movie
 from prunegraph.analysis.groups import Group
 from prunegraph.observe.head_mask import GatedSession, gate_of, gated
 from prunegraph.observe.stream import Calibration, Inputs, observe
-from prunegraph.passes.choose.rank import counts_across, select
+from prunegraph.passes.choose.rank import global_counts, select
 from prunegraph.passes.score import Context, score_with
 from prunegraph.passes.score.base import Scores
 from prunegraph.passes.score.sap import OBSERVATION, needs
-from prunegraph.pipeline import find
+from prunegraph.pipeline import load_and_analyze
 from prunegraph.runtime.session import open_session, widened
 
 Ranking = Mapping[str, Scores]
@@ -96,7 +96,7 @@ class Bench:
     def __init__(self, task: str, seed: int, observed: int) -> None:
         """Open everything."""
         files = movie(task, seed)
-        self.found = find(files.model)
+        self.found = load_and_analyze(files.model)
         self.heads: list[Group] = [group for group in self.found.analysis.groups if group.kind == "head"]
         twin, self.sites = gated(widened(self.found.normalized.model), self.found.analysis)
         self._session = open_session(twin)
@@ -124,7 +124,7 @@ class Bench:
 
     def kept(self, ranking: Ranking, ratio: float) -> Mapping[str, npt.NDArray[np.bool_]]:
         """What stays when all heads are ranked together."""
-        return select(self.heads, ranking, counts_across(self.heads, ranking, lambda group: ratio)).keep
+        return select(self.heads, ranking, global_counts(self.heads, ranking, lambda group: ratio)).keep
 
     def rankings(self, draws: int, corruptions: int) -> dict[str, Ranking]:
         """Every way to rank the heads, all statistics from one pass."""

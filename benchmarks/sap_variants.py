@@ -25,11 +25,11 @@ from benchmarks.reviews import Review, reviews
 from prunegraph.analysis.groups import Group
 from prunegraph.observe.head_mask import GatedSession, gate_of, gated
 from prunegraph.observe.stream import Calibration, Inputs, observe
-from prunegraph.passes.choose.rank import counts_across, select
+from prunegraph.passes.choose.rank import global_counts, select
 from prunegraph.passes.score import Context, score_with
 from prunegraph.passes.score.base import Scores
 from prunegraph.passes.score.sap import OBSERVATION, needs
-from prunegraph.pipeline import Analyzed, find
+from prunegraph.pipeline import Analyzed, load_and_analyze
 from prunegraph.runtime.session import open_session, widened
 
 Floats = npt.NDArray[np.float64]
@@ -63,7 +63,7 @@ def main() -> None:
     drawn = [r for r in reviews() if abs(r.rating) >= 0.5]
     drawn = [drawn[k] for k in np.random.RandomState(0).permutation(len(drawn))]
     train, validation = drawn[: arguments.train], drawn[arguments.train :][: arguments.validation]
-    found = find(arguments.model)
+    found = load_and_analyze(arguments.model)
     bench = Bench(found, arguments.tokenizer, train, validation)
     scores = bench.scores(train[: arguments.observed])
     table = Table(title="Validation accuracy, heads removed", title_justify="left")
@@ -139,7 +139,7 @@ class Bench:
 
     def closed(self, scores: Mapping[str, Scores], ratio: float) -> Mapping[str, npt.NDArray[np.bool_]]:
         """What stays when all heads are ranked together."""
-        keep = counts_across(self.heads, scores, lambda group: ratio)
+        keep = global_counts(self.heads, scores, lambda group: ratio)
         return select(self.heads, scores, keep).keep
 
 

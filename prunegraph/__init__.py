@@ -4,6 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from prunegraph.moved import forward_old_paths
+
+forward_old_paths()
+
 if TYPE_CHECKING:
     from prunegraph.analysis.analyze import Analysis
     from prunegraph.analysis.groups import Group

@@ -19,8 +19,17 @@ from prunegraph.passes.choose.request import Keep, Options, Ratio
 from prunegraph.passes.prove.verify import Verification
 from prunegraph.passes.prove.verify import verify as compare
 from prunegraph.passes.repair import Written
-from prunegraph.pipeline import apply, calibrated, decide, filter_heads, find, mend, tune, unrepaired
-from prunegraph.refusals import check_doors
+from prunegraph.pipeline import (
+    apply,
+    check_interface,
+    filter_heads,
+    finetune_result,
+    load_and_analyze,
+    open_calibration,
+    repair_result,
+    select_units,
+    undo_repair,
+)
 from prunegraph.result import PruneResult
 from prunegraph.train.options import TrainOptions
 
@@ -30,7 +39,7 @@ def analyze(
     *,
     example_inputs: Any = None,
     dynamic_shapes: Any = None,
-    allow_io: Sequence[str] = (),
+    allow_io: str | Sequence[str] = (),
     progress: Progress | None = None,
 ) -> Analysis:
     """Find every group of a model that may shrink, and why the rest may not.
@@ -47,7 +56,7 @@ def analyze(
     Raises:
         ModelError: the model cannot be read or traced, or the ONNX checker rejects it.
     """
-    return find(model, allow_io, Clock(progress), example_inputs, dynamic_shapes).analysis
+    return load_and_analyze(model, allow_io, Clock(progress), example_inputs, dynamic_shapes).analysis
 
 
 def prune_graph(
@@ -56,20 +65,20 @@ def prune_graph(
     *,
     scorer: str | Mapping[str, str] = "magnitude",
     align: int = 1,
-    include: Sequence[str] = (),
-    exclude: Sequence[str] = (),
-    allow_io: Sequence[str] = (),
+    include: str | Sequence[str] = (),
+    exclude: str | Sequence[str] = (),
+    allow_io: str | Sequence[str] = (),
     seed: int = 0,
     data: Data | Calibration | None = None,
     tokenizer: str | os.PathLike[str] | None = None,
     scorer_options: Mapping[str, Any] | None = None,
     filtering: FilterOptions | None = None,
-    drop: Sequence[str] = (),
+    drop: str | Sequence[str] = (),
     layer_threshold: float = 1.0,
-    providers: Sequence[str] = (),
+    providers: str | Sequence[str] = (),
     keep: Keep | None = None,
     budget: Mapping[str, float] | None = None,
-    kinds: Sequence[str] = (),
+    kinds: str | Sequence[str] = (),
     repair: str | None = None,
     finetune: TrainOptions | None = None,
     verify: bool = True,
@@ -146,16 +155,16 @@ def prune_graph(
         providers=providers,
         repair=repair,
     )
-    calibration = calibrated(options, data, tokenizer, filtering, finetune)
+    calibration = open_calibration(options, data, tokenizer, filtering, finetune)
     clock = Clock(progress)
-    found = find(model, options.allow_io, clock, example_inputs, dynamic_shapes)
-    choice = decide(found, options, clock, calibration)
+    found = load_and_analyze(model, options.allow_io, clock, example_inputs, dynamic_shapes)
+    choice = select_units(found, options, clock, calibration)
     selection = choice.selection
     filtered = filter_heads(found, selection, filtering, clock, calibration) if filtering is not None else None
     selection = filtered.selection if filtered else selection
     result = apply(found, selection, check=options.verify, clock=clock, accounts=choice.accounts)
-    result = replace(mend(found, result, options, clock, calibration), filtered=filtered)
-    return tune(found, result, finetune, clock, calibration) if finetune and calibration else result
+    result = replace(repair_result(found, result, options, clock, calibration), filtered=filtered)
+    return finetune_result(found, result, finetune, clock, calibration) if finetune and calibration else result
 
 
 def verify_files(
@@ -164,7 +173,7 @@ def verify_files(
     plan: Selection,
     *,
     repair: Written | None = None,
-    allow_io: Sequence[str] = (),
+    allow_io: str | Sequence[str] = (),
     progress: Progress | None = None,
 ) -> Verification:
     """Compare a slim model with the model that it was made from, whoever made it.
@@ -185,7 +194,7 @@ def verify_files(
         VerificationFailed: the plan does not fit the model, or the slim model has other doors, or does not run.
     """
     clock = Clock(progress)
-    found = find(model, allow_io, clock)
+    found = load_and_analyze(model, allow_io, clock)
     try:
         keeps = plan.keeps(found.analysis.groups)
     except UsageError as error:
@@ -193,9 +202,9 @@ def verify_files(
         raise VerificationFailed(f"the plan does not fit the model: {error}", hint=hint) from error
     with clock.step("load"):
         small = open_source(slim)
-    check_doors(found.original, small)
+    check_interface(found.original, small)
     if repair:
         with clock.step("shrink"):
-            small = unrepaired(found, small, keeps, repair)
+            small = undo_repair(found, small, keeps, repair)
     with clock.step("verify"):
         return compare(found.original, found.normalized.model, small, found.analysis, keeps)

@@ -23,6 +23,8 @@ class PruneGraphError(Exception):
         super().__init__(message)
         self.message = message
         self.hint = hint
+        if hint:
+            self.add_note(f"hint: {hint}")  # a traceback shows it
 
 
 class UsageError(PruneGraphError):

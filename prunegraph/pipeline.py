@@ -12,6 +12,7 @@ import onnx_ir as ir
 
 from prunegraph.analysis.analyze import Analysis, analyze_graph
 from prunegraph.analysis.cost import count_macs, count_parameters
+from prunegraph.analysis.names import as_patterns, check_patterns
 from prunegraph.analysis.roles import KINDS
 from prunegraph.analysis.selection import Selection
 from prunegraph.analysis.slots import Keeps
@@ -22,8 +23,15 @@ from prunegraph.observe.data import Data
 from prunegraph.observe.gradients import Backward
 from prunegraph.observe.stream import Calibration
 from prunegraph.passes.choose.head_filter import Filtered, FilterOptions, filter_candidates
+from prunegraph.passes.choose.nothing_to_prune import nothing_to_prune
 from prunegraph.passes.choose.request import Options
-from prunegraph.passes.choose.select_units import accounts, choice, decided, seen, wanted
+from prunegraph.passes.choose.select_units import (
+    observe_for_scorers,
+    rank_and_keep,
+    scorer_decides,
+    scoring_reports,
+    target_counts,
+)
 from prunegraph.passes.choose.whole_layers import WHOLE_KINDS, dropped, names_of, with_whole
 from prunegraph.passes.normalize import Normalized, normalize
 from prunegraph.passes.prove.verify import Verification, verify
@@ -31,7 +39,6 @@ from prunegraph.passes.repair import Written, repaired, restored
 from prunegraph.passes.rewrite.cleanup import cleanup
 from prunegraph.passes.rewrite.remove_groups import shrink_all
 from prunegraph.passes.score import Account, Context, check_scorers, needs_data, scorer_of
-from prunegraph.refusals import cannot_go_whole, check_patterns, nothing_to_prune
 from prunegraph.report import GroupReport, Report
 from prunegraph.result import PruneResult
 from prunegraph.train.options import TrainOptions
@@ -49,16 +56,16 @@ class Analyzed:
 
 
 @dataclass(frozen=True)
-class Choice:
+class Decision:
     """What stays, and by name of a scorer what it has to say of that."""
 
     selection: Selection
     accounts: Mapping[str, Account]
 
 
-def find(
+def load_and_analyze(
     model: Source,
-    allow_io: Sequence[str] = (),
+    allow_io: str | Sequence[str] = (),
     clock: Clock | None = None,
     example_inputs: Any = None,
     dynamic_shapes: Any = None,
@@ -72,6 +79,7 @@ def find(
     clock = clock or Clock()
     with clock.step("load"):
         original = open_source(model, example_inputs, dynamic_shapes)
+    allow_io = as_patterns(allow_io)
     doors = [value.name or "" for value in (*original.graph.inputs, *original.graph.outputs)]
     check_patterns(allow_io, doors, "graph input or output", hint=f"there are {', '.join(doors)}")
     with clock.step("normalize"):
@@ -84,13 +92,13 @@ def find(
 def choose(
     found: Analyzed, options: Options, clock: Clock | None = None, calibration: Calibration | None = None
 ) -> Selection:
-    """What stays; see `decide`."""
-    return decide(found, options, clock, calibration).selection
+    """What stays; see `select_units`."""
+    return select_units(found, options, clock, calibration).selection
 
 
-def decide(
+def select_units(
     found: Analyzed, options: Options, clock: Clock | None = None, calibration: Calibration | None = None
-) -> Choice:
+) -> Decision:
     """Score the units of every group that shall shrink, and keep the best.
 
     Raises:
@@ -101,26 +109,26 @@ def decide(
     names = [name for group in found.analysis.groups for name in group.names]
     hint = "`prunegraph explain` shows groups; with --json, the id and the scope of each"
     check_patterns([*options.include, *options.exclude], names, "group", hint=hint)
-    keep = wanted(found.analysis, found.normalized, options)
+    keep = target_counts(found.analysis, found.normalized, options)
     groups = [group for group in found.analysis.groups if group.id in keep]
-    whole = going(found.analysis, options)
+    whole = dropped_group_ids(found.analysis, options)
     if not groups and not whole:
         raise nothing_to_prune(found.analysis, options)
-    free = decided(found.analysis.groups, options)
+    free = scorer_decides(found.analysis.groups, options)
     asked = {name: count for name, count in keep.items() if name not in free}
     context = Context(found.normalized.model, found.analysis, options.seed, options.scorer_options, kept=asked)
     with clock.step("observe"):
         inputs = calibration.inputs(found.original) if calibration is not None else None
-        context = seen(options.scorer, groups, context, inputs, clock.count, gradients())
+        context = observe_for_scorers(options.scorer, groups, context, inputs, clock.count, gradients())
     with clock.step("score"):
-        selection = choice(groups, keep, context, options) if groups else Selection({})
-        said = accounts(options.scorer, groups, context)
+        selection = rank_and_keep(groups, keep, context, options) if groups else Selection({})
+        reports = scoring_reports(options.scorer, groups, context)
     with clock.step("layers"):
         selection = with_whole(selection, found.normalized.model, found.analysis, whole, options.layer_threshold)
     if whole and not selection.keep:
         hint = "the warnings say why; a ratio takes units of them"
         raise NothingToPrune(f"none of {', '.join(whole)} can go whole", hint=hint)
-    return Choice(selection, said)
+    return Decision(selection, reports)
 
 
 def gradients() -> Backward | None:
@@ -132,7 +140,7 @@ def gradients() -> Backward | None:
     return backward
 
 
-def going(analysis: Analysis, options: Options) -> tuple[str, ...]:
+def dropped_group_ids(analysis: Analysis, options: Options) -> tuple[str, ...]:
     """The ids of the groups that shall go whole.
 
     Raises:
@@ -144,7 +152,7 @@ def going(analysis: Analysis, options: Options) -> tuple[str, ...]:
     return tuple(group.id for group in dropped(analysis.groups, options.drop))
 
 
-def calibrated(
+def open_calibration(
     options: Options,
     data: Data | Calibration | None,
     tokenizer: str | os.PathLike[str] | None = None,
@@ -203,7 +211,7 @@ def apply(
     with clock.step("shrink"):
         made = shrink_all(found.normalized.model, analysis.solution, keeps)
         if made.refused:
-            raise cannot_go_whole(analysis, made.refused)
+            raise _cannot_go_whole(analysis, made.refused)
         slim = cleanup(made.model, analysis.solution, made.lengths)
     proof = None
     if check:
@@ -212,7 +220,7 @@ def apply(
     report = Report(
         params=(count_parameters(found.original.graph), count_parameters(slim.graph)),
         macs=count_macs(analysis.solution, made.lengths, found.normalized.batch, found.normalized.row, made.gone),
-        groups=tuple(smaller(analysis, keeps, made.left)),
+        groups=tuple(group_reports(analysis, keeps, made.left)),
         verify=proof,
         seconds=clock.seconds,
         accounts=accounts or {},
@@ -220,7 +228,7 @@ def apply(
     return PruneResult(slim, selection, report, found.kind, allow_io=found.allow_io)
 
 
-def mend(
+def repair_result(
     found: Analyzed, result: PruneResult, options: Options, clock: Clock, calibration: Calibration | None
 ) -> PruneResult:
     """Re-fit what reads removed units, after the proof and where data are given; see `passes.repair`."""
@@ -236,7 +244,7 @@ def mend(
     return replace(result, ir_model=slim, report=replace(result.report, params=params, repair=what))
 
 
-def tune(
+def finetune_result(
     found: Analyzed, result: PruneResult, options: TrainOptions, clock: Clock, calibration: Calibration
 ) -> PruneResult:
     """Train the slim model again on the data, the original as teacher; see `train.finetune`."""
@@ -253,7 +261,7 @@ def tune(
     return replace(result, ir_model=tuned.ir_model, tuned=tuned)
 
 
-def unrepaired(found: Analyzed, slim: ir.Model, keeps: Keeps, written: Written) -> ir.Model:
+def undo_repair(found: Analyzed, slim: ir.Model, keeps: Keeps, written: Written) -> ir.Model:
     """A repaired slim model with the weights that Shrink gave it.
 
     Raises:
@@ -269,13 +277,36 @@ def unrepaired(found: Analyzed, slim: ir.Model, keeps: Keeps, written: Written) 
         raise VerificationFailed(f"the slim model does not have the re-fitted weight {name}", hint=hint) from None
 
 
-def smaller(analysis: Analysis, keeps: Keeps, left: Collection[int] | None) -> Iterator[GroupReport]:
+def group_reports(analysis: Analysis, keeps: Keeps, left: Collection[int] | None) -> Iterator[GroupReport]:
     """The groups of which less is left, those inside of a removed sub-block among them."""
     for group in analysis.groups:
         if left is not None and group.dim not in left:
             yield GroupReport(group.id, group.kind, group.units, 0)
         elif group.dim in keeps:
             yield GroupReport(group.id, group.kind, group.units, keeps[group.dim].count)
+
+
+def _cannot_go_whole(analysis: Analysis, refused: Mapping[int, str]) -> UsageError:
+    """Why nothing may be left out altogether of some groups."""
+    group = next((group for group in analysis.groups if group.dim in refused), None)
+    name, why = (group.id, refused[group.dim]) if group else ("a group", next(iter(refused.values())))
+    return UsageError(f"{name} cannot go whole: {why}", hint="keep at least one unit of it")
+
+
+def check_interface(model: ir.Model, slim: ir.Model) -> None:
+    """Check that a slim model is called as its original is.
+
+    Raises:
+        VerificationFailed: it has other inputs or outputs.
+    """
+    for what in ("inputs", "outputs"):
+        before, after = ([value.name for value in getattr(each.graph, what)] for each in (model, slim))
+        if before != after:
+            raise VerificationFailed(
+                f"the slim model has other {what}: {', '.join(map(str, after))} "
+                f"instead of {', '.join(map(str, before))}",
+                hint="compare a model with what was made of it by pruning",
+            )
 
 
 def prove(found: Analyzed, slim: ir.Model, keeps: Keeps) -> Verification:

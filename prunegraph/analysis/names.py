@@ -10,6 +10,8 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import onnx_ir as ir
 
+from prunegraph.errors import UsageError
+
 _LOST = re.compile(r"onnx::\w+|_?v(al)?_?\d+|\d+|_?(tensor_)?constant_?\d*|const_fold_opt__\d+", re.IGNORECASE)
 """Names that exporters give to weights whose own name they lost."""
 
@@ -23,6 +25,28 @@ _ROLES = {"Add": "bias", "Sub": "bias", "Mul": "scale", "Div": "scale"}
 def matches(names: Iterable[str], patterns: Sequence[str]) -> bool:
     """Whether any of the names matches any of the patterns (`*`, `?`, `[…]`; case counts)."""
     return any(fnmatch.fnmatchcase(name, pattern) for name in names for pattern in patterns)
+
+
+def as_patterns(given: str | Iterable[str] | None) -> tuple[str, ...]:
+    """Patterns as a tuple; a plain string is one pattern.
+
+    >>> as_patterns("ffn.0"), as_patterns(["ffn.0", "ffn.1"]), as_patterns(None)
+    (('ffn.0',), ('ffn.0', 'ffn.1'), ())
+    """
+    if given is None:
+        return ()
+    return (given,) if isinstance(given, str) else tuple(given)
+
+
+def check_patterns(patterns: Iterable[str], names: Sequence[str], what: str, *, hint: str) -> None:
+    """Refuse a pattern that matches nothing: it is a slip that would change the result without a word.
+
+    Raises:
+        UsageError: a pattern matches no name.
+    """
+    for pattern in patterns:
+        if names and not matches(names, [pattern]):
+            raise UsageError(f"no {what} matches {pattern!r}", hint=hint)
 
 
 def readable_names(graph: ir.Graph) -> dict[str, str]:

@@ -256,23 +256,31 @@ def _prune(
     from prunegraph.clock import Clock
     from prunegraph.export.atomic_write import check_target
     from prunegraph.export.onnx_file import load, source_of
-    from prunegraph.pipeline import apply, calibrated, decide, filter_heads, find, mend, tune
+    from prunegraph.pipeline import (
+        apply,
+        filter_heads,
+        finetune_result,
+        load_and_analyze,
+        open_calibration,
+        repair_result,
+        select_units,
+    )
 
-    data = calibrated(options, data, filtering=filtering, finetune=training)
+    data = open_calibration(options, data, filtering=filtering, finetune=training)
     clock = Clock(step)
     check_target(output, [model])
     with clock.step("load"):
         given = load(model)
     for name in (output.name, f"{output.stem}.plan.json", f"{output.name}.data"):
         check_target(output.parent / name, source_of(given).files)
-    found = find(given, options.allow_io, clock)
-    choice = decide(found, options, clock, data)
+    found = load_and_analyze(given, options.allow_io, clock)
+    choice = select_units(found, options, clock, data)
     filtered = filter_heads(found, choice.selection, filtering, clock, data) if filtering else None
     selection = filtered.selection if filtered else choice.selection
     result = apply(found, selection, check=options.verify, clock=clock, accounts=choice.accounts)
-    result = replace(mend(found, result, options, clock, data), filtered=filtered)
+    result = replace(repair_result(found, result, options, clock, data), filtered=filtered)
     if training and data:
-        result = tune(found, result, training, clock, data)
+        result = finetune_result(found, result, training, clock, data)
     with clock.step("save"):
         return result, result.save(output)
 

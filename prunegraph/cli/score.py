@@ -92,13 +92,13 @@ def _score(
 ) -> tuple[dict[str, Any], Context]:
     from prunegraph.clock import Clock
     from prunegraph.errors import NothingToPrune
-    from prunegraph.passes.choose.select_units import seen
+    from prunegraph.passes.choose.select_units import observe_for_scorers
     from prunegraph.passes.score import Context, score_with, scores_kind
-    from prunegraph.pipeline import calibrated, find, gradients
+    from prunegraph.pipeline import gradients, load_and_analyze, open_calibration
 
-    data = calibrated(options, data)
+    data = open_calibration(options, data)
     clock = Clock(step)
-    found = find(model, (), clock)
+    found = load_and_analyze(model, (), clock)
     inputs = data.inputs(found.original) if data is not None else None
     assert isinstance(options.scorer, str)
     groups = [group for group in found.analysis.groups if scores_kind(options.scorer, group.kind)]
@@ -107,7 +107,7 @@ def _score(
         raise NothingToPrune(f"the model has no group that {options.scorer} could score", hint=hint)
     context = Context(found.normalized.model, found.analysis, options.seed, options.scorer_options)
     with clock.step("observe"):
-        context = seen(options.scorer, groups, context, inputs, clock.count, gradients())
+        context = observe_for_scorers(options.scorer, groups, context, inputs, clock.count, gradients())
     with clock.step("score"):
         return score_with(options.scorer, groups, context), context
 

@@ -25,7 +25,7 @@ from prunegraph.cli.summary import proof
 from prunegraph.errors import UsageError
 from prunegraph.passes.prove.verify import Verification
 from prunegraph.passes.score import SCORERS
-from tests.graphs.cli import classifier, frozen
+from tests.graphs.cli import averaged, classifier, frozen
 
 COMMANDS = ("explain", "prune", "verify", "bench", "score", "export", "finetune")
 
@@ -72,6 +72,7 @@ def prepare(folder: Path) -> None:
     rejected = frozen()
     rejected.graph.node[0].op_type = "NoSuchOp"
     (folder / "rejected.onnx").write_bytes(rejected.SerializeToString())
+    onnx.save(averaged(), folder / "averaged.onnx")
     (folder / "link.onnx").symlink_to("model.onnx")
 
 
@@ -119,6 +120,12 @@ BAD: dict[str, tuple[tuple[str, ...], int, str, str]] = {
     "no model": (("explain",), 2, "MODEL", "prunegraph explain --help"),
     # nothing to do
     "nothing prunable": (("prune", "frozen.onnx", "-o", "slim.onnx"), 1, "graph ", "--allow-io"),
+    "nothing but inexact": (
+        ("prune", "averaged.onnx", "-o", "slim.onnx"),
+        1,
+        "ffn.0 (16 units, inexact)",
+        "--ratio ffn=0.5",
+    ),
     "no group of the kind": ((*PRUNE, "--ratio", "channel=0.5"), 1, "no group of kind channel", "explain"),
     "ratio of zero": ((*PRUNE, "--ratio", "0"), 1, "leave every group whole", "explain"),
     # outputs
@@ -159,7 +166,7 @@ def test_the_output_is_checked_before_the_long_work(folder: Path, monkeypatch: p
     assert "slim.plan.json is a folder" in run(*PRUNE).stderr
 
 
-@pytest.mark.parametrize("moment", ["prunegraph.pipeline.prove", "prunegraph.pipeline.decide", "onnx_ir.save"])
+@pytest.mark.parametrize("moment", ["prunegraph.pipeline.prove", "prunegraph.pipeline.select_units", "onnx_ir.save"])
 def test_an_interruption_leaves_nothing_behind(moment: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def interrupt(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
@@ -176,7 +183,7 @@ def test_a_bug_is_not_hidden(folder: Path, monkeypatch: pytest.MonkeyPatch) -> N
     def fail(*_: object, **__: object) -> None:
         raise ZeroDivisionError
 
-    monkeypatch.setattr("prunegraph.pipeline.decide", fail)
+    monkeypatch.setattr("prunegraph.pipeline.select_units", fail)
     assert isinstance(run(*PRUNE).exception, ZeroDivisionError)
 
 

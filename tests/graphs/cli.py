@@ -101,3 +101,17 @@ def frozen() -> onnx.ModelProto:
         [weight],
     )
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
+
+
+def averaged() -> onnx.ModelProto:
+    """Two linear layers with a norm between: the only free axis is the width that the norm averages over."""
+    b = _Builder()
+    wide = b.op("MatMul", ["x", b.weight("up", 6, 16)], "up")
+    normed = b.op("LayerNormalization", [wide, b.weight("scale", 16), b.weight("bias", 16)], "norm", axis=-1)
+    b.op("MatMul", [normed, b.weight("down", 16, 3)], "down")
+    b.nodes[-1].output[0] = "y"
+    x, y = (
+        helper.make_tensor_value_info(n, TensorProto.FLOAT, ["batch", "time", size]) for n, size in (("x", 6), ("y", 3))
+    )
+    graph = helper.make_graph(b.nodes, "averaged", [x], [y], b.weights)
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)

@@ -13,7 +13,7 @@ from prunegraph import prune_graph
 from prunegraph.analysis.analyze import Analysis
 from prunegraph.analysis.groups import Group
 from prunegraph.analysis.selection import Selection
-from prunegraph.pipeline import Analyzed, apply, find
+from prunegraph.pipeline import Analyzed, apply, load_and_analyze
 from tests.graphs.skeleton import load_skeleton
 
 Expected = dict[tuple[str, int, tuple[int, ...]], int]
@@ -49,7 +49,7 @@ GROUPS: dict[str, Expected] = {
 
 @cache
 def analyzed(name: str) -> Analyzed:
-    return find(load_skeleton(name))
+    return load_and_analyze(load_skeleton(name))
 
 
 def census(analysis: Analysis) -> Expected:

@@ -14,7 +14,7 @@ import onnx_ir as ir
 import pytest
 
 from prunegraph.analysis.selection import Selection
-from prunegraph.pipeline import Analyzed, apply, find
+from prunegraph.pipeline import Analyzed, apply, load_and_analyze
 from tests.graphs.skeleton import load_skeleton, skeleton_names
 from tests.laws.test_architectures import draw
 
@@ -29,7 +29,7 @@ def read() -> dict[str, str]:
 
 @pytest.fixture(scope="module", params=ZOO)
 def found(request: pytest.FixtureRequest) -> tuple[str, Analyzed]:
-    return request.param, find(load_skeleton(request.param))
+    return request.param, load_and_analyze(load_skeleton(request.param))
 
 
 def census(analyzed: Analyzed) -> str:
@@ -55,4 +55,6 @@ def test_slim_equals_the_masked_original(found: tuple[str, Analyzed], kinds: str
 
 
 if __name__ == "__main__":
-    GOLDEN.write_text("".join(f"{name}: {census(find(load_skeleton(name)))}\n" for name in ZOO), encoding="utf-8")
+    GOLDEN.write_text(
+        "".join(f"{name}: {census(load_and_analyze(load_skeleton(name)))}\n" for name in ZOO), encoding="utf-8"
+    )

@@ -15,7 +15,7 @@ from prunegraph.observe.attention_similarity import Preservation, attention_simi
 from prunegraph.observe.attention_sites import attentions
 from prunegraph.observe.stream import Calibration, Inputs
 from prunegraph.observe.with_outputs import tapped
-from prunegraph.pipeline import Analyzed, apply, find
+from prunegraph.pipeline import Analyzed, apply, load_and_analyze
 from prunegraph.runtime.session import open_session, run
 from tests.graphs import attention as graphs_attention
 from tests.graphs import blocks as graphs_blocks
@@ -36,13 +36,15 @@ def half(found: Analyzed, kind: str) -> Selection:
 
 
 def compared(found: Analyzed, slim: onnx.ModelProto, selection: Selection, inputs: Inputs) -> Preservation:
-    return attention_similarity((found.normalized.model, found.analysis), find(slim).original, selection, inputs)
+    return attention_similarity(
+        (found.normalized.model, found.analysis), load_and_analyze(slim).original, selection, inputs
+    )
 
 
 @pytest.mark.parametrize("make", [graphs_attention.mha, graphs_attention.gqa, graphs_fused.onnx_attention])
 def test_heads_that_stay_attend_as_before_where_nothing_came_before(make: Callable[[], onnx.ModelProto]) -> None:
     model = make()
-    found = find(model)
+    found = load_and_analyze(model)
     kind = next(group.kind for group in found.analysis.groups if group.kind in ("head", "kv_group"))
     selection = half(found, kind)
     inputs = Calibration(data_for(model)).opened().inputs(found.original)
@@ -55,14 +57,14 @@ def test_heads_that_stay_attend_as_before_where_nothing_came_before(make: Callab
 
 def test_fewer_dims_of_queries_and_keys_attend_elsewhere() -> None:
     model = graphs_blocks.transformer_block()
-    found = find(model)
+    found = load_and_analyze(model)
     selection = half(found, "qk_dim")
     data = data_for(model)
     slim = apply(found, selection).model
     seen = compared(found, slim, selection, Calibration(data).opened().inputs(found.original))
     assert len(seen.labels) == 2 and 0 < seen.mean < 0.999
     maps = []
-    for each in (found, find(slim)):
+    for each in (found, load_and_analyze(slim)):
         site = attentions(each.normalized.model, each.analysis)[0]
         assert site.probabilities is not None
         with open_session(tapped(each.normalized.model, [site.probabilities])) as session:
@@ -74,7 +76,7 @@ def test_fewer_dims_of_queries_and_keys_attend_elsewhere() -> None:
 
 def test_padding_does_not_count(tmp_path: Path) -> None:
     """One text after the other, without padding, is the same as all together."""
-    found = find(shifting([[0, 1], [0, -1]]))
+    found = load_and_analyze(shifting([[0, 1], [0, -1]]))
     selection = half(found, "head")
     slim = apply(found, selection).model
     texts = [{"text": text} for text, _ in SENTENCES]
@@ -88,7 +90,7 @@ def test_padding_does_not_count(tmp_path: Path) -> None:
 
 def test_another_plan_is_refused() -> None:
     model = graphs_attention.mha()
-    found = find(model)
+    found = load_and_analyze(model)
     inputs = Calibration(data_for(model)).opened().inputs(found.original)
     with pytest.raises(UsageError, match="compared"):
         compared(found, model, half(found, "head"), inputs)

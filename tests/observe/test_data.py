@@ -17,7 +17,7 @@ from prunegraph.observe.conllu import read_conllu
 from prunegraph.observe.data import open_data
 from prunegraph.observe.stream import Calibration
 from prunegraph.observe.text import TextReader
-from prunegraph.pipeline import find
+from prunegraph.pipeline import load_and_analyze
 from prunegraph.runtime.feeds import InputSpec
 from tests.graphs.text import SENTENCES, conllu, shifting, word_tokenizer
 
@@ -136,7 +136,7 @@ def test_inputs_are_known_by_name(tmp_path: Path) -> None:
 
 
 def test_arrays_are_fed_as_they_are(tmp_path: Path) -> None:
-    model = find(shifting([[0, 1]])).original
+    model = load_and_analyze(shifting([[0, 1]])).original
     ids = np.arange(4, 14).reshape(5, 2)
     arrays = {"input_ids": ids, "attention_mask": np.ones_like(ids), "position_ids": ids % 2, "labels": np.arange(5)}
     np.savez(tmp_path / "inputs.npz", **arrays)
@@ -178,12 +178,12 @@ WRONG: dict[str, tuple[Callable[[Path], Any], str]] = {
 def test_wrong_data(case: str, tmp_path: Path) -> None:
     make, message = WRONG[case]
     with pytest.raises(UsageError, match=message) as caught:
-        Calibration(make(tmp_path), word_tokenizer(tmp_path)).inputs(find(shifting([[0, 1]])).original)
+        Calibration(make(tmp_path), word_tokenizer(tmp_path)).inputs(load_and_analyze(shifting([[0, 1]])).original)
     assert caught.value.hint
 
 
 def test_wrong_tokenizers(tmp_path: Path) -> None:
-    model = find(shifting([[0, 1]])).original
+    model = load_and_analyze(shifting([[0, 1]])).original
     with pytest.raises(UsageError, match="need a tokenizer"):
         Calibration(ROWS).inputs(model)
     with pytest.raises(UsageError, match="no tokenizer"):

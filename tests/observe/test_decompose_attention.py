@@ -11,7 +11,7 @@ from onnx import TensorProto
 
 from prunegraph.observe.attention_sites import Tap, attentions
 from prunegraph.observe.with_outputs import tapped
-from prunegraph.pipeline import Analyzed, find
+from prunegraph.pipeline import Analyzed, load_and_analyze
 from prunegraph.runtime.feeds import Feeds
 from prunegraph.runtime.session import open_session, run, widened
 from tests.graphs import fused as graphs_fused
@@ -89,7 +89,7 @@ def heads(x: Array, count: int = H) -> Array:
 def test_maps_are_those_of_the_attention_spelt_out(make: Callable[[], onnx.ModelProto]) -> None:
     """Maps times values are the context, and where nothing masks or adds, they are the Softmax of Q and K."""
     proto = make()
-    found = find(proto)
+    found = load_and_analyze(proto)
     (site,) = attentions(found.normalized.model, found.analysis)
     assert site.probabilities is not None and (site.q, site.k, site.v) == ("", "", "")
     (node,) = (node for node in found.normalized.model.graph if node.op_type == "Attention")

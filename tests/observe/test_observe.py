@@ -22,7 +22,7 @@ from prunegraph.observe.stream import Calibration, observe
 from prunegraph.observe.text import Batch
 from prunegraph.observe.with_outputs import tapped
 from prunegraph.passes.prove.mask import masked
-from prunegraph.pipeline import Analyzed, find
+from prunegraph.pipeline import Analyzed, load_and_analyze
 from prunegraph.runtime.feeds import Feeds, input_specs, random_feeds
 from prunegraph.runtime.session import open_session, run, widened, widened_feeds
 from prunegraph.runtime.trial_sizes import size_plans
@@ -68,7 +68,7 @@ def by_heads(array: np.ndarray, heads: int, width: int) -> np.ndarray:
 @pytest.mark.parametrize("make", SMALL, ids=lambda make: make.__name__)
 def test_probabilities_times_values_are_the_context(make: Callable[[], onnx.ModelProto]) -> None:
     """What is found as probabilities, values and context is just that, also where an op computes it inside."""
-    found = find(make())
+    found = load_and_analyze(make())
     model = found.normalized.model
     (site,) = attentions(model, found.analysis)
     assert site.probabilities is not None
@@ -99,7 +99,7 @@ GATED = [make.__name__ for make in SMALL if make is not graphs_fused.onnx_attent
 def test_a_closed_gate_is_a_mask(name: str) -> None:
     """Ones change nothing; zeros do what the oracle of verify does."""
     small = {make.__name__: make for make in SMALL}
-    found = find(small[name]() if name in small else load_skeleton(name))
+    found = load_and_analyze(small[name]() if name in small else load_skeleton(name))
     wide, analysis = widened(found.normalized.model), found.analysis
     twin, sites = gated(wide, analysis)
     feeds, rng = feeds_for(found), np.random.default_rng(0)
@@ -118,7 +118,7 @@ def test_a_closed_gate_is_a_mask(name: str) -> None:
 
 
 def test_layers_that_share_heads_share_their_units() -> None:
-    found = find(load_skeleton("zoo_albert"))
+    found = load_and_analyze(load_skeleton("zoo_albert"))
     sites = attentions(found.normalized.model, found.analysis)
     assert [sorted(site.units) for site in sites] == [["head.0"]] * 2
 
@@ -158,7 +158,7 @@ def texts(folder: Path, count: int = 40) -> Path:
 
 
 def test_all_statistics_share_one_pass(tmp_path: Path) -> None:
-    found = find(shifting([[0, 1]]))
+    found = load_and_analyze(shifting([[0, 1]]))
     inputs = Calibration(texts(tmp_path), word_tokenizer(tmp_path), batch_size=16).inputs(found.original)
     (site,) = attentions(found.normalized.model, found.analysis)
     assert site.probabilities is not None
@@ -174,7 +174,7 @@ def test_all_statistics_share_one_pass(tmp_path: Path) -> None:
 
 
 def test_what_was_seen_is_not_run_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    found = find(shifting([[0, 1]]))
+    found = load_and_analyze(shifting([[0, 1]]))
     model = found.normalized.model
     inputs = Calibration(texts(tmp_path), word_tokenizer(tmp_path)).inputs(found.original)
     first, other = Watcher("a"), Watcher("b")
@@ -197,7 +197,7 @@ def test_what_was_seen_is_not_run_again(tmp_path: Path, monkeypatch: pytest.Monk
 @pytest.mark.parametrize("left", [False, True])
 def test_padding_changes_no_statistic(left: bool, tmp_path: Path) -> None:
     """Batches of one have no padding; the numbers are the same."""
-    found = find(shifting([[0, 1], [1, -2]]))
+    found = load_and_analyze(shifting([[0, 1], [1, -2]]))
     model, analysis = found.normalized.model, found.analysis
     (site, _) = attentions(model, analysis)
     ((joined, axis),) = consumed(model, analysis, analysis.group("head.1"))
@@ -215,7 +215,7 @@ def test_padding_changes_no_statistic(left: bool, tmp_path: Path) -> None:
 
 
 def test_hidden_activations_are_found() -> None:
-    found = find(load_skeleton("zoo_distilbert"))
+    found = load_and_analyze(load_skeleton("zoo_distilbert"))
     groups = {group.id: group for group in found.analysis.groups}
     shapes = found.normalized.facts.shapes
     for kind in ("ffn.0", "ffn.1"):
@@ -237,7 +237,7 @@ def test_fixed_sizes_are_filled_up(tmp_path: Path) -> None:
         dim.dim_value = 4
     path = tmp_path / "trees.conllu"
     path.write_text(conllu(SENTENCES * 2))
-    found = find(model)
+    found = load_and_analyze(model)
     watcher = Watcher("all")
     observe(found.normalized.model, Calibration(path, word_tokenizer(tmp_path)).inputs(found.original), [watcher])
     assert sorted(watcher.samples) == sorted([text for text, _ in SENTENCES] * 2)
@@ -245,7 +245,7 @@ def test_fixed_sizes_are_filled_up(tmp_path: Path) -> None:
 
 def test_memory_does_not_grow_with_the_data(tmp_path: Path) -> None:
     """Every batch lets go of the last one's maps."""
-    found = find(shifting([[0, 1]]))
+    found = load_and_analyze(shifting([[0, 1]]))
     (site,) = attentions(found.normalized.model, found.analysis)
     assert site.probabilities is not None
     alive: list[int] = []

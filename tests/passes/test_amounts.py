@@ -19,9 +19,9 @@ from prunegraph.errors import UsageError
 from prunegraph.passes.choose.amounts import presets
 from prunegraph.passes.choose.budget import cost
 from prunegraph.passes.choose.request import Options
-from prunegraph.passes.choose.select_units import wanted
-from prunegraph.passes.choose.targets import counts
-from prunegraph.pipeline import Analyzed, find
+from prunegraph.passes.choose.select_units import target_counts
+from prunegraph.passes.choose.targets import resolve_counts
+from prunegraph.pipeline import Analyzed, load_and_analyze
 from tests.graphs.cli import classifier
 from tests.graphs.skeleton import load_skeleton
 
@@ -29,14 +29,16 @@ from tests.graphs.skeleton import load_skeleton
 @pytest.fixture(scope="module")
 def found() -> Analyzed:
     """Two blocks: head (2), qk_dim and v_dim (2, 4), ffn (12) each; hidden (8)."""
-    return find(classifier())
+    return load_and_analyze(classifier())
 
 
 def kept(found: Analyzed, **options: Any) -> dict[str, int]:
     """What stays of everything that gets smaller."""
     units = {group.id: group.units for group in found.analysis.groups}
     return {
-        name: n for name, n in wanted(found.analysis, found.normalized, Options(**options)).items() if n < units[name]
+        name: n
+        for name, n in target_counts(found.analysis, found.normalized, Options(**options)).items()
+        if n < units[name]
     }
 
 
@@ -181,11 +183,11 @@ BUDGETS: dict[str, dict[str, Any]] = {
 @pytest.mark.parametrize("case", BUDGETS)
 def test_a_budget_is_met_within_one_unit(case: str) -> None:
     """What is left is no more than asked for, and with one unit more of the last group to give way it would be."""
-    found = find(load_skeleton("zoo_bert"))
+    found = load_and_analyze(load_skeleton("zoo_bert"))
     options = Options(**BUDGETS[case])
     groups = found.analysis.groups
     measure = cost(found.analysis, found.normalized)
-    got = counts(groups, options, {group.id for group in groups}, measure)
+    got = resolve_counts(groups, options, {group.id for group in groups}, measure)
     left = measure(got)
     assert all(left[name] <= limit for name, limit in options.budget.items())
     free = [g for g in groups if g.kind in (options.kinds or ("head", "ffn", "dense"))]
@@ -199,7 +201,7 @@ def test_what_a_budget_foresees_is_what_the_file_costs() -> None:
     result = prune_graph(model, budget={"macs": 0.9, "params": 0.5}, kinds=["ffn", "hidden"])
     macs, params = result.report.macs, result.report.params
     assert 0.8 < macs[1] / macs[0] <= 0.9 and 0.4 < params[1] / params[0] <= 0.5
-    found = find(model)
+    found = load_and_analyze(model)
     left = cost(found.analysis, found.normalized)({g.id: g.after for g in result.report.groups})
     assert left["macs"] == pytest.approx(macs[1] / macs[0])
     assert left["params"] == pytest.approx(params[1] / params[0], abs=0.01)
@@ -243,16 +245,16 @@ def test_all_presets_are_tested() -> None:
 
 def test_a_preset_on_a_real_export_costs_the_same() -> None:
     """The true graph of DeiT-Tiny, by lengths: what its slim file has is a matter of Shrink, tested elsewhere."""
-    found = find(load_skeleton("deit_tiny_dynamo"))
+    found = load_and_analyze(load_skeleton("deit_tiny_dynamo"))
     groups = {group.id: group for group in found.analysis.groups}
-    keep = wanted(found.analysis, found.normalized, Options("snp-deit-tiny"))
+    keep = target_counts(found.analysis, found.normalized, Options("snp-deit-tiny"))
     assert len(keep) == 1 + 3 * 12
     left = cost(found.analysis, found.normalized)(keep)
     lengths = Lengths(found.analysis.solution, {})
     macs, _ = count_macs(found.analysis.solution, lengths, found.normalized.batch, found.normalized.row)
     assert f"{left['macs'] * macs / 1e9:.2f}" == "0.64"
     assert f"{left['params'] * count_parameters(found.normalized.model.graph) / 1e6:.2f}" == "3.01"
-    aligned = wanted(found.analysis, found.normalized, Options("snp-deit-tiny", align=8))
+    aligned = target_counts(found.analysis, found.normalized, Options("snp-deit-tiny", align=8))
     assert all(n % 8 == 0 and keep[name] <= n < keep[name] + 8 for name, n in aligned.items())
     assert {groups[name].kind for name in aligned} == {"hidden", "qk_dim", "v_dim", "ffn"}
 

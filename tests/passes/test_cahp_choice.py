@@ -18,7 +18,7 @@ from prunegraph.errors import PruneGraphError, UsageError
 from prunegraph.passes.score.cahp import CahpOptions
 from prunegraph.passes.score.complement import Chosen, choose
 from prunegraph.passes.score.head_mask_gradients import GateGradients
-from prunegraph.pipeline import find
+from prunegraph.pipeline import load_and_analyze
 from prunegraph.train.options import TrainOptions
 from tests.graphs.text import word_tokenizer
 from tests.passes.test_cahp import Shape, seen_of, site
@@ -38,7 +38,7 @@ def _set_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 def kept(result: PruneResult) -> list[int]:
     """Heads kept a layer."""
-    found = find(Tiny(heads=4, layers=3).onnx()).analysis.groups
+    found = load_and_analyze(Tiny(heads=4, layers=3).onnx()).analysis.groups
     heads = [group for group in found if group.kind == "head"]
     every = {group.id: np.ones(group.units, dtype=bool) for group in heads} | dict(result.selection.keep)
     return [int(every[group.id].sum()) for group in heads]

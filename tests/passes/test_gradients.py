@@ -19,7 +19,7 @@ from prunegraph.passes.score import Context, observe_for, score_with
 from prunegraph.passes.score.differentiate import HOW
 from prunegraph.passes.score.head_mask_gradients import BATCH, GateGradients
 from prunegraph.passes.score.michel import OBSERVATION
-from prunegraph.pipeline import Analyzed, find
+from prunegraph.pipeline import Analyzed, load_and_analyze
 from tests.graphs.text import word_tokenizer
 from tests.train.tiny_classifier import HEAD_DIM, Tiny, texts
 
@@ -40,7 +40,7 @@ def _set_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 def given(tiny: Tiny, folder: Path, **settings: Any) -> tuple[Analyzed, Inputs]:
-    found = find(tiny.onnx())
+    found = load_and_analyze(tiny.onnx())
     return found, Calibration(texts(COUNT, **settings), word_tokenizer(folder)).inputs(found.original)
 
 

@@ -17,7 +17,7 @@ from prunegraph.observe.head_mask import GatedSession
 from prunegraph.observe.stream import Calibration, Inputs
 from prunegraph.passes.choose.head_filter import Filtered, FilterOptions, filter_candidates
 from prunegraph.passes.prove.mask import masked
-from prunegraph.pipeline import Analyzed, find
+from prunegraph.pipeline import Analyzed, load_and_analyze
 from prunegraph.runtime.session import open_session, run, widened
 from tests.graphs.skeleton import load_skeleton
 from tests.graphs.text import WORDS, shifting, word_tokenizer
@@ -35,7 +35,7 @@ def setting(tmp_path_factory: pytest.TempPathFactory) -> tuple[Analyzed, Inputs]
         {"text": " ".join(rng.choice(WORDS[4:], int(rng.integers(3, 12)))), "label": int(rng.integers(3))}
         for _ in range(120)
     ]
-    found = find(shifting(SHIFTS))
+    found = load_and_analyze(shifting(SHIFTS))
     return found, Calibration(rows, word_tokenizer(folder)).inputs(found.original)
 
 
@@ -208,7 +208,7 @@ def test_accuracy_needs_labels_and_filtering_data(setting: tuple[Analyzed, Input
 
 def test_query_heads_go_from_all_groups_at_once() -> None:
     """Every KV group keeps as many query heads: a candidate takes one of each, and harm is told for all of them."""
-    found = find(load_skeleton("zoo_llama"))
+    found = load_and_analyze(load_skeleton("zoo_llama"))
     slots = next(group for group in found.analysis.groups if group.kind == "query_slot")
     mask = np.array([[True, False, True, False], [False, True, True, False]])
     assert slots.shape == mask.shape
@@ -249,4 +249,4 @@ def test_providers_that_are_not_there(name: str, message: str, tmp_path: Path) -
 
 def test_data_run_on_the_providers_asked_for(tmp_path: Path) -> None:
     data = Calibration([{"text": "the dog"}], word_tokenizer(tmp_path), providers=["CPU", "CPUExecutionProvider"])
-    assert data.opened().inputs(find(shifting(SHIFTS)).original).providers == ("CPUExecutionProvider",)
+    assert data.opened().inputs(load_and_analyze(shifting(SHIFTS)).original).providers == ("CPUExecutionProvider",)

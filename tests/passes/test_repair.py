@@ -19,7 +19,7 @@ from prunegraph.cli import app
 from prunegraph.errors import UsageError
 from prunegraph.observe.stream import Calibration
 from prunegraph.passes.repair import Outcome, repaired
-from prunegraph.pipeline import Analyzed, apply, find
+from prunegraph.pipeline import Analyzed, apply, load_and_analyze
 from prunegraph.result import PruneResult
 from prunegraph.runtime.session import open_session, run
 from tests.graphs import attention as graphs_attention
@@ -91,7 +91,7 @@ def repair(
     model: onnx.ModelProto, asked: str = "auto", ridge: float = 1e-3, data: Mapping[str, np.ndarray] | None = None
 ) -> tuple[PruneResult, onnx.ModelProto | None, tuple[Outcome, ...]]:
     """What pruning gives, what repair makes of it, and what it says."""
-    found = find(model)
+    found = load_and_analyze(model)
     selection = without_last(found)
     bare = apply(found, selection, check=False)
     inputs = Calibration(data or samples(model)).opened().inputs(found.original)
@@ -101,7 +101,7 @@ def repair(
 
 
 def outputs(model: object, data: Mapping[str, np.ndarray]) -> list[np.ndarray]:
-    with open_session(find(model).original) as session:  # type: ignore[arg-type]
+    with open_session(load_and_analyze(model).original) as session:  # type: ignore[arg-type]
         return run(session, data)
 
 
@@ -162,7 +162,7 @@ def test_a_unit_that_fires_on_one_token_is_not_spread_over_all() -> None:
     data = samples(model, 40, length=20)
     data["x"][..., 0] = 0
     data["x"][:, 0, 0] = 10
-    found = find(model)
+    found = load_and_analyze(model)
     (group,) = found.analysis.groups
     keep = Selection({group.id: np.arange(UNITS) < UNITS - 1})
     inputs = Calibration(data).opened().inputs(found.original)

@@ -23,12 +23,12 @@ from prunegraph.observe.conllu import Parse
 from prunegraph.observe.data import Sample
 from prunegraph.observe.stream import Calibration
 from prunegraph.observe.text import Batch, Tokens
-from prunegraph.passes.choose.select_units import seen
+from prunegraph.passes.choose.select_units import observe_for_scorers
 from prunegraph.passes.score import Context, observe_for, score_with
 from prunegraph.passes.score.dependencies import SpacyParser, corrupted, pairs
 from prunegraph.passes.score.relations import RelationAttention
 from prunegraph.passes.score.sap import OBSERVATION, SapOptions, result
-from prunegraph.pipeline import find
+from prunegraph.pipeline import load_and_analyze
 from tests.graphs.skeleton import load_skeleton
 from tests.graphs.text import SENTENCES, conllu, shifting, tree, word_tokenizer
 
@@ -122,11 +122,11 @@ def trees(folder: Path, *sentences: Any) -> Path:
 
 
 def penalties(model: Any, folder: Path, sentences: Any, **settings: Any) -> tuple[list[list[float]], Context, Analysis]:
-    found = find(model)
+    found = load_and_analyze(model)
     inputs = Calibration(trees(folder, *sentences), word_tokenizer(folder)).inputs(found.original)
     groups = [group for group in found.analysis.groups if group.kind in ("head", "kv_group", "query_slot")]
     context = Context(found.normalized.model, found.analysis, settings=settings)
-    context = seen("sap", groups, context, inputs, lambda done: None)
+    context = observe_for_scorers("sap", groups, context, inputs, lambda done: None)
     of = result(context.observations[OBSERVATION], SapOptions.of(settings))
     return [penalty.tolist() for penalty in of.penalties], context, found.analysis
 
@@ -306,7 +306,7 @@ def test_the_command_line_shows_labels_and_heads(tmp_path: Path) -> None:
 @pytest.mark.parametrize("causal", [False, True])
 def test_neither_padding_nor_its_side_matters(causal: bool, tmp_path: Path) -> None:
     """One sentence a run has no padding; beside longer ones, on either side, every head has the same count."""
-    found = find(shifting([[1, 0, -1], [-2, 2, 3]], causal=causal))
+    found = load_and_analyze(shifting([[1, 0, -1], [-2, 2, 3]], causal=causal))
     model, analysis = found.normalized.model, found.analysis
     groups = [group for group in analysis.groups if group.kind == "head"]
     counts = []

@@ -22,7 +22,7 @@ from prunegraph.passes.score import Context, observe_for, score_with
 from prunegraph.passes.score.qk_scores import QkScores, dim_scores, products
 from prunegraph.passes.score.redundancy import distances, makers, redundancy, removal_order
 from prunegraph.passes.score.snp import OBSERVATION, SnpOptions
-from prunegraph.pipeline import Analyzed, find
+from prunegraph.pipeline import Analyzed, load_and_analyze
 from prunegraph.runtime.session import open_session, run
 from tests.graphs import attention as graphs_attention
 from tests.graphs import fused as graphs_fused
@@ -114,7 +114,7 @@ def data_for(model: onnx.ModelProto, folder: Path, count: int = 5, length: int =
 
 
 def observed(model: onnx.ModelProto, folder: Path, batch_size: int = 16, **settings: Any) -> tuple[Analyzed, Context]:
-    found = find(model)
+    found = load_and_analyze(model)
     context = Context(found.normalized.model, found.analysis, settings=settings)
     inputs = Calibration(data_for(model, folder), batch_size=batch_size).inputs(found.original)
     return found, observe_for(["snp"], found.analysis.groups, context, inputs)
@@ -256,7 +256,7 @@ def weights_of(context: Context) -> Mapping[str, Array]:
 
 def scored(model: onnx.ModelProto, **settings: Any) -> tuple[dict[str, Array], Mapping[str, Array]]:
     """Scores of everything that needs no data."""
-    found = find(model)
+    found = load_and_analyze(model)
     context = Context(found.normalized.model, found.analysis, settings=settings)
     groups = [group for group in found.analysis.groups if group.kind not in ("qk_dim", "head")]
     return score_with("snp", groups, context), weights_of(context)
@@ -302,7 +302,7 @@ WRITERS = {"zoo_deit": 5, "zoo_llama": 5, "zoo_gpt2": 5}
 
 @pytest.mark.parametrize("name", WRITERS)
 def test_layers_that_write_the_stream(name: str) -> None:
-    found = find(load_skeleton(name))
+    found = load_and_analyze(load_skeleton(name))
     hidden = next(group for group in found.analysis.groups if group.kind == "hidden")
     each = makers(found.normalized.model.graph, found.analysis.solution, hidden)
     assert len(each) == WRITERS[name], each
@@ -328,7 +328,7 @@ def test_refresh_ranks_by_removal() -> None:
 @pytest.mark.parametrize("statistic", ["norm", "variance"])
 def test_activation_is_what_reaches_the_next_weight(statistic: str, tmp_path: Path) -> None:
     model = gated()
-    found = find(model)
+    found = load_and_analyze(model)
     inputs = Calibration(data_for(model, tmp_path), batch_size=2).inputs(found.original)
     context = Context(found.normalized.model, found.analysis, settings={"statistic": statistic})
     context = observe_for(["activation"], found.analysis.groups, context, inputs)

@@ -20,7 +20,7 @@ from prunegraph.errors import NothingToPrune, UsageError
 from prunegraph.observe.attention_sites import HEAD_KINDS
 from prunegraph.passes.choose.whole_layers import WHOLE_KINDS, dropped, with_whole
 from prunegraph.passes.rewrite.remove_groups import shrink_all
-from prunegraph.pipeline import Analyzed, apply, find
+from prunegraph.pipeline import Analyzed, apply, load_and_analyze
 from prunegraph.result import PruneResult
 from tests.graphs import fused as graphs_fused
 from tests.graphs import quant as graphs_quant
@@ -40,7 +40,7 @@ WITH_BLOCKS = [
 
 @functools.cache
 def found(name: str) -> Analyzed:
-    return find(load_skeleton(name))
+    return load_and_analyze(load_skeleton(name))
 
 
 def nothing_of(groups: list[Group]) -> Selection:
@@ -132,7 +132,7 @@ def test_random_selections_and_again(name: str, data: st.DataObject) -> None:
     assume([group.kind for group in again.analysis.groups] == kinds)  # without any sub-block, `hidden` has another name
     second = data.draw(selections(again.analysis.groups))
     at_once = apply(model, first.then(second, groups, left), check=False)
-    twice = weights(apply(find(ir.to_proto(result.ir_model)), second, check=False).ir_model)
+    twice = weights(apply(load_and_analyze(ir.to_proto(result.ir_model)), second, check=False).ir_model)
     once = weights(at_once.ir_model)
     held = {place.name for group in groups for place in group.places} & once.keys()
     assert_same({name: twice[name] for name in held}, {name: once[name] for name in held})
@@ -152,7 +152,7 @@ QUANTIZED = ("qdq_ffn", "dynamic", "dynamic_fused", "four_bits", "integer_attent
 @pytest.mark.parametrize("name", [*FUSED, *QUANTIZED])
 def test_fused_and_quantized_sub_blocks_go(name: str) -> None:
     make = getattr(graphs_fused if name in FUSED else graphs_quant, name)
-    model = find(make())
+    model = load_and_analyze(make())
     groups = dropped(model.analysis.groups, ["*"])
     result = apply(model, nothing_of(groups))
     assert groups and {group.id for group in groups} <= {g.id for g in result.report.groups if g.after == 0}
@@ -220,7 +220,7 @@ def test_an_output_does_not_become_constant() -> None:
     h = g("Relu", linear(g, g.input("x", "batch", 8), "up", 8, 16))
     g.output(linear(g, h, "down", 16, 8), "batch", 8)
     with pytest.raises(UsageError, match=r"output .* would be constant"):
-        apply(find(g.model()), Selection({"ffn.0": np.zeros(16, dtype=bool)}))
+        apply(load_and_analyze(g.model()), Selection({"ffn.0": np.zeros(16, dtype=bool)}))
 
 
 def test_kinds_that_may_go() -> None:

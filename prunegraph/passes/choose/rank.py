@@ -18,24 +18,24 @@ WHOLE_UNITS = ("head", "kv_group", "query_slot", "expert")
 """Kinds whose numbers no hardware wants to be a multiple of anything."""
 
 
-def chosen(groups: Iterable[Group], include: Sequence[str], exclude: Sequence[str]) -> list[Group]:
+def filter_groups(groups: Iterable[Group], include: Sequence[str], exclude: Sequence[str]) -> list[Group]:
     """Groups whose id or scope matches a pattern of `include` (any, if empty) and none of `exclude`."""
     return [g for g in groups if (not include or matches(g.names, include)) and not matches(g.names, exclude)]
 
 
-def kept_count(units: int, ratio: float, align: int = 1) -> int:
+def keep_after_ratio(units: int, ratio: float, align: int = 1) -> int:
     """How many units stay: the nearest number (of two equally near, the larger), at least one, in multiples of `align`.
 
-    >>> [kept_count(12, r) for r in (0.0, 0.5, 0.99)], kept_count(3, 0.5)
+    >>> [keep_after_ratio(12, r) for r in (0.0, 0.5, 0.99)], keep_after_ratio(3, 0.5)
     ([12, 6, 1], 2)
-    >>> kept_count(64, 0.4, align=8)
+    >>> keep_after_ratio(64, 0.4, align=8)
     40
     """
     keep = max(1, units - math.ceil(ratio * units - 0.5))
     return min(units, math.ceil(keep / align) * align)
 
 
-def counts_across(
+def global_counts(
     groups: Iterable[Group], scores: Mapping[str, Scores], ratio: Callable[[Group], float]
 ) -> dict[str, int]:
     """How many units stay of every group, at least `least`, when all units of a kind are ranked together.

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from prunegraph.analysis.names import as_patterns
 from prunegraph.errors import UsageError
 from prunegraph.passes.choose.amounts import (
     Keep,
@@ -80,6 +81,8 @@ class Options:
         Raises:
             UsageError: an amount is wrong, a kind or a preset does not exist, or `align` is no positive number.
         """
+        for name in ("include", "exclude", "allow_io", "kinds", "drop", "providers"):
+            self._set(name, as_patterns(getattr(self, name)))
         if isinstance(self.ratio, (str, os.PathLike)):
             said = read_amounts(self.ratio)
             self._set("ratio", said.ratio)

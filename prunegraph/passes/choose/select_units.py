@@ -11,28 +11,28 @@ from prunegraph.observe.cache import default_cache
 from prunegraph.observe.gradients import Backward
 from prunegraph.observe.stream import Inputs
 from prunegraph.passes.choose.budget import cost
-from prunegraph.passes.choose.rank import chosen, counts_across, select
+from prunegraph.passes.choose.rank import filter_groups, global_counts, select
 from prunegraph.passes.choose.request import Options
-from prunegraph.passes.choose.targets import counts, explicit, kept, named, ratios
+from prunegraph.passes.choose.targets import aligned_count, kept_numbers, ratios, resolve_counts, with_own_amount
 from prunegraph.passes.normalize import Normalized
 from prunegraph.passes.score import ACCOUNTS, ACROSS, COUNTS, Account, Context, observe_for, score_with
 from prunegraph.passes.score.base import Scorers, scorer_of
 
 
-def wanted(analysis: Analysis, normalized: Normalized, options: Options) -> dict[str, int]:
+def target_counts(analysis: Analysis, normalized: Normalized, options: Options) -> dict[str, int]:
     """By id of every group that gets smaller, or may where a scorer decides over several, how many units stay.
 
     Raises:
         UsageError: an amount does not fit the model, or a budget cannot be met.
     """
     groups = analysis.groups
-    mine = {group.id for group in chosen(groups, options.include, options.exclude)}
-    keep = counts(groups, options, mine, cost(analysis, normalized))
-    free = decided(groups, options)
+    mine = {group.id for group in filter_groups(groups, options.include, options.exclude)}
+    keep = resolve_counts(groups, options, mine, cost(analysis, normalized))
+    free = scorer_decides(groups, options)
     if options.ratio is None and isinstance(options.scorer, str) and options.scorer in COUNTS:
         # nobody asked for less of what the scorer does not decide
-        keep = {name: count for name, count in keep.items() if name in free | named(groups, options)}
-    open_ended = free | {group.id for group in together(groups, options)}
+        keep = {name: count for name, count in keep.items() if name in free | with_own_amount(groups, options)}
+    open_ended = free | {group.id for group in ranked_globally(groups, options)}
     return {
         group.id: keep[group.id]
         for group in groups
@@ -40,20 +40,20 @@ def wanted(analysis: Analysis, normalized: Normalized, options: Options) -> dict
     }
 
 
-def decided(groups: Sequence[Group], options: Options) -> set[str]:
+def scorer_decides(groups: Sequence[Group], options: Options) -> set[str]:
     """The ids of exact groups of which the scorer itself decides how much stays: the caller gives no amount."""
     if options.budget or isinstance(options.ratio, (int, float)):
         return set()
-    said = named(groups, options)
+    said = with_own_amount(groups, options)
     return {g.id for g in groups if scorer_of(options.scorer, g.kind) in COUNTS and g.exact and g.id not in said}
 
 
-def together(groups: Sequence[Group], options: Options) -> list[Group]:
+def ranked_globally(groups: Sequence[Group], options: Options) -> list[Group]:
     """Groups that are ranked with others of their kind: by ratio, in one piece, and by scores that compare."""
     if options.budget:
         return []
-    fraction, number = ratios(groups, options), explicit(groups, options)
-    free = decided(groups, options)
+    fraction, number = ratios(groups, options), kept_numbers(groups, options)
+    free = scorer_decides(groups, options)
     return [
         group
         for group in groups
@@ -65,7 +65,7 @@ def together(groups: Sequence[Group], options: Options) -> list[Group]:
     ]
 
 
-def seen(
+def observe_for_scorers(
     scorers: Scorers,
     groups: Sequence[Group],
     context: Context,
@@ -78,32 +78,32 @@ def seen(
     return observe_for(each, groups, context, inputs, cache=default_cache(), progress=progress, backward=backward)
 
 
-def accounts(scorers: Scorers, groups: Sequence[Group], context: Context) -> dict[str, Account]:
-    """By name of a scorer what it has to say, after `choice`."""
+def scoring_reports(scorers: Scorers, groups: Sequence[Group], context: Context) -> dict[str, Account]:
+    """By name of a scorer what it has to say, after `rank_and_keep`."""
     names = dict.fromkeys(scorer_of(scorers, group.kind) for group in groups)
     return {name: ACCOUNTS[name](context.of(name)) for name in names if name in ACCOUNTS}
 
 
-def choice(groups: Sequence[Group], keep: Mapping[str, int], context: Context, options: Options) -> Selection:
+def rank_and_keep(groups: Sequence[Group], keep: Mapping[str, int], context: Context, options: Options) -> Selection:
     """Score groups and keep the best of each, or the best of all of a kind where the scorer's scores compare.
 
     Args:
         groups: The groups to choose in.
-        keep: How many units stay of each, see `wanted`.
+        keep: How many units stay of each, see `target_counts`.
         context: For the scorers.
         options: What the caller asked for.
     """
     scores = score_with(options.scorer, groups, context)
     fraction = ratios(context.analysis.groups, options)
-    ranked = counts_across(
-        [group for group in together(context.analysis.groups, options) if group.id in keep],
+    ranked = global_counts(
+        [group for group in ranked_globally(context.analysis.groups, options) if group.id in keep],
         scores,
         lambda group: fraction[group.id],
     )
-    free = decided(context.analysis.groups, options)
+    free = scorer_decides(context.analysis.groups, options)
     own: dict[str, int] = {group.id: group.units for group in groups if group.id in free}
     for name in {scorer_of(options.scorer, group.kind) for group in groups if group.id in free}:
         mine = [group for group in groups if group.id in free and scorer_of(options.scorer, group.kind) == name]
         own |= COUNTS[name](mine, context.of(name))
-    rounded = {group.id: kept(group, options, 0.0, ranked[group.id]) for group in groups if group.id in ranked}
+    rounded = {group.id: aligned_count(group, options, 0.0, ranked[group.id]) for group in groups if group.id in ranked}
     return select(groups, scores, {**keep, **rounded, **own})

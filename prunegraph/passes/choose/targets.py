@@ -10,7 +10,7 @@ from prunegraph.analysis.groups import Group
 from prunegraph.analysis.names import matches
 from prunegraph.errors import UsageError
 from prunegraph.passes.choose.amounts import is_pattern
-from prunegraph.passes.choose.rank import WHOLE_UNITS, kept_count
+from prunegraph.passes.choose.rank import WHOLE_UNITS, keep_after_ratio
 from prunegraph.passes.choose.request import Options
 
 T = TypeVar("T", int, float)
@@ -33,7 +33,7 @@ def ratios(groups: Sequence[Group], options: Options) -> dict[str, float]:
     return found | _by_group(groups, said, "ratio")
 
 
-def explicit(groups: Sequence[Group], options: Options) -> dict[str, int]:
+def kept_numbers(groups: Sequence[Group], options: Options) -> dict[str, int]:
     """By group id the kept number, where the caller gives one.
 
     Raises:
@@ -48,20 +48,20 @@ def explicit(groups: Sequence[Group], options: Options) -> dict[str, int]:
     return found
 
 
-def named(groups: Sequence[Group], options: Options) -> set[str]:
+def with_own_amount(groups: Sequence[Group], options: Options) -> set[str]:
     """The ids of groups for which the caller gives an amount of their own."""
     said: Any = options.ratio if isinstance(options.ratio, Mapping) else {}
-    return set(explicit(groups, options)) | set(_by_group(groups, said, "ratio"))
+    return set(kept_numbers(groups, options)) | set(_by_group(groups, said, "ratio"))
 
 
-def kept(group: Group, options: Options, ratio: float, number: int | None = None) -> int:
+def aligned_count(group: Group, options: Options, ratio: float, number: int | None = None) -> int:
     """How many units of a group stay: a fraction of them removed, or a given number, rounded up as `align` says."""
     align = 1 if group.kind in WHOLE_UNITS else options.align
-    stays = kept_count(group.units, ratio, align) if number is None else math.ceil(number / align) * align
+    stays = keep_after_ratio(group.units, ratio, align) if number is None else math.ceil(number / align) * align
     return min(group.units, max(group.least, stays))
 
 
-def counts(
+def resolve_counts(
     groups: Sequence[Group], options: Options, chosen: Collection[str], cost: Cost | None = None
 ) -> dict[str, int]:
     """By group id how many units stay of every chosen group.
@@ -75,12 +75,12 @@ def counts(
     Raises:
         UsageError: an amount does not fit the model, or a budget cannot be met.
     """
-    fraction, number = ratios(groups, options), explicit(groups, options)
+    fraction, number = ratios(groups, options), kept_numbers(groups, options)
     mine = [group for group in groups if group.id in chosen]
-    found = {group.id: kept(group, options, fraction[group.id], number.get(group.id)) for group in mine}
+    found = {group.id: aligned_count(group, options, fraction[group.id], number.get(group.id)) for group in mine}
     if not options.budget:
         return found
-    free = [g for g in mine if g.id not in named(groups, options) and options.by_default(g.kind, g.exact)]
+    free = [g for g in mine if g.id not in with_own_amount(groups, options) and options.by_default(g.kind, g.exact)]
     assert cost is not None
     return found | _within(free, found, options, cost)
 
@@ -89,7 +89,7 @@ def _within(free: Sequence[Group], fixed: Mapping[str, int], options: Options, c
     """One ratio for all free groups, the smallest that meets the budget, and of its last step only what is needed."""
 
     def at(ratio: float) -> dict[str, int]:
-        return {**fixed, **{group.id: kept(group, options, ratio) for group in free}}
+        return {**fixed, **{group.id: aligned_count(group, options, ratio) for group in free}}
 
     def over(tried: Mapping[str, int]) -> float:
         left = cost(tried)

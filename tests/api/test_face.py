@@ -1,0 +1,50 @@
+"""The face of the package: what it exports, what it still accepts, what its errors show."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+import traceback
+
+import pytest
+
+from prunegraph import analyze, prune_graph
+from prunegraph.errors import UsageError
+from prunegraph.moved import MOVED
+from tests.graphs.cli import classifier
+
+
+@pytest.mark.parametrize("old", MOVED)
+def test_an_old_import_path_gives_the_module_that_has_moved(old: str) -> None:
+    name, new = f"prunegraph.{old}", f"prunegraph.{MOVED[old]}"
+    sys.modules.pop(name, None)
+    with pytest.warns(DeprecationWarning, match=f"{name} is now {new}$"):
+        module = importlib.import_module(name)
+    assert module is importlib.import_module(new) and module.__spec__.name == new
+
+
+def test_a_module_below_a_moved_package_is_the_same_module() -> None:
+    with pytest.warns(DeprecationWarning):
+        from prunegraph.export.to_torch.build import build
+    from prunegraph.torch_twin.build import build as now
+
+    assert build is now
+
+
+def test_a_traceback_shows_the_hint() -> None:
+    with pytest.raises(UsageError) as caught:
+        raise UsageError("there is no group 'head.9'", hint="`prunegraph explain` lists the groups")
+    text = "".join(traceback.format_exception(caught.value))
+    assert text.endswith("there is no group 'head.9'\nhint: `prunegraph explain` lists the groups\n")
+
+
+@pytest.mark.parametrize(
+    "name, pattern", [("exclude", "ffn.0"), ("include", "ffn.1"), ("kinds", "ffn"), ("drop", "ffn.1")]
+)
+def test_a_plain_string_is_one_pattern(name: str, pattern: str) -> None:
+    one, several = (prune_graph(classifier(), **{name: given}).selection.keep for given in (pattern, [pattern]))
+    assert one.keys() == several.keys() and one
+
+
+def test_a_plain_string_is_one_pattern_of_what_may_shrink() -> None:
+    assert analyze(classifier(), allow_io="logits").params > 0
