@@ -19,7 +19,7 @@ DULL = ("a spatial axis", "graph input")
 INTRO = """\
 # Coverage
 
-Every architecture of the [zoo](../benchmarks/zoo.py), built small with random weights, exported by both exporters,
+Every architecture of the zoo (`benchmarks/zoo.py`), built small with random weights, exported by both exporters,
 passed through ONNX Runtime's optimizers, and pruned with no hints: half of every kind of unit that can be removed
 exactly, then a quarter of what norms average over (the hidden width) as well. This page is written by
 `python -m benchmarks.coverage --markdown docs/coverage.md`.
