@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from prunegraph.analysis.axes import refs_of
+from prunegraph.analysis.ops import traits_of
 from prunegraph.analysis.relations import AxisRule, NodeView, Reduction
 
 
@@ -24,3 +25,12 @@ def statistics(view: NodeView, rule: AxisRule) -> AxisRule:
         return AxisRule()
     sums = [reduce.ref for reduce in rule.reduces if reduce.kind is not Reduction.MEAN]
     return AxisRule(pins=tuple((ref, f"{view.op} of a weight") for ref in sums))
+
+
+def unmasked_means(view: NodeView, rule: AxisRule) -> AxisRule:
+    """A mean that no trait tells how to take over what stays keeps its axes whole: nothing could prove the result."""
+    traits = traits_of(view.op, view.domain)
+    if traits.norm is not None or traits.averages:
+        return AxisRule()
+    means = [reduce.ref for reduce in rule.reduces if reduce.kind is Reduction.MEAN]
+    return AxisRule(pins=tuple((ref, f"there is no masked form of {view.op}") for ref in means))

@@ -1,9 +1,11 @@
-"""The table from ops to their axis rules."""
+"""The table from ops to their axis rules, and the one decorator that fills it and the table of traits."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
+from prunegraph.analysis.ops import Traits, declare
 from prunegraph.analysis.relations import AxisRule, NodeView
 
 Rule = Callable[[NodeView], AxisRule]
@@ -12,8 +14,9 @@ RULES: dict[tuple[str, str], Rule] = {}
 """(domain, op type) -> rule; "" is the domain of ai.onnx."""
 
 
-def axis_rule(*ops: str, domain: str = "") -> Callable[[Rule], Rule]:
-    """Register a pure function as the rule of one or several ops."""
+def axis_rule(*ops: str, domain: str = "", **traits: Any) -> Callable[[Rule], Rule]:
+    """Register a pure function as the rule of one or several ops, which have these traits (fields of `Traits`)."""
+    stated = Traits(**traits)
 
     def register(rule: Rule) -> Rule:
         for op in ops:
@@ -21,6 +24,7 @@ def axis_rule(*ops: str, domain: str = "") -> Callable[[Rule], Rule]:
             if key in RULES:
                 raise ValueError(f"{op} of domain {domain!r} has two axis rules")
             RULES[key] = rule
+        declare(*ops, domain=domain, traits=stated)
         return rule
 
     return register

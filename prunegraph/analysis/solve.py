@@ -9,7 +9,7 @@ import onnx_ir as ir
 
 from prunegraph.analysis.axes import Axis, Expr, Fresh, Prod, Ref, Size, Sum, expr_size
 from prunegraph.analysis.facts import Facts
-from prunegraph.analysis.implied import statistics, unsaid
+from prunegraph.analysis.implied import statistics, unmasked_means, unsaid
 from prunegraph.analysis.names import matches
 from prunegraph.analysis.registry import rule_for
 from prunegraph.analysis.relations import AxisRule, NodeView, Reduction, Unknown
@@ -146,7 +146,8 @@ class _Solver:
             try:
                 stated = rule(view)
                 self._check(stated)
-                return self._without_unrelated(index, stated + unsaid(view, stated) + statistics(view, stated))
+                implied = unsaid(view, stated) + statistics(view, stated) + unmasked_means(view, stated)
+                return self._without_unrelated(index, stated + implied)
             except (Unknown, ValueError, IndexError, TypeError) as reason:
                 why = f"{node.op_type} could not be understood: {reason}"
         elif captured:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from prunegraph.analysis.axes import Expr, Prod
+from prunegraph.analysis.ops import Norm
 from prunegraph.analysis.registry import axis_rule
 from prunegraph.analysis.relations import AxisRule, Contraction, NodeView, Reduce, Reduction, SizeSite
 from prunegraph.analysis.rules.contract import equation, gemm
@@ -11,10 +14,13 @@ from prunegraph.analysis.rules.elementwise import MICROSOFT, broadcast, nary, po
 from prunegraph.analysis.rules.norm import along_axis, layer_normalization
 from prunegraph.analysis.rules.views import channels_first
 
+_SKIP = Norm(centred=False, scale=2, sum_output=3, epsilon=1e-12)
+
 axis_rule("FusedGemm", domain=MICROSOFT)(gemm)
 axis_rule("BiasGelu", "FastGelu", domain=MICROSOFT)(nary)
 axis_rule("Gelu", "QuickGelu", domain=MICROSOFT)(unary)
-axis_rule("LayerNormalization", "SimplifiedLayerNormalization", domain=MICROSOFT)(layer_normalization)
+axis_rule("LayerNormalization", domain=MICROSOFT, norm=Norm(centred=True))(layer_normalization)
+axis_rule("SimplifiedLayerNormalization", domain=MICROSOFT, norm=Norm(centred=False))(layer_normalization)
 
 
 def added(node: NodeView, *inputs: int) -> AxisRule:
@@ -23,7 +29,8 @@ def added(node: NodeView, *inputs: int) -> AxisRule:
     return AxisRule(joins=tuple(ref for axes in operands for ref in axes or () if not node.one(ref)))
 
 
-@axis_rule("SkipLayerNormalization", "SkipSimplifiedLayerNormalization", domain=MICROSOFT)
+@axis_rule("SkipLayerNormalization", domain=MICROSOFT, norm=replace(_SKIP, centred=True))
+@axis_rule("SkipSimplifiedLayerNormalization", domain=MICROSOFT, norm=_SKIP)
 def skip_layer_normalization(node: NodeView) -> AxisRule:
     """The norm of `x + skip (+ bias)`, and that sum as the fourth output; all parameters belong to the last axis."""
     x = node.ins(0)
@@ -35,7 +42,7 @@ def skip_layer_normalization(node: NodeView) -> AxisRule:
     return rule
 
 
-@axis_rule("EmbedLayerNormalization", domain=MICROSOFT)
+@axis_rule("EmbedLayerNormalization", domain=MICROSOFT, norm=Norm(centred=True, scale=5, sum_output=2, epsilon=1e-12))
 def embed_layer_normalization(node: NodeView) -> AxisRule:
     """The norm of word, position and segment embeddings added up; the columns of the tables are the last axis."""
     ids, y = node.ins(0), node.out()

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from prunegraph.analysis.axes import Prod
+from prunegraph.analysis.ops import Norm
 from prunegraph.analysis.registry import axis_rule
 from prunegraph.analysis.relations import AxisRule, NodeView, Reduce, Reduction, SizeSite
 from prunegraph.analysis.rules.conv import space
 from prunegraph.analysis.rules.elementwise import broadcast, pointwise
 
 
-@axis_rule("BatchNormalization")
+@axis_rule("BatchNormalization", norm=Norm(centred=True, by_channel=True))
 def batch_normalization(node: NodeView) -> AxisRule:
     """Scale, bias, mean and variance belong to the channels; statistics are constants, unless it is training."""
     x, y = node.ins(0), node.y[0]
@@ -19,7 +20,8 @@ def batch_normalization(node: NodeView) -> AxisRule:
     return broadcast(x, y or ()) + AxisRule(equal=tuple((vector[0], x[1]) for vector in vectors), reduces=means)
 
 
-@axis_rule("LayerNormalization", "RMSNormalization", "SimplifiedLayerNormalization")
+@axis_rule("LayerNormalization", norm=Norm(centred=True))
+@axis_rule("RMSNormalization", "SimplifiedLayerNormalization", norm=Norm(centred=False))
 def layer_normalization(node: NodeView) -> AxisRule:
     """Statistics over every axis from `axis` on; scale and bias broadcast to the input."""
     x = node.ins(0)
@@ -34,7 +36,7 @@ def layer_normalization(node: NodeView) -> AxisRule:
     return rule
 
 
-@axis_rule("InstanceNormalization")
+@axis_rule("InstanceNormalization", norm=Norm(centred=True, by_channel=True))
 def instance_normalization(node: NodeView) -> AxisRule:
     """Scale and bias belong to the channels; statistics over what comes after, an image or the channels of a group."""
     x = node.ins(0)

@@ -18,7 +18,10 @@ KINDS = {
 }
 
 
-@axis_rule(*KINDS, "ReduceLogSum", "ReduceLogSumExp", "ReduceProd")
+@axis_rule(*(op for op, kind in KINDS.items() if kind is Reduction.MEAN), averages=True)
+@axis_rule(
+    *(op for op, kind in KINDS.items() if kind is not Reduction.MEAN), "ReduceLogSum", "ReduceLogSumExp", "ReduceProd"
+)
 def reduction(node: NodeView) -> AxisRule:
     """Reduced axes are consumed in the op's own way, the others pass through."""
     x, y = node.ins(0), node.out()

@@ -14,9 +14,11 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from prunegraph.analysis.axes import Size
+from prunegraph.analysis.ops import Norm, traits_of
 from prunegraph.analysis.relations import Reduction
 from prunegraph.analysis.slots import Keeps, Mask, kept_positions
 from prunegraph.analysis.solve import ReduceSite, Solution
+from prunegraph.errors import VerificationFailed
 from prunegraph.passes.rewrite.constants import add_constant
 
 _FILL = {
@@ -26,18 +28,6 @@ _FILL = {
     Reduction.RANK: -3.0e38,
     Reduction.MIN: 3.0e38,
 }
-
-_BY_CHANNEL = {"BatchNormalization", "InstanceNormalization"}
-"""Norms whose scale and offset belong to axis 1."""
-
-_CENTRED = {"LayerNormalization", "SkipLayerNormalization", "EmbedLayerNormalization"} | _BY_CHANNEL
-"""Norms that subtract the mean; the others divide by the root of the mean square alone."""
-
-_OWN_SUM = {"SkipLayerNormalization": 3, "SkipSimplifiedLayerNormalization": 3, "EmbedLayerNormalization": 2}
-"""The output of a norm that is the sum of what it adds up before it normalizes."""
-
-_SCALE_AT = {"SkipLayerNormalization": 2, "SkipSimplifiedLayerNormalization": 2, "EmbedLayerNormalization": 5}
-"""The input that scales, where it is not the second one; the offset follows it."""
 
 
 def masked(model: ir.Model, solution: Solution, keeps: Keeps) -> ir.Model:
@@ -125,40 +115,42 @@ class _Writer:
             self.node.replace_input_with(index, kept)
         elif site.kind is not Reduction.MEAN:
             self.node.replace_input_with(index, self.where(value, _FILL[site.kind]))
-        elif self.node.op_type == "ReduceMean":
+        elif traits_of(self.node).averages:
             self.node.replace_input_with(index, self.double(self.where(value, 0.0)))
             output = self.node.outputs[0]
             uses = list(output.uses())
             self.after = self.node
             self.stand_in(output, uses, self.single(self.scaled(output), like=value))
             output.type = ir.TensorType(ir.DataType.DOUBLE)
+        elif norm := traits_of(self.node).norm:
+            self.norm(value, norm)
         else:
-            self.norm(value)
+            raise VerificationFailed(
+                f"there is no masked form of {self.node.op_type}, which takes a mean",
+                hint=f"--exclude the groups that the node {self.node.name} normalizes",
+            )
 
     def kept_share(self) -> float:
         """Which part of the slots along the reduced axes stays."""
         share = self.mask.mean(axis=tuple(self.axes))
         return float(np.max(share)) or 1.0  # where nothing stays, nothing reads the mean of it
 
-    def norm(self, x: ir.Value) -> None:
+    def norm(self, x: ir.Value, norm: Norm) -> None:
         """A normalisation spelt out, its statistics over what stays."""
-        op = self.node.op_type
-        own_sum = _OWN_SUM.get(op)
-        if own_sum is not None:
-            x, self.axes, self.after = self.output(own_sum), [-1], self.node
-        epsilon = self.node.attributes.get_float("epsilon", 1e-5 if own_sum is None else 1e-12)
+        if norm.sum_output is not None:
+            x, self.axes, self.after = self.output(norm.sum_output), [-1], self.node
+        epsilon = self.node.attributes.get_float("epsilon", norm.epsilon)
         wide = self.double(x)
-        centred = self.add("Sub", wide, self.mean(self.double(self.where(x, 0.0)))) if op in _CENTRED else wide
+        centred = self.add("Sub", wide, self.mean(self.double(self.where(x, 0.0)))) if norm.centred else wide
         kept = self.add("Where", self.mask_for(x), centred, self.constant(np.float64(0)))
         variance = self.mean(self.add("Mul", kept, kept))
         deviation = self.add("Sqrt", self.add("Add", variance, self.constant(np.float64(epsilon))))
         y = self.single(self.add("Div", centred, deviation), like=x)
-        scale_at = _SCALE_AT.get(op, 1)
         # What follows the scale of a root-mean-square norm is no offset, but something that its own sum holds already.
-        parameters = self.node.inputs[scale_at : scale_at + (2 if op in _CENTRED else 1)]
+        parameters = self.node.inputs[norm.scale : norm.scale + (2 if norm.centred else 1)]
         for combine, parameter in zip(("Mul", "Add"), parameters, strict=False):
             if parameter is not None:
-                y = self.add(combine, y, self.per_channel(parameter, x))
+                y = self.add(combine, y, self.per_channel(parameter) if norm.by_channel else parameter)
         output = self.node.outputs[0]
         self.stand_in(output, list(output.uses()), y)
 
@@ -187,9 +179,8 @@ class _Writer:
         dtype = value.dtype or _quantized_type(value)
         return self.constant(np.zeros((), dtype.numpy()))
 
-    def per_channel(self, parameter: ir.Value, x: ir.Value) -> ir.Value:
-        if self.node.op_type not in _BY_CHANNEL:
-            return parameter
+    def per_channel(self, parameter: ir.Value) -> ir.Value:
+        """A vector with one number a channel, shaped to broadcast."""
         shape = [1, -1] + [1] * (self.mask.ndim - 2)
         return self.add("Reshape", parameter, self.constant(np.array(shape, dtype=np.int64)))
 
