@@ -1,0 +1,180 @@
+"""Turn groups: find a basis from data, or from the weights alone, and fold it into the weights.  No op is added."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnx_ir as ir
+
+from prunegraph.passes.rotate.basis import (
+    Basis,
+    centred,
+    compared_basis,
+    energy_share,
+    inverse_transposed,
+    read_basis,
+)
+from prunegraph.passes.rotate.moments import HeadMoments, Place
+from prunegraph.passes.rotate.sites import Held, Part, Turn
+
+Array = npt.NDArray[Any]
+Floats = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class Turned:
+    """The bases of one group.
+
+    Attributes:
+        matrices: One a part, `[rows, units, units]` in float32: a plan keeps them.
+        energy: Of the group's shape: every new dim's share of what the group contributes, descending in each row.
+        by_data: Whether data chose the bases; else the weights alone did.
+    """
+
+    matrices: tuple[npt.NDArray[np.float32], ...]
+    energy: Floats
+    by_data: bool
+
+
+Rotation = Mapping[str, Turned]
+"""By id of a group, how it was turned."""
+
+
+def places(turns: Sequence[Turn]) -> list[Place]:
+    """The activations whose moments say how the groups should be turned."""
+    held = [each for turn in turns for part in turn.parts for each in _observed(part)]
+    return [(each.value, each.layout) for each in held if each.layout is not None]
+
+
+def rotation(model: ir.Model, turns: Sequence[Turn], seen: HeadMoments | None = None) -> Rotation:
+    """The bases of groups that may be turned.
+
+    Args:
+        model: The normalized model.
+        turns: The groups.
+        seen: The moments at `places`; None where there are no data.
+    """
+    return {turn.group.id: _turned(model, turn, seen) for turn in turns}
+
+
+def rotated(model: ir.Model, turns: Sequence[Turn], how: Rotation) -> ir.Model:
+    """A copy of the model with the bases of its groups changed: it computes what it did.
+
+    All is computed in float64 and stored in the format that a weight had.
+
+    Args:
+        model: The normalized model.
+        turns: The groups that turn.
+        how: Their bases.
+    """
+    changed: dict[str, Floats] = {}
+    for turn in turns:
+        for part, matrices in zip(turn.parts, how[turn.group.id].matrices, strict=True):
+            straight = matrices.astype(np.float64)
+            for side, factors in ((part.turned, straight), (part.mirrored, inverse_transposed(straight))):
+                for held in side:
+                    assert held.layout is not None
+                    before = changed.get(held.value)
+                    array = _array(model, held.value) if before is None else before
+                    changed[held.value] = held.layout.times(array, factors)
+    twin = model.clone()
+    for name, array in changed.items():
+        value = twin.graph.initializers[name]
+        assert value.const_value is not None
+        tensor = value.const_value
+        value.const_value = ir.Tensor(array.astype(tensor.numpy().dtype), dtype=tensor.dtype, name=name)
+    return twin
+
+
+def _turned(model: ir.Model, turn: Turn, seen: HeadMoments | None) -> Turned:
+    rows = int(np.prod(turn.group.rows))
+    bases: list[list[Basis]] = []
+    data = seen is not None and all(each.layout is not None for part in turn.parts for each in _observed(part))
+    for part in turn.parts:
+        sides = _from_data(model, part, rows, seen) if seen is not None and data else None
+        data = data and sides is not None
+        first, second = sides or _from_weights(model, part, rows)
+        make = read_basis if part.read else compared_basis
+        bases.append([make(first[row], second[row]) for row in range(rows)])
+    matrices = tuple(np.stack([basis.matrix for basis in each]).astype(np.float32) for each in bases)
+    shares = [energy_share(np.stack([basis.energy for basis in each])) for each in bases]
+    return Turned(matrices, np.asarray(sum(shares)).reshape(turn.group.shape), data)
+
+
+def _observed(part: Part) -> list[Held]:
+    return [*part.read, *(side for pair in part.compared for side in (pair.left, pair.right))]
+
+
+Sides = tuple[Sequence[Floats], Sequence[Floats]]
+
+
+def _from_data(model: ir.Model, part: Part, rows: int, seen: HeadMoments) -> Sides | None:
+    """Moments of the first side, and of the other or what reads it; None where nothing was seen."""
+    if part.read:
+        moments = sum(_sums(seen, held)[:, :-1, :-1] for held in part.read)
+        return list(np.asarray(moments)), _readers(model, part, rows)
+    if not part.compared:
+        return None
+    sides: list[Floats] = []
+    for side in (0, 1):
+        total: Floats | float = 0.0
+        for pair in part.compared:
+            held = (pair.left, pair.right)[side]
+            sums = _shifted(model, _sums(seen, held), pair.biases[side])
+            if held.value == pair.keys:
+                total = total + np.stack([centred(m[:-1, :-1], m[-1, :-1], m[-1, -1]) for m in sums])
+            else:
+                total = total + sums[:, :-1, :-1]
+        sides.append(np.asarray(total))
+    return list(sides[0]), list(sides[1])
+
+
+def _sums(seen: HeadMoments, held: Held) -> Floats:
+    assert held.layout is not None
+    return seen.sums(held.value, held.layout)
+
+
+def _shifted(model: ir.Model, sums: Floats, bias: Held | None) -> Floats:
+    """Moments of `x + b` from those of `x`."""
+    if bias is None or bias.layout is None:
+        return sums
+    moved = np.array(sums)
+    for row, block in bias.layout.blocks(_array(model, bias.value)):
+        shift = np.eye(sums.shape[-1])
+        shift[-1, :-1] = block[0]
+        moved[row] = shift.T @ sums[row] @ shift
+    return moved
+
+
+def _from_weights(model: ir.Model, part: Part, rows: int) -> Sides:
+    """What the weights make of inputs that are all alike: `W Wᵀ + b bᵀ` stands in for the moments."""
+    first = _products(model, part.turned, rows)
+    return first, _readers(model, part, rows) if part.read else _products(model, part.mirrored, rows)
+
+
+def _products(model: ir.Model, side: Sequence[Held], rows: int) -> list[Floats]:
+    return [z.T @ z for z in _stacked(model, side, rows)]
+
+
+def _readers(model: ir.Model, part: Part, rows: int) -> list[Floats]:
+    return [z.T for z in _stacked(model, part.mirrored, rows)]
+
+
+def _stacked(model: ir.Model, side: Sequence[Held], rows: int) -> list[Floats]:
+    """By row, all that weights hold along the Dim, `[places, units]`."""
+    found: list[list[Floats]] = [[] for _ in range(rows)]
+    for held in side:
+        assert held.layout is not None
+        for row, block in held.layout.blocks(_array(model, held.value)):
+            found[row].append(block)
+    return [np.concatenate(blocks) for blocks in found]
+
+
+def _array(model: ir.Model, name: str) -> Array:
+    tensor = model.graph.initializers[name].const_value
+    assert tensor is not None
+    return tensor.numpy()

@@ -1,0 +1,263 @@
+"""Which groups may be turned: their Dim is carried whole and linearly from the weights that make it to where it ends.
+
+Everything follows from the analysis.  All places that hold the Dim are linked by what the nodes between them do; the
+basis may change if every such node is linear along it, and no place would need two bases at once.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+import onnx_ir as ir
+
+from prunegraph.analysis.analyze import Analysis
+from prunegraph.analysis.groups import Group
+from prunegraph.analysis.solve import Solution
+from prunegraph.observe.decompose_attention import FUSED, makes_own_qkv
+from prunegraph.passes.rotate.carry import FLOATS, Bends, Follower, Link, Spot, touching
+from prunegraph.passes.rotate.layout import Layout, layouts
+
+KINDS = ("qk_dim", "v_dim")
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """One occurrence of a group's Dim in a value.
+
+    Attributes:
+        value: Its name.
+        layout: Where the units lie; None where that cannot be told (an activation with a length that varies).
+    """
+
+    value: str
+    layout: Layout | None
+
+
+@dataclass(frozen=True, slots=True)
+class Compared:
+    """A product that sums over the Dim of two activations.
+
+    Attributes:
+        left: The activation of the first side.
+        right: The other.
+        keys: Which of the two a Softmax of the scores goes along, so that a shift of it changes nothing; or "".
+        biases: What an op adds to either side before it compares them.
+    """
+
+    left: Held
+    right: Held
+    keys: str = ""
+    biases: tuple[Held | None, Held | None] = (None, None)
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """All that one basis turns: `x T` on one side, `x T⁻ᵀ` on the other.
+
+    Attributes:
+        turned: Weights and biases that hold the Dim on the first side: those that make queries, or values.
+        mirrored: Those of the other side: they make keys, or read what values have become.
+        compared: Products of two activations over the Dim, left on the first side.
+        read: Activations that a weight of the other side sums over the Dim. Where an op makes and compares queries and
+            keys inside, there is neither.
+    """
+
+    turned: tuple[Held, ...]
+    mirrored: tuple[Held, ...]
+    compared: tuple[Compared, ...]
+    read: tuple[Held, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """A group that may be turned."""
+
+    group: Group
+    parts: tuple[Part, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Stays:
+    """A group that may not, and why."""
+
+    group: Group
+    reason: str
+
+
+def sites(graph: ir.Graph, analysis: Analysis, groups: Collection[str] | None = None) -> list[Turn | Stays]:
+    """What may be said of every group of dims inside of heads, in the order of the graph.
+
+    Args:
+        graph: The normalized graph.
+        analysis: Its analysis.
+        groups: Ids of the groups to look at; all of kinds that may be turned if None.
+    """
+    wanted = [g for g in analysis.groups if g.kind in KINDS and (groups is None or g.id in groups)]
+    if not wanted:
+        return []
+    follower = Follower(graph, analysis.solution)
+    places = touching(graph, analysis.solution)
+    return [_Finder(analysis.solution, follower, group, places.get(group.dim, [])).site() for group in wanted]
+
+
+class _Finder:
+    """Looks at one group."""
+
+    def __init__(self, solution: Solution, follower: Follower, group: Group, nodes: Sequence[int]) -> None:
+        self.solution, self.follower, self.group, self.nodes = solution, follower, group, nodes
+        operands = [value for k in nodes for value in (*follower.nodes[k].inputs, *follower.nodes[k].outputs)]
+        self.values = {v.name: v for v in operands if v is not None and follower.spots(v, group.dim)}
+
+    def site(self) -> Turn | Stays:
+        try:
+            for value in self.values.values():
+                _check_door(value)
+            links = self._links()
+            spots = [spot for value in self.values.values() for spot in self.follower.spots(value, self.group.dim)]
+            parts = tuple(self._part(members, links) for members in _components(spots, links))
+        except Bends as reason:
+            return Stays(self.group, str(reason))
+        return Turn(self.group, parts)
+
+    def _links(self) -> list[Link]:
+        links: list[Link] = []
+        reasons: list[Bends] = []
+        for k in self.nodes:
+            try:
+                links += self.follower.links(k, self.group.dim)
+            except Bends as reason:
+                reasons.append(reason)
+        if reasons:
+            raise next((reason for reason in reasons if reason.telling), reasons[0])
+        return links
+
+    def _part(self, members: dict[Spot, bool], links: Iterable[Link]) -> Part:
+        """What one basis turns; `members` are its places and whether each is of the other side."""
+        compared: list[tuple[Spot, Spot, int]] = []
+        inside: list[Spot] = []
+        read: dict[Spot, None] = {}
+        for link in links:
+            if not link.summed or link.a not in members:
+                continue
+            constant = [spot[0] in self.solution.weights for spot in (link.a, link.b)]
+            if not any(constant):
+                compared.append((link.a, link.b, link.node))
+            elif not all(constant):
+                read[link.b if constant[0] else link.a] = None
+            elif makes_own_qkv(self.follower.nodes[link.node]):
+                inside.append(link.a)
+        if (bool(compared or inside)) == bool(read):
+            raise Bends("it is both compared and read by a weight" if read else "nothing sums over it")
+        first = [*(a for a, _, _ in compared), *inside, *read][0]
+        flip = members[first]
+        if any(members[spot] != flip for spot in read):
+            raise Bends("a weight that makes it reads it, too")
+        weights = [spot for spot in members if spot[0] in self.values and self.values[str(spot[0])].is_initializer()]
+        held = {side: tuple(self._weight(s) for s in weights if (members[s] != flip) == side) for side in (False, True)}
+        if not held[False] or not held[True]:
+            raise Bends("no weight makes it")
+        pairs = (((b, a, k) if members[a] != flip else (a, b, k)) for a, b, k in compared)
+        return Part(
+            turned=held[False],
+            mirrored=held[True],
+            compared=tuple(self._compared(a, b, k, members) for a, b, k in pairs) if not inside else (),
+            read=tuple(self._held(spot) for spot in read),
+        )
+
+    def _compared(self, a: Spot, b: Spot, k: int, members: Mapping[Spot, bool]) -> Compared:
+        node = self.follower.nodes[k]
+        biases: dict[bool, Held] = {}
+        if (node.domain, node.op_type) in FUSED and len(node.inputs) > 3:
+            added = [spot for spot in self.follower.spots(node.inputs[3], self.group.dim) if spot in members]
+            biases = {members[spot] == members[a]: self._held(spot) for spot in added}
+        return Compared(self._held(a), self._held(b), self._keys(a, b, k), (biases.get(True), biases.get(False)))
+
+    def _weight(self, spot: Spot) -> Held:
+        held = self._held(spot)
+        if held.layout is None:
+            raise Bends(f"its place in {held.value} is not clear")
+        return held
+
+    def _held(self, spot: Spot) -> Held:
+        value, axis, number = spot
+        assert isinstance(value, str)
+        found = layouts(self.solution, self.solution.resolve(value), self.group, axis)
+        return Held(value, found[number] if found is not None else None)
+
+    def _keys(self, a: Spot, b: Spot, k: int) -> str:
+        """Which operand is compared along the axis that a Softmax of the scores goes along."""
+        node = self.follower.nodes[k]
+        if (node.domain, node.op_type) in FUSED:
+            return str(b[0])
+        along = _softened(node)
+        if along is None:
+            return ""
+        names = {value.name: n for n, value in enumerate(node.inputs) if value is not None}
+        contraction = self.solution.rules[k].contractions[0]
+        output = self.solution.axes[node.outputs[0].name or ""]
+        dim = self.solution.space.find(output[along])
+        for spot in (a, b):
+            side = contraction.operands.index(names[str(spot[0])])
+            free = (contraction.left, contraction.right)[side]
+            if any(self.solution.space.find(self.solution.dim_of(k, expr)) == dim for expr in free):
+                return str(spot[0])
+        return ""
+
+
+def _check_door(value: ir.Value) -> None:
+    """What holds the Dim is no door of the graph, and no weight with integers.
+
+    Raises:
+        Bends: it is.
+    """
+    if value.is_graph_input() or value.is_graph_output():
+        raise Bends(f"the graph {'input' if value.is_graph_input() else 'output'} {value.name} holds it")
+    if value.is_initializer() and (value.dtype not in FLOATS or value.const_value is None):
+        raise Bends(f"the weight {value.name} is quantized")
+
+
+def _softened(node: ir.Node) -> int | None:
+    """Along which axis of the scores that a node makes a Softmax goes, as far as elementwise ops lead to one."""
+    waiting, passed = [node.outputs[0]], set[str | None]()
+    while waiting and len(passed) < 50:
+        value = waiting.pop(0)
+        for user, _ in value.uses():
+            if user.op_type == "Softmax" and user.inputs[0] is value:
+                return user.attributes.get_int("axis", -1)
+            if user.op_type in ("Add", "Mul", "Div", "Sub", "Where", "Cast", "Identity"):
+                if user.outputs[0].name not in passed:
+                    passed.add(user.outputs[0].name)
+                    waiting.append(user.outputs[0])
+    return None
+
+
+def _components(spots: Iterable[Spot], links: Iterable[Link]) -> list[dict[Spot, bool]]:
+    """Places that hang together, and whether each is mirrored against the first of them.
+
+    Raises:
+        Bends: a place would have to be turned in two ways.
+    """
+    beside: dict[Spot, list[tuple[Spot, bool]]] = defaultdict(list)
+    for link in links:
+        beside[link.a].append((link.b, link.mirrored))
+        beside[link.b].append((link.a, link.mirrored))
+    sides: dict[Spot, bool] = {}
+    found = []
+    for start in spots:
+        if start in sides:
+            continue
+        sides[start] = False
+        members, waiting = {start: False}, [start]
+        while waiting:
+            spot = waiting.pop()
+            for other, mirrored in beside[spot]:
+                side = sides[spot] != mirrored
+                if other not in sides:
+                    sides[other] = members[other] = side
+                    waiting.append(other)
+                elif sides[other] != side:
+                    raise Bends("one weight makes both sides of a product over it")
+        found.append(members)
+    return found

@@ -1,0 +1,392 @@
+"""Rotate: the basis loses the tail of the singular values and nothing else, and a turned model computes what it did."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+
+import numpy as np
+import onnx_ir as ir
+import pytest
+
+from prunegraph.analysis.selection import Selection
+from prunegraph.observe.stream import Calibration, observe
+from prunegraph.observe.text import Batch
+from prunegraph.passes.prove.verify import verify
+from prunegraph.passes.rewrite.cleanup import cleanup
+from prunegraph.passes.rewrite.remove_groups import shrink_all
+from prunegraph.passes.rotate.basis import centred, compared_basis, inverse_transposed, read_basis
+from prunegraph.passes.rotate.moments import HeadMoments
+from prunegraph.passes.rotate.rotate import Turned, places, rotated, rotation
+from prunegraph.passes.rotate.sites import Stays, Turn, sites
+from prunegraph.runtime.session import open_session, run
+from tests.graphs import fused
+from tests.graphs.attention import E, attend, finish, heads, merge, stem
+from tests.graphs.builder import Builder, linear
+from tests.graphs.skeleton import load_skeleton
+from tests.graphs.small import GRAPHS, Analysed, analysed_model
+
+ROUNDING = 1e-5
+"""Largest relative difference between a model and what it is when turned, in float32."""
+
+FUSED = {
+    make.__name__: make
+    for make in (
+        fused.attention,
+        fused.attention_bias,
+        fused.multi_head,
+        fused.multi_head_cross,
+        fused.onnx_attention,
+        fused.onnx_attention_4d,
+        fused.onnx_attention_gqa,
+        fused.fused_matmul,
+        fused.fused_gemm,
+    )
+}
+ZOO = ("bart", "cait", "deberta_v2", "gpt2", "gptj", "longt5", "maxvit", "pvt_v2", "swin_legacy", "xcit")
+
+
+@functools.cache
+def model_named(name: str) -> Analysed:
+    if name.startswith("zoo_"):
+        return analysed_model(load_skeleton(name))
+    return analysed_model({**GRAPHS, **FUSED}[name]())
+
+
+def turns_of(found: Analysed) -> list[Turn]:
+    return [site for site in sites(found.normalized.graph, found.analysis) if isinstance(site, Turn)]
+
+
+def moments(rng: np.random.Generator, d: int, n: int = 50) -> tuple[np.ndarray, np.ndarray]:
+    rows = rng.normal(size=(n, d)) @ rng.normal(size=(d, d))
+    return rows, rows.T @ rows
+
+
+# ---- the basis ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kept", [1, 3, 6])
+def test_the_error_of_the_scores_is_the_tail_of_the_singular_values(kept: int) -> None:
+    rng = np.random.default_rng(0)
+    (q, of_q), (k, of_k) = moments(rng, 6), moments(rng, 6, 40)
+    basis = compared_basis(of_q, of_k, ridge=0)
+    other = inverse_transposed(basis.matrix)
+    scores = (q @ basis.matrix)[:, :kept] @ (k @ other)[:, :kept].T
+    lost = np.linalg.norm(q @ k.T - scores) ** 2
+    singular = np.linalg.svd(q @ k.T, compute_uv=False)[:6]
+    assert np.isclose(lost, np.sum(singular[kept:] ** 2), rtol=1e-8, atol=1e-8 * singular[0] ** 2)
+    assert np.allclose(basis.energy, singular**2, rtol=1e-8)
+
+
+@pytest.mark.parametrize("kept", [1, 3, 6])
+def test_the_error_of_what_is_read_is_the_tail_of_the_singular_values(kept: int) -> None:
+    rng = np.random.default_rng(1)
+    c, of_c = moments(rng, 6)
+    w = rng.normal(size=(6, 9))
+    basis = read_basis(of_c, w, ridge=0)
+    read = np.linalg.solve(basis.matrix, w)
+    lost = np.linalg.norm(c @ w - (c @ basis.matrix)[:, :kept] @ read[:kept]) ** 2
+    singular = np.linalg.svd(c @ w, compute_uv=False)[:6]
+    assert np.isclose(lost, np.sum(singular[kept:] ** 2), rtol=1e-8, atol=1e-8 * singular[0] ** 2)
+
+
+def test_a_choice_of_coordinates_never_loses_less() -> None:
+    rng = np.random.default_rng(2)
+    (q, of_q), (k, of_k) = moments(rng, 5), moments(rng, 5)
+    tail = compared_basis(of_q, of_k).energy[3:].sum()
+    for _ in range(10):
+        keep = rng.permutation(5)[:3]
+        assert np.linalg.norm(q @ k.T - q[:, keep] @ k[:, keep].T) ** 2 > tail
+
+
+@pytest.mark.parametrize("dead", ["queries", "keys", "both", "all", "nothing read"])
+def test_dims_that_carry_nothing_go_first_and_stay_invertible(dead: str) -> None:
+    rng = np.random.default_rng(3)
+    _, of_q = moments(rng, 4)
+    _, of_k = moments(rng, 4)
+    for name, each in (("queries", of_q), ("keys", of_k)):
+        if dead in (name, "both"):
+            each[1], each[:, 1] = 0, 0
+        if dead == "all":
+            each[:] = 0
+    basis = read_basis(of_q, np.zeros((4, 2))) if dead == "nothing read" else compared_basis(of_q, of_k)
+    assert np.isfinite(basis.matrix).all()
+    assert np.allclose(basis.matrix @ inverse_transposed(basis.matrix).T, np.eye(4), atol=1e-9)
+    assert (np.diff(basis.energy) <= 1e-9 * basis.energy[0] + 1e-30).all()
+    if dead in ("queries", "keys", "both"):
+        assert basis.energy[3] < 1e-5 * basis.energy[2]
+
+
+def test_centring_is_that_of_the_rows() -> None:
+    rng = np.random.default_rng(4)
+    rows = rng.normal(size=(30, 4)) + 3
+    gone = rows - rows.mean(axis=0)
+    assert np.allclose(centred(rows.T @ rows, rows.sum(axis=0), 30), gone.T @ gone)
+
+
+# ---- which groups ---------------------------------------------------------------------------------------------------
+
+
+def said(found: Analysed) -> dict[str, str]:
+    """By group "turns", or why not."""
+    every = sites(found.normalized.graph, found.analysis)
+    return {site.group.id: site.reason if isinstance(site, Stays) else "turns" for site in every}
+
+
+ROTATED = "scales it by something that varies along it"
+
+
+@pytest.mark.parametrize(
+    ("name", "group", "what"),
+    [
+        ("mha", "qk_dim.0", "turns"),
+        ("fused_qkv", "v_dim.0", "turns"),
+        ("packed_h_3d", "qk_dim.0", "turns"),
+        ("gqa", "qk_dim.0", "turns"),
+        ("einsum_attention", "qk_dim.0", "turns"),
+        ("window_attention", "qk_dim.0", "turns"),
+        ("shared_layers", "qk_dim.0", "turns"),
+        ("padded_to_blocks", "v_dim.0", "turns"),
+        ("rope_half", "qk_dim.0", ROTATED),
+        ("rope_half", "v_dim.0", "turns"),
+        ("rope_partial", "qk_dim.1", "turns"),
+        ("gqa_rope", "qk_dim.0", ROTATED),
+        ("norm_of_heads", "qk_dim.0", "LayerNormalization"),
+        ("norm_after_merging", "v_dim.0", "LayerNormalization"),
+        ("channel_attention", "v_dim.0", "Div) scales it by something that varies"),
+        ("gram", "v_dim.0", "Relu"),
+        ("multi_head_cross", "qk_dim.0", "turns"),
+        ("fused_gemm", "v_dim.0", "FusedGemm"),
+        ("zoo_levit", "qk_dim.0", "BatchNormalization"),
+        ("zoo_deberta_v2", "qk_dim.0", "it is both compared and read by a weight"),
+        ("zoo_clip", "qk_dim.2", "Pow"),
+    ],
+)
+def test_whether_a_group_may_turn_follows_from_the_graph(name: str, group: str, what: str) -> None:
+    assert what in said(model_named(name))[group]
+
+
+def _layer(change: Callable[[Builder, str, str, str], tuple[str, str, str]]) -> Analysed:
+    g = Builder("changed")
+    h = stem(g)
+    q, k, v = (heads(g, linear(g, h, part, E, 12)) for part in "qkv")
+    return analysed_model(finish(g, g("Add", h, merge(g, attend(g, *change(g, q, k, v)), "o"))))
+
+
+REFUSED = {
+    "a gain": (lambda g, q, k, v: (g("Mul", q, g.weight("gain", 4, scale=1.0)), k, v), "qk_dim.0", ROTATED),
+    "a shift of all": (lambda g, q, k, v: (g("Add", q, 0.5), k, v), "qk_dim.0", "brings in something"),
+    "a square": (lambda g, q, k, v: (g("Mul", q, q), k, v), "qk_dim.0", ROTATED),
+    "a function": (lambda g, q, k, v: (q, k, g("Tanh", v)), "v_dim.0", "Tanh"),
+    "integers": (lambda g, q, k, v: (q, k, g("Cast", g("Cast", v, to=6), to=1)), "v_dim.0", "integers"),
+    "one side from both": (lambda g, q, k, v: (g("Add", q, k), k, v), "qk_dim.0", "both sides"),
+    "values compared": (lambda g, q, k, v: (q, v, v), "qk_dim.0", "both compared and read"),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_what_is_not_linear_along_the_dim_is_refused(name: str) -> None:
+    change, group, why = REFUSED[name]
+    assert why in said(_layer(change))[group]
+
+
+ALLOWED = {
+    "a scale a head": lambda g, q, k, v: (g("Mul", q, g.weight("temperature", 3, 1, 1, scale=1.0)), k, v),
+    "a sign": lambda g, q, k, v: (g("Neg", q), k, g("Div", v, 3.0)),
+    "a shift along it": lambda g, q, k, v: (q, g("Add", k, g.weight("shift", 3, 1, 4)), v),
+    "a gate a token": lambda g, q, k, v: (q, k, g("Mul", v, g("Sigmoid", g("ReduceMax", q, axes=[3], keepdims=1)))),
+}
+
+
+@pytest.mark.parametrize("name", ALLOWED)
+def test_what_is_linear_along_the_dim_is_not(name: str) -> None:
+    found = _layer(ALLOWED[name])
+    if name == "a gate a token":
+        assert "ReduceMax" in said(found)["qk_dim.0"]
+        assert said(found)["v_dim.0"] == "turns"
+    else:
+        assert set(said(found).values()) == {"turns"}
+    check(found, 0)
+
+
+# ---- the law --------------------------------------------------------------------------------------------------------
+
+
+def random_bases(turns: list[Turn], rng: np.random.Generator) -> dict[str, Turned]:
+    """Any matrices at all, not far from orthogonal."""
+    made = {}
+    for turn in turns:
+        rows, d = int(np.prod(turn.group.rows)), turn.group.units
+        drawn = [np.linalg.qr(rng.normal(size=(rows, d, d)))[0] * rng.uniform(0.8, 1.25, d) for _ in turn.parts]
+        energy = np.ones(turn.group.shape)
+        made[turn.group.id] = Turned(tuple(each.astype(np.float32) for each in drawn), energy, by_data=False)
+    return made
+
+
+def check(found: Analysed, seed: int, tolerance: float = ROUNDING) -> None:
+    """Turned by any bases the model is what it was, and slim it is what it is with these dims masked."""
+    rng = np.random.default_rng(seed)
+    turns = turns_of(found)
+    turned = rotated(found.normalized, turns, random_bases(turns, rng))
+    keep = {}
+    for turn in turns:
+        count = int(rng.integers(turn.group.least, turn.group.units))
+        drawn = [rng.permutation(turn.group.units) for _ in range(int(np.prod(turn.group.rows)))]
+        keep[turn.group.id] = (np.array(drawn) < count).reshape(turn.group.shape)
+    solution = found.analysis.solution
+    keeps = Selection(keep).keeps(found.analysis.groups)
+    made = shrink_all(turned, solution, keeps)
+    proof = verify(found.normalized, turned, cleanup(made.model, solution, made.lengths), found.analysis, keeps)
+    assert proof.normalize_error < tolerance
+    assert proof.max_rel_error < tolerance
+    assert proof.moved > 1e-3
+    changed = [name for name, value in found.normalized.graph.initializers.items() if differs(value, turned)]
+    assert changed
+    for a, b in zip(found.normalized.graph, turned.graph, strict=True):
+        assert (a.op_type, [v and v.name for v in a.inputs]) == (b.op_type, [v and v.name for v in b.inputs])
+
+
+def differs(value: ir.Value, other: ir.Model) -> bool:
+    a, b = value.const_value, other.graph.initializers[value.name or ""].const_value
+    assert a is not None and b is not None and a.shape == b.shape and a.dtype == b.dtype
+    return not np.array_equal(a.numpy(), b.numpy())
+
+
+TURNING = [name for name in GRAPHS if name != "half" and turns_of(model_named(name))]
+
+
+@pytest.mark.parametrize("name", [*TURNING, *FUSED, *(f"zoo_{each}" for each in ZOO)])
+def test_a_turned_model_is_the_original_and_slim_it_is_the_masked_one(name: str) -> None:
+    check(model_named(name), sum(map(ord, name)))
+
+
+def test_the_table_of_graphs_has_turning_ones() -> None:
+    assert len(TURNING) > 30
+
+
+def test_float16_is_turned_within_its_own_rounding() -> None:
+    check(model_named("half"), 0, tolerance=16 * float(np.finfo(np.float16).eps))
+
+
+def test_all_dims_kept_in_the_basis_of_the_weights_change_nothing() -> None:
+    found = model_named("transformer_block")
+    turns = turns_of(found)
+    how = rotation(found.normalized, turns)
+    assert not any(turned.by_data for turned in how.values())
+    turned = rotated(found.normalized, turns, how)
+    data = {"x": np.random.default_rng(0).normal(size=(2, 9, 7)).astype(np.float32)}
+    a, b = (outputs(model, data) for model in (found.normalized, turned))
+    assert np.abs(a[0] - b[0]).max() < ROUNDING * np.abs(a[0]).max()
+
+
+def outputs(model: ir.Model, data: dict[str, np.ndarray], *names: str) -> list[np.ndarray]:
+    twin = model.clone()
+    if names:
+        by_name = {value.name: value for node in twin.graph for value in node.outputs}
+        twin.graph.outputs[:] = [by_name[name] for name in names]
+    with open_session(twin) as session:
+        return run(session, data)
+
+
+# ---- from data ------------------------------------------------------------------------------------------------------
+
+
+def gathered(found: Analysed, rows: np.ndarray, batch: int = 4, **more: np.ndarray) -> tuple[list[Turn], HeadMoments]:
+    turns = turns_of(found)
+    seen = HeadMoments(places(turns))
+    observe(found.normalized, Calibration({"x": rows, **more}, batch_size=batch).opened().inputs(found.model), [seen])
+    return turns, seen
+
+
+DATA = np.random.default_rng(5).normal(size=(10, 6, 7)).astype(np.float32)
+
+
+@pytest.mark.parametrize("name", ["mha", "fused_qkv", "gqa", "folded_heads"])
+def test_scores_lose_the_tail_of_their_singular_values(name: str) -> None:
+    """The scores of the slim model, before anything is added to them, against those of the original."""
+    found = model_named(name)
+    turns, seen = gathered(found, DATA)
+    turn = next(t for t in turns if t.group.kind == "qk_dim")
+    (part,) = turn.parts
+    (pair,) = part.compared
+    assert pair.keys  # the Softmax is found, so that keys are centred
+    how = rotation(found.normalized, [turn], seen)
+    assert how[turn.group.id].by_data
+    turned = rotated(found.normalized, [turn], how)
+    names = (pair.left.value, pair.right.value)
+    d, kept = turn.group.units, turn.group.units // 2
+    before, after = (outputs(model, {"x": DATA}, *names) for model in (found.normalized, turned))
+    held = [pair.left, pair.right]
+    for row in range(int(np.prod(turn.group.rows))):
+        old, new = (
+            [rows_of(side, array, row) for side, array in zip(held, each, strict=True)] for each in (before, after)
+        )
+        keys = names.index(pair.keys)
+        shift, turned_shift = old[keys].mean(axis=0), new[keys].mean(axis=0)
+        old[keys], new[keys] = old[keys] - shift, new[keys] - turned_shift
+        lost = np.linalg.norm(old[0] @ old[1].T - new[0][:, :kept] @ new[1][:, :kept].T)
+        singular = np.linalg.svd(old[0] @ old[1].T, compute_uv=False)[:d]
+        assert np.isclose(lost, np.linalg.norm(singular[kept:]), rtol=2e-3)
+        share = singular**2 / np.sum(singular**2)
+        assert np.allclose(how[turn.group.id].energy.reshape(-1, d)[row], share, rtol=1e-3, atol=1e-6)
+
+
+def rows_of(held: object, array: np.ndarray, row: int) -> np.ndarray:
+    return np.concatenate([block for r, block in held.layout.blocks(array) if r == row])  # type: ignore[attr-defined]
+
+
+def test_moments_of_parts_of_the_data_add_up() -> None:
+    found = model_named("gqa")
+    _, whole = gathered(found, DATA)
+    _, first = gathered(found, DATA[:6], batch=2)
+    _, second = gathered(found, DATA[6:], batch=3)
+    first.merge(second)
+    again = HeadMoments(list(whole.places.values()))
+    again.restore(whole.state())
+    for name, layout in whole.places.values():
+        np.testing.assert_allclose(first.sums(name, layout), whole.sums(name, layout), rtol=1e-5, atol=1e-5)
+        np.testing.assert_array_equal(again.sums(name, layout), whole.sums(name, layout))
+
+
+def test_an_op_that_adds_a_bias_inside_is_judged_with_it() -> None:
+    found = model_named("multi_head")
+    rows = np.random.default_rng(6).normal(size=(8, 6, 7)).astype(np.float32)
+    mask = np.ones((8, 6), dtype=np.int32)
+    turns, seen = gathered(found, rows, mask=mask)
+    turn = next(t for t in turns if t.group.kind == "qk_dim")
+    (pair,) = turn.parts[0].compared
+    assert pair.biases[0] is not None and pair.biases[1] is not None
+    energy = rotation(found.normalized, [turn], seen)[turn.group.id].energy
+    values = outputs(found.normalized, {"x": rows, "mask": mask}, pair.left.value, pair.right.value)
+    initializers = found.normalized.graph.initializers
+    bias = [initializers[held.value].const_value.numpy() for held in pair.biases]
+    for row in range(turn.group.rows[0]):
+        sides = []
+        for side, held in enumerate((pair.left, pair.right)):
+            (shift,) = (b[0] for r, b in pair.biases[side].layout.blocks(bias[side]) if r == row)
+            z = rows_of(held, values[side], row).astype(np.float64) + shift
+            sides.append(z - z.mean(axis=0) if held.value == pair.keys else z)
+        singular = np.linalg.svd(sides[0] @ sides[1].T, compute_uv=False)[: turn.group.units]
+        np.testing.assert_allclose(energy[row], singular**2 / np.sum(singular**2), rtol=1e-3, atol=1e-6)
+
+
+def test_padding_does_not_count() -> None:
+    found = model_named("mha")
+    turns = turns_of(found)
+    names = list(dict.fromkeys(name for name, _ in places(turns)))
+    values = dict(zip(names, outputs(found.normalized, {"x": DATA}, *names), strict=True))
+    mask = np.ones((10, 6), dtype=bool)
+    mask[:, 4:] = False
+    padded, short = HeadMoments(places(turns)), HeadMoments(places(turns))
+    padded.update(Batch({"x": DATA}, tuple(range(10)), mask), values)  # type: ignore[arg-type]
+    cut = {
+        name: np.delete(array, [4, 5], axis=next(k for k, n in enumerate(array.shape) if n == 6))
+        for name, array in values.items()
+    }
+    short.update(Batch({"x": DATA[:, :4]}, tuple(range(10)), mask[:, :4]), cut)  # type: ignore[arg-type]
+    for name, where in padded.places.values():
+        np.testing.assert_allclose(padded.sums(name, where), short.sums(name, where), rtol=1e-6, atol=1e-6)
+
+
+def test_a_graph_without_heads_has_nothing_to_turn() -> None:
+    assert sites(model_named("residual_bn").normalized.graph, model_named("residual_bn").analysis) == []
