@@ -6,14 +6,12 @@ left when activations are only clipped is the structure that a comparison is abo
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import ml_dtypes
 import numpy as np
 import onnx_ir as ir
 from onnx_ir.convenience import get_const_tensor
 
-from prunegraph.passes.rewrite.constants import add_constant
+from prunegraph.runtime.edit import Editor, Insertion
 
 _PRODUCTS = {
     "MatMulInteger": ("MatMul", 3, None, None),
@@ -30,17 +28,18 @@ def unrounded(model: ir.Model) -> ir.Model:
     if not any(node.op_type in rounding for node in model.graph):
         return model
     smooth = model.clone()
+    editor = Editor(smooth.graph)
     for node in list(smooth.graph):
         if node.op_type == "DequantizeLinear":
-            _clip_pair(smooth.graph, node)
+            _clip_pair(editor, node)
         elif node.op_type in _PRODUCTS:
-            _float_product(smooth.graph, node)
+            _float_product(editor, node)
         elif node.op_type == "MatMulNBits":
             node.attributes.pop("accuracy_level", None)
     return smooth
 
 
-def _clip_pair(graph: ir.Graph, node: ir.Node) -> None:
+def _clip_pair(editor: Editor, node: ir.Node) -> None:
     """`Dequantize(Quantize(x))` becomes x, clipped to what the integers can say."""
     source = node.inputs[0].producer() if node.inputs[0] is not None else None
     if source is None or source.op_type != "QuantizeLinear" or source.inputs[0] is None:
@@ -55,14 +54,14 @@ def _clip_pair(graph: ir.Graph, node: ir.Node) -> None:
         return
     limits = ml_dtypes.iinfo(dtype.numpy())  # type: ignore[no-untyped-call]
     point = int(zeros.numpy().reshape(-1)[0]) if zeros is not None else 0
-    value = source.inputs[0]
+    value, here = source.inputs[0], editor.at(node).before()
     for op, limit in (("Max", limits.min), ("Min", limits.max)):
         bound = np.float32((int(limit) - point) * float(scales.numpy().reshape(-1)[0]))
-        value = _add(graph, node, op, value, add_constant(graph, f"{node.name}/{op}", bound))
-    _stand_in(graph, node.outputs[0], value)
+        value = here.add(op, value, here.constant(bound))
+    _stand_in(here, node, value)
 
 
-def _float_product(graph: ir.Graph, node: ir.Node) -> None:
+def _float_product(editor: Editor, node: ir.Node) -> None:
     """A product with integers that DynamicQuantizeLinear has made becomes one of what they were made from."""
     op, zero_at, scale_at, bias_at = _PRODUCTS[node.op_type]
     value, weight = node.inputs[0], node.inputs[1]
@@ -77,49 +76,40 @@ def _float_product(graph: ir.Graph, node: ir.Node) -> None:
         if scale_at is None and any(user.op_type != "Cast" for user, _ in node.outputs[0].uses()):
             return
     assert value is not None and weight is not None
+    here = editor.at(node).before()
     if step is not None and scale_at is None:
-        value = _add(graph, node, "Div", value, step)
-    factor = _cast(graph, node, weight)
+        value = here.add("Div", value, step)
+    factor = _cast(here, weight)
     if zero := _optional(node, zero_at):
-        factor = _add(graph, node, "Sub", factor, _per_filter(graph, node, _cast(graph, node, zero)))
+        factor = here.add("Sub", factor, _per_filter(here, node, _cast(here, zero)))
     if scale := _optional(node, scale_at):
-        factor = _add(graph, node, "Mul", factor, scale)
-    product = _add(graph, node, op, value, factor, attributes=list(node.attributes.values()))
+        factor = here.add("Mul", factor, scale)
+    product = here.add(op, value, factor, copied=node.attributes.values())
     if bias := _optional(node, bias_at):
-        product = _add(graph, node, "Add", product, bias)
-    _stand_in(graph, node.outputs[0], product)
+        product = here.add("Add", product, bias)
+    _stand_in(here, node, product)
 
 
-def _stand_in(graph: ir.Graph, old: ir.Value, new: ir.Value) -> None:
-    """Let one value be read in place of another, by nodes and as an output of the graph."""
-    for user, index in list(old.uses()):
-        user.replace_input_with(index, new)
+def _stand_in(here: Insertion, node: ir.Node, new: ir.Value) -> None:
+    old = node.outputs[0]
     if old.is_graph_output():
         new.type, new.shape = old.type, old.shape
-        graph.outputs[:] = [new if value is old else value for value in graph.outputs]
+    here.replace(old, new)
 
 
 def _optional(node: ir.Node, index: int | None) -> ir.Value | None:
     return node.inputs[index] if index is not None and index < len(node.inputs) else None
 
 
-def _cast(graph: ir.Graph, node: ir.Node, value: ir.Value) -> ir.Value:
-    return _add(graph, node, "Cast", value, attributes=[ir.AttrInt64("to", int(ir.DataType.FLOAT))])
+def _cast(here: Insertion, value: ir.Value) -> ir.Value:
+    return here.add("Cast", value, to=ir.DataType.FLOAT)
 
 
-def _per_filter(graph: ir.Graph, node: ir.Node, zero: ir.Value) -> ir.Value:
+def _per_filter(here: Insertion, node: ir.Node, zero: ir.Value) -> ir.Value:
     """Zero points of a convolution stand one a filter, the first axis of its weight."""
     if node.op_type != "ConvInteger":
         return zero
     weight = node.inputs[1]
     assert weight is not None and weight.shape is not None
     shape = np.array([-1] + [1] * (len(weight.shape) - 1), dtype=np.int64)
-    return _add(graph, node, "Reshape", zero, add_constant(graph, f"{node.name}/shape", shape))
-
-
-def _add(graph: ir.Graph, before: ir.Node, op: str, *inputs: ir.Value, attributes: Sequence[ir.Attr] = ()) -> ir.Value:
-    node = ir.Node("", op, list(inputs), attributes, num_outputs=1)
-    node.name = f"{before.name}/{op}/{len(graph)}"
-    node.outputs[0].name = f"{node.name}/out"
-    graph.insert_before(before, node)
-    return node.outputs[0]
+    return here.add("Reshape", zero, here.constant(shape))

@@ -10,7 +10,6 @@ from collections import Counter, defaultdict
 from collections.abc import Sequence
 
 import numpy as np
-import numpy.typing as npt
 import onnx_ir as ir
 
 from prunegraph.analysis.axes import Size
@@ -19,7 +18,7 @@ from prunegraph.analysis.relations import Reduction
 from prunegraph.analysis.slots import Keeps, Mask, kept_positions
 from prunegraph.analysis.solve import ReduceSite, Solution
 from prunegraph.errors import VerificationFailed
-from prunegraph.passes.rewrite.constants import add_constant
+from prunegraph.runtime.edit import Editor
 
 _FILL = {
     Reduction.SUM: 0.0,
@@ -46,6 +45,7 @@ def masked(model: ir.Model, solution: Solution, keeps: Keeps) -> ir.Model:
         by_operand[site.node, site.index].append(site)
     reduced = Counter(k for k, _ in by_operand)
     positions = _Positions(solution, keeps)
+    editor = Editor(twin.graph)
     for (k, index), sites in by_operand.items():
         name = operands[k][index]
         assert name is not None
@@ -56,7 +56,7 @@ def masked(model: ir.Model, solution: Solution, keeps: Keeps) -> ir.Model:
         mask = positions.mask(name, [site.axis for site in sites])
         if mask is not None:
             periodic = [axis for axis in range(mask.ndim) if mask.shape[axis] > 1 and positions.dynamic(name, axis)]
-            _Writer(nodes[k], index, mask, [site.axis for site in sites], periodic).write(sites[0])
+            _Writer(editor, nodes[k], index, mask, [site.axis for site in sites], periodic).write(sites[0])
     return twin
 
 
@@ -94,33 +94,30 @@ class _Positions:
 class _Writer:
     """Writes the masked form of one node."""
 
-    def __init__(self, node: ir.Node, index: int, mask: Mask, axes: Sequence[int], periodic: Sequence[int]) -> None:
-        self.node = node
-        self.index = index
-        self.name = f"{node.name}/mask{index}"
+    def __init__(
+        self, editor: Editor, node: ir.Node, index: int, mask: Mask, axes: Sequence[int], periodic: Sequence[int]
+    ) -> None:
+        self.editor, self.place, self.node, self.index = editor, editor.at(node), node, index
         self.mask = mask
         self.axes = list(axes)
         self.periodic = list(periodic)  # axes along which the mask repeats as often as the run asks for
-        assert node.graph is not None
-        self.graph: ir.Graph = node.graph
-        self.after: ir.Node | None = None  # new nodes come before the masked one, or after this one
-        self.count = 0
+        self.version = editor.graph.opset_imports.get("", 17)
+        self.here = self.place.before()
 
     def write(self, site: ReduceSite) -> None:
         index = self.index
         value = self.node.inputs[index]
         assert value is not None
         if site.zero is not None:
-            kept = self.add("Where", self.mask_for(value), value, self.zero(value, site.zero))
+            kept = self.here.add("Where", self.mask_for(value), value, self.zero(value, site.zero))
             self.node.replace_input_with(index, kept)
         elif site.kind is not Reduction.MEAN:
             self.node.replace_input_with(index, self.where(value, _FILL[site.kind]))
         elif traits_of(self.node).averages:
             self.node.replace_input_with(index, self.double(self.where(value, 0.0)))
             output = self.node.outputs[0]
-            uses = list(output.uses())
-            self.after = self.node
-            self.stand_in(output, uses, self.single(self.scaled(output), like=value))
+            self.here = self.place.after()
+            self.stand_in(output, self.single(self.scaled(output), like=value))
             output.type = ir.TensorType(ir.DataType.DOUBLE)
         elif norm := traits_of(self.node).norm:
             self.norm(value, norm)
@@ -138,37 +135,31 @@ class _Writer:
     def norm(self, x: ir.Value, norm: Norm) -> None:
         """A normalisation spelt out, its statistics over what stays."""
         if norm.sum_output is not None:
-            x, self.axes, self.after = self.output(norm.sum_output), [-1], self.node
+            x, self.axes, self.here = self.output(norm.sum_output), [-1], self.place.after()
         epsilon = self.node.attributes.get_float("epsilon", norm.epsilon)
         wide = self.double(x)
-        centred = self.add("Sub", wide, self.mean(self.double(self.where(x, 0.0)))) if norm.centred else wide
-        kept = self.add("Where", self.mask_for(x), centred, self.constant(np.float64(0)))
-        variance = self.mean(self.add("Mul", kept, kept))
-        deviation = self.add("Sqrt", self.add("Add", variance, self.constant(np.float64(epsilon))))
-        y = self.single(self.add("Div", centred, deviation), like=x)
+        centred = self.here.add("Sub", wide, self.mean(self.double(self.where(x, 0.0)))) if norm.centred else wide
+        kept = self.here.add("Where", self.mask_for(x), centred, self.here.constant(np.float64(0)))
+        variance = self.mean(self.here.add("Mul", kept, kept))
+        deviation = self.here.add("Sqrt", self.here.add("Add", variance, self.here.constant(np.float64(epsilon))))
+        y = self.single(self.here.add("Div", centred, deviation), like=x)
         # What follows the scale of a root-mean-square norm is no offset, but something that its own sum holds already.
         parameters = self.node.inputs[norm.scale : norm.scale + (2 if norm.centred else 1)]
         for combine, parameter in zip(("Mul", "Add"), parameters, strict=False):
             if parameter is not None:
-                y = self.add(combine, y, self.per_channel(parameter) if norm.by_channel else parameter)
-        output = self.node.outputs[0]
-        self.stand_in(output, list(output.uses()), y)
+                y = self.here.add(combine, y, self.per_channel(parameter) if norm.by_channel else parameter)
+        self.stand_in(self.node.outputs[0], y)
 
-    def stand_in(self, old: ir.Value, uses: Sequence[tuple[ir.Node, int]], new: ir.Value) -> None:
-        """Let one value be read in place of another, by nodes and as an output of the graph."""
+    def stand_in(self, old: ir.Value, new: ir.Value) -> None:
         new.type, new.shape = old.type, old.shape
-        for user, place in uses:
-            user.replace_input_with(place, new)
-        for k, value in enumerate(self.graph.outputs):
-            if value is old:
-                self.graph.outputs[k] = new
+        self.here.replace(old, new)
 
     def output(self, index: int) -> ir.Value:
         """An output of the node, asked for if nobody has done so."""
         if len(self.node.outputs) <= index:
             self.node.resize_outputs(index + 1)
         for k, value in enumerate(self.node.outputs):
-            value.name = value.name or (f"{self.name}/y{k}" if k == index else "")
+            value.name = value.name or (self.editor.unused(f"{self.node.name}/y{k}") if k == index else "")
         return self.node.outputs[index]
 
     def zero(self, value: ir.Value, index: int) -> ir.Value:
@@ -177,71 +168,57 @@ class _Writer:
         if point is not None:
             return point
         dtype = value.dtype or _quantized_type(value)
-        return self.constant(np.zeros((), dtype.numpy()))
+        return self.here.constant(np.zeros((), dtype.numpy()))
 
     def per_channel(self, parameter: ir.Value) -> ir.Value:
         """A vector with one number a channel, shaped to broadcast."""
         shape = [1, -1] + [1] * (self.mask.ndim - 2)
-        return self.add("Reshape", parameter, self.constant(np.array(shape, dtype=np.int64)))
+        return self.here.add("Reshape", parameter, self.here.constant(np.array(shape, dtype=np.int64)))
 
     def mean(self, value: ir.Value) -> ir.Value:
         """The mean over the reduced axes of what stays: the mean of all, scaled."""
-        version = self.graph.opset_imports.get("", 17)
         axes = [int(a) for a in self.axes]
-        if version >= 18:
-            mean = self.add("ReduceMean", value, self.constant(np.array(axes, dtype=np.int64)))
+        if self.version >= 18:
+            mean = self.here.add("ReduceMean", value, self.here.constant(np.array(axes, dtype=np.int64)))
         else:
-            mean = self.add("ReduceMean", value, axes=axes)
+            mean = self.here.add("ReduceMean", value, axes=axes)
         return self.scaled(mean)
 
     def scaled(self, mean: ir.Value) -> ir.Value:
         """A mean over all slots as one over those that stay."""
-        return self.add("Mul", mean, self.constant(np.float64(1 / self.kept_share())))
+        return self.here.add("Mul", mean, self.here.constant(np.float64(1 / self.kept_share())))
 
     def double(self, value: ir.Value) -> ir.Value:
         """Statistics are taken in float64: of the few slots that may stay, the variance is lost to rounding."""
-        return self.add("Cast", value, to=ir.DataType.DOUBLE)
+        return self.here.add("Cast", value, to=ir.DataType.DOUBLE)
 
     def single(self, value: ir.Value, like: ir.Value) -> ir.Value:
         """Back to the type that the graph computes in."""
-        return self.add("Cast", value, to=like.dtype or ir.DataType.FLOAT)
+        return self.here.add("Cast", value, to=like.dtype or ir.DataType.FLOAT)
 
     def where(self, value: ir.Value, fill: float) -> ir.Value:
-        return self.add("Where", self.mask_for(value), value, self.number(fill, value))
+        return self.here.add("Where", self.mask_for(value), value, self.number(fill, value))
 
     def mask_for(self, value: ir.Value) -> ir.Value:
         """The mask, repeated along dynamic axes (`batch·head`) to the length that they have in this run."""
-        mask = self.constant(self.mask)
+        mask = self.here.constant(self.mask)
         if not self.periodic:
             return mask
         chosen = np.isin(np.arange(self.mask.ndim), self.periodic)
-        lengths = self.add("Div", self.add("Shape", value), self.constant(np.array(self.mask.shape, dtype=np.int64)))
-        repeats = self.add(
-            "Where", self.constant(chosen), lengths, self.constant(np.ones(self.mask.ndim, dtype=np.int64))
+        lengths = self.here.add(
+            "Div", self.here.add("Shape", value), self.here.constant(np.array(self.mask.shape, dtype=np.int64))
         )
-        return self.add("Tile", mask, repeats)
+        repeats = self.here.add(
+            "Where", self.here.constant(chosen), lengths, self.here.constant(np.ones(self.mask.ndim, dtype=np.int64))
+        )
+        return self.here.add("Tile", mask, repeats)
 
     def number(self, number: float, like: ir.Value) -> ir.Value:
         """A scalar of the type of a value, which few graphs tell."""
-        scalar = self.constant(np.float32(number))
-        if like.dtype == ir.DataType.FLOAT or self.graph.opset_imports.get("", 17) < 15:
+        scalar = self.here.constant(np.float32(number))
+        if like.dtype == ir.DataType.FLOAT or self.version < 15:
             return scalar
-        return self.add("CastLike", scalar, like)
-
-    def constant(self, array: npt.ArrayLike) -> ir.Value:
-        return add_constant(self.graph, self.name, np.asarray(array))
-
-    def add(self, op: str, *inputs: ir.Value, **attributes: int | list[int]) -> ir.Value:
-        node = ir.node(op, list(inputs), attributes, num_outputs=1)
-        self.count += 1
-        node.name = f"{self.name}/{self.count}"
-        node.outputs[0].name = f"{node.name}/out"
-        if self.after is None:
-            self.graph.insert_before(self.node, node)
-        else:
-            self.graph.insert_after(self.after, node)
-            self.after = node
-        return node.outputs[0]
+        return self.here.add("CastLike", scalar, like)
 
 
 def _quantized_type(value: ir.Value) -> ir.DataType:
