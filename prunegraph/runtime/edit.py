@@ -64,6 +64,18 @@ class Editor:
         self.graph.register_initializer(value)
         return value
 
+    def copy_constant(self, constant: ir.Value, wish: str) -> ir.Value:
+        """Register an initializer that holds the same tensor, which costs nothing: tensors are immutable."""
+        copy = ir.Value(
+            name=self.unused(wish),
+            shape=constant.shape,
+            type=constant.type,
+            const_value=constant.const_value,
+            metadata_props=dict(constant.metadata_props),
+        )
+        self.graph.register_initializer(copy)
+        return copy
+
     def at(self, node: ir.Node) -> Place:
         """A place beside a node."""
         return Place(self, node)

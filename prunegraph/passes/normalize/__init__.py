@@ -15,14 +15,14 @@ from onnx_ir.passes.common import (
 
 from prunegraph.analysis.axes import Size
 from prunegraph.analysis.facts import Facts
-from prunegraph.passes.normalize.canonicalize import make_plain
-from prunegraph.passes.normalize.copy_constants_per_use import unshare
+from prunegraph.passes.normalize.canonicalize import canonicalize
+from prunegraph.passes.normalize.copy_constants_per_use import copy_constants
 from prunegraph.passes.normalize.copy_tables_per_use import copy_tables
 from prunegraph.passes.normalize.freeze import freeze
 from prunegraph.passes.normalize.merge_equal_weights import merge_equal_weights
 from prunegraph.passes.normalize.names import name_values
 from prunegraph.passes.normalize.probe import RUNS, integers, probe
-from prunegraph.passes.normalize.split_projections import hoist
+from prunegraph.passes.normalize.split_projections import split_projections
 from prunegraph.passes.normalize.state_scales import state_scales
 
 __all__ = ["Normalized", "normalize"]
@@ -33,7 +33,7 @@ class Normalized:
     """A model that can be analysed.
 
     Attributes:
-        model: Flat, frozen, unshared and hoisted; computes what the original computes.
+        model: Flat and frozen, constants copied per use, projections split; it computes what the original computes.
         facts: What was seen when it ran.
         batch: The lengths that the probes gave to a dynamic batch.
         row: The lengths that they gave to a dynamic sequence.
@@ -62,13 +62,13 @@ def normalize(model: ir.Model) -> Normalized:
     ):
         step(model)
     name_values(model.graph)
-    facts, held = make_plain(model.graph, *probe(model))
+    facts, held = canonicalize(model.graph, *probe(model))
     freeze(model, held)
     state_scales(model.graph, facts)
     merge_equal_weights(model.graph)
     facts = copy_tables(model, _with_constants(model, facts))
-    unshare(model.graph)
-    model, facts = hoist(model, _with_constants(model, facts))
+    copy_constants(model.graph)
+    model, facts = split_projections(model, _with_constants(model, facts))
     batch, row = (tuple(run[role] for run in RUNS[: facts.probes]) for role in ("batch", "row"))
     return Normalized(model, facts, batch, row)
 

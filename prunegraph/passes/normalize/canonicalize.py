@@ -1,4 +1,7 @@
-"""Odd spellings made plain, so that the rules need to know only one."""
+"""Canonicalize: rewrite a Gather by 0, 1, 2, … as a Reshape and a ScatterND of one block as a Concat.
+
+The rules then need to know one spelling only.
+"""
 
 from __future__ import annotations
 
@@ -8,8 +11,8 @@ import onnx_ir as ir
 
 from prunegraph.analysis.facts import Facts
 from prunegraph.passes.normalize.probe import Blocks, Held
-from prunegraph.passes.normalize.slice_assignment import Block, assignment, block_of
-from prunegraph.passes.rewrite.constants import take_over
+from prunegraph.passes.normalize.slice_assignment import Block, block_of, concat_of_blocks
+from prunegraph.runtime.edit import Editor
 
 Indices = tuple[npt.NDArray[np.int64], ...]
 """What every probe saw."""
@@ -17,8 +20,8 @@ Indices = tuple[npt.NDArray[np.int64], ...]
 _LONGEST = 1 << 24
 
 
-def make_plain(graph: ir.Graph, facts: Facts, held: Held, blocks: Blocks) -> tuple[Facts, Held]:
-    """Rewrite odd spellings in place.
+def canonicalize(graph: ir.Graph, facts: Facts, held: Held, blocks: Blocks) -> tuple[Facts, Held]:
+    """Rewrite odd spellings, in place.
 
     A Gather of a flat tensor by `0, 1, 2, …` (`as_strided` of the dynamo exporter) is a Reshape to the shape of the
     indices.  A ScatterND of neighbouring slots (`x[:, a:b] = y`) is a Concat of what stays and what is new.
@@ -28,17 +31,18 @@ def make_plain(graph: ir.Graph, facts: Facts, held: Held, blocks: Blocks) -> tup
     """
     added: Held = {}
     shapes = dict(facts.shapes)
+    editor = Editor(graph)
     for node in list(graph):
         if node.domain not in ("", "ai.onnx") or node.op_type not in ("Gather", "ScatterND"):
             continue
         indices = _indices(node, facts, held)
         if node.op_type == "ScatterND":
             written = _written(node, indices, blocks)
-            plain = assignment(graph, node, written, shapes) if len(written) == facts.probes else None
-            if plain is not None:
-                _stand_in(graph, node, plain)
+            joined = concat_of_blocks(editor, node, written, shapes) if len(written) == facts.probes else None
+            if joined is not None:
+                _stand_in(editor, node, joined)
         elif indices and _is_flat(node, facts) and all(a.ndim > 1 and _counts(a) for a in indices):
-            added |= _reshape(graph, node, indices)
+            added |= _reshape(editor, node, indices)
     shapes |= {name: ((len(arrays[0]),) * facts.probes,) for name, arrays in added.items()}
     return Facts(facts.probes, shapes, {**facts.integers, **added}), held | added
 
@@ -69,21 +73,18 @@ def _counts(array: npt.NDArray[np.int64]) -> bool:
     return np.array_equal(array.reshape(-1), np.arange(array.size))
 
 
-def _reshape(graph: ir.Graph, node: ir.Node, indices: Indices) -> Held:
-    lengths = ir.node("Shape", [node.inputs[1]], num_outputs=1)
-    lengths.name = f"{node.name}/lengths"
-    lengths.outputs[0].name = f"{lengths.name}/out"
-    graph.insert_before(node, lengths)
-    _stand_in(graph, node, ir.node("Reshape", [node.inputs[0], lengths.outputs[0]], num_outputs=1))
-    return {lengths.outputs[0].name or "": tuple(np.array(a.shape, dtype=np.int64) for a in indices)}
+def _reshape(editor: Editor, node: ir.Node, indices: Indices) -> Held:
+    here = editor.at(node).before()
+    lengths = here.add("Shape", node.inputs[1], name=f"{node.name}/lengths")
+    _stand_in(editor, node, here.add("Reshape", node.inputs[0], lengths, name=f"{node.name}/plain"))
+    return {lengths.name or "": tuple(np.array(a.shape, dtype=np.int64) for a in indices)}
 
 
-def _stand_in(graph: ir.Graph, node: ir.Node, plain: ir.Node) -> None:
-    """Put a node in the place of another, under the name of what that made."""
-    plain.name = f"{node.name}/plain"
-    plain.metadata_props.update(node.metadata_props)
-    graph.insert_before(node, plain)
-    old, out = node.outputs[0], plain.outputs[0]
-    out.type, out.shape = old.type, old.shape
-    take_over(old, out)
-    graph.remove(node, safe=True)
+def _stand_in(editor: Editor, node: ir.Node, new: ir.Value) -> None:
+    """Put what another node makes in the place of what a node made, under its name."""
+    producer, old = new.producer(), node.outputs[0]
+    assert producer is not None
+    producer.metadata_props.update(node.metadata_props)
+    new.type, new.shape = old.type, old.shape
+    editor.replace(old, new)
+    editor.graph.remove(node, safe=True)

@@ -10,15 +10,15 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
-from prunegraph.passes.rewrite.constants import unused
+from prunegraph.runtime.edit import Editor
 
 TABLE_SHARE = 0.01
 """Largest part of a model's bytes that a table may have to be copied."""
 
 
-def unshare(graph: ir.Graph) -> None:
+def copy_constants(graph: ir.Graph) -> None:
     """Give every use of a small or uniform constant a value of its own, in place."""
-    total = bytes_of_constants(graph)
+    total, editor = bytes_of_constants(graph), Editor(graph)
     for name, value in list(graph.initializers.items()):
         tensor = value.const_value
         if tensor is None or value.is_graph_input() or value.is_graph_output():
@@ -27,15 +27,7 @@ def unshare(graph: ir.Graph) -> None:
         if len(uses) < 2 or not (_small(tensor) or is_table(tensor, uses, total)):
             continue
         for k, (node, index) in enumerate(uses[1:], 1):
-            copy = ir.Value(
-                name=unused(graph, f"{name}/use{k}"),
-                shape=value.shape,
-                type=value.type,
-                const_value=tensor,
-                metadata_props=dict(value.metadata_props),
-            )
-            graph.register_initializer(copy)
-            node.replace_input_with(index, copy)
+            node.replace_input_with(index, editor.copy_constant(value, f"{name}/use{k}"))
 
 
 def _small(tensor: ir.TensorProtocol) -> bool:

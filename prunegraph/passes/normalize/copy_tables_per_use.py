@@ -14,7 +14,7 @@ from onnx_ir.passes.common import RemoveUnusedNodesPass
 from prunegraph.analysis.facts import Facts
 from prunegraph.analysis.solve import Solution, solve
 from prunegraph.passes.normalize.copy_constants_per_use import bytes_of_constants, is_table
-from prunegraph.passes.rewrite.constants import unused
+from prunegraph.runtime.edit import Editor
 
 
 def copy_tables(model: ir.Model, facts: Facts) -> Facts:
@@ -36,18 +36,18 @@ def copy_tables(model: ir.Model, facts: Facts) -> Facts:
     if max(Counter(value for values in behind for value in values).values(), default=0) < 2:
         return facts
     solution = solve(graph, facts)
-    shapes = dict(facts.shapes)
-    seen: set[ir.Value] = set()
+    editor, shapes = Editor(graph), dict(facts.shapes)
+    used: set[ir.Value] = set()
     for (node, index), values in zip(uses, behind, strict=True):
         value = node.inputs[index]
         assert value is not None
         if not _is_free(value, solution):
             continue
         free = {each for each in values if _is_free(each, solution)}
-        if free & seen:  # the first use keeps the originals
-            copy = _Copier(graph, solution, shapes, f"{node.name}/{index}").copy(value)
+        if free & used:  # the first use keeps the originals
+            copy = _Copier(editor, solution, shapes, f"{node.name}/{index}").copy(value)
             node.replace_input_with(index, copy)
-        seen |= free
+        used |= free
     RemoveUnusedNodesPass()(model)
     return Facts(facts.probes, shapes, facts.integers)
 
@@ -91,9 +91,9 @@ class _Copier:
     """Copies the nodes behind one use, as far back as they hold a free axis."""
 
     def __init__(
-        self, graph: ir.Graph, solution: Solution, shapes: dict[str, tuple[tuple[int, ...], ...]], label: str
+        self, editor: Editor, solution: Solution, shapes: dict[str, tuple[tuple[int, ...], ...]], label: str
     ) -> None:
-        self.graph, self.solution, self.shapes, self.label = graph, solution, shapes, label
+        self.editor, self.solution, self.shapes, self.label = editor, solution, shapes, label
         self.copies: dict[ir.Value, ir.Value] = {}
 
     def copy(self, value: ir.Value) -> ir.Value:
@@ -102,24 +102,9 @@ class _Copier:
             return value
         if value not in self.copies:
             inputs = [None if each is None else self.copy(each) for each in node.inputs]
-            clone = clone_node(node, inputs, self.label)
-            clone.name = unused(self.graph, clone.name or "")
-            for new in clone.outputs:
-                new.name = unused(self.graph, new.name or "")
-            self.graph.insert_after(node, clone)
+            clone = self.editor.at(node).after().clone(node, inputs, self.label)
             for old, new in zip(node.outputs, clone.outputs, strict=True):
                 self.copies[old] = new
                 if old.name in self.shapes:
                     self.shapes[new.name or ""] = self.shapes[old.name]
         return self.copies[value]
-
-
-def clone_node(node: ir.Node, inputs: list[ir.Value | None], label: str) -> ir.Node:
-    """A copy of a node, the label behind its name and those of its outputs."""
-    clone = ir.Node(node.domain, node.op_type, inputs, list(node.attributes.values()), num_outputs=len(node.outputs))
-    clone.name = f"{node.name}/{label}"
-    clone.version = node.version
-    clone.metadata_props.update(node.metadata_props)
-    for old, new in zip(node.outputs, clone.outputs, strict=True):
-        new.name, new.type, new.shape = f"{old.name}/{label}", old.type, old.shape
-    return clone

@@ -12,7 +12,7 @@ import numpy as np
 import onnx_ir as ir
 from onnx_ir.passes.common import RemoveUnusedNodesPass
 
-from prunegraph.passes.rewrite.constants import add_constant
+from prunegraph.runtime.edit import Editor
 from prunegraph.runtime.session import Array, has_narrow
 
 _NO_WEIGHTS = {ir.DataType.INT64, ir.DataType.INT32, ir.DataType.BOOL, ir.DataType.STRING}
@@ -20,7 +20,7 @@ _NO_WEIGHTS = {ir.DataType.INT64, ir.DataType.INT32, ir.DataType.BOOL, ir.DataTy
 
 def freeze(model: ir.Model, held: Mapping[str, tuple[Array, ...]]) -> None:
     """Replace every stated value that no probe saw change by an initializer, in place."""
-    graph = model.graph
+    graph, editor = model.graph, Editor(model.graph)
     narrow = has_narrow(model)
     weights = {name for name, value in graph.initializers.items() if _is_weight(value)}
     for node in list(graph):
@@ -33,7 +33,7 @@ def freeze(model: ir.Model, held: Mapping[str, tuple[Array, ...]]) -> None:
                 continue
             if narrow and arrays[0].dtype.kind == "f":
                 continue  # seen in float32, and nobody says what it is here; it keeps its value all the same
-            value.replace_all_uses_with(add_constant(graph, f"{value.name}/frozen", arrays[0]))
+            editor.replace(value, editor.constant(arrays[0], f"{value.name}/frozen"), rename=False)
     RemoveUnusedNodesPass()(model)
 
 

@@ -18,7 +18,7 @@ from prunegraph.analysis.facts import Facts
 from prunegraph.analysis.relations import IntArray
 from prunegraph.passes.normalize.infer import KNOWN_UP_TO, Seen, constants_of, infer
 from prunegraph.passes.normalize.slice_assignment import Block
-from prunegraph.passes.normalize.without_weights import blanked, is_blank
+from prunegraph.passes.normalize.without_weights import is_large, without_weights
 from prunegraph.runtime.feeds import InputSpec, constant_feeds, input_specs, shape_of
 from prunegraph.runtime.session import Array, CannotRun, open_session, run, widened, widened_feeds
 from prunegraph.runtime.trial_sizes import size_plans
@@ -84,7 +84,7 @@ def _stated(graph: ir.Graph) -> list[str]:
     found = {
         name: value
         for name, value in graph.initializers.items()
-        if not value.is_graph_input() and value.const_value is not None and not is_blank(value.const_value)
+        if not value.is_graph_input() and value.const_value is not None and not is_large(value.const_value)
     }
     for node in graph:
         if node.op_type in _RANDOM | _QUANTIZED or any(
@@ -103,7 +103,7 @@ def _infer(
     values: Sequence[str],
     stated: Sequence[str],
 ) -> list[Seen]:
-    blank = ir.to_proto(blanked(model))
+    blank = ir.to_proto(without_weights(model))
     constants = constants_of(model.graph, stated)
     made = [name for name in stated if name not in model.graph.initializers]
     inputs = [{spec.name: shape_of(spec, sizes) for spec in specs} for sizes in plan]
@@ -121,7 +121,7 @@ def _run(
     made = [name for name in stated if name not in model.graph.initializers]
     written = _written(model.graph)
     reason = CannotRun("no inputs to try")
-    with open_session(blanked(model, values, made), optimize=False) as session:
+    with open_session(without_weights(model, values, made), optimize=False) as session:
         for fill in (1, 0):
             try:
                 outputs = [

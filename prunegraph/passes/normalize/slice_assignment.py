@@ -9,7 +9,7 @@ import onnx_ir as ir
 
 from prunegraph.analysis.axes import Size
 from prunegraph.analysis.relations import IntArray
-from prunegraph.passes.rewrite.constants import add_constant
+from prunegraph.runtime.edit import Editor
 
 Block = tuple[tuple[int, int], ...]
 """For every leading axis of a tensor from where to where a block of it reaches."""
@@ -34,56 +34,53 @@ def block_of(positions: IntArray) -> Block | None:
     return tuple((int(first), int(first) + n) for first, n in zip(firsts, positions.shape, strict=False))
 
 
-def assignment(graph: ir.Graph, node: ir.Node, blocks: Sequence[Block], shapes: Shapes) -> ir.Node | None:
-    """A node that stands for a ScatterND which writes one block; what it needs is put before the ScatterND.
+def concat_of_blocks(editor: Editor, node: ir.Node, blocks: Sequence[Block], shapes: Shapes) -> ir.Value | None:
+    """What a ScatterND makes that writes one block, made by Slice and Concat in front of it.
 
     Args:
-        graph: Gets slices of what stays.
+        editor: Of the graph; slices of what stays are added.
         node: The ScatterND.
         blocks: What it writes in every probe.
         shapes: By name of a value; those made here are added.
 
     Returns:
-        A new node that is in no graph yet; None where the block is another one from run to run.
+        The same values; None where the block is another one from run to run.
     """
     data, updates = node.inputs[0], node.inputs[2]
     assert data is not None and updates is not None
     shape = shapes.get(data.name or "", ())
     part = _part(blocks, shape) if node.attributes.get_string("reduction", "none") == "none" else None
-    return None if part is None else _assigned(graph, node, data, updates, part, shapes)
+    return None if part is None else _assigned(editor, node, data, updates, part, shapes, f"{node.name}/plain")
 
 
 def _assigned(
-    graph: ir.Graph, node: ir.Node, data: ir.Value, updates: ir.Value, written: Part, shapes: Shapes
-) -> ir.Node:
+    editor: Editor, node: ir.Node, data: ir.Value, updates: ir.Value, written: Part, shapes: Shapes, name: str
+) -> ir.Value:
     """What comes before and after the block along its first axis, put together with the block itself."""
+    here = editor.at(node).before()
     if not written:
-        return ir.node("Identity", [updates], num_outputs=1)
+        return here.add("Identity", updates, name=name)
     (axis, (first, last)), *rest = written.items()
     shape = shapes[data.name or ""]
 
-    def cut(name: str, begin: int, end: int) -> ir.Value:
-        stem = f"{node.name}/{name}{axis}"
-        bounds = [add_constant(graph, f"{stem}/{what}", np.array([n])) for what, n in (("begin", begin), ("end", end))]
-        axes = add_constant(graph, f"{stem}/axes", np.array([axis]))
-        piece = ir.node("Slice", [data, *bounds, axes], num_outputs=1, name=stem)
-        out = piece.outputs[0]
-        out.name, out.type = f"{stem}/out", data.type
-        shapes[out.name] = tuple((end - begin,) * len(n) if k == axis else n for k, n in enumerate(shape))
-        graph.insert_before(node, piece)
-        return out
+    def cut(part: str, begin: int, end: int) -> ir.Value:
+        stem = f"{node.name}/{part}{axis}"
+        operands = {"begin": begin, "end": end, "axes": axis}
+        constants = [here.constant(np.array([n]), f"{stem}/{operand}") for operand, n in operands.items()]
+        piece = here.add("Slice", data, *constants, name=stem)
+        piece.type = data.type
+        shapes[piece.name or ""] = tuple((end - begin,) * len(n) if k == axis else n for k, n in enumerate(shape))
+        return piece
 
     new = updates
     if rest:
-        inner = _assigned(graph, node, cut("within", first, last), updates, dict(rest), shapes)
-        inner.name = f"{node.name}/within{axis}/plain"
-        new = inner.outputs[0]
-        new.name, new.type = f"{inner.name}/out", updates.type
-        shapes[new.name] = shapes[f"{node.name}/within{axis}/out"]
-        graph.insert_before(node, inner)
+        within = cut("within", first, last)
+        new = _assigned(editor, node, within, updates, dict(rest), shapes, f"{node.name}/within{axis}/plain")
+        new.type = updates.type
+        shapes[new.name or ""] = shapes[within.name or ""]
     before = [cut("before", 0, first)] if first else []
     after = [cut("after", last, shape[axis][0])] if last < shape[axis][0] else []
-    return ir.node("Concat", [*before, new, *after], {"axis": axis}, num_outputs=1)
+    return here.add("Concat", *before, new, *after, axis=axis, name=name)
 
 
 def _part(blocks: Sequence[Block], shape: tuple[Size, ...]) -> Part | None:

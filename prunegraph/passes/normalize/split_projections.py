@@ -1,9 +1,9 @@
-"""Hoist parts: what computes three things at once and takes them apart by index is made to compute three things.
+"""Split stacked projections: where one weight computes Q, K and V and the graph indexes them apart, compute each alone.
 
-`[B, N, 3, h, d]` holds queries, keys and values in one tensor, so their widths are one choice.  A take of one slot
-commutes with all that produced the tensor, up to the weights.  Which axis enumerates parts is read off the analysis;
-no op pattern is matched: the producing nodes are cloned once a part, and Shrink keeps of each clone the one slot that
-is taken.
+`[B, N, 3, h, d]` holds queries, keys and values in one tensor, so their widths are one choice.  Reading one slot of the
+stacked axis commutes with all that produced the tensor, up to the weights.  Which axis stacks parts is read off the
+analysis; no op pattern is matched: the producing nodes are cloned once a part, and Shrink keeps of each clone the one
+slot that is read.
 """
 
 from __future__ import annotations
@@ -19,16 +19,18 @@ from onnx_ir.passes.common import RemoveUnusedNodesPass
 from prunegraph.analysis.facts import Facts
 from prunegraph.analysis.slots import Keep
 from prunegraph.analysis.solve import Solution, solve
-from prunegraph.passes.normalize.copy_tables_per_use import clone_node
-from prunegraph.passes.rewrite.constants import add_constant
 from prunegraph.passes.rewrite.provenance import mark_part
 from prunegraph.passes.rewrite.shrink import shrink_in_place
+from prunegraph.runtime.edit import Editor
 
 MAX_PARTS = 16
 
 
+Shapes = dict[str, tuple[tuple[int, ...], ...]]
+
+
 @dataclass(frozen=True, slots=True)
-class Take:
+class SliceUser:
     """Output `output` of node `node` (by position) is slot `slot` of axis `axis` of its first input."""
 
     node: int
@@ -37,82 +39,80 @@ class Take:
     slot: int
 
 
-def hoist(model: ir.Model, facts: Facts) -> tuple[ir.Model, Facts]:
+def split_projections(model: ir.Model, facts: Facts) -> tuple[ir.Model, Facts]:
     """Compute parts apart wherever weights can be taken apart, in place; also returns what probes would see then."""
-    takes = list(_takes(model.graph, facts))
-    if not takes:
+    users = list(_slice_users(model.graph, facts))
+    if not users:
         return model, facts
-    solution = solve(model.graph, facts, unrelated={(take.node, take.axis) for take in takes})
-    cones = _cones(model.graph, solution, takes)
-    if not cones:
+    solution = solve(model.graph, facts, unrelated={(user.node, user.axis) for user in users})
+    stacks = _stacked_axes(model.graph, solution, users)
+    if not stacks:
         return model, facts
     shapes = dict(facts.shapes)
     nodes = {node.name or "": node for node in model.graph}
-    for cone in cones:
-        _expand(model.graph, nodes, cone, shapes)
+    editor = Editor(model.graph)
+    parts = [part for stack in stacks for part in _clone_per_part(editor, nodes, stack, shapes)]
     RemoveUnusedNodesPass()(model)
-    return _keep_one_slot_each(model, Facts(facts.probes, shapes, facts.integers), cones)
+    return _keep_one_slot_each(model, Facts(facts.probes, shapes, facts.integers), parts)
 
 
-def _takes(graph: ir.Graph, facts: Facts) -> Iterator[Take]:
-    """Every take of one slot at a constant place from a short static axis."""
+def _slice_users(graph: ir.Graph, facts: Facts) -> Iterator[SliceUser]:
+    """Every read of one slot at a constant place from a short static axis."""
     for k, node in enumerate(graph):
         source = node.inputs[0] if node.inputs else None
         shape = facts.shapes.get(source.name or "") if source is not None else None
         if source is None or not shape or source.is_initializer() or node.domain not in ("", "ai.onnx"):
             continue
-        if any(value.is_graph_output() for value in node.outputs):
-            continue
-        slots = [_integers(value, facts) for value in node.inputs[1:]]
-        if node.op_type == "Gather" and slots and slots[0] is not None and slots[0].size == 1:
-            axis = _attribute(node, "axis", 0) % len(shape)
-            found = [Take(k, axis, 0, int(slots[0].reshape(-1)[0]) % shape[axis][0])]
-        elif node.op_type == "Split":
-            axis = _attribute(node, "axis", 0) % len(shape)
-            found = (
-                [Take(k, axis, j, j) for j in range(len(node.outputs))] if shape[axis][0] == len(node.outputs) else []
-            )
-        elif node.op_type == "Slice" and len(slots) >= 3 and all(s is not None and s.size == 1 for s in slots):
-            start, end, along = (int(s.reshape(-1)[0]) for s in slots[:3] if s is not None)
-            axis = along % len(shape)
-            begin, stop, _ = slice(start, end).indices(shape[axis][0])
-            found = [Take(k, axis, 0, begin)] if stop - begin == 1 else []
-        else:
-            continue
-        yield from (take for take in found if len(set(shape[axis])) == 1 and 1 < shape[axis][0] <= MAX_PARTS)
+        if not any(value.is_graph_output() for value in node.outputs):
+            for user in _slots_read(k, node, [size[0] for size in shape], facts):
+                if len(set(shape[user.axis])) == 1 and 1 < shape[user.axis][0] <= MAX_PARTS:
+                    yield user
+
+
+def _slots_read(k: int, node: ir.Node, lengths: Sequence[int], facts: Facts) -> list[SliceUser]:
+    operands = [_integers(value, facts) for value in node.inputs[1:]]
+    if node.op_type == "Gather" and operands and operands[0] is not None and operands[0].size == 1:
+        axis = node.attributes.get_int("axis", 0) % len(lengths)
+        return [SliceUser(k, axis, 0, int(operands[0].reshape(-1)[0]) % lengths[axis])]
+    if node.op_type == "Split":
+        axis = node.attributes.get_int("axis", 0) % len(lengths)
+        count = len(node.outputs)
+        return [SliceUser(k, axis, j, j) for j in range(count)] if lengths[axis] == count else []
+    if node.op_type == "Slice" and len(operands) >= 3 and all(o is not None and o.size == 1 for o in operands):
+        start, end, along = (int(operand.reshape(-1)[0]) for operand in operands[:3] if operand is not None)
+        axis = along % len(lengths)
+        begin, stop, _ = slice(start, end).indices(lengths[axis])
+        return [SliceUser(k, axis, 0, begin)] if stop - begin == 1 else []
+    return []
 
 
 def _integers(value: ir.Value | None, facts: Facts) -> np.ndarray[tuple[int, ...], np.dtype[np.int64]] | None:
-    seen = facts.integers.get(value.name or "") if value is not None else None
-    return seen[0] if seen and all(np.array_equal(seen[0], other) for other in seen) else None
-
-
-def _attribute(node: ir.Node, name: str, default: int) -> int:
-    return node.attributes[name].as_int() if name in node.attributes else default
+    arrays = facts.integers.get(value.name or "") if value is not None else None
+    return arrays[0] if arrays and all(np.array_equal(arrays[0], other) for other in arrays) else None
 
 
 @dataclass(frozen=True, slots=True)
-class Cone:
-    """Everything that holds one enumerating Dim.
+class StackedAxis:
+    """Everything that holds one Dim that enumerates parts.
 
     Attributes:
-        nodes: Names of the nodes between the weights and the takes, in order.
+        nodes: Names of the nodes between the weights and the slice users, in order.
         constants: Names of the initializers that hold the Dim.
-        takes: What is taken.
-        sizes: Names of the nodes that read no more than sizes of other axes; any part will do.
+        users: Who reads one slot of it.
+        size_readers: Names of the nodes that read no more than sizes of other axes; any part will do.
         length: How many parts there are.
     """
 
     nodes: tuple[str, ...]
     constants: tuple[str, ...]
-    takes: tuple[NamedTake, ...]
-    sizes: tuple[str, ...]
+    users: tuple[NamedUser, ...]
+    size_readers: tuple[str, ...]
     length: int
 
 
 @dataclass(frozen=True, slots=True)
-class NamedTake:
-    """A `Take` by names; axis `axis` of the value `source` is the enumerating Dim and nothing else."""
+class NamedUser:
+    """A `SliceUser` by names; axis `axis` of the value `source` is the stacked Dim and nothing else."""
 
     node: str
     output: int
@@ -120,23 +120,18 @@ class NamedTake:
     source: str
     axis: int
 
-    @property
-    def reader(self) -> str:
-        """The name of the node that reads the part instead."""
-        return f"{self.node}/{self.output}/part{self.slot}"
 
-
-def _cones(graph: ir.Graph, solution: Solution, takes: Sequence[Take]) -> list[Cone]:
+def _stacked_axes(graph: ir.Graph, solution: Solution, users: Sequence[SliceUser]) -> list[StackedAxis]:
     nodes = list(graph)
-    by_dim: dict[int, list[Take]] = defaultdict(list)
-    for take in takes:
-        value = nodes[take.node].inputs[0]
+    by_dim: dict[int, list[SliceUser]] = defaultdict(list)
+    for user in users:
+        value = nodes[user.node].inputs[0]
         assert value is not None and value.name is not None
-        axis = solution.resolve(value.name)[take.axis]
+        axis = solution.resolve(value.name)[user.axis]
         if len(axis.terms) == 1 and len(axis.terms[0]) == 1 and isinstance(axis.terms[0][0], int):
             dim = axis.terms[0][0]
             if not solution.space.pins(dim):
-                by_dim[dim].append(take)
+                by_dim[dim].append(user)
     for dim in by_dim.keys() & set(_reduced(nodes, solution)):
         del by_dim[dim]  # a norm over the parts is no norm of one part
     if not by_dim:
@@ -147,11 +142,11 @@ def _cones(graph: ir.Graph, solution: Solution, takes: Sequence[Take]) -> list[C
             for dim in by_dim.keys() & set(axis.dims()):
                 holding[dim].add(name)
     touching = _touching(nodes, set().union(*holding.values()))
-    cones = []
-    for dim, mine in by_dim.items():
+    stacks = []
+    for dim, users_of_dim in by_dim.items():
         near = {k: nodes[k] for k in sorted({k for name in holding[dim] for k in touching[name]})}
-        cones.append(_cone(graph, near, solution, dim, mine, holding[dim]))
-    return [cone for cone in cones if cone is not None]
+        stacks.append(_stacked_axis(graph, near, solution, dim, users_of_dim, holding[dim]))
+    return [stack for stack in stacks if stack is not None]
 
 
 def _reduced(nodes: Sequence[ir.Node], solution: Solution) -> Iterator[int]:
@@ -172,33 +167,38 @@ def _touching(nodes: Sequence[ir.Node], names: set[str]) -> Mapping[str, list[in
     return touching
 
 
-def _cone(
-    graph: ir.Graph, near: Mapping[int, ir.Node], solution: Solution, dim: int, takes: Sequence[Take], holding: set[str]
-) -> Cone | None:
-    """The cone of an enumerating Dim, None where something but a take looks at it from outside.
+def _stacked_axis(
+    graph: ir.Graph,
+    near: Mapping[int, ir.Node],
+    solution: Solution,
+    dim: int,
+    users: Sequence[SliceUser],
+    holding: set[str],
+) -> StackedAxis | None:
+    """What holds a stacked Dim, None where something but a slice user looks at it from outside.
 
     `near` are the nodes that read or make a value of `holding`, by position and in order.
     """
-    taking = {take.node for take in takes}
+    slicing = {user.node for user in users}
     inside: list[str] = []
-    sizes: list[str] = []
+    size_readers: list[str] = []
     for k, node in near.items():
         outputs = {value.name for value in node.outputs}
         if outputs & holding:
-            if not outputs - {""} <= holding or k in taking or any(value.is_graph_output() for value in node.outputs):
+            if not outputs - {""} <= holding or k in slicing or any(value.is_graph_output() for value in node.outputs):
                 return None
             inside.append(node.name or "")
         elif _reads_other_sizes(node, solution, dim):
-            sizes.append(node.name or "")
-        elif k not in taking and any(value is not None and value.name in holding for value in node.inputs):
+            size_readers.append(node.name or "")
+        elif k not in slicing and any(value is not None and value.name in holding for value in node.inputs):
             return None
-        if k in taking and any(value is not None and value.name in holding for value in node.inputs[1:]):
+        if k in slicing and any(value is not None and value.name in holding for value in node.inputs[1:]):
             return None
     constants = tuple(name for name in graph.initializers if name in holding)
     if not inside or not constants or any(graph.initializers[name].is_graph_input() for name in constants):
         return None
-    named = tuple(_named(near[take.node], take) for take in takes)
-    return Cone(tuple(inside), constants, named, tuple(sizes), solution.dim_size(dim)[0])
+    named = tuple(_named(near[user.node], user) for user in users)
+    return StackedAxis(tuple(inside), constants, named, tuple(size_readers), solution.dim_size(dim)[0])
 
 
 def _reads_other_sizes(node: ir.Node, solution: Solution, dim: int) -> bool:
@@ -213,87 +213,79 @@ def _reads_other_sizes(node: ir.Node, solution: Solution, dim: int) -> bool:
     return True
 
 
-def _named(node: ir.Node, take: Take) -> NamedTake:
+def _named(node: ir.Node, user: SliceUser) -> NamedUser:
     source = node.inputs[0]
     assert source is not None and source.name is not None
-    return NamedTake(node.name or "", take.output, take.slot, source.name, take.axis)
+    return NamedUser(node.name or "", user.output, user.slot, source.name, user.axis)
 
 
-def _part(name: str, slot: int) -> str:
-    return f"{name}/part{slot}"
+# ---- taking apart --------------------------------------------------------------------------------------------------
 
 
-def _expand(
-    graph: ir.Graph, nodes: Mapping[str, ir.Node], cone: Cone, shapes: dict[str, tuple[tuple[int, ...], ...]]
-) -> None:
-    """Clone the cone once a part, whole for now, and let every take read its own clone."""
-    for slot in sorted({take.slot for take in cone.takes}):
+@dataclass(frozen=True, slots=True)
+class Part:
+    """A clone of what a slice user reads, still with all slots: `reader` is to read slot `slot` of axis `axis`."""
+
+    value: ir.Value
+    reader: ir.Node
+    axis: int
+    slot: int
+    length: int
+
+
+def _clone_per_part(editor: Editor, nodes: Mapping[str, ir.Node], stack: StackedAxis, shapes: Shapes) -> Iterator[Part]:
+    """Clone what holds a stacked axis once a part, whole for now, and let every slice user read its own clone."""
+    for slot in sorted({user.slot for user in stack.users}):
         copies: dict[str, ir.Value] = {}
-        for name in cone.constants:
-            value = graph.initializers[name]
-            copy = ir.Value(name=_part(name, slot), shape=value.shape, type=value.type, const_value=value.const_value)
-            copy.metadata_props.update(value.metadata_props)
-            mark_part(copy, name, slot)
-            graph.register_initializer(copy)
-            copies[name] = copy
-        for name in cone.nodes:
+        for name in stack.constants:
+            copies[name] = editor.copy_constant(editor.graph.initializers[name], f"{name}/part{slot}")
+            mark_part(copies[name], name, slot)
+        for name in stack.nodes:
             node = nodes[name]
             inputs = [None if value is None else copies.get(value.name or "", value) for value in node.inputs]
-            clone = clone_node(node, inputs, f"part{slot}")
+            clone = editor.at(node).before().clone(node, inputs, f"part{slot}")
             mark_part(clone, name, slot)
             for old, new in zip(node.outputs, clone.outputs, strict=True):
                 mark_part(new, old.name or "", slot)
-            graph.insert_before(node, clone)
             copies |= {old.name or "": new for old, new in zip(node.outputs, clone.outputs, strict=True)}
-        for node in (nodes[name] for name in cone.sizes):
+        for node in (nodes[name] for name in stack.size_readers):
             if (whole := node.inputs[0]) is not None and whole.name in copies:
                 node.replace_input_with(0, copies[whole.name])
         shapes |= {copy.name or "": shapes[name] for name, copy in copies.items()}
-        for take in cone.takes:
-            if take.slot == slot:
-                _redirect(graph, nodes[take.node], take, copies, shapes)
+        for user in stack.users:
+            if user.slot == slot:
+                part = copies[user.source]
+                reader = _redirect(editor, nodes[user.node], user, part, shapes)
+                yield Part(part, reader, user.axis, slot, stack.length)
 
 
-def _redirect(
-    graph: ir.Graph,
-    node: ir.Node,
-    take: NamedTake,
-    copies: Mapping[str, ir.Value],
-    shapes: dict[str, tuple[tuple[int, ...], ...]],
-) -> None:
+def _redirect(editor: Editor, node: ir.Node, user: NamedUser, part: ir.Value, shapes: Shapes) -> ir.Node:
     """Read the one slot that the clone will be left with: drop its axis, or take it as it is."""
-    mine = copies[take.source]
-    old = node.outputs[take.output]
-    squeezes = node.op_type == "Gather" and len(shapes[old.name or ""]) < len(shapes[take.source])
-    if squeezes:
+    old = node.outputs[user.output]
+    here = editor.at(node).before()
+    name = f"{node.name}/{user.output}/part{user.slot}"
+    if node.op_type == "Gather" and len(shapes[old.name or ""]) < len(shapes[user.source]):
         index = node.inputs[1]
         assert index is not None and index.const_value is not None
-        zero = add_constant(graph, f"{node.name}/{take.output}/zero", np.zeros_like(index.const_value.numpy()))
+        zero = here.constant(np.zeros_like(index.const_value.numpy()), f"{node.name}/{user.output}/zero")
         shapes[zero.name or ""] = shapes[index.name or ""]
-        reader = ir.Node("", "Gather", [mine, zero], list(node.attributes.values()), num_outputs=1)
+        reader = here.node("Gather", part, zero, name=name, like=node, copied=node.attributes.values())
     else:
-        reader = ir.Node("", "Identity", [mine], num_outputs=1)
-    reader.name = take.reader
-    reader.metadata_props.update(node.metadata_props)
-    graph.insert_before(node, reader)
-    new = reader.outputs[0]
-    new.type, new.shape = old.type, old.shape
-    name = old.name or ""
-    old.replace_all_uses_with(new)
-    old.name = f"{name}/before"
-    new.name = name
+        reader = here.node("Identity", part, name=name, like=node)
+    reader.outputs[0].type, reader.outputs[0].shape = old.type, old.shape
+    here.replace(old, reader.outputs[0])
+    return reader
 
 
-def _keep_one_slot_each(model: ir.Model, facts: Facts, cones: Sequence[Cone]) -> tuple[ir.Model, Facts]:
+def _keep_one_slot_each(model: ir.Model, facts: Facts, parts: Sequence[Part]) -> tuple[ir.Model, Facts]:
     """Shrink every clone to the one slot that is read from it."""
-    position = {node.name: k for k, node in enumerate(model.graph)}
-    readers = {(position[take.reader], take.axis) for cone in cones for take in cone.takes}
+    position = {node: k for k, node in enumerate(model.graph)}
+    readers = {(position[part.reader], part.axis) for part in parts}
     solution = solve(model.graph, facts, unrelated=readers)
     keeps: dict[int, Keep] = {}
-    for cone in cones:
-        for take in cone.takes:
-            dim = solution.resolve(_part(take.source, take.slot))[take.axis].terms[0][0]
-            assert isinstance(dim, int)
-            keeps[dim] = Keep((), np.arange(cone.length) == take.slot, 1)
+    for part in parts:
+        dim = solution.resolve(part.value.name or "")[part.axis].terms[0][0]
+        assert isinstance(dim, int)
+        keeps[dim] = Keep((), np.arange(part.length) == part.slot, 1)
     shrunk = shrink_in_place(model, solution, keeps)
     return shrunk.model, shrunk.facts

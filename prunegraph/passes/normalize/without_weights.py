@@ -1,25 +1,24 @@
-"""Blank weights: weights do not decide shapes, so shapes are learnt without loading any."""
+"""Replace large weights by ConstantOfShape, so that shapes can be probed without loading them."""
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Sequence
 
 import numpy as np
 import onnx_ir as ir
 
-from prunegraph.passes.rewrite.constants import add_constant
+from prunegraph.runtime.edit import Editor
 
-BLANK_FROM = 4096
-"""Float tensors with at least so many elements are blank."""
+LARGE_FROM = 4096
+"""Float tensors with at least so many elements are replaced."""
 
 
-def is_blank(tensor: ir.TensorProtocol) -> bool:
+def is_large(tensor: ir.TensorProtocol) -> bool:
     """Whether a weight is too large to be carried along."""
-    return (tensor.size >= BLANK_FROM and tensor.dtype.is_floating_point()) or tensor.size >= 1 << 24
+    return (tensor.size >= LARGE_FROM and tensor.dtype.is_floating_point()) or tensor.size >= 1 << 24
 
 
-def blanked(model: ir.Model, values: Sequence[str] = (), known: Sequence[str] = ()) -> ir.Model:
+def without_weights(model: ir.Model, values: Sequence[str] = (), known: Sequence[str] = ()) -> ir.Model:
     """A copy whose large weights are zeros made on the spot.
 
     Args:
@@ -28,26 +27,20 @@ def blanked(model: ir.Model, values: Sequence[str] = (), known: Sequence[str] = 
         known: Values that become outputs themselves, after those.
     """
     twin = model.clone()
-    graph = twin.graph
+    graph, editor = twin.graph, Editor(twin.graph)
+    by_name = {value.name: value for node in graph for value in node.outputs}
     for name, value in list(graph.initializers.items()):
         tensor = value.const_value
-        if tensor is not None and is_blank(tensor):
+        if tensor is not None and is_large(tensor):
             if value.is_graph_input():
                 graph.inputs.remove(value)  # a default that nobody overrides here
-            lengths = add_constant(graph, f"{name}/lengths", np.array(tensor.shape.numpy(), dtype=np.int64))
-            zero = ir.tensor(np.zeros(1, tensor.dtype.numpy()))
-            node = ir.node("ConstantOfShape", [lengths], {"value": zero}, num_outputs=1)
+            here = editor.at(graph[0]).before()
+            lengths = here.constant(np.array(tensor.shape.numpy(), dtype=np.int64), f"{name}/lengths")
+            zeros = here.add("ConstantOfShape", lengths, value=ir.tensor(np.zeros(1, tensor.dtype.numpy())))
             graph.initializers.pop(name)
-            value.replace_all_uses_with(node.outputs[0])
-            node.outputs[0].name = name
-            graph.insert_before(next(iter(graph)), node)
+            editor.replace(value, zeros)
     if values or known:
-        mine = {value.name: value for node in graph for value in node.outputs}
-        shapes = [ir.node("Shape", [mine[name]], num_outputs=1) for name in values]
-        taken = {*mine, *graph.initializers, *(value.name for value in graph.inputs)}
-        free = (name for k in itertools.count() if (name := f"shape/{k}") not in taken)
-        for name, node in zip(free, shapes, strict=False):
-            node.outputs[0].name = name
-        graph.extend(shapes)
-        graph.outputs[:] = [node.outputs[0] for node in shapes] + [mine[name] for name in known]
+        end = editor.at_end()
+        shapes = [end.add("Shape", by_name[name], name=f"shape/{k}") for k, name in enumerate(values)]
+        graph.outputs[:] = [*shapes, *(by_name[name] for name in known)]
     return twin

@@ -16,7 +16,7 @@ from prunegraph.analysis.slots import Keeps, kept_positions
 from prunegraph.errors import UsageError
 from prunegraph.passes.repair.fit import Change
 from prunegraph.passes.repair.sites import Site
-from prunegraph.passes.rewrite.constants import add_constant, unused
+from prunegraph.runtime.edit import Editor
 
 Floats = npt.NDArray[np.float64]
 Changes = Sequence[tuple[Sequence[Site], Change]]
@@ -82,13 +82,13 @@ def insert(slim: ir.Model, analysis: Analysis, keeps: Keeps, missing: Sequence[t
     An op that takes a bias is given it, behind others stands an Add.
     """
     makers = {node.outputs[0].name: node for node in slim.graph if node.outputs}
-    added = []
+    editor, added = Editor(slim.graph), []
     for site, bias in missing:
         masks = kept_positions(analysis.solution.resolve(site.weight), keeps, analysis.solution.dim_size)
         makes = masks[0 if site.turned else 1]
         if site.y in makers:
             cut = bias if makes is None else bias[makes]
-            added.append(_insert(slim.graph, makers[site.y], cut, slim.graph.initializers[site.weight]))
+            added.append(_insert(editor, makers[site.y], cut, slim.graph.initializers[site.weight]))
     return tuple(added)
 
 
@@ -152,28 +152,19 @@ def _bias(node: ir.Node, length: int) -> ir.Value | None:
     return value if shape and shape[-1] == length == int(np.prod(shape)) else None
 
 
-def _insert(graph: ir.Graph, node: ir.Node, bias: Floats, like: ir.Value) -> str:
+def _insert(editor: Editor, node: ir.Node, bias: Floats, like: ir.Value) -> str:
     assert like.const_value is not None
     tensor = like.const_value
     free = node.op_type in ("Gemm", "Conv") and (len(node.inputs) < 3 or node.inputs[2] is None)
     beside = (-1, *[1] * (len(tensor.shape) - 2)) if node.op_type == "Conv" and not free else (-1,)
     array = bias.astype(tensor.numpy().dtype).reshape(beside)
-    constant = add_constant(graph, f"{node.name or node.outputs[0].name}/bias", array)
+    constant = editor.constant(array, f"{node.name or node.outputs[0].name}/bias")
     if free:
         node.resize_inputs(3)
         node.replace_input_with(2, constant)
         return constant.name or ""
     output = node.outputs[0]
-    users = list(output.uses())
-    add = ir.node("Add", [output, constant], num_outputs=1)
-    add.name = unused(graph, f"{constant.name}/Add")
-    new = add.outputs[0]
-    new.type, new.shape = output.type, output.shape
-    graph.insert_after(node, add)
-    for user, index in users:
-        user.replace_input_with(index, new)
-    if output.is_graph_output():
-        graph.outputs[:] = [new if value is output else value for value in graph.outputs]
+    here = editor.at(node).after()
     # Whoever knows the value by its name means the sum with its bias.
-    output.name, new.name = unused(graph, f"{output.name}/unbiased"), output.name
+    here.replace(output, here.add("Add", output, constant, name=f"{constant.name}/Add", like=output))
     return constant.name or ""

@@ -16,7 +16,7 @@ from prunegraph.analysis.facts import Facts
 from prunegraph.analysis.lengths import Lengths
 from prunegraph.analysis.relations import Reduction
 from prunegraph.analysis.solve import Solution
-from prunegraph.passes.rewrite.constants import add_constant, unused
+from prunegraph.runtime.edit import Editor
 from prunegraph.runtime.run_node import evaluate
 from prunegraph.runtime.session import Array, CannotRun
 
@@ -43,6 +43,7 @@ class Folder:
         facts: Facts,
     ) -> None:
         self.graph, self.solution, self.lengths, self.whole, self.facts = graph, solution, lengths, whole, facts
+        self.editor = Editor(graph)
         self.position = {node: k for k, node in enumerate(nodes)}
         self.known: dict[ir.Value, Array] = {}  # of full rank, length one along every axis on which it does not vary
         self.origin: dict[ir.Value, frozenset[int]] = {}
@@ -199,7 +200,7 @@ class Folder:
     def _join(self, node: ir.Node, index: int, value: ir.Value) -> None:
         """Let a node that goes on take a constant; its output must not lose its shape by that."""
         if value not in self.stated:
-            self.stated[value] = add_constant(self.graph, f"{value.name}/constant", self.known[value])
+            self.stated[value] = self.editor.constant(self.known[value], f"{value.name}/constant")
         constant = self.stated[value]
         if not self._broadcasts(node):
             constant = self._expanded(node, value, constant)
@@ -224,10 +225,10 @@ class Folder:
         shapes = self._shapes(value)
         name = f"{value.name}/expand"
         if len(set(shapes)) == 1:
-            shape = add_constant(self.graph, f"{name}/shape", np.array(shapes[0], dtype=np.int64))
+            shape = self.editor.constant(np.array(shapes[0], dtype=np.int64), f"{name}/shape")
         else:
             shape = self._shape_beside(node, value, name)
-        expanded = self._before(node, "Expand", name, constant, shape)
+        expanded = self.editor.at(node).before().add("Expand", constant, shape, name=name)
         expanded.type = constant.type
         return expanded
 
@@ -241,18 +242,12 @@ class Folder:
                 continue
             found = self.solution.resolve(other.name or "")
             if len(found) == len(axes) and all(found[k] == axes[k] for k in dynamic):
-                shape = self._before(node, "Shape", f"{name}/beside", other)
-                static = add_constant(self.graph, f"{name}/static", np.array([size[0] for size in both], np.int64))
-                which = add_constant(self.graph, f"{name}/dynamic", np.isin(np.arange(len(axes)), dynamic))
-                return self._before(node, "Where", f"{name}/shape", which, shape, static)
+                here = self.editor.at(node).before()
+                shape = here.add("Shape", other, name=f"{name}/beside")
+                static = here.constant(np.array([size[0] for size in both], np.int64), f"{name}/static")
+                which = here.constant(np.isin(np.arange(len(axes)), dynamic), f"{name}/dynamic")
+                return here.add("Where", which, shape, static, name=f"{name}/shape")
         raise Stuck("the constant left over would lose its shape")
-
-    def _before(self, node: ir.Node, op: str, wish: str, *inputs: ir.Value) -> ir.Value:
-        new = ir.node(op, list(inputs), num_outputs=1)
-        new.name = unused(self.graph, wish)
-        new.outputs[0].name = unused(self.graph, f"{wish}/out")
-        self.graph.insert_before(node, new)
-        return new.outputs[0]
 
     def _drop_zero(self, node: ir.Node) -> None:
         """`x + 0` is x; only where the output of the graph is meant, its name has to stay."""
@@ -262,7 +257,7 @@ class Folder:
             tensor = constant.const_value if constant is not None else None
             if other is not None and tensor is not None and constant in self.stated.values():
                 if not np.any(tensor.numpy()) and self._shapes(other) == self._shapes(node.outputs[0]):
-                    ir.convenience.replace_all_uses_with(node.outputs[0], other)
+                    self.editor.replace(node.outputs[0], other, rename=False)
                     return
 
 

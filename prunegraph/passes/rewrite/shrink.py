@@ -21,7 +21,7 @@ from prunegraph.analysis.lengths import Lengths
 from prunegraph.analysis.relations import IntArray
 from prunegraph.analysis.slots import Keeps, compress, kept_positions
 from prunegraph.analysis.solve import Site, Solution
-from prunegraph.passes.rewrite.constants import add_constant, unused
+from prunegraph.runtime.edit import Editor, Insertion
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,11 +81,11 @@ def _cut_constants(graph: ir.Graph, solution: Solution, keeps: Keeps) -> None:
 def _restate_lengths(
     graph: ir.Graph, solution: Solution, lengths: Lengths, integers: dict[str, tuple[IntArray, ...]]
 ) -> None:
-    nodes = list(graph)
+    nodes, editor = list(graph), Editor(graph)
     for (k, place), sites in _by_place(solution.sites).items():
         if not any(lengths.changed(site.axis) for site in sites):
             continue
-        writer = _Writer(nodes[k], lengths, integers)
+        writer = _Writer(editor, nodes[k], lengths, integers)
         if isinstance(place, str):
             writer.attribute(place, sites)
         else:
@@ -93,7 +93,7 @@ def _restate_lengths(
     for (k, _), sites in _by_place(solution.lengths).items():
         changed = [site for site in sites if lengths.changed(site.axis)]
         if changed:
-            _Writer(nodes[k], lengths, integers).keep_stating(changed, width=len(sites))
+            _Writer(editor, nodes[k], lengths, integers).keep_stating(changed, width=len(sites))
 
 
 def _by_place(sites: Sequence[Site]) -> Mapping[tuple[int, int | str], list[Site]]:
@@ -106,10 +106,10 @@ def _by_place(sites: Sequence[Site]) -> Mapping[tuple[int, int | str], list[Site
 class _Writer:
     """Writes the lengths that one node states; what it writes is added to the known integers."""
 
-    def __init__(self, node: ir.Node, lengths: Lengths, integers: dict[str, tuple[IntArray, ...]]) -> None:
-        assert isinstance(node.graph, ir.Graph)
-        self.node, self.graph = node, node.graph
-        self.lengths, self.integers = lengths, integers
+    def __init__(
+        self, editor: Editor, node: ir.Node, lengths: Lengths, integers: dict[str, tuple[IntArray, ...]]
+    ) -> None:
+        self.editor, self.node, self.lengths, self.integers = editor, node, lengths, integers
 
     def attribute(self, name: str, sites: Sequence[Site]) -> None:
         attribute = self.node.attributes.get(name)
@@ -140,28 +140,24 @@ class _Writer:
                 flat[site.entry or 0] = self._restated(int(flat[site.entry or 0]), site)
             self.node.replace_input_with(index, self._constant(str(index), array))
         else:
-            seen = self.integers[operand.name or ""]
-            stated_here = [site for site in sites if self.lengths.changed(site.axis) and self._states(seen, site)]
+            values = self.integers[operand.name or ""]
+            stated_here = [site for site in sites if self.lengths.changed(site.axis) and self._states(values, site)]
             ratios = {site.entry or 0: self.lengths.ratio(site.axis) for site in stated_here}
-            self.node.replace_input_with(index, self._scaled(operand, seen, ratios, before=True))
+            here = self.editor.at(self.node).before()
+            self.node.replace_input_with(index, self._scaled(here, operand, values, ratios))
 
     def keep_stating(self, sites: Sequence[Site], width: int) -> None:
         """Let an output of Shape go on stating the old lengths: what else was computed from them must not change."""
         output = self.node.outputs[0]
-        uses = list(output.uses())
         ratios = {site.entry or 0: 1 / self.lengths.ratio(site.axis) for site in sites}
-        seen = self.integers.get(output.name or "", (np.zeros(width, dtype=np.int64),) * self.lengths.probes)
-        restored = self._scaled(output, seen, ratios, before=False)
-        for user, index in uses:
-            user.replace_input_with(index, restored)
-        for k, value in enumerate(self.graph.outputs):
-            if value is output:
-                self.graph.outputs[k] = restored
-                output.name, restored.name = f"{output.name}/new", output.name
+        values = self.integers.get(output.name or "", (np.zeros(width, dtype=np.int64),) * self.lengths.probes)
+        here = self.editor.at(self.node).after()
+        restored = self._scaled(here, output, values, ratios)
+        here.replace(output, restored, rename=output.is_graph_output())
 
-    def _states(self, seen: tuple[IntArray, ...], site: Site) -> bool:
+    def _states(self, values: tuple[IntArray, ...], site: Site) -> bool:
         old = self.lengths.both(site.axis)[0]
-        stated = (int(array.reshape(-1)[site.entry or 0]) for array in seen)
+        stated = (int(array.reshape(-1)[site.entry or 0]) for array in values)
         return all(value == site.sign * length for value, length in zip(stated, old, strict=True))
 
     def _restated(self, value: int, site: Site) -> int:
@@ -170,34 +166,25 @@ class _Writer:
         return site.sign * new[0] if value == site.sign * old[0] else value
 
     def _scaled(
-        self, value: ir.Value, seen: tuple[IntArray, ...], ratios: Mapping[int, Fraction], *, before: bool
+        self, here: Insertion, value: ir.Value, before: tuple[IntArray, ...], ratios: Mapping[int, Fraction]
     ) -> ir.Value:
         """`value * new // old`, entry by entry: exact, since the old length divides the value."""
-        factors, divisors = np.ones(seen[0].size, dtype=np.int64), np.ones(seen[0].size, dtype=np.int64)
+        factors, divisors = np.ones(before[0].size, dtype=np.int64), np.ones(before[0].size, dtype=np.int64)
         for entry, ratio in ratios.items():
             factors[entry], divisors[entry] = ratio.numerator, ratio.denominator
-        anchor = self.node
-        for op, array in (("Mul", factors), ("Div", divisors)):
-            if np.all(array == 1):
+        values = before
+        for op, flat in (("Mul", factors), ("Div", divisors)):
+            if np.all(flat == 1):
                 continue
-            constant = self._constant(op, array.reshape(seen[0].shape))
-            scale = ir.node(op, [value, constant], num_outputs=1)
-            scale.name = unused(self.graph, f"{constant.name}/{op}")
-            scale.outputs[0].name = unused(self.graph, f"{scale.name}/out")
-            scale.outputs[0].type, scale.outputs[0].shape = value.type, value.shape
-            if before:
-                self.graph.insert_before(self.node, scale)
-            else:
-                self.graph.insert_after(anchor, scale)
-                anchor = scale
-            value = scale.outputs[0]
-            by = array.reshape(seen[0].shape)
-            seen = tuple(a * by if op == "Mul" else a // by for a in seen)
-            self.integers[value.name or ""] = seen
+            by = flat.reshape(before[0].shape)
+            constant = self._constant(op, by)
+            value = here.add(op, value, constant, name=f"{constant.name}/{op}", like=value)
+            values = tuple(array * by if op == "Mul" else array // by for array in values)
+            self.integers[value.name or ""] = values
         return value
 
     def _constant(self, place: str, array: npt.NDArray[Any]) -> ir.Value:
-        value = add_constant(self.graph, f"{self.node.name}/{place}/length", array)
+        value = self.editor.constant(array, f"{self.node.name}/{place}/length")
         self.integers[value.name or ""] = (array,) * self.lengths.probes
         return value
 

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 import numpy as np
 import onnx_ir as ir
 
-from prunegraph.passes.rewrite.constants import add_constant, take_over, unused
 from prunegraph.passes.rewrite.provenance import part_of
+from prunegraph.runtime.edit import Editor, Insertion
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,10 +37,11 @@ def join_parts(graph: ir.Graph) -> None:
         part = part_of(node)
         if part is not None and _projection(node) is not None:
             parts[part[0]].append((part[1], node))
-    for found in parts.values():
-        nodes = [node for _, node in sorted(found, key=lambda each: each[0])]
+    editor = Editor(graph)
+    for slots in parts.values():
+        nodes = [node for _, node in sorted(slots, key=lambda each: each[0])]
         if len(nodes) > 1 and _alike(nodes):
-            _join(graph, nodes)
+            _join(editor, nodes)
 
 
 def _projection(node: ir.Node) -> Projection | None:
@@ -80,24 +81,21 @@ def _alike(nodes: Sequence[ir.Node]) -> bool:
     )
 
 
-def _join(graph: ir.Graph, nodes: Sequence[ir.Node]) -> None:
+def _join(editor: Editor, nodes: Sequence[ir.Node]) -> None:
     first, how = nodes[0], _projection(nodes[0])
     assert how is not None
+    here = editor.at(first).before()
     sizes = [_length(node.inputs[1], how.weight) for node in nodes]
-    weights = [_concatenated(graph, [node.inputs[1] for node in nodes], how.weight)]
-    weights += [_concatenated(graph, parts, 0) for parts in zip(*(node.inputs[2:] for node in nodes), strict=True)]
-    projection = ir.node(first.op_type, [first.inputs[0], *weights], num_outputs=1)
-    projection.attributes.update(first.attributes)
-    _insert(graph, first, projection, like=first)
-    ends, value = list(nodes), projection.outputs[0]
-    biased = [_bias(node) for node in nodes] if first.op_type == "MatMul" else []
-    found = [each for each in biased if each is not None]
-    if len(found) == len(nodes):
-        ends = [adding for adding, _ in found]
-        adding = ir.node("Add", [value, _concatenated(graph, [bias for _, bias in found], 0)], num_outputs=1)
-        _insert(graph, first, adding, like=ends[0])
-        value = adding.outputs[0]
-    _split(graph, first, value, sizes, how.output, ends)
+    weights = [_concatenated(editor, [node.inputs[1] for node in nodes], how.weight)]
+    weights += [_concatenated(editor, parts, 0) for parts in zip(*(node.inputs[2:] for node in nodes), strict=True)]
+    ends = list(nodes)
+    value = _whole(here, first, first.inputs[0], *weights)
+    biases = [_bias(node) for node in nodes] if first.op_type == "MatMul" else []
+    biased = [each for each in biases if each is not None]
+    if len(biased) == len(nodes):
+        ends = [adding for adding, _ in biased]
+        value = _whole(here, ends[0], value, _concatenated(editor, [bias for _, bias in biased], 0))
+    _split(here, value, sizes, how.output, ends)
 
 
 def _bias(node: ir.Node) -> tuple[ir.Node, ir.Value] | None:
@@ -119,43 +117,36 @@ def _length(value: ir.Value | None, axis: int) -> int:
     return int(value.const_value.shape.numpy()[axis])
 
 
-def _concatenated(graph: ir.Graph, values: Sequence[ir.Value | None], axis: int) -> ir.Value:
+def _concatenated(editor: Editor, values: Sequence[ir.Value | None], axis: int) -> ir.Value:
     """Parts of a constant as one, under the name that it had."""
     tensors = [value.const_value for value in values if value is not None and value.const_value is not None]
     array = np.concatenate([tensor.numpy() for tensor in tensors], axis)
     first = values[0]
     assert first is not None
-    joined = add_constant(graph, _whole(first), ir.tensor(array, dtype=tensors[0].dtype))
-    joined.metadata_props.update(first.metadata_props)
-    return joined
+    return editor.constant(ir.tensor(array, dtype=tensors[0].dtype), _name_of_whole(first), like=first)
 
 
-def _whole(part: ir.Value) -> str:
-    found = part_of(part)
-    return found[0] if found is not None else f"{part.name}/joined"
+def _name_of_whole(part: ir.Value | ir.Node) -> str:
+    whole = part_of(part)
+    return whole[0] if whole is not None else f"{part.name}/joined"
 
 
-def _insert(graph: ir.Graph, before: ir.Node, node: ir.Node, like: ir.Node) -> None:
-    """Put in a node that makes as one what nodes such as `like` make in parts."""
-    part, old, new = part_of(like), like.outputs[0], node.outputs[0]
-    node.name = unused(graph, part[0] if part is not None else f"{like.name}/joined")
-    node.metadata_props.update(like.metadata_props)
-    new.name = unused(graph, _whole(old))
-    new.type = old.type
-    graph.insert_before(before, node)
+def _whole(here: Insertion, part: ir.Node, *inputs: ir.Value | None) -> ir.Value:
+    """What nodes such as `part` make in parts, made as one."""
+    node = here.node(part.op_type, *inputs, name=_name_of_whole(part), like=part, copied=part.attributes.values())
+    value, old = node.outputs[0], part.outputs[0]
+    value.name, value.shape = here.editor.unused(_name_of_whole(old)), None
+    return value
 
 
-def _split(
-    graph: ir.Graph, before: ir.Node, value: ir.Value, sizes: Sequence[int], axis: int, ends: Sequence[ir.Node]
-) -> None:
+def _split(here: Insertion, value: ir.Value, sizes: Sequence[int], axis: int, ends: Sequence[ir.Node]) -> None:
     """Let the parts of a value stand in for what separate nodes made."""
-    if graph.opset_imports.get("", 13) < 13:
-        node = ir.node("Split", [value], {"axis": axis, "split": list(sizes)}, num_outputs=len(sizes))
+    name, count = f"{value.name}/Split", len(sizes)
+    if here.editor.graph.opset_imports.get("", 13) < 13:
+        node = here.node("Split", value, outputs=count, name=name, axis=axis, split=list(sizes))
     else:
-        stated = add_constant(graph, f"{value.name}/parts", np.array(sizes, dtype=np.int64))
-        node = ir.node("Split", [value, stated], {"axis": axis}, num_outputs=len(sizes))
-    node.name = unused(graph, f"{value.name}/Split")
-    graph.insert_before(before, node)
+        stated = here.constant(np.array(sizes, dtype=np.int64), f"{value.name}/parts")
+        node = here.node("Split", value, stated, outputs=count, name=name, axis=axis)
     for end, part in zip(ends, node.outputs, strict=True):
         part.type, part.shape = end.outputs[0].type, end.outputs[0].shape
-        take_over(end.outputs[0], part)
+        here.replace(end.outputs[0], part)

@@ -14,7 +14,7 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from prunegraph.analysis.axes import Size
-from prunegraph.passes.rewrite.constants import add_constant, numbers, take_over, unused
+from prunegraph.runtime.edit import Editor, numbers
 
 _INTEGERS = (np.int64, np.int32)
 
@@ -29,16 +29,17 @@ def push_scales(graph: ir.Graph, sizes: Mapping[str, tuple[Size, ...]]) -> None:
         graph: The graph.
         sizes: How long the axes of values are, each in every probe.
     """
+    editor = Editor(graph)
     for node in list(graph):
         if node.domain not in ("", "ai.onnx"):
             continue
         if node.op_type in ("Mul", "Div"):
-            _into_concat(graph, node, sizes)
+            _into_concat(editor, node, sizes)
         elif node.op_type in ("Gather", "Slice"):
             _past_scale(node)
 
 
-def _into_concat(graph: ir.Graph, node: ir.Node, sizes: Mapping[str, tuple[Size, ...]]) -> None:
+def _into_concat(editor: Editor, node: ir.Node, sizes: Mapping[str, tuple[Size, ...]]) -> None:
     """Scale the constants that are joined, instead of all that is."""
     scale = _integers(node.inputs[1])
     joined = node.inputs[0].producer() if node.inputs[0] is not None else None
@@ -57,14 +58,12 @@ def _into_concat(graph: ir.Graph, node: ir.Node, sizes: Mapping[str, tuple[Size,
             parts.append(value)
         elif known is not None:
             scaled = known * factors if node.op_type == "Mul" else known // factors
-            parts.append(add_constant(graph, f"{node.name}/entry", scaled.astype(known.dtype)))
+            parts.append(editor.constant(scaled.astype(known.dtype), f"{node.name}/entry"))
         else:
             return
-    twin = ir.node("Concat", parts, {"axis": 0}, num_outputs=1)
-    twin.name = unused(graph, f"{joined.name}/scaled")
-    twin.outputs[0].type, twin.outputs[0].shape = node.outputs[0].type, node.outputs[0].shape
-    graph.insert_before(node, twin)
-    take_over(node.outputs[0], twin.outputs[0])
+    old = node.outputs[0]
+    here = editor.at(node).before()
+    here.replace(old, here.add("Concat", *parts, axis=0, name=f"{joined.name}/scaled", like=old))
 
 
 def _past_scale(node: ir.Node) -> None:

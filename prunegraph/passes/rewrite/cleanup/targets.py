@@ -10,7 +10,7 @@ import onnx_ir as ir
 from prunegraph.analysis.axes import Axis
 from prunegraph.analysis.lengths import Lengths
 from prunegraph.analysis.solve import Solution
-from prunegraph.passes.rewrite.constants import add_constant
+from prunegraph.runtime.edit import Editor
 
 
 def literal_targets(graph: ir.Graph, solution: Solution, lengths: Lengths) -> None:
@@ -19,6 +19,7 @@ def literal_targets(graph: ir.Graph, solution: Solution, lengths: Lengths) -> No
     A static length is a number, the only dynamic one -1 (infer); of several, those that stay in their places are 0
     (copy), and one more may be -1.
     """
+    editor = Editor(graph)
     for node in graph:
         if node.op_type != "Reshape" or node.domain or len(node.inputs) < 2:
             continue
@@ -32,7 +33,7 @@ def literal_targets(graph: ir.Graph, solution: Solution, lengths: Lengths) -> No
             continue
         entries = _entries(solution.resolve(data.name or ""), solution.resolve(output.name or ""), lengths)
         if entries is not None:
-            node.replace_input_with(1, add_constant(graph, f"{node.name}/target", np.array(entries, dtype=np.int64)))
+            node.replace_input_with(1, editor.constant(np.array(entries, dtype=np.int64), f"{node.name}/target"))
             node.attributes.pop("allowzero", None)
 
 

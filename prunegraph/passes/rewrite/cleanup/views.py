@@ -16,8 +16,8 @@ from onnx_ir.passes.common import IdentityEliminationPass, RemoveUnusedNodesPass
 from prunegraph.analysis.axes import Size
 from prunegraph.passes.rewrite.cleanup.atoms import Atoms, Layout, Step, ways
 from prunegraph.passes.rewrite.cleanup.targets import stated
-from prunegraph.passes.rewrite.constants import add_constant, numbers, take_over, unused
 from prunegraph.passes.rewrite.provenance import part_of
+from prunegraph.runtime.edit import Editor, numbers
 
 Sizes = dict[str, tuple[Size, ...]]
 
@@ -34,7 +34,10 @@ def shorten_views(model: ir.Model, sizes: Sizes, touched: Collection[str]) -> No
         touched: Values that pruning made smaller.  Chains that hold none, and no part of what Normalize took apart, are
             as the exporter wrote them, and stay: others know them by their shape.
     """
-    while any([_shorten(model.graph, chain, sizes) for chain in list(_chains(model.graph, sizes, touched))]):
+    shorter = True
+    while shorter:
+        editor = Editor(model.graph)
+        shorter = any([_shorten(editor, chain, sizes) for chain in list(_chains(model.graph, sizes, touched))])
         IdentityEliminationPass()(model)
         RemoveUnusedNodesPass()(model)
 
@@ -119,7 +122,7 @@ def _repeats_nothing(node: ir.Node, before: Sequence[Size]) -> bool:
 # ---- shorter ones --------------------------------------------------------------------------------------------------
 
 
-def _shorten(graph: ir.Graph, chain: Sequence[ir.Node], sizes: Sizes) -> bool:
+def _shorten(editor: Editor, chain: Sequence[ir.Node], sizes: Sizes) -> bool:
     """Replace a chain if there is a shorter one that does the same."""
     first = chain[0].inputs[0]
     assert first is not None
@@ -136,7 +139,7 @@ def _shorten(graph: ir.Graph, chain: Sequence[ir.Node], sizes: Sizes) -> bool:
     start, end = atoms.settled(start), atoms.settled(end)
     for way in ways(start, end):
         if len(way) < len(chain) and (steps := _written(atoms, start, way)) is not None:
-            _replace(graph, chain, steps, sizes)
+            _replace(editor, chain, steps, sizes)
             return True
     return False
 
@@ -167,27 +170,22 @@ def _written(atoms: Atoms, start: Layout, way: Sequence[Step]) -> list[Written] 
     return steps
 
 
-def _replace(graph: ir.Graph, chain: Sequence[ir.Node], steps: Sequence[Written], sizes: Sizes) -> None:
+def _replace(editor: Editor, chain: Sequence[ir.Node], steps: Sequence[Written], sizes: Sizes) -> None:
     """Write the nodes of a way; the last one takes over the name of what the chain makes."""
     last = chain[-1]
     value, old = chain[0].inputs[0], last.outputs[0]
     assert value is not None
+    here = editor.at(last).before()
     for order, target, shape in steps or [(None, None, sizes[old.name or ""])]:
         if target is not None:
-            literal = add_constant(graph, f"{last.name}/target", np.array(target, dtype=np.int64))
-            node = ir.node("Reshape", [value, literal], num_outputs=1)
+            literal = here.constant(np.array(target, dtype=np.int64), f"{last.name}/target")
+            value = here.add("Reshape", value, literal, like=last)
         elif order is not None:
-            node = ir.node("Transpose", [value], {"perm": list(order)}, num_outputs=1)
+            value = here.add("Transpose", value, perm=order, like=last)
         else:
-            node = ir.node("Identity", [value], num_outputs=1)
-        node.name = unused(graph, f"{last.name}/{node.op_type}")
-        node.metadata_props.update(last.metadata_props)
-        value = node.outputs[0]
-        value.name = unused(graph, f"{old.name}/{node.op_type}")
-        if old.type is not None:  # a file states no shape of a value without a type
-            value.type = old.type
-            value.shape = ir.Shape([size[0] if len(set(size)) == 1 else None for size in shape])
-        sizes[value.name] = shape
-        graph.insert_before(last, node)
-    take_over(old, value)
+            value = here.add("Identity", value, like=last)
+        lengths = [size[0] if len(set(size)) == 1 else None for size in shape]
+        value.shape = ir.Shape(lengths) if old.type is not None else None  # a file states none without a type
+        sizes[value.name or ""] = shape
+    here.replace(old, value)
     sizes[value.name or ""] = sizes[old.name or ""] = shape
