@@ -20,7 +20,7 @@ from prunegraph.analysis.groups import Group
 from prunegraph.analysis.relations import Contraction
 from prunegraph.analysis.slots import Slots, slots, unit_index
 from prunegraph.analysis.solve import Solution
-from prunegraph.observe.decompose_attention import FUSED, hidden_probabilities, makes_own_qkv
+from prunegraph.observe.decompose_attention import FUSED, hidden_probabilities, projects_qkv
 
 HEAD_KINDS = ("head", "kv_group", "query_slot")
 _SOFTMAX = {"Softmax", "Exp"}
@@ -203,7 +203,7 @@ class _Finder:
             if hidden is None
             else Tap(f"{context}/probabilities", k, hidden.output, hidden.attributes, hidden.scores)
         )
-        inside = makes_own_qkv(node)
+        inside = projects_qkv(node)
         q, key, v = ("" if inside or n >= len(node.inputs) else _name(node.inputs[n]) for n in (0, 1, 2))
         straight = HeadAxes((0,), (1,), (2, 3), count)
         return Attention(

@@ -1,8 +1,7 @@
 """The head gate: a graph input `[layers, heads]` that multiplies the context of every head.
 
-Ones leave the model as it is and a zero removes a head, so that one session serves candidate filtering, ablation
-and finite
-differences: no graph is rebuilt.
+Ones leave the model as it is and a zero removes a head, so that one session serves candidate filtering, ablation and
+finite differences: no graph is rebuilt.
 """
 
 from __future__ import annotations
@@ -21,6 +20,7 @@ from prunegraph.analysis.slots import Slots, slots
 from prunegraph.analysis.solve import Solution
 from prunegraph.errors import PruneGraphError
 from prunegraph.observe.attention_sites import Attention, attentions
+from prunegraph.runtime.edit import Editor
 
 Array = npt.NDArray[Any]
 Mask = npt.NDArray[np.bool_]
@@ -46,12 +46,12 @@ def gated(model: ir.Model, analysis: Analysis) -> tuple[ir.Model, tuple[Attentio
     if not sites:
         raise PruneGraphError("the model has no attention heads to gate", hint="`prunegraph explain` lists its groups")
     twin = model.clone()
-    nodes = list(twin.graph)
+    nodes, editor = list(twin.graph), Editor(twin.graph)
     shape = (len(sites), max(site.heads for site in sites))
     gate = ir.Value(name=NAME, type=ir.TensorType(ir.DataType.FLOAT), shape=ir.Shape(shape))
     twin.graph.inputs.append(gate)
     for site in sites:
-        _Writer(nodes[site.node], site, analysis.solution).write(gate)
+        _Writer(editor, nodes[site.node], site, analysis.solution).write(gate)
     return twin, sites
 
 
@@ -101,54 +101,29 @@ class GatedSession:
 class _Writer:
     """Multiplies what one attention puts out by its row of the gate."""
 
-    def __init__(self, node: ir.Node, site: Attention, solution: Solution) -> None:
-        assert isinstance(node.graph, ir.Graph)
-        self.node, self.site, self.solution, self.graph = node, site, solution, node.graph
-        self.count = 0
+    def __init__(self, editor: Editor, node: ir.Node, site: Attention, solution: Solution) -> None:
+        self.here = editor.at(node).after()
+        self.output, self.site, self.solution = node.outputs[0], site, solution
 
     def write(self, gate: ir.Value) -> None:
-        output = self.node.outputs[0]
-        uses = list(output.uses())
         index = head_index(self.site, self.solution)
-        row = self.add("Gather", gate, self.constant(np.array(self.site.layer, dtype=np.int64)))
-        factor = self.add("Gather", row, self.constant(index))
+        row = self.here.add("Gather", gate, self.here.constant(np.array(self.site.layer, dtype=np.int64)))
+        factor = self.here.add("Gather", row, self.here.constant(index))
         repeated = [k for k, n in enumerate(index.shape) if n > 1 and self._dynamic(k)]
         if repeated:
-            factor = self._tiled(factor, output, index.shape, repeated)
-        product = self.add("Mul", output, factor)
-        product.type, product.shape = output.type, output.shape
-        for user, place in uses:
-            user.replace_input_with(place, product)
-        for k, value in enumerate(self.graph.outputs):
-            if value is output:
-                self.graph.outputs[k] = product
+            factor = self._tiled(factor, index.shape, repeated)
+        self.here.replace(self.output, self.here.add("Mul", self.output, factor, like=self.output))
 
     def _dynamic(self, axis: int) -> bool:
         return len(set(self.solution.facts.shapes[self.site.context][axis])) > 1
 
-    def _tiled(self, factor: ir.Value, like: ir.Value, shape: Sequence[int], repeated: Sequence[int]) -> ir.Value:
+    def _tiled(self, factor: ir.Value, shape: Sequence[int], repeated: Sequence[int]) -> ir.Value:
         """Repeat along dynamic axes (`batch·head`) to the length that they have in this run."""
         chosen = np.isin(np.arange(len(shape)), repeated)
-        lengths = self.add("Div", self.add("Shape", like), self.constant(np.array(shape, dtype=np.int64)))
-        ones = self.constant(np.ones(len(shape), dtype=np.int64))
-        return self.add("Tile", factor, self.add("Where", self.constant(chosen), lengths, ones))
-
-    def constant(self, array: Array) -> ir.Value:
-        self.count += 1
-        name = f"{self.site.context}/gate/{self.count}"
-        value = ir.Value(name=name, const_value=ir.tensor(array, name=name))
-        value.type, value.shape = ir.TensorType(ir.DataType.from_numpy(array.dtype)), ir.Shape(array.shape)
-        self.graph.register_initializer(value)
-        return value
-
-    def add(self, op: str, *inputs: ir.Value) -> ir.Value:
-        node = ir.node(op, list(inputs), num_outputs=1)
-        self.count += 1
-        node.name = f"{self.site.context}/gate/{self.count}"
-        node.outputs[0].name = f"{node.name}/out"
-        self.graph.insert_after(self.node, node)
-        self.node = node
-        return node.outputs[0]
+        here = self.here
+        lengths = here.add("Div", here.add("Shape", self.output), here.constant(np.array(shape, dtype=np.int64)))
+        ones = here.constant(np.ones(len(shape), dtype=np.int64))
+        return here.add("Tile", factor, here.add("Where", here.constant(chosen), lengths, ones))
 
 
 def head_index(site: Attention, solution: Solution) -> npt.NDArray[np.int64]:
