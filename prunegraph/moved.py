@@ -35,7 +35,7 @@ MOVED = {
     "observe.taps": "observe.attention_sites",
     "passes.budget": "passes.choose.budget",
     "passes.cleanup": "passes.rewrite.cleanup",
-    "passes.constants": "passes.rewrite.constants",
+    "passes.constants": "runtime.edit",
     "passes.counts": "passes.choose.targets",
     "passes.empty": "passes.rewrite.remove_groups",
     "passes.evaluate": "runtime.run_node",

@@ -14,7 +14,7 @@ import onnx_ir as ir
 from prunegraph.analysis.axes import Axis, Expr, Fresh, Prod, Ref
 from prunegraph.analysis.relations import AxisRule
 from prunegraph.analysis.solve import Solution
-from prunegraph.observe.decompose_attention import FUSED, MICROSOFT, makes_own_qkv
+from prunegraph.observe.decompose_attention import FUSED, MICROSOFT, projects_qkv
 from prunegraph.passes.rotate.layout import count_occurrences
 
 Spot = tuple[str | int, int, int]
@@ -188,7 +188,7 @@ class Follower:
         summed = any(dim in self._leaves(k, expr) for expr in scores.summed)
         carried = any(dim in self._leaves(k, expr) for expr in (*mixed.left, *mixed.right))
         uses = [*(("q", "k") if summed else ()), *(("v",) if carried else ())]
-        if makes_own_qkv(node):
+        if projects_qkv(node):
             weight, bias, operands = node.inputs[1], node.inputs[2], {}
         else:
             if len(set(sides.values())) < 3:

@@ -15,7 +15,7 @@ import onnx_ir as ir
 from prunegraph.analysis.analyze import Analysis
 from prunegraph.analysis.groups import Group
 from prunegraph.analysis.solve import Solution
-from prunegraph.observe.decompose_attention import FUSED, makes_own_qkv
+from prunegraph.observe.decompose_attention import FUSED, projects_qkv
 from prunegraph.passes.rotate.carry import FLOATS, Bends, Follower, Link, Spot, touching
 from prunegraph.passes.rotate.layout import Layout, layouts
 
@@ -146,7 +146,7 @@ class _Finder:
                 compared.append((link.a, link.b, link.node))
             elif not all(constant):
                 read[link.b if constant[0] else link.a] = None
-            elif makes_own_qkv(self.follower.nodes[link.node]):
+            elif projects_qkv(self.follower.nodes[link.node]):
                 inside.append(link.a)
         if (bool(compared or inside)) == bool(read):
             raise Bends("it is both compared and read by a weight" if read else "nothing sums over it")
