@@ -32,8 +32,7 @@ from prunegraph.observe.gradients import Objective
 from prunegraph.observe.head_mask import GatedSession, gate_of, gated
 from prunegraph.observe.stream import Calibration, observe
 from prunegraph.passes.choose.rank import global_counts, select
-from prunegraph.passes.score import Context, score_with
-from prunegraph.passes.score.base import GRADIENTS, NEEDS, Scores
+from prunegraph.passes.score import Cahp, Context, Scores, Taylor, score_with
 from prunegraph.passes.score.cahp import OBSERVATION, SALIENCE
 from prunegraph.passes.score.clusters import curve, reduce
 from prunegraph.passes.score.complement import Chosen, choose
@@ -91,9 +90,9 @@ class Bench:
         model, analysis = self.found.normalized.model, self.found.analysis
         context = Context(model, analysis)
         train = Calibration(self.files.train, self.files.tokenizer, limit=samples).inputs(self.found.original)
-        self.signatures: Signatures = NEEDS["cahp"](self.heads, context, train)[OBSERVATION]  # type: ignore[assignment]
+        self.signatures: Signatures = Cahp().observes(self.heads, context, train)[OBSERVATION]  # type: ignore[assignment]
         self.timed("signatures", lambda: observe(model, train, [self.signatures]), self.signatures.counts)
-        gates = GRADIENTS["cahp"](self.heads, context, train)[SALIENCE]
+        gates = Cahp().gradients(self.heads, context, train)[SALIENCE]
         assert isinstance(gates, GateGradients)
         self.gates, part = gates, train.first(gates.samples)
         objective = Objective.of(model, analysis, train)
@@ -165,7 +164,7 @@ class Bench:
     def taylor(self) -> dict[str, Scores]:
         """Scores by gradients of weights, from the sentences that salience is from."""
         model, analysis = self.found.normalized.model, self.found.analysis
-        weights = GRADIENTS["taylor"](self.heads, Context(model, analysis), self.part)
+        weights = Taylor().gradients(self.heads, Context(model, analysis), self.part)
         backward(model, self.part, list(weights.values()), self.objective, None)
         return score_with("taylor", self.heads, Context(model, analysis, observations=weights))
 

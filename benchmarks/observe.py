@@ -20,8 +20,7 @@ from rich.table import Table
 
 from benchmarks.reviews import reviews
 from prunegraph.observe.stream import Calibration, observe
-from prunegraph.passes.score import Context
-from prunegraph.passes.score.sap import needs
+from prunegraph.passes.score import Context, Sap
 from prunegraph.pipeline import load_and_analyze
 
 SENTENCES = (250, 500, 1000, 2000)
@@ -56,7 +55,7 @@ def measure(model: Path, tokenizer: Path, count: int) -> dict[str, float]:
     found = load_and_analyze(model)
     inputs = Calibration(texts, tokenizer).inputs(found.original)
     groups = [group for group in found.analysis.groups if group.kind in ("head", "kv_group", "query_slot")]
-    (relations,) = needs(groups, Context(found.normalized.model, found.analysis), inputs).values()
+    (relations,) = Sap().observes(groups, Context(found.normalized.model, found.analysis), inputs).values()
     before, start = _peak(), time.perf_counter()
     observe(found.normalized.model, inputs, [relations])
     state = relations.state()

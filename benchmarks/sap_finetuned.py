@@ -26,9 +26,9 @@ from prunegraph.analysis.groups import Group
 from prunegraph.observe.head_mask import GatedSession, gate_of, gated
 from prunegraph.observe.stream import Calibration, Inputs, observe
 from prunegraph.passes.choose.rank import global_counts, select
-from prunegraph.passes.score import Context, score_with
+from prunegraph.passes.score import Context, Sap, score_with
 from prunegraph.passes.score.base import Scores
-from prunegraph.passes.score.sap import OBSERVATION, needs
+from prunegraph.passes.score.sap import OBSERVATION, RESULT, result
 from prunegraph.pipeline import load_and_analyze
 from prunegraph.runtime.session import open_session, widened
 
@@ -130,17 +130,16 @@ class Bench:
         """Every way to rank the heads, all statistics from one pass."""
         plain = Context(self.found.normalized.model, self.found.analysis)
         asked = {(0.0, 0)} | {(noise, seed) for noise in NOISES for seed in range(corruptions)}
-        seen = {
-            (noise, seed): needs(self.heads, Context(plain.model, plain.analysis, seed, {"noise": noise}), self.train)[
-                OBSERVATION
-            ]
+        seen: dict[tuple[float, int], Any] = {
+            (noise, seed): Sap(noise=noise, seed=seed).observes(self.heads, plain, self.train)[OBSERVATION]
             for noise, seed in sorted(asked)
         }
         observe(plain.model, self.train, list(seen.values()))
 
         def sap(noise: float = 0.0, seed: int = 0, **settings: Any) -> Ranking:
-            context = Context(plain.model, plain.analysis, seed, settings, {OBSERVATION: seen[noise, seed]})
-            return score_with("sap", self.heads, context)
+            scorer = Sap(**settings)
+            judged = {RESULT: result(seen[noise, seed], scorer)}
+            return score_with(scorer, self.heads, Context(plain.model, plain.analysis, observations=judged))
 
         found = {f"sap: {rules}, k={k}": sap(rules=rules, k=k) for rules, k in VARIANTS}
         found |= {f"noise {n:.0%}, seed {seed}": sap(n, seed) for n in NOISES for seed in range(corruptions)}

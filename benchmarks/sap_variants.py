@@ -26,9 +26,9 @@ from prunegraph.analysis.groups import Group
 from prunegraph.observe.head_mask import GatedSession, gate_of, gated
 from prunegraph.observe.stream import Calibration, Inputs, observe
 from prunegraph.passes.choose.rank import global_counts, select
-from prunegraph.passes.score import Context, score_with
+from prunegraph.passes.score import Context, Sap, score_with
 from prunegraph.passes.score.base import Scores
-from prunegraph.passes.score.sap import OBSERVATION, needs
+from prunegraph.passes.score.sap import OBSERVATION, RESULT, result
 from prunegraph.pipeline import Analyzed, load_and_analyze
 from prunegraph.runtime.session import open_session, widened
 
@@ -125,16 +125,17 @@ class Bench:
         """Baselines, and every variant from one pass."""
         context = Context(self.found.normalized.model, self.found.analysis)
         inputs = self.inputs(of)
-        observations = needs(self.heads, context, inputs)
-        observe(context.model, inputs, list(observations.values()))
+        relations: Any = Sap().observes(self.heads, context, inputs)[OBSERVATION]
+        observe(context.model, inputs, [relations])
         found = {}
         for seed in range(3):
             drawn = Context(context.model, context.analysis, seed)
             found[f"random, seed {seed}"] = score_with("random", self.heads, drawn)
         found["magnitude"] = score_with("magnitude", self.heads, context)
         for name, settings in VARIANTS.items():
-            seen = Context(context.model, context.analysis, 0, settings, {OBSERVATION: observations[OBSERVATION]})
-            found[f"sap: {name}"] = score_with("sap", self.heads, seen)
+            scorer = Sap(**settings)
+            judged = Context(context.model, context.analysis, observations={RESULT: result(relations, scorer)})
+            found[f"sap: {name}"] = score_with(scorer, self.heads, judged)
         return found
 
     def closed(self, scores: Mapping[str, Scores], ratio: float) -> Mapping[str, npt.NDArray[np.bool_]]:

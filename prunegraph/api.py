@@ -19,6 +19,7 @@ from prunegraph.passes.choose.request import Keep, Options, Ratio
 from prunegraph.passes.prove.verify import Verification
 from prunegraph.passes.prove.verify import verify as compare
 from prunegraph.passes.repair import Written
+from prunegraph.passes.score import Scorers
 from prunegraph.pipeline import (
     apply,
     check_interface,
@@ -63,7 +64,7 @@ def prune_graph(
     model: Source,
     ratio: Ratio | None = None,
     *,
-    scorer: str | Mapping[str, str] = "magnitude",
+    scorer: Scorers = "magnitude",
     align: int = 1,
     include: str | Sequence[str] = (),
     exclude: str | Sequence[str] = (),
@@ -109,7 +110,7 @@ def prune_graph(
         seed: For scorers that draw.
         data: For scorers that run the model, and for filtering: see `observe.data.open_data`.
         tokenizer: The model's, a folder or a `tokenizer.json`, where the data are texts.
-        scorer_options: Options of the scorer itself, such as `SapOptions`; `"snp.gamma"` is for that scorer alone.
+        scorer_options: Options of the scorer itself, the fields of its class; `"snp.gamma"` is for that scorer alone.
         filtering: Take back the removal of heads that cost too much on the data, see `FilterOptions`.
         drop: Patterns of ids or scopes of groups of heads or FFN neurons that go whole, with the sub-block around them:
             `["ffn.3"]`. Without a ratio, nothing else goes.

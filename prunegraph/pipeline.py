@@ -38,7 +38,7 @@ from prunegraph.passes.prove.verify import Verification, verify
 from prunegraph.passes.repair import Written, repaired, restored
 from prunegraph.passes.rewrite.cleanup import cleanup
 from prunegraph.passes.rewrite.remove_groups import shrink_all
-from prunegraph.passes.score import Account, Context, check_scorers, needs_data, scorer_of
+from prunegraph.passes.score import Context, ScoringReport, needs_data
 from prunegraph.report import GroupReport, Report
 from prunegraph.result import PruneResult
 from prunegraph.train.options import TrainOptions
@@ -60,7 +60,7 @@ class Decision:
     """What stays, and by name of a scorer what it has to say of that."""
 
     selection: Selection
-    accounts: Mapping[str, Account]
+    accounts: Mapping[str, ScoringReport]
 
 
 def load_and_analyze(
@@ -116,13 +116,13 @@ def select_units(
         raise nothing_to_prune(found.analysis, options)
     free = scorer_decides(found.analysis.groups, options)
     asked = {name: count for name, count in keep.items() if name not in free}
-    context = Context(found.normalized.model, found.analysis, options.seed, options.scorer_options, kept=asked)
+    context = Context(found.normalized.model, found.analysis, options.seed, kept=asked)
     with clock.step("observe"):
         inputs = calibration.inputs(found.original) if calibration is not None else None
-        context = observe_for_scorers(options.scorer, groups, context, inputs, clock.count, gradients())
+        context = observe_for_scorers(options.scorers, groups, context, inputs, clock.count, gradients())
     with clock.step("score"):
         selection = rank_and_keep(groups, keep, context, options) if groups else Selection({})
-        reports = scoring_reports(options.scorer, groups, context)
+        reports = scoring_reports(options.scorers, groups, context)
     with clock.step("layers"):
         selection = with_whole(selection, found.normalized.model, found.analysis, whole, options.layer_threshold)
     if whole and not selection.keep:
@@ -164,16 +164,15 @@ def open_calibration(
     Raises:
         UsageError: the scorer does not exist, it or filtering needs data, or there is something wrong with them.
     """
-    check_scorers(options.scorer)
     if data is not None:
         given = data if isinstance(data, Calibration) else Calibration(data, tokenizer)
         return replace(given, providers=options.providers or given.providers).opened()
     for kind in filter(options.may_prune, KINDS):
-        name = scorer_of(options.scorer, kind)
-        if not needs_data(name, kind):
+        scorer = options.scorers.of(kind)
+        if not needs_data(scorer, kind):
             continue
         hint = "give texts with the model's tokenizer: data=…, tokenizer=… (--data FILE --tokenizer FOLDER)"
-        raise UsageError(f"the scorer {name!r} needs data to run the model on", hint=hint)
+        raise UsageError(f"the scorer {scorer.name!r} needs data to run the model on", hint=hint)
     if options.repair not in (None, "none"):
         hint = "give some (data=…, --data FILE), labels are not needed; without data there is no repair"
         raise UsageError(f"the repair {options.repair!r} needs data to run the model on", hint=hint)
@@ -202,7 +201,7 @@ def apply(
     *,
     check: bool = True,
     clock: Clock | None = None,
-    accounts: Mapping[str, Account] | None = None,
+    accounts: Mapping[str, ScoringReport] | None = None,
 ) -> PruneResult:
     """Carry out a selection on an analysed model and prove the result."""
     clock = clock or Clock()

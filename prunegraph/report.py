@@ -8,7 +8,7 @@ from typing import Any
 
 from prunegraph.passes.prove.verify import Verification
 from prunegraph.passes.repair import Repaired
-from prunegraph.passes.score import Account
+from prunegraph.passes.score import ScoringReport
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +41,7 @@ class Report:
     verify: Verification | None
     seconds: dict[str, float]
     repair: Repaired | None = None
-    accounts: Mapping[str, Account] = field(default_factory=dict)
+    accounts: Mapping[str, ScoringReport] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
         """The JSON that `prunegraph prune --json` prints."""

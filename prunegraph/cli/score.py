@@ -29,8 +29,7 @@ if TYPE_CHECKING:
 
     from prunegraph.observe.stream import Calibration
     from prunegraph.passes.choose.request import Options
-    from prunegraph.passes.score import Context
-    from prunegraph.passes.score.sap import SapResult
+    from prunegraph.passes.score import ReportTable, ScoringReport
 
 
 def score(
@@ -65,7 +64,6 @@ def score(
         step("load")
         from prunegraph.observe.stream import Calibration
         from prunegraph.passes.choose.request import Options
-        from prunegraph.passes.score import ACCOUNTS
 
         settings = parse_options(scorer_option or (), parser_noise)
         options = Options(scorer=scorer, seed=seed, scorer_options=settings, providers=ep.split(","))
@@ -74,61 +72,40 @@ def score(
             given = Calibration(
                 data, tokenizer_for(model, tokenizer), text=text_column or (), label=label_column, limit=samples
             )
-        scores, context = _score(model, options, given, step)
-        told = {scorer: ACCOUNTS[scorer](context.of(scorer))} if scorer in ACCOUNTS else {}
-    found = _syntax(context) if scorer == "sap" else None
+        scores, report = _score(model, options, given, step)
     if json:
-        more = _to_dict(found) if found else {name: dict(account.facts) for name, account in told.items()}
-        show_json({"scorer": scorer, "scores": {name: array.tolist() for name, array in scores.items()}, **more})
+        facts = dict(report.facts) if report is not None else {}
+        show_json({"scorer": scorer, "scores": {name: array.tolist() for name, array in scores.items()}, **facts})
         return
-    if found is not None:
-        show(_labels(found), "", _heads(found))
-    else:
-        show(*[line for account in told.values() for line in account.lines], _units(scores))
+    lines = report.lines if report is not None else ()
+    tables = [_colored(table) for table in report.tables] if report is not None else []
+    show(*lines, *(part for table in tables or [_units(scores)] for part in ("", table)))
 
 
 def _score(
     model: Path, options: Options, data: Calibration | None, step: Callable[[str], None]
-) -> tuple[dict[str, Any], Context]:
+) -> tuple[dict[str, Any], ScoringReport | None]:
     from prunegraph.clock import Clock
     from prunegraph.errors import NothingToPrune
     from prunegraph.passes.choose.select_units import observe_for_scorers
-    from prunegraph.passes.score import Context, score_with, scores_kind
+    from prunegraph.passes.score import Context, score_with
     from prunegraph.pipeline import gradients, load_and_analyze, open_calibration
 
     data = open_calibration(options, data)
     clock = Clock(step)
     found = load_and_analyze(model, (), clock)
     inputs = data.inputs(found.original) if data is not None else None
-    assert isinstance(options.scorer, str)
-    groups = [group for group in found.analysis.groups if scores_kind(options.scorer, group.kind)]
+    scorer = options.scorers.every
+    assert scorer is not None
+    groups = [group for group in found.analysis.groups if group.kind in scorer.kinds]
     if not groups:
         hint = "`prunegraph explain` lists its groups"
-        raise NothingToPrune(f"the model has no group that {options.scorer} could score", hint=hint)
-    context = Context(found.normalized.model, found.analysis, options.seed, options.scorer_options)
+        raise NothingToPrune(f"the model has no group that {scorer.name} could score", hint=hint)
+    context = Context(found.normalized.model, found.analysis, options.seed)
     with clock.step("observe"):
-        context = observe_for_scorers(options.scorer, groups, context, inputs, clock.count, gradients())
+        context = observe_for_scorers(options.scorers, groups, context, inputs, clock.count, gradients())
     with clock.step("score"):
-        return score_with(options.scorer, groups, context), context
-
-
-def _syntax(context: Context) -> SapResult:
-    from prunegraph.passes.score.sap import OBSERVATION, SapOptions, result
-
-    return result(context.observations[OBSERVATION], SapOptions.of(context.settings))
-
-
-def _to_dict(found: SapResult) -> dict[str, Any]:
-    return {
-        "causal": found.causal,
-        "labels": [
-            {"label": r.label, "count": r.count, "rank": r.rank, "top": r.top, "weight": r.weight} for r in found.labels
-        ],
-        "layers": [
-            {"label": site.label, "penalties": penalty.tolist(), "threshold": tau.tolist()}
-            for site, penalty, tau in zip(found.sites, found.penalties, found.tau, strict=True)
-        ],
-    }
+        return score_with(options.scorers, groups, context), scorer.report(context.of(scorer))
 
 
 def _table(title: str, *headings: str) -> Table:
@@ -140,32 +117,20 @@ def _table(title: str, *headings: str) -> Table:
     return table
 
 
-def _labels(found: SapResult) -> Table:
-    """The ranked labels; those above the line are the frequent ones."""
-    total = sum(rank.count for rank in found.labels)
-    table = _table("Relations by frequency", "label", "rank", "pairs", "share", "weight", "")
-    for rank in found.labels:
-        style = "bold" if rank.top else "dim"
-        rule = "top" if rank.top else "rest"
-        numbers = (f"{rank.rank}", f"{rank.count:,}", f"{rank.count / total:.1%}", f"{rank.weight}", rule)
-        table.add_row(rank.label, *numbers, style=style)
-    return table
-
-
-def _heads(found: SapResult) -> Table:
-    """Penalty counts, a layer a row; the darker a head, the sooner it goes."""
+def _colored(table: ReportTable) -> Table:
+    """A scorer's table: rows that stand out bold, hot cells red."""
     from rich.text import Text
 
-    worst = max(max(float(penalty.max()) for penalty in found.penalties), 1.0)
-    heads = max(site.heads for site in found.sites)
-    table = _table("Penalty of every head: the largest go first", "layer", *map(str, range(heads)))
-    for site, penalty in zip(found.sites, found.penalties, strict=True):
-        cells = []
-        for value in penalty:
-            shade = "green" if value < worst / 3 else "yellow" if value < 2 * worst / 3 else "red"
-            cells.append(Text(f"{value:,.0f}", style=shade))
-        table.add_row(str(site.layer), *cells)
-    return table
+    drawn = _table(table.title, *table.headings)
+    for k, (first, *cells) in enumerate(table.rows):
+        style = None if not table.strong else "bold" if table.strong[k] else "dim"
+        colors = [_color(heat) for heat in table.heat[k]] if table.heat else [""] * len(cells)
+        drawn.add_row(first, *(Text(cell, style=color) for cell, color in zip(cells, colors, strict=True)), style=style)
+    return drawn
+
+
+def _color(heat: float) -> str:
+    return "green" if heat < 1 / 3 else "yellow" if heat < 2 / 3 else "red"
 
 
 def _units(scores: dict[str, Any]) -> Table:

@@ -145,14 +145,3 @@ Backward = Callable[[ir.Model, Inputs, Sequence[GradientStatistic], Objective, P
 """Runs the data through a normalized model and back once, and updates every statistic after each batch.
 
 Raises a `PruneGraphError` where it cannot differentiate the model."""
-
-
-def check_settings(scorer: str, settings: Mapping[str, Any], known: Sequence[str] = ("output",)) -> None:
-    """Refuse options that a scorer does not have.
-
-    Raises:
-        UsageError: there is no such option.
-    """
-    for name in settings:
-        if name not in known:
-            raise UsageError(f"{scorer} has no option {name!r}", hint=f"its options are {', '.join(sorted(known))}")

@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 from prunegraph import PruneResult, prune_graph
 from prunegraph.cli import app
 from prunegraph.errors import PruneGraphError, UsageError
-from prunegraph.passes.score.cahp import CahpOptions
+from prunegraph.passes.score import Cahp, make_scorer
 from prunegraph.passes.score.complement import Chosen, choose
 from prunegraph.passes.score.head_mask_gradients import GateGradients
 from prunegraph.pipeline import load_and_analyze
@@ -168,7 +168,7 @@ def test_what_is_refused(tiny: dict[str, Any], case: str) -> None:
 
 
 def test_options_from_the_command_line() -> None:
-    assert CahpOptions.of({"degree": "4", "keep": "7", "share": "0.5", "reducer": "mds"}) == CahpOptions(
+    assert make_scorer("cahp", {"degree": "4", "keep": "7", "share": "0.5", "reducer": "mds"}) == Cahp(
         degree=4, keep=7, share=0.5, reducer="mds"
     )
 

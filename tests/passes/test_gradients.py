@@ -15,7 +15,7 @@ from prunegraph import prune_graph
 from prunegraph.errors import MissingExtra, ModelError, UsageError
 from prunegraph.observe.gradients import Objective
 from prunegraph.observe.stream import Calibration, Inputs
-from prunegraph.passes.score import Context, observe_for, score_with
+from prunegraph.passes.score import Context, Michel, Taylor, observe_for, score_with
 from prunegraph.passes.score.differentiate import HOW
 from prunegraph.passes.score.head_mask_gradients import BATCH, GateGradients
 from prunegraph.passes.score.michel import OBSERVATION
@@ -66,15 +66,15 @@ def test_gate_gradients_are_those_of_autograd(tmp_path: Path, labels: bool) -> N
     found, inputs = given(tiny, tmp_path, labels=labels)
     heads = [group for group in found.analysis.groups if group.kind == "head"]
     context = Context(found.normalized.model, found.analysis)
-    context = observe_for(["michel"], heads, context, inputs, backward=backward)
-    assert context.observations[HOW].to_dict() == {
+    context = observe_for({Michel(): heads}, context, inputs, backward=backward)
+    assert context.of(Michel()).observations[HOW].to_dict() == {
         "gradients": "backward pass",
         "targets": "labels" if labels else "the model's own predictions",
     }
     expected, _ = by_autograd(tiny, inputs, labels)
     size = np.abs(expected).mean(axis=0)
     scores = score_with("michel", heads, context)
-    seen: GateGradients = context.observations[OBSERVATION]
+    seen: GateGradients = context.of(Michel()).observations[OBSERVATION]
     starts = range(0, COUNT, BATCH)
     batches = np.mean([np.abs(expected[s : s + BATCH].mean(axis=0)) for s in starts], axis=0)
     for layer, group in enumerate(heads):
@@ -87,10 +87,10 @@ def test_finite_differences_agree_with_autograd(tmp_path: Path) -> None:
     found, inputs = given(tiny, tmp_path)
     heads = [group for group in found.analysis.groups if group.kind == "head"]
     context = Context(found.normalized.model, found.analysis)
-    context = observe_for(["michel"], heads, context, inputs, backward=None)
-    assert context.observations[HOW].method == "finite differences"
+    context = observe_for({Michel(): heads}, context, inputs, backward=None)
+    assert context.of(Michel()).observations[HOW].method == "finite differences"
     size = np.abs(by_autograd(tiny, inputs)[0]).mean(axis=0)
-    seen: GateGradients = context.observations[OBSERVATION]
+    seen: GateGradients = context.of(Michel()).observations[OBSERVATION]
     for layer, group in enumerate(heads):
         np.testing.assert_allclose(seen.by_example(group.id), size[layer], rtol=1e-3, atol=1e-5)
 
@@ -102,7 +102,9 @@ def test_heads_that_share_keys_have_one_gate(tmp_path: Path) -> None:
     groups = [group for group in found.analysis.groups if group.kind in ("kv_group", "query_slot")]
     assert {group.kind for group in groups} == {"kv_group", "query_slot"}
     context = Context(found.normalized.model, found.analysis)
-    seen: GateGradients = observe_for(["michel"], groups, context, inputs, backward=backward).observations[OBSERVATION]
+    seen: GateGradients = (
+        observe_for({Michel(): groups}, context, inputs, backward=backward).of(Michel()).observations[OBSERVATION]
+    )
     each = by_autograd(tiny, inputs)[0].reshape(COUNT, 2, 2, 2)  # layers, KV groups, slots
     for group in groups:
         layer = [g.id for g in groups if g.kind == group.kind].index(group.id)
@@ -117,7 +119,7 @@ def test_taylor_is_that_of_autograd(tmp_path: Path) -> None:
     found, inputs = given(tiny, tmp_path)
     groups = [group for group in found.analysis.groups if group.kind in ("head", "ffn")]
     context = observe_for(
-        ["taylor"], groups, Context(found.normalized.model, found.analysis), inputs, backward=backward
+        {Taylor(): groups}, Context(found.normalized.model, found.analysis), inputs, backward=backward
     )
     scores = score_with("taylor", groups, context)
     _, products = by_autograd(tiny, inputs)
@@ -154,12 +156,12 @@ def test_the_second_run_reads_the_cache(tmp_path: Path) -> None:
     heads = [group for group in found.analysis.groups if group.kind == "head"]
     context = Context(found.normalized.model, found.analysis)
     cache = tmp_path / "cache"
-    first = observe_for(["michel", "taylor"], heads, context, inputs, cache=cache, backward=backward)
+    first = observe_for({Michel(): heads, Taylor(): heads}, context, inputs, cache=cache, backward=backward)
 
     def fails(*_: Any) -> None:
         raise AssertionError
 
-    second = observe_for(["michel", "taylor"], heads, context, inputs, cache=cache, backward=fails)
+    second = observe_for({Michel(): heads, Taylor(): heads}, context, inputs, cache=cache, backward=fails)
     for scorer in ("michel", "taylor"):
         one, two = (score_with(scorer, heads, each) for each in (first, second))
         assert all(np.array_equal(one[name], two[name]) for name in one)
@@ -212,10 +214,10 @@ def test_a_model_that_torch_does_not_know_goes_by_differences(tmp_path: Path, ca
         raise ModelError("there is no torch function for Mystery", hint="choose another scorer")
 
     with caplog.at_level(logging.WARNING):
-        seen = observe_for(["michel"], heads, context, inputs, backward=unknown)
-    assert seen.observations[HOW].method == "finite differences" and "Mystery" in caplog.text
+        seen = observe_for({Michel(): heads}, context, inputs, backward=unknown)
+    assert seen.of(Michel()).observations[HOW].method == "finite differences" and "Mystery" in caplog.text
     with pytest.raises(ModelError, match="Mystery"):
-        observe_for(["taylor"], heads, context, inputs, backward=unknown)
+        observe_for({Taylor(): heads}, context, inputs, backward=unknown)
 
 
 def test_taylor_ranks_all_layers_together_and_keeps_the_alignment(tmp_path: Path) -> None:

@@ -24,10 +24,10 @@ from prunegraph.observe.data import Sample
 from prunegraph.observe.stream import Calibration
 from prunegraph.observe.text import Batch, Tokens
 from prunegraph.passes.choose.select_units import observe_for_scorers
-from prunegraph.passes.score import Context, observe_for, score_with
+from prunegraph.passes.score import Context, Sap, make_scorer, observe_for, resolve_scorers, score_with
 from prunegraph.passes.score.dependencies import SpacyParser, corrupted, pairs
 from prunegraph.passes.score.relations import RelationAttention
-from prunegraph.passes.score.sap import OBSERVATION, SapOptions, result
+from prunegraph.passes.score.sap import OBSERVATION, RESULT, result
 from prunegraph.pipeline import load_and_analyze
 from tests.graphs.skeleton import load_skeleton
 from tests.graphs.text import SENTENCES, conllu, shifting, tree, word_tokenizer
@@ -88,7 +88,7 @@ HAND: dict[str, tuple[dict[str, Any], list[float]]] = {
 def test_penalties_by_hand(case: str) -> None:
     """`det` is seen three times, `obj` once; k = 1 unless said."""
     settings, expected = HAND[case]
-    options = SapOptions(**{"k": 1, **settings})
+    options = Sap(**{"k": 1, **settings})
     threshold = options.threshold if not isinstance(options.threshold, str) else None
     found = result(by_hand(direction=options.direction, threshold=threshold), options)
     assert found.penalties[0].tolist() == expected
@@ -105,7 +105,7 @@ def test_thresholds_by_hand() -> None:
 def test_what_was_gathered_survives_the_cache() -> None:
     first, second = by_hand(), RelationAttention(by_hand().sites, None, exclude=("root",))
     second.restore(first.state())
-    options = SapOptions(k=1, rules="both", threshold="literal")
+    options = Sap(k=1, rules="both", threshold="literal")
     assert result(second, options).penalties[0].tolist() == result(first, options).penalties[0].tolist() == [1, 3]
 
 
@@ -125,9 +125,10 @@ def penalties(model: Any, folder: Path, sentences: Any, **settings: Any) -> tupl
     found = load_and_analyze(model)
     inputs = Calibration(trees(folder, *sentences), word_tokenizer(folder)).inputs(found.original)
     groups = [group for group in found.analysis.groups if group.kind in ("head", "kv_group", "query_slot")]
-    context = Context(found.normalized.model, found.analysis, settings=settings)
-    context = observe_for_scorers("sap", groups, context, inputs, lambda done: None)
-    of = result(context.observations[OBSERVATION], SapOptions.of(settings))
+    scorer = make_scorer("sap", settings)
+    context = Context(found.normalized.model, found.analysis)
+    context = observe_for_scorers(resolve_scorers(scorer), groups, context, inputs, lambda done: None).of(scorer)
+    of = context.observations[RESULT]
     return [penalty.tolist() for penalty in of.penalties], context, found.analysis
 
 
@@ -309,13 +310,13 @@ def test_neither_padding_nor_its_side_matters(causal: bool, tmp_path: Path) -> N
     found = load_and_analyze(shifting([[1, 0, -1], [-2, 2, 3]], causal=causal))
     model, analysis = found.normalized.model, found.analysis
     groups = [group for group in analysis.groups if group.kind == "head"]
-    counts = []
+    counts, scorer = [], Sap(rules="both")
     for left in (False, True):
         for size in (1, 8):
             folder = word_tokenizer(tmp_path / f"{left}", left=left)
             inputs = Calibration(trees(tmp_path, *SENTENCES, BUILT), folder, batch_size=size).inputs(found.original)
-            context = observe_for(["sap"], groups, Context(model, analysis, settings={"rules": "both"}), inputs)
-            of = result(context.observations[OBSERVATION], SapOptions(rules="both"))
+            context = observe_for({scorer: groups}, Context(model, analysis), inputs)
+            of = result(context.of(scorer).observations[OBSERVATION], scorer)
             counts.append([penalty.tolist() for penalty in of.penalties])
             assert of.causal is causal
     assert counts[0] == counts[1] == counts[2] == counts[3]

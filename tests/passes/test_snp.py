@@ -18,10 +18,10 @@ from prunegraph.observe.data import Sample
 from prunegraph.observe.stream import Calibration
 from prunegraph.observe.text import Batch
 from prunegraph.observe.with_outputs import tapped
-from prunegraph.passes.score import Context, observe_for, score_with
+from prunegraph.passes.score import Activation, Context, Snp, make_scorer, observe_for, score_with
 from prunegraph.passes.score.qk_scores import QkScores, dim_scores, products
 from prunegraph.passes.score.redundancy import distances, makers, redundancy, removal_order
-from prunegraph.passes.score.snp import OBSERVATION, SnpOptions
+from prunegraph.passes.score.snp import OBSERVATION
 from prunegraph.pipeline import Analyzed, load_and_analyze
 from prunegraph.runtime.session import open_session, run
 from tests.graphs import attention as graphs_attention
@@ -115,9 +115,9 @@ def data_for(model: onnx.ModelProto, folder: Path, count: int = 5, length: int =
 
 def observed(model: onnx.ModelProto, folder: Path, batch_size: int = 16, **settings: Any) -> tuple[Analyzed, Context]:
     found = load_and_analyze(model)
-    context = Context(found.normalized.model, found.analysis, settings=settings)
+    context, scorer = Context(found.normalized.model, found.analysis), make_scorer("snp", settings)
     inputs = Calibration(data_for(model, folder), batch_size=batch_size).inputs(found.original)
-    return found, observe_for(["snp"], found.analysis.groups, context, inputs)
+    return found, observe_for({scorer: found.analysis.groups}, context, inputs).of(scorer)
 
 
 def values_of(context: Context, path: Path, names: Sequence[str]) -> list[Array]:
@@ -257,9 +257,9 @@ def weights_of(context: Context) -> Mapping[str, Array]:
 def scored(model: onnx.ModelProto, **settings: Any) -> tuple[dict[str, Array], Mapping[str, Array]]:
     """Scores of everything that needs no data."""
     found = load_and_analyze(model)
-    context = Context(found.normalized.model, found.analysis, settings=settings)
+    context = Context(found.normalized.model, found.analysis)
     groups = [group for group in found.analysis.groups if group.kind not in ("qk_dim", "head")]
-    return score_with("snp", groups, context), weights_of(context)
+    return score_with(make_scorer("snp", settings), groups, context), weights_of(context)
 
 
 def test_value_neurons_are_compared_over_all_heads() -> None:
@@ -330,9 +330,10 @@ def test_activation_is_what_reaches_the_next_weight(statistic: str, tmp_path: Pa
     model = gated()
     found = load_and_analyze(model)
     inputs = Calibration(data_for(model, tmp_path), batch_size=2).inputs(found.original)
-    context = Context(found.normalized.model, found.analysis, settings={"statistic": statistic})
-    context = observe_for(["activation"], found.analysis.groups, context, inputs)
-    scores = score_with("activation", found.analysis.groups, context)
+    scorer = Activation(statistic)
+    context = Context(found.normalized.model, found.analysis)
+    context = observe_for({scorer: found.analysis.groups}, context, inputs)
+    scores = score_with(scorer, found.analysis.groups, context)
     weights = weights_of(context)
     with np.load(data_for(model, tmp_path)) as feeds:
         h = feeds["x"] @ weights["w_in"] + weights["b_in"]
@@ -401,12 +402,12 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
 def test_options_say_what_they_can_be(case: str) -> None:
     settings, said = BAD[case]
     with pytest.raises(UsageError) as error:
-        SnpOptions.of(settings)
+        make_scorer("snp", settings)
     assert said in f"{error.value} {error.value.hint}"
 
 
 def test_texts_stand_for_options() -> None:
-    assert SnpOptions.of({"gamma": "8", "refresh": "true", "energy": "0.5"}) == SnpOptions(8, 0.5, True)
+    assert make_scorer("snp", {"gamma": "8", "refresh": "true", "energy": "0.5"}) == Snp(8, 0.5, True)
 
 
 def test_snp_needs_data_for_queries_and_keys_alone() -> None:

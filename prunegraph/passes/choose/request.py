@@ -19,6 +19,7 @@ from prunegraph.passes.choose.amounts import (
     is_pattern,
     read_amounts,
 )
+from prunegraph.passes.score import KindScorers, Scorers, resolve_scorers
 
 __all__ = ["NOT_BY_DEFAULT", "Keep", "Options", "Ratio"]
 
@@ -37,7 +38,7 @@ class Options:
         ratio: Fraction removed, in [0, 1): one number for all `kinds`; or by kind or by pattern of group ids or scopes,
             a number or a list with one for every such group in the order of the graph; or a preset, or a JSON or YAML
             file. None: 0.5, unless `keep` or `budget` says how much.
-        scorer: Name of the scorer, or one a kind.
+        scorer: The scorer by its name, or a scorer, or a function from a group and a context to scores; or one a kind.
         align: Kept numbers of units are rounded up to a multiple of this (head counts are not).
         include: Patterns of group ids or scopes; only groups that match one are pruned. Empty: all.
         exclude: Patterns of group ids or scopes that stay whole.
@@ -55,10 +56,11 @@ class Options:
         providers: Execution providers that run the data, `cuda` or `CUDAExecutionProvider`; the CPU if empty.
         repair: How weights that read removed units are re-fitted on the data, see `passes.repair`; None: "auto" where
             data are given, else "none".
+        scorers: The scorers with their options, by kind.
     """
 
     ratio: Ratio | None = None
-    scorer: str | Mapping[str, str] = "magnitude"
+    scorer: Scorers = "magnitude"
     align: int = 1
     include: Sequence[str] = ()
     exclude: Sequence[str] = ()
@@ -74,6 +76,7 @@ class Options:
     layer_threshold: float = 1.0
     providers: Sequence[str] = ()
     repair: str | None = None
+    scorers: KindScorers = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         """Check everything that can be checked without a model, and read presets and files.
@@ -95,6 +98,7 @@ class Options:
         check_kinds(self.kinds)
         if isinstance(self.scorer, Mapping):
             check_kinds(self.scorer)
+        self._set("scorers", resolve_scorers(self.scorer, self.scorer_options))
         if self.budget and not isinstance(self.ratio, Mapping | None):
             hint = "leave out the ratio, or give it for some kinds only; the budget finds one for the others"
             raise UsageError("one ratio for all kinds beside a budget", hint=hint)

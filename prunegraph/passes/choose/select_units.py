@@ -15,8 +15,7 @@ from prunegraph.passes.choose.rank import filter_groups, global_counts, select
 from prunegraph.passes.choose.request import Options
 from prunegraph.passes.choose.targets import aligned_count, kept_numbers, ratios, resolve_counts, with_own_amount
 from prunegraph.passes.normalize import Normalized
-from prunegraph.passes.score import ACCOUNTS, ACROSS, COUNTS, Account, Context, observe_for, score_with
-from prunegraph.passes.score.base import Scorers, scorer_of
+from prunegraph.passes.score import Context, KindScorers, ScoringReport, observe_for, score_with
 
 
 def target_counts(analysis: Analysis, normalized: Normalized, options: Options) -> dict[str, int]:
@@ -29,7 +28,7 @@ def target_counts(analysis: Analysis, normalized: Normalized, options: Options) 
     mine = {group.id for group in filter_groups(groups, options.include, options.exclude)}
     keep = resolve_counts(groups, options, mine, cost(analysis, normalized))
     free = scorer_decides(groups, options)
-    if options.ratio is None and isinstance(options.scorer, str) and options.scorer in COUNTS:
+    if options.ratio is None and options.scorers.every is not None and options.scorers.every.decides:
         # nobody asked for less of what the scorer does not decide
         keep = {name: count for name, count in keep.items() if name in free | with_own_amount(groups, options)}
     open_ended = free | {group.id for group in ranked_globally(groups, options)}
@@ -45,7 +44,7 @@ def scorer_decides(groups: Sequence[Group], options: Options) -> set[str]:
     if options.budget or isinstance(options.ratio, (int, float)):
         return set()
     said = with_own_amount(groups, options)
-    return {g.id for g in groups if scorer_of(options.scorer, g.kind) in COUNTS and g.exact and g.id not in said}
+    return {g.id for g in groups if options.scorers.of(g.kind).decides and g.exact and g.id not in said}
 
 
 def ranked_globally(groups: Sequence[Group], options: Options) -> list[Group]:
@@ -57,7 +56,7 @@ def ranked_globally(groups: Sequence[Group], options: Options) -> list[Group]:
     return [
         group
         for group in groups
-        if scorer_of(options.scorer, group.kind) in ACROSS
+        if options.scorers.of(group.kind).comparable
         and not group.rows
         and fraction[group.id] > 0
         and group.id not in free
@@ -66,7 +65,7 @@ def ranked_globally(groups: Sequence[Group], options: Options) -> list[Group]:
 
 
 def observe_for_scorers(
-    scorers: Scorers,
+    scorers: KindScorers,
     groups: Sequence[Group],
     context: Context,
     inputs: Inputs | None,
@@ -74,14 +73,14 @@ def observe_for_scorers(
     backward: Backward | None = None,
 ) -> Context:
     """The context with what the scorers need observed, from the cache where it was seen before."""
-    each = [scorers] if isinstance(scorers, str) else scorers
-    return observe_for(each, groups, context, inputs, cache=default_cache(), progress=progress, backward=backward)
+    shares = scorers.shares(groups)
+    return observe_for(shares, context, inputs, cache=default_cache(), progress=progress, backward=backward)
 
 
-def scoring_reports(scorers: Scorers, groups: Sequence[Group], context: Context) -> dict[str, Account]:
+def scoring_reports(scorers: KindScorers, groups: Sequence[Group], context: Context) -> dict[str, ScoringReport]:
     """By name of a scorer what it has to say, after `rank_and_keep`."""
-    names = dict.fromkeys(scorer_of(scorers, group.kind) for group in groups)
-    return {name: ACCOUNTS[name](context.of(name)) for name in names if name in ACCOUNTS}
+    reports = {scorer.name: scorer.report(context.of(scorer)) for scorer in scorers.shares(groups)}
+    return {name: report for name, report in reports.items() if report is not None}
 
 
 def rank_and_keep(groups: Sequence[Group], keep: Mapping[str, int], context: Context, options: Options) -> Selection:
@@ -93,7 +92,7 @@ def rank_and_keep(groups: Sequence[Group], keep: Mapping[str, int], context: Con
         context: For the scorers.
         options: What the caller asked for.
     """
-    scores = score_with(options.scorer, groups, context)
+    scores = score_with(options.scorers, groups, context)
     fraction = ratios(context.analysis.groups, options)
     ranked = global_counts(
         [group for group in ranked_globally(context.analysis.groups, options) if group.id in keep],
@@ -102,8 +101,7 @@ def rank_and_keep(groups: Sequence[Group], keep: Mapping[str, int], context: Con
     )
     free = scorer_decides(context.analysis.groups, options)
     own: dict[str, int] = {group.id: group.units for group in groups if group.id in free}
-    for name in {scorer_of(options.scorer, group.kind) for group in groups if group.id in free}:
-        mine = [group for group in groups if group.id in free and scorer_of(options.scorer, group.kind) == name]
-        own |= COUNTS[name](mine, context.of(name))
+    for scorer, members in options.scorers.shares(group for group in groups if group.id in free).items():
+        own |= scorer.counts(members, context.of(scorer))
     rounded = {group.id: aligned_count(group, options, 0.0, ranked[group.id]) for group in groups if group.id in ranked}
     return select(groups, scores, {**keep, **rounded, **own})

@@ -1,61 +1,54 @@
 """Scorers: for every unit of a group a number, high for what should stay."""
 
-from prunegraph.passes.score.activation import activation
+from prunegraph.passes.score.activation import Activation
 from prunegraph.passes.score.base import (
-    ACCOUNTS,
-    ACROSS,
-    COUNTS,
-    GRADIENTS,
-    NEEDS,
-    SCORERS,
     Account,
     Context,
+    ReportTable,
     Scorer,
+    ScorerLike,
     Scorers,
-    check_scorers,
-    find_scorer,
-    needs_data,
-    score,
-    score_with,
-    scorer,
-    scorer_of,
-    scores_kind,
+    Scores,
+    ScoringReport,
 )
-from prunegraph.passes.score.cahp import cahp
-from prunegraph.passes.score.magnitude import magnitude
-from prunegraph.passes.score.michel import michel
+from prunegraph.passes.score.by_kind import FALLBACK, KindScorers, needs_data, resolve_scorers, score, score_with
+from prunegraph.passes.score.cahp import Cahp
+from prunegraph.passes.score.magnitude import Magnitude
+from prunegraph.passes.score.michel import Michel
 from prunegraph.passes.score.observed import observe_for
-from prunegraph.passes.score.random import random
-from prunegraph.passes.score.sap import sap
-from prunegraph.passes.score.snp import snp
-from prunegraph.passes.score.taylor import taylor
+from prunegraph.passes.score.random import Random
+from prunegraph.passes.score.registry import SCORERS, FunctionScorer, as_scorer, make_scorer, scorer_names
+from prunegraph.passes.score.sap import Sap
+from prunegraph.passes.score.snp import Snp
+from prunegraph.passes.score.taylor import Taylor
 
 __all__ = [
-    "ACCOUNTS",
-    "ACROSS",
-    "COUNTS",
-    "GRADIENTS",
-    "NEEDS",
+    "FALLBACK",
     "SCORERS",
     "Account",
+    "Activation",
+    "Cahp",
     "Context",
+    "FunctionScorer",
+    "KindScorers",
+    "Magnitude",
+    "Michel",
+    "Random",
+    "ReportTable",
+    "Sap",
     "Scorer",
+    "ScorerLike",
     "Scorers",
-    "activation",
-    "cahp",
-    "check_scorers",
-    "find_scorer",
-    "magnitude",
-    "michel",
+    "Scores",
+    "ScoringReport",
+    "Snp",
+    "Taylor",
+    "as_scorer",
+    "make_scorer",
     "needs_data",
     "observe_for",
-    "random",
-    "sap",
+    "resolve_scorers",
     "score",
     "score_with",
-    "scorer",
-    "scorer_of",
-    "scores_kind",
-    "snp",
-    "taylor",
+    "scorer_names",
 ]

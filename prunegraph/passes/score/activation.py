@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -18,10 +18,10 @@ from prunegraph.analysis.axes import refs_of
 from prunegraph.analysis.groups import Group
 from prunegraph.analysis.slots import unit_sums
 from prunegraph.analysis.solve import Solution
-from prunegraph.errors import UsageError
 from prunegraph.observe.moments import Moments
 from prunegraph.observe.stream import Inputs, Statistic
-from prunegraph.passes.score.base import Context, Scores, scorer
+from prunegraph.passes.score.base import Context, Scorer, Scores
+from prunegraph.passes.score.options import check_choice
 from prunegraph.passes.score.weights import weight_values
 
 OBSERVATION = "activation"
@@ -62,51 +62,54 @@ def uses(graph: ir.Graph, solution: Solution, group: Group) -> tuple[Use, ...]:
     return tuple(found)
 
 
-def _settings(context: Context) -> str:
-    """The statistic that is asked for.
+@dataclass(frozen=True)
+class Activation(Scorer):
+    """How strongly a unit's activation reaches what the weights that consume it compute.
 
-    Raises:
-        UsageError: there is no such option or statistic.
+    Attributes:
+        statistic: "norm" as Wanda, or "variance" as FLAP.
     """
-    for name in context.settings:
-        if name != "statistic":
-            raise UsageError(f"activation has no option {name!r}", hint="its option is statistic")
-    statistic = context.settings.get("statistic", "norm")
-    if statistic not in STATISTICS:
-        hint = f"choose {', '.join(STATISTICS)}"
-        raise UsageError(f"activation: statistic cannot be {statistic!r}", hint=hint)
-    return str(statistic)
 
+    name: ClassVar[str] = "activation"
+    kinds: ClassVar[tuple[str, ...]] = KINDS
+    data_kinds: ClassVar[tuple[str, ...]] = KINDS
 
-def needs(groups: Sequence[Group], context: Context, inputs: Inputs) -> Mapping[str, Statistic]:
-    """Moments of every activation that a weight consumes."""
-    _settings(context)
-    graph, solution = context.model.graph, context.analysis.solution
-    places = [(use.value, use.axis) for group in groups for use in uses(graph, solution, group)]
-    return {OBSERVATION: Moments(places)} if places else {}
+    statistic: str = "norm"
 
+    def __post_init__(self) -> None:
+        """Check the statistic.
 
-@scorer("activation", needs=needs, kinds=KINDS)
-def activation(group: Group, context: Context) -> Scores:
-    """The sum over a unit's slots and over all weights that consume them; 0 where none does."""
-    statistic = _settings(context)
-    solution = context.analysis.solution
-    found = uses(context.model.graph, solution, group)
-    weights = weight_values(context.model, [use.weight for use in found])
-    found = tuple(use for use in found if use.weight in weights)
-    total = np.zeros(group.shape)
-    for use in found:
-        seen: Moments = context.observations[OBSERVATION]
-        square = seen.squares[use.value] / seen.count[use.value]
-        if statistic == "variance":
-            square = square - (seen.sums[use.value] / seen.count[use.value]) ** 2
-        slots = np.maximum(square, 0) * _energy(weights[use.weight], use.weight_axis, len(square))
-        slots = np.sqrt(slots) if statistic == "norm" else slots
-        axis = solution.resolve(use.value)[use.axis]
-        outer = group.outer if set(group.outer) <= set(axis.dims()) else ()
-        # Where rows are told apart along another axis, they have this in common.
-        total += unit_sums(_always(slots), (axis,), group.dim, outer, solution.dim_size)
-    return total
+        Raises:
+            UsageError: there is no such statistic.
+        """
+        check_choice(self.name, "statistic", self.statistic, STATISTICS)
+
+    def observes(self, groups: Sequence[Group], context: Context, inputs: Inputs) -> Mapping[str, Statistic]:
+        """Moments of every activation that a weight consumes."""
+        graph, solution = context.model.graph, context.analysis.solution
+        places = [(use.value, use.axis) for group in groups for use in uses(graph, solution, group)]
+        return {OBSERVATION: Moments(places)} if places else {}
+
+    def score(self, group: Group, context: Context) -> Scores:
+        """The sum over a unit's slots and over all weights that consume them; 0 where none does."""
+        solution = context.analysis.solution
+        consumers = uses(context.model.graph, solution, group)
+        weights = weight_values(context.model, [use.weight for use in consumers])
+        total = np.zeros(group.shape)
+        for use in consumers:
+            if use.weight not in weights:
+                continue
+            moments: Moments = context.observations[OBSERVATION]
+            square = moments.squares[use.value] / moments.count[use.value]
+            if self.statistic == "variance":
+                square = square - (moments.sums[use.value] / moments.count[use.value]) ** 2
+            slots = np.maximum(square, 0) * _energy(weights[use.weight], use.weight_axis, len(square))
+            slots = np.sqrt(slots) if self.statistic == "norm" else slots
+            axis = solution.resolve(use.value)[use.axis]
+            outer = group.outer if set(group.outer) <= set(axis.dims()) else ()
+            # Where rows are told apart along another axis, they have this in common.
+            total += unit_sums(_always(slots), (axis,), group.dim, outer, solution.dim_size)
+        return total
 
 
 def _always(sums: Array) -> Callable[[tuple[int, ...]], Array]:

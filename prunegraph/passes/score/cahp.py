@@ -8,31 +8,32 @@ silhouette, and with that how many heads stay, unless the caller says how many.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import ClassVar
 
 import numpy as np
 
 from prunegraph.analysis.groups import Group
 from prunegraph.errors import PruneGraphError, UsageError
 from prunegraph.observe.attention_sites import HEAD_KINDS, attentions
-from prunegraph.observe.gradients import GradientStatistic, Objective, check_settings
+from prunegraph.observe.gradients import GradientStatistic, Objective
 from prunegraph.observe.stream import Inputs, Statistic
-from prunegraph.passes.score.base import Account, Context, Scores, scorer
+from prunegraph.passes.score.base import Context, Scorer, Scores, ScoringReport
 from prunegraph.passes.score.clusters import REDUCERS
 from prunegraph.passes.score.complement import Chosen, choose
 from prunegraph.passes.score.differentiate import HOW, Differentiated
 from prunegraph.passes.score.head_mask_gradients import BATCH, GateGradients, gated_sites
+from prunegraph.passes.score.options import check_choice
 from prunegraph.passes.score.signature import Signatures
 
-OBSERVATION, SALIENCE, MEMO = "cahp", "cahp salience", "cahp"
+OBSERVATION, SALIENCE, CHOSEN = "cahp", "cahp salience", "cahp choice"
 REPRESENTATIVES = ("salience", "medoid")
 
 
-@dataclass(frozen=True, slots=True)
-class CahpOptions:
-    """How heads are clustered, and what stays of a cluster.
+@dataclass(frozen=True)
+class Cahp(Scorer):
+    """Heads that complement each other stay: how they are clustered, and what stays of a cluster.
 
     Attributes:
         degree: Of the polynomial through the silhouette curve. It decides how many heads stay more than the data do:
@@ -45,6 +46,12 @@ class CahpOptions:
         seed: For t-SNE and k-medoids.
         output: The logits; the first output if empty.
     """
+
+    name: ClassVar[str] = "cahp"
+    kinds: ClassVar[tuple[str, ...]] = HEAD_KINDS
+    data_kinds: ClassVar[tuple[str, ...]] = HEAD_KINDS
+    comparable: ClassVar[bool] = True
+    decides: ClassVar[bool] = True
 
     degree: int = 6
     keep: int | None = None
@@ -62,8 +69,7 @@ class CahpOptions:
             UsageError: one has a value that it cannot have.
         """
         for name, allowed in (("reducer", REDUCERS), ("representative", REPRESENTATIVES)):
-            if getattr(self, name) not in allowed:
-                raise UsageError(f"cahp: {name} cannot be {getattr(self, name)!r}", hint=f"choose {', '.join(allowed)}")
+            check_choice(self.name, name, getattr(self, name), allowed)
         least = {"degree": 1, "classes": 2, "seed": 0} | ({"keep": 1} if self.keep is not None else {})
         for name, low in least.items():
             value = getattr(self, name)
@@ -72,62 +78,91 @@ class CahpOptions:
         if not 0 < self.share <= 1:
             raise UsageError(f"cahp: share must be in (0, 1], not {self.share}", hint="0.25 is a quarter of the data")
 
-    @staticmethod
-    def of(settings: Mapping[str, Any]) -> CahpOptions:
-        """From settings by name, numbers perhaps as text.
+    def observes(self, groups: Sequence[Group], context: Context, inputs: Inputs) -> Mapping[str, Statistic]:
+        """Signatures of all units, by class.
 
         Raises:
-            UsageError: there is no such option, or it is no number.
+            UsageError: the model gives no classes and the data have no labels.
+            PruneGraphError: an op hides its attention probabilities.
         """
-        check_settings("cahp", settings, [field.name for field in fields(CahpOptions)])
-        return CahpOptions(**{name: _typed(name, value) for name, value in settings.items()})
+        members = _decided(groups, context)
+        sites = gated_sites(members, context, self.name)
+        hidden = next((site.label for site in sites if site.probabilities is None), None)
+        if hidden is not None:
+            hint = "export the model without attention fusion, or choose another scorer"
+            raise PruneGraphError(f"{hidden} does not give its attention probabilities away", hint=hint)
+        objective = None
+        if inputs.source.first().label is None:
+            objective = Objective.of(context.model, context.analysis, inputs, self.output)
+            if len(context.analysis.solution.facts.shapes[objective.output]) > 2:
+                hint = "give labels: a column of class numbers, such as the sort of a text"
+                problem = "cahp needs a class for every example, and the model names one for every token"
+                raise UsageError(problem, hint=hint)
+        return {OBSERVATION: Signatures(sites, members, objective, self.classes)}
 
+    def gradients(self, groups: Sequence[Group], context: Context, inputs: Inputs) -> Mapping[str, GradientStatistic]:
+        """Gate gradients of all units, over the first share of the data in whole batches.
 
-def _typed(name: str, value: Any) -> Any:
-    """What the text of a command line stands for."""
-    if not isinstance(value, str) or name in ("reducer", "representative", "output"):
-        return value
-    try:
-        return float(value) if name == "share" else int(value)
-    except ValueError:
-        raise UsageError(f"cahp: {name} cannot be {value!r}", hint="give a number") from None
+        Raises:
+            PruneGraphError: a group has no attention of its own.
+        """
+        members = _decided(groups, context)
+        batches = -(-sum(1 for _ in inputs.source.read()) // BATCH)
+        samples = max(1, int(self.share * batches)) * BATCH
+        sites = gated_sites(members, context, self.name)
+        return {SALIENCE: GateGradients(sites, members, context.analysis.solution, samples)}
 
+    def conclude(self, context: Context) -> Mapping[str, Chosen]:
+        """What stays, for all groups together.
 
-def needs(groups: Sequence[Group], context: Context, inputs: Inputs) -> Mapping[str, Statistic]:
-    """Signatures of all units, by class.
+        Raises:
+            UsageError: the number of heads is given twice.
+            PruneGraphError: the data show fewer than two classes.
+            MissingExtra: a library for clustering is not installed.
+        """
+        signatures: Signatures = context.observations[OBSERVATION]
+        count = self.keep
+        if all(name in context.kept for name in signatures.shapes):
+            if count is not None:
+                hint = "leave out the ratio of heads, or cahp's keep"
+                raise UsageError("the number of heads is given by a ratio and by cahp's option keep", hint=hint)
+            count = sum(context.kept[name] * int(np.prod(shape[:-1])) for name, shape in signatures.shapes.items())
+        chosen = choose(
+            signatures,
+            context.observations[SALIENCE],
+            count=count,
+            degree=self.degree,
+            reducer=self.reducer,
+            seed=self.seed,
+            medoids=self.representative == "medoid",
+        )
+        return {CHOSEN: chosen}
 
-    Raises:
-        UsageError: an option is wrong, or the model gives no classes and the data have no labels.
-        PruneGraphError: an op hides its attention probabilities.
-    """
-    options = CahpOptions.of(context.settings)
-    mine = _decided(groups, context)
-    sites = gated_sites(mine, context, "cahp")
-    hidden = next((site.label for site in sites if site.probabilities is None), None)
-    if hidden is not None:
-        hint = "export the model without attention fusion, or choose another scorer"
-        raise PruneGraphError(f"{hidden} does not give its attention probabilities away", hint=hint)
-    objective = None
-    if inputs.source.first().label is None:
-        objective = Objective.of(context.model, context.analysis, inputs, options.output)
-        if len(context.analysis.solution.facts.shapes[objective.output]) > 2:
-            hint = "give labels: a column of class numbers, such as the sort of a text"
-            raise UsageError("cahp needs a class for every example, and the model names one for every token", hint=hint)
-    return {OBSERVATION: Signatures(sites, mine, objective, options.classes)}
+    def counts(self, groups: Sequence[Group], context: Context) -> Mapping[str, int]:
+        """How many units of every group stay, as the clusters say."""
+        chosen: Chosen = context.observations[CHOSEN]
+        return {group.id: chosen.count(group.id) for group in groups if group.id in chosen.shapes}
 
+    def score(self, group: Group, context: Context) -> Scores:
+        """Salience in [0, 1], and two more for the heads that stay."""
+        chosen: Chosen = context.observations[CHOSEN]
+        return chosen.scores(group.id) if group.id in chosen.shapes else np.ones(group.shape)
 
-def gradients(groups: Sequence[Group], context: Context, inputs: Inputs) -> Mapping[str, GradientStatistic]:
-    """Gate gradients of all units, over the first share of the data in whole batches.
+    def report(self, context: Context) -> ScoringReport:
+        """How many heads stay and why, for people, for programs and as figures."""
+        from prunegraph.passes.score.cahp_report import facts_of, lines_of
 
-    Raises:
-        PruneGraphError: a group has no attention of its own.
-    """
-    options = CahpOptions.of(context.settings)
-    mine = _decided(groups, context)
-    batches = -(-sum(1 for _ in inputs.source.read()) // BATCH)
-    samples = max(1, int(options.share * batches)) * BATCH
-    sites = gated_sites(mine, context, "cahp")
-    return {SALIENCE: GateGradients(sites, mine, context.analysis.solution, samples)}
+        chosen: Chosen = context.observations[CHOSEN]
+        signatures: Signatures = context.observations[OBSERVATION]
+        how: Differentiated = context.observations[HOW]
+
+        def draw(folder: Path) -> tuple[Path, ...]:
+            from prunegraph.passes.score.cahp_figures import figures
+
+            return figures(chosen, folder)
+
+        facts = {**facts_of(chosen, signatures), **how.to_dict(), "degree": self.degree, "reducer": self.reducer}
+        return ScoringReport(lines_of(chosen, signatures, how, self.degree), facts, draw)
 
 
 def _decided(groups: Sequence[Group], context: Context) -> list[Group]:
@@ -136,63 +171,3 @@ def _decided(groups: Sequence[Group], context: Context) -> list[Group]:
     whole = {group.id for group in groups if group.kind != "query_slot"}
     inside = {name for site in sites if whole & set(site.units) for name in site.units} - whole
     return [group for group in groups if group.id not in inside or group.id in context.kept]
-
-
-def chosen(context: Context) -> Chosen:
-    """What stays, worked out once.
-
-    Raises:
-        UsageError: the number of heads is given twice.
-        PruneGraphError: the data show fewer than two classes.
-        MissingExtra: a library for clustering is not installed.
-    """
-    if MEMO not in context.memo:
-        options = CahpOptions.of(context.settings)
-        seen: Signatures = context.observations[OBSERVATION]
-        count = options.keep
-        if all(name in context.kept for name in seen.shapes):
-            if count is not None:
-                hint = "leave out the ratio of heads, or cahp's keep"
-                raise UsageError("the number of heads is given by a ratio and by cahp's option keep", hint=hint)
-            count = sum(context.kept[name] * int(np.prod(shape[:-1])) for name, shape in seen.shapes.items())
-        context.memo[MEMO] = choose(
-            seen,
-            context.observations[SALIENCE],
-            count=count,
-            degree=options.degree,
-            reducer=options.reducer,
-            seed=options.seed,
-            medoids=options.representative == "medoid",
-        )
-    found: Chosen = context.memo[MEMO]
-    return found
-
-
-def counts(groups: Sequence[Group], context: Context) -> Mapping[str, int]:
-    """How many units of every group stay, as the clusters say."""
-    found = chosen(context)
-    return {group.id: found.count(group.id) for group in groups if group.id in found.shapes}
-
-
-def account(context: Context) -> Account:
-    """How many heads stay and why, for people, for programs and as figures."""
-    from prunegraph.passes.score.cahp_report import facts_of, lines_of
-
-    found, seen = chosen(context), context.observations[OBSERVATION]
-    how: Differentiated = context.observations[HOW]
-    options = CahpOptions.of(context.settings)
-
-    def draw(folder: Path) -> tuple[Path, ...]:
-        from prunegraph.passes.score.cahp_figures import figures
-
-        return figures(found, folder)
-
-    facts = {**facts_of(found, seen), **how.to_dict(), "degree": options.degree, "reducer": options.reducer}
-    return Account(lines_of(found, seen, how, options.degree), facts, draw)
-
-
-@scorer("cahp", needs=needs, gradients=gradients, counts=counts, account=account, kinds=HEAD_KINDS, across=True)
-def cahp(group: Group, context: Context) -> Scores:
-    """Salience in [0, 1], and two more for the heads that stay."""
-    found = chosen(context)
-    return found.scores(group.id) if group.id in found.shapes else np.ones(group.shape)

@@ -61,6 +61,7 @@ def differentiate(
     statistics: Sequence[GradientStatistic],
     backward: Backward | None,
     *,
+    output: str = "",
     cache: Path | None = None,
     progress: Progress | None = None,
 ) -> Differentiated:
@@ -68,11 +69,20 @@ def differentiate(
 
     Where there is no backward pass, or the model is not differentiable by it, head gates go by finite differences.
 
+    Args:
+        context: The model.
+        inputs: The data.
+        statistics: What is gathered.
+        backward: What computes gradients; None if nothing can.
+        output: The logits; the first output if empty.
+        cache: See `observe`.
+        progress: See `observe`.
+
     Raises:
         UsageError: the model has no logits, or labels do not fit them.
         MissingExtra: nothing computes the gradients that are wanted.
     """
-    objective = Objective.of(context.model, context.analysis, inputs, str(context.settings.get("output", "")))
+    objective = Objective.of(context.model, context.analysis, inputs, output)
     gates = [statistic for statistic in statistics if isinstance(statistic, GateGradients)]
     if backward is not None:
         try:

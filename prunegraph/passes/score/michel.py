@@ -6,46 +6,59 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 
 from prunegraph.analysis.groups import Group
 from prunegraph.observe.attention_sites import HEAD_KINDS
-from prunegraph.observe.gradients import GradientStatistic, check_settings
+from prunegraph.observe.gradients import GradientStatistic
 from prunegraph.observe.stream import Inputs
-from prunegraph.passes.score.base import Account, Context, Scores, scorer
+from prunegraph.passes.score.base import Context, Scorer, Scores, ScoringReport
 from prunegraph.passes.score.differentiate import HOW, Differentiated
 from prunegraph.passes.score.head_mask_gradients import GateGradients, gated_sites
 
 OBSERVATION = "gate gradients"
 
 
-def gradients(groups: Sequence[Group], context: Context, inputs: Inputs) -> Mapping[str, GradientStatistic]:
-    """Gate gradients of all units.
+@dataclass(frozen=True)
+class Michel(Scorer):
+    """How much the loss hangs on a head.
 
-    Raises:
-        UsageError: there is no such option.
-        PruneGraphError: a group has no attention of its own.
+    Attributes:
+        output: The logits; the first output if empty.
     """
-    check_settings("michel", context.settings)
-    sites = gated_sites(groups, context, "michel")
-    return {OBSERVATION: GateGradients(sites, groups, context.analysis.solution)}
+
+    name: ClassVar[str] = "michel"
+    kinds: ClassVar[tuple[str, ...]] = HEAD_KINDS
+    data_kinds: ClassVar[tuple[str, ...]] = HEAD_KINDS
+    comparable: ClassVar[bool] = True
+
+    output: str = ""
+
+    def gradients(self, groups: Sequence[Group], context: Context, inputs: Inputs) -> Mapping[str, GradientStatistic]:
+        """Gate gradients of all units.
+
+        Raises:
+            PruneGraphError: a group has no attention of its own.
+        """
+        sites = gated_sites(groups, context, self.name)
+        return {OBSERVATION: GateGradients(sites, groups, context.analysis.solution)}
+
+    def score(self, group: Group, context: Context) -> Scores:
+        """Mean over examples of |dL/dgate|, of unit length over the units of a layer."""
+        return by_layer(context.observations[OBSERVATION], group.id)
+
+    def report(self, context: Context) -> ScoringReport:
+        """Which gradients they were."""
+        how: Differentiated = context.observations[HOW]
+        gates: GateGradients = context.observations[OBSERVATION]
+        facts = {**how.to_dict(), "examples": gates.count}
+        return ScoringReport((f"michel: {how.line}, {gates.count} examples",), facts)
 
 
-def account(context: Context) -> Account:
-    """Which gradients they were."""
-    how: Differentiated = context.observations[HOW]
-    seen: GateGradients = context.observations[OBSERVATION]
-    return Account((f"michel: {how.line}, {seen.count} examples",), {**how.to_dict(), "examples": seen.count})
-
-
-@scorer("michel", gradients=gradients, account=account, kinds=HEAD_KINDS, across=True)
-def michel(group: Group, context: Context) -> Scores:
-    """Mean over examples of |dL/dgate|, of unit length over the units of a layer."""
-    return by_layer(context.observations[OBSERVATION], group.id)
-
-
-def by_layer(seen: GateGradients, group: str) -> Scores:
+def by_layer(gates: GateGradients, group: str) -> Scores:
     """Michel's score of a group."""
-    each = seen.by_example(group)
+    each = gates.by_example(group)
     return each / max(float(np.linalg.norm(each)), np.finfo(np.float64).tiny)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,13 +12,16 @@ from prunegraph.errors import UsageError
 from prunegraph.observe.cache import K
 from prunegraph.observe.gradients import Backward, GradientStatistic
 from prunegraph.observe.stream import Inputs, Progress, Statistic, observe
-from prunegraph.passes.score.base import GRADIENTS, NEEDS, Context, needs_data
+from prunegraph.passes.score.base import Context, Scorer
+from prunegraph.passes.score.by_kind import needs_data
 from prunegraph.passes.score.differentiate import HOW, differentiate
+
+Own = tuple[Scorer, str]
+"""A scorer and the name that it gives to something observed."""
 
 
 def observe_for(
-    scorers: Iterable[str] | Mapping[str, str],
-    groups: Sequence[Group],
+    shares: Mapping[Scorer, Sequence[Group]],
     context: Context,
     inputs: Inputs | None,
     *,
@@ -27,11 +30,10 @@ def observe_for(
     progress: Progress | None = None,
     backward: Backward | None = None,
 ) -> Context:
-    """The context with everything observed that these scorers need, in one pass over the data, and one backward pass.
+    """The context with everything observed that scorers need, in one pass over the data, and one backward pass.
 
     Args:
-        scorers: Their names, each for all groups that it can score; or one a kind.
-        groups: What they are to score.
+        shares: By scorer the groups that it is to score.
         context: What they are given otherwise.
         inputs: The data, see `observe.stream.prepare`.
         providers: Execution providers of ONNX Runtime; those of the inputs if None.
@@ -43,38 +45,35 @@ def observe_for(
         UsageError: data are needed and none were given, or do not suit a scorer.
         MissingExtra: a scorer needs gradients, and nothing can compute them.
     """
-    shares = _shares(scorers, groups)
-    if not shares:
+    needing = {scorer: [g for g in groups if needs_data(scorer, g.kind)] for scorer, groups in shares.items()}
+    needing = {scorer: groups for scorer, groups in needing.items() if groups}
+    if not needing:
         return context
     if inputs is None:
         hint = "give texts with the model's tokenizer: data=…, tokenizer=… (--data FILE --tokenizer FOLDER)"
-        raise UsageError(f"the scorer {next(iter(shares))!r} needs data to run the model on", hint=hint)
-    wanted: dict[str, Statistic] = {}
-    gradients: dict[str, GradientStatistic] = {}
-    for name, suited in shares.items():
-        wanted |= NEEDS[name](suited, context.of(name), inputs) if name in NEEDS else {}
-        gradients |= GRADIENTS[name](suited, context.of(name), inputs) if name in GRADIENTS else {}
-    statistics, seen = _distinct(wanted)
+        raise UsageError(f"the scorer {next(iter(needing)).name!r} needs data to run the model on", hint=hint)
+    wanted: dict[Own, Statistic] = {}
+    slopes: dict[Own, GradientStatistic] = {}
+    for scorer, groups in needing.items():
+        wanted |= {(scorer, name): each for name, each in scorer.observes(groups, context, inputs).items()}
+        slopes |= {(scorer, name): each for name, each in scorer.gradients(groups, context, inputs).items()}
+    statistics, observed = _distinct(wanted)
     if statistics:
         observe(context.model, inputs, statistics, providers=providers, cache=cache, progress=progress)
-    slopes, felt = _distinct(gradients)
-    if slopes:
-        asking = context.of(next(name for name in shares if name in GRADIENTS))
-        felt[HOW] = differentiate(asking, inputs, slopes, backward, cache=cache, progress=progress)
-    return replace(context, observations={**context.observations, **seen, **felt})
+    for output in dict.fromkeys(scorer.output for scorer, _ in slopes):
+        gradients, felt = _distinct({own: each for own, each in slopes.items() if own[0].output == output})
+        how = differentiate(context, inputs, gradients, backward, output=output, cache=cache, progress=progress)
+        observed |= felt | {(scorer, HOW): how for scorer, _ in felt}
+    context = replace(context, by_scorer={scorer: _own(observed, scorer) for scorer in needing})
+    concluded = {scorer: {**own, **scorer.conclude(context.of(scorer))} for scorer, own in context.by_scorer.items()}
+    return replace(context, by_scorer=concluded)
 
 
-def _shares(scorers: Iterable[str] | Mapping[str, str], groups: Sequence[Group]) -> dict[str, list[Group]]:
-    """By name of a scorer that needs data the groups that it needs them for."""
-    if isinstance(scorers, Mapping):
-        found = {name: [g for g in groups if scorers.get(g.kind) == name] for name in scorers.values()}
-    else:
-        found = {name: list(groups) for name in scorers}
-    needing = {name: [g for g in each if needs_data(name, g.kind)] for name, each in found.items()}
-    return {name: each for name, each in needing.items() if each}
+def _own(observed: Mapping[Own, Any], scorer: Scorer) -> dict[str, Any]:
+    return {name: each for (owner, name), each in observed.items() if owner == scorer}
 
 
-def _distinct(wanted: Mapping[str, K]) -> tuple[list[K], dict[str, Any]]:
+def _distinct(wanted: Mapping[Own, K]) -> tuple[list[K], dict[Own, Any]]:
     """Everything wanted once, and by name which of it that is."""
     unique = {statistic.key: statistic for statistic in wanted.values()}
-    return list(unique.values()), {name: unique[statistic.key] for name, statistic in wanted.items()}
+    return list(unique.values()), {own: unique[statistic.key] for own, statistic in wanted.items()}

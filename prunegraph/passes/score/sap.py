@@ -4,15 +4,14 @@ Step A ranks the labels of dependency relations by frequency; step B counts for 
 it attends
 less than the threshold along a frequent relation, or more along a rare one.  What the paper leaves open is an
 option, and the
-default is what measured best on validation data, not the literal reading: see `SapOptions`.
+default is what measured best on validation data, not the literal reading: see `Sap`.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
-from typing import Any
+from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -21,19 +20,20 @@ from prunegraph.analysis.groups import Group
 from prunegraph.errors import PruneGraphError, UsageError
 from prunegraph.observe.attention_sites import HEAD_KINDS, Attention, attentions
 from prunegraph.observe.stream import Inputs, Statistic
-from prunegraph.passes.score.base import Context, Scores, scorer
+from prunegraph.passes.score.base import Context, Scorer, Scores, ScoringReport
 from prunegraph.passes.score.dependencies import EXCLUDED, PARSER, LabelRank, SpacyParser, rank_labels
+from prunegraph.passes.score.options import check_choice
 from prunegraph.passes.score.relations import DIRECTIONS, SCOPES, THRESHOLDS, RelationAttention
 
-OBSERVATION = "sap"
+OBSERVATION, RESULT = "sap", "sap penalties"
 RULES = ("top", "rest", "both")
 WEIGHTS = ("ranked", "flat")
 AGGREGATES = ("sum", "max")
 
 
-@dataclass(frozen=True, slots=True)
-class SapOptions:
-    """How heads are judged by syntax.
+@dataclass(frozen=True)
+class Sap(Scorer):
+    """Heads that attend along syntax stay: how they are judged.
 
     Attributes:
         k: How many of the most frequent labels a head should attend along (useful: 3 to 7).
@@ -52,7 +52,13 @@ class SapOptions:
         causal: Whether later tokens are hidden; None finds out.
         parser: The spaCy pipeline for texts without trees.
         noise: Fraction of arcs to corrupt, for studying what a worse parser would do.
+        seed: For the noise; None: the seed of the call.
     """
+
+    name: ClassVar[str] = "sap"
+    kinds: ClassVar[tuple[str, ...]] = HEAD_KINDS
+    data_kinds: ClassVar[tuple[str, ...]] = HEAD_KINDS
+    comparable: ClassVar[bool] = True
 
     k: int = 5
     rules: str = "top"
@@ -65,6 +71,7 @@ class SapOptions:
     causal: bool | None = None
     parser: str = PARSER
     noise: float = 0.0
+    seed: int | None = None
 
     def __post_init__(self) -> None:
         """Check every option.
@@ -72,6 +79,7 @@ class SapOptions:
         Raises:
             UsageError: one has a value that it cannot have.
         """
+        object.__setattr__(self, "exclude_labels", tuple(self.exclude_labels))  # a list cannot be hashed
         choices = {
             "rules": RULES,
             "weights": WEIGHTS,
@@ -80,8 +88,7 @@ class SapOptions:
             "aggregate": AGGREGATES,
         }
         for name, allowed in choices.items():
-            if getattr(self, name) not in allowed:
-                raise UsageError(f"sap: {name} cannot be {getattr(self, name)!r}", hint=f"choose {', '.join(allowed)}")
+            check_choice(self.name, name, getattr(self, name), allowed)
         if isinstance(self.k, bool) or not isinstance(self.k, int) or self.k < 1:
             raise UsageError(f"sap: k must be a positive number, not {self.k!r}", hint="3 to 7 are useful")
         if isinstance(self.threshold, str) and self.threshold not in THRESHOLDS:
@@ -95,65 +102,47 @@ class SapOptions:
         """Which of the counted thresholds is asked for."""
         return (self.threshold, self.scope) if isinstance(self.threshold, str) else ("given", "global")
 
-    @staticmethod
-    def of(settings: Mapping[str, Any]) -> SapOptions:
-        """From settings by name, numbers perhaps as text.
+    def observes(self, groups: Sequence[Group], context: Context, inputs: Inputs) -> Mapping[str, Statistic]:
+        """Attention along dependency relations.
 
         Raises:
-            UsageError: there is no such option.
+            UsageError: the data hold no texts, or the parser is missing.
+            PruneGraphError: the model has no heads that attend to tokens.
         """
-        known = {field.name for field in fields(SapOptions)}
-        for name in settings:
-            if name not in known:
-                raise UsageError(f"sap has no option {name!r}", hint=f"its options are {', '.join(sorted(known))}")
-        return SapOptions(**{name: _typed(name, value) for name, value in settings.items()})
-
-
-def _typed(name: str, value: Any) -> Any:
-    """What the text of a command line stands for."""
-    if not isinstance(value, str):
-        return value
-    if name == "exclude_labels":
-        return tuple(label.strip() for label in value.split(",") if label.strip())
-    if name == "causal":
-        return {"true": True, "yes": True, "false": False, "no": False}.get(value.lower())
-    if name in ("k", "noise") or (name == "threshold" and value not in THRESHOLDS):
-        try:
-            number = float(value)
-        except ValueError:
-            number = math.nan
-        if not math.isfinite(number) or (name == "k" and number != int(number)):
-            raise UsageError(f"sap: {name} cannot be {value!r}", hint="give a number")
-        return int(number) if name == "k" else number
-    return value
-
-
-def needs(groups: Sequence[Group], context: Context, inputs: Inputs) -> Mapping[str, Statistic]:
-    """What SAP wants observed: attention along dependency relations.
-
-    Raises:
-        UsageError: the data hold no texts, or the parser is missing.
-        PruneGraphError: the model has no heads that attend to tokens.
-    """
-    options = SapOptions.of(context.settings)
-    sites = scored_sites(groups, context)
-    sample = inputs.source.first()
-    if not sample.texts:
-        hint = "give texts with the model's tokenizer; sap asks which words depend on which"
-        raise UsageError(f"{inputs.source.name} holds no text: sap has nothing to parse", hint=hint)
-    threshold = options.threshold if not isinstance(options.threshold, str) else None
-    return {
-        OBSERVATION: RelationAttention(
+        sites = scored_sites(groups, context)
+        sample = inputs.source.first()
+        if not sample.texts:
+            hint = "give texts with the model's tokenizer; sap asks which words depend on which"
+            raise UsageError(f"{inputs.source.name} holds no text: sap has nothing to parse", hint=hint)
+        relations = RelationAttention(
             sites,
-            None if sample.parses else SpacyParser(options.parser),
-            exclude=(*EXCLUDED, *options.exclude_labels),
-            direction=options.direction,
-            causal=options.causal,
-            threshold=threshold,
-            noise=options.noise,
-            seed=context.seed,
+            None if sample.parses else SpacyParser(self.parser),
+            exclude=(*EXCLUDED, *self.exclude_labels),
+            direction=self.direction,
+            causal=self.causal,
+            threshold=None if isinstance(self.threshold, str) else self.threshold,
+            noise=self.noise,
+            seed=context.seed if self.seed is None else self.seed,
         )
-    }
+        return {OBSERVATION: relations}
+
+    def conclude(self, context: Context) -> Mapping[str, SapResult]:
+        """The penalties of all heads.
+
+        Raises:
+            PruneGraphError: the data hold no relation that counts.
+        """
+        return {RESULT: result(context.observations[OBSERVATION], self)}
+
+    def score(self, group: Group, context: Context) -> Scores:
+        """Minus the penalty counts of a unit's heads: query heads one by one, KV groups and shared heads together."""
+        return unit_scores(group, context.observations[RESULT], self.aggregate)
+
+    def report(self, context: Context) -> ScoringReport:
+        """The frequent relations, and the head map of penalties."""
+        from prunegraph.passes.score.sap_report import report_of
+
+        return report_of(context.observations[RESULT])
 
 
 def scored_sites(groups: Sequence[Group], context: Context) -> tuple[Attention, ...]:
@@ -197,7 +186,7 @@ class SapResult:
     causal: bool
 
 
-def result(seen: RelationAttention, options: SapOptions) -> SapResult:
+def result(seen: RelationAttention, options: Sap) -> SapResult:
     """Penalty counts of all heads (step B): strict comparisons, a tie with the threshold never counts.
 
     Raises:
@@ -221,17 +210,10 @@ def result(seen: RelationAttention, options: SapOptions) -> SapResult:
     return SapResult(ranks, tuple(np.split(penalty, cuts)), tuple(tau), seen.sites, bool(seen.causal))
 
 
-@scorer("sap", needs=needs, kinds=HEAD_KINDS, across=True)
-def sap(group: Group, context: Context) -> Scores:
-    """Minus the penalty counts of a unit's heads: query heads one by one, KV groups and shared heads together."""
-    options = SapOptions.of(context.settings)
-    return unit_scores(group, result(context.observations[OBSERVATION], options), options.aggregate)
-
-
-def unit_scores(group: Group, found: SapResult, aggregate: str) -> Scores:
+def unit_scores(group: Group, judged: SapResult, aggregate: str) -> Scores:
     """Scores of a group's units from the penalties of their heads."""
     total = np.zeros(int(np.prod(group.shape)))
-    for site, penalty in zip(found.sites, found.penalties, strict=True):
+    for site, penalty in zip(judged.sites, judged.penalties, strict=True):
         units = site.units.get(group.id)
         if units is None:
             continue

@@ -8,8 +8,8 @@ that make them (2c), channels of the residual stream by the mean over all layers
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
-from typing import Any
+from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 
@@ -18,8 +18,9 @@ from prunegraph.analysis.groups import Group
 from prunegraph.analysis.slots import unit_sums
 from prunegraph.errors import PruneGraphError, UsageError
 from prunegraph.observe.stream import Inputs, Statistic
-from prunegraph.passes.score.base import Context, Scores, scorer
-from prunegraph.passes.score.magnitude import magnitude
+from prunegraph.passes.score.base import Context, Scorer, Scores
+from prunegraph.passes.score.magnitude import Magnitude
+from prunegraph.passes.score.options import check_choice
 from prunegraph.passes.score.qk_scores import QkScores, Scored, period, products
 from prunegraph.passes.score.redundancy import (
     Array,
@@ -38,9 +39,9 @@ STREAMS = ("hidden", "channel")
 """Kinds that several layers write: each is scored by itself.  Elsewhere all that makes a unit is one vector."""
 
 
-@dataclass(frozen=True, slots=True)
-class SnpOptions:
-    """How neurons are judged; the defaults are the paper's where it says.
+@dataclass(frozen=True)
+class Snp(Scorer):
+    """Keeps the leading parts of attention scores, and weights that differ; the defaults are the paper's where it says.
 
     Attributes:
         gamma: How many leading singular parts of the scores count, or "energy": as many as hold `energy` of the sum of
@@ -50,6 +51,10 @@ class SnpOptions:
         residual: Whether the layers that write a stream count by their "average" or their "sum".  Each is divided by
             its own sum first, so that both rank alike within a group.
     """
+
+    name: ClassVar[str] = "snp"
+    kinds: ClassVar[tuple[str, ...]] = KINDS
+    data_kinds: ClassVar[tuple[str, ...]] = ("qk_dim",)
 
     gamma: int | str = "energy"
     energy: float = 0.9
@@ -70,69 +75,35 @@ class SnpOptions:
             raise UsageError(f"snp: energy must be in (0, 1], not {self.energy!r}", hint="0.9 is the default")
         if not isinstance(self.refresh, bool):
             raise UsageError(f"snp: refresh cannot be {self.refresh!r}", hint="choose true, false")
-        if self.residual not in RESIDUAL:
-            hint = f"choose {', '.join(RESIDUAL)}"
-            raise UsageError(f"snp: residual cannot be {self.residual!r}", hint=hint)
+        check_choice(self.name, "residual", self.residual, RESIDUAL)
 
-    @staticmethod
-    def of(settings: Mapping[str, Any]) -> SnpOptions:
-        """From settings by name, numbers perhaps as text.
+    def observes(self, groups: Sequence[Group], context: Context, inputs: Inputs) -> Mapping[str, Statistic]:
+        """Queries and keys as they are compared.
 
         Raises:
-            UsageError: there is no such option, or its value cannot be.
+            PruneGraphError: an op hides them.
         """
-        known = {field.name for field in fields(SnpOptions)}
-        for name in settings:
-            if name not in known:
-                raise UsageError(f"snp has no option {name!r}", hint=f"its options are {', '.join(sorted(known))}")
-        return SnpOptions(**{name: _typed(name, value) for name, value in settings.items()})
+        dims = {group.dim for group in groups if group.kind == "qk_dim"}
+        sites: list[Scored] = []
+        for leaves, label, site in products(context.model, context.analysis):
+            if not leaves & dims:
+                continue
+            if site is None:
+                hint = "export the model without attention fusion, or score qk_dim otherwise: scorer={'qk_dim': …}"
+                raise PruneGraphError(f"{label} does not give its queries and keys away", hint=hint)
+            sites.append(site)
+        if not sites:
+            return {}
+        gamma = self.gamma if isinstance(self.gamma, int) else None
+        return {OBSERVATION: QkScores(sites, gamma, self.energy)}
 
+    def score(self, group: Group, context: Context) -> Scores:
+        """By kind: see the module.
 
-def _typed(name: str, value: Any) -> Any:
-    """What the text of a command line stands for; text that stands for nothing is refused by the options."""
-    if not isinstance(value, str):
-        return value
-    if name == "refresh":
-        return {"true": True, "yes": True, "false": False, "no": False}.get(value.lower(), value)
-    try:
-        return int(value) if name == "gamma" else float(value) if name == "energy" else value
-    except ValueError:
-        return value
-
-
-def needs(groups: Sequence[Group], context: Context, inputs: Inputs) -> Mapping[str, Statistic]:
-    """What SNP wants observed: queries and keys as they are compared.
-
-    Raises:
-        PruneGraphError: an op hides them.
-    """
-    options = SnpOptions.of(context.settings)
-    wanted = {group.dim: group for group in groups if group.kind == "qk_dim"}
-    sites: list[Scored] = []
-    for leaves, label, site in products(context.model, context.analysis):
-        if not leaves & set(wanted):
-            continue
-        if site is None:
-            hint = "export the model without attention fusion, or score qk_dim otherwise: scorer={'qk_dim': …}"
-            raise PruneGraphError(f"{label} does not give its queries and keys away", hint=hint)
-        sites.append(site)
-    if not sites:
-        return {}
-    gamma = options.gamma if isinstance(options.gamma, int) else None
-    return {OBSERVATION: QkScores(sites, gamma, options.energy)}
-
-
-@scorer("snp", needs=needs, needs_for=("qk_dim",), kinds=KINDS)
-def snp(group: Group, context: Context) -> Scores:
-    """By kind: see the module.
-
-    Units of several slots (pairs that a rotation couples) sum their slots, keys that several query heads share sum
-    over these heads, and dims that several layers share over the layers.
-    """
-    options = SnpOptions.of(context.settings)
-    if group.kind == "qk_dim":
-        return _preserving(group, context)
-    return _redundant(group, context, options)
+        Units of several slots (pairs that a rotation couples) sum their slots, keys that several query heads share sum
+        over these heads, and dims that several layers share over the layers.
+        """
+        return _preserving(group, context) if group.kind == "qk_dim" else _redundant(group, context, self)
 
 
 def _preserving(group: Group, context: Context) -> Scores:
@@ -152,14 +123,14 @@ def _preserving(group: Group, context: Context) -> Scores:
     return total
 
 
-def _redundant(group: Group, context: Context, options: SnpOptions) -> Scores:
+def _redundant(group: Group, context: Context, options: Snp) -> Scores:
     """Redundancy among all units of the group; what nothing makes (a table alone) goes by magnitude."""
     solution = context.analysis.solution
     made_by = makers(context.model.graph, solution, group)
     weights = weight_values(context.model, [maker.weight for maker in made_by])
     vectors = [unit_vectors(weights[m.weight], m, group, solution) for m in made_by if m.weight in weights]
     if not vectors:
-        return magnitude(group, context)
+        return Magnitude().score(group, context)
     if group.kind not in STREAMS:
         vectors = [np.concatenate(vectors, axis=1)]
     scale = 1.0 if options.residual == "sum" else 1.0 / len(vectors)

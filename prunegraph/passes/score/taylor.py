@@ -7,17 +7,20 @@ loss.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 import numpy.typing as npt
 
 from prunegraph.analysis.groups import Group
+from prunegraph.analysis.roles import KINDS
 from prunegraph.analysis.slots import unit_sums
 from prunegraph.analysis.solve import Solution
-from prunegraph.observe.gradients import GradientStatistic, check_settings
+from prunegraph.observe.gradients import GradientStatistic
 from prunegraph.observe.stream import Array, Inputs
 from prunegraph.observe.text import Batch
-from prunegraph.passes.score.base import Account, Context, Scores, scorer
+from prunegraph.passes.score.base import Context, Scorer, Scores, ScoringReport
 from prunegraph.passes.score.differentiate import HOW, Differentiated
 
 OBSERVATION = "weight gradients"
@@ -91,25 +94,32 @@ class _Sums:
         return np.asarray(self.array.sum(axis=others, dtype=np.float64))
 
 
-def gradients(groups: Sequence[Group], context: Context, inputs: Inputs) -> Mapping[str, GradientStatistic]:
-    """Gradients of every weight that could get smaller.
+@dataclass(frozen=True)
+class Taylor(Scorer):
+    """To first order, what the loss changes by without a unit.
 
-    Raises:
-        UsageError: there is no such option.
+    Attributes:
+        output: The logits; the first output if empty.
     """
-    check_settings("taylor", context.settings)
-    return {OBSERVATION: WeightGradients(groups, context.analysis.solution)}
 
+    name: ClassVar[str] = "taylor"
+    data_kinds: ClassVar[tuple[str, ...]] = KINDS
+    comparable: ClassVar[bool] = True
 
-def account(context: Context) -> Account:
-    """Which gradients they were."""
-    how: Differentiated = context.observations[HOW]
-    seen: WeightGradients = context.observations[OBSERVATION]
-    return Account((f"taylor: {how.line}, {seen.batches} batches",), {**how.to_dict(), "batches": seen.batches})
+    output: str = ""
 
+    def gradients(self, groups: Sequence[Group], context: Context, inputs: Inputs) -> Mapping[str, GradientStatistic]:
+        """Gradients of every weight that could get smaller."""
+        return {OBSERVATION: WeightGradients(groups, context.analysis.solution)}
 
-@scorer("taylor", gradients=gradients, account=account, across=True)
-def taylor(group: Group, context: Context) -> Scores:
-    """Mean over batches of |Σ weight · dL/dweight| over the unit's slots."""
-    seen: WeightGradients = context.observations[OBSERVATION]
-    return np.asarray(seen.totals[group.id] / max(seen.batches, 1))
+    def score(self, group: Group, context: Context) -> Scores:
+        """Mean over batches of |Σ weight · dL/dweight| over the unit's slots."""
+        sums: WeightGradients = context.observations[OBSERVATION]
+        return np.asarray(sums.totals[group.id] / max(sums.batches, 1))
+
+    def report(self, context: Context) -> ScoringReport:
+        """Which gradients they were."""
+        how: Differentiated = context.observations[HOW]
+        sums: WeightGradients = context.observations[OBSERVATION]
+        facts = {**how.to_dict(), "batches": sums.batches}
+        return ScoringReport((f"taylor: {how.line}, {sums.batches} batches",), facts)

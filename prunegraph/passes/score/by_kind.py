@@ -1,0 +1,142 @@
+"""Which scorer scores which kind of group, and the scores of all groups."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from prunegraph.analysis.groups import Group
+from prunegraph.errors import UsageError
+from prunegraph.passes.score.base import Context, Scorer, ScorerLike, Scorers, Scores
+from prunegraph.passes.score.magnitude import Magnitude
+from prunegraph.passes.score.registry import SCORERS, as_scorer, make_scorer, options_of
+
+logger = logging.getLogger(__name__)
+
+FALLBACK = Magnitude()
+"""Scores what nothing else is for."""
+
+
+@dataclass(frozen=True, slots=True)
+class KindScorers:
+    """Scorers by kind.
+
+    Attributes:
+        every: One for all kinds that it can score; None where each kind has its own.
+        by_kind: One a kind.
+    """
+
+    every: Scorer | None = None
+    by_kind: Mapping[str, Scorer] = field(default_factory=dict)
+
+    def of(self, kind: str) -> Scorer:
+        """The scorer of groups of this kind."""
+        if self.every is not None:
+            return self.every if kind in self.every.kinds else FALLBACK
+        return self.by_kind.get(kind, FALLBACK)
+
+    def shares(self, groups: Iterable[Group]) -> dict[Scorer, list[Group]]:
+        """By scorer the groups that it is for."""
+        shares: dict[Scorer, list[Group]] = {}
+        for group in groups:
+            shares.setdefault(self.of(group.kind), []).append(group)
+        return shares
+
+
+def resolve_scorers(scorers: Scorers | KindScorers, settings: Mapping[str, Any] | None = None) -> KindScorers:
+    """Scorers from names, objects or functions, one for all kinds or one a kind.
+
+    Args:
+        scorers: See `Scorers`.
+        settings: Options of the scorers that are given by name: `NAME.option` is for the one of that name, a plain
+            `option` for all that have it.
+
+    Raises:
+        UsageError: there is no such scorer or option, or it cannot score the kind that it is for.
+    """
+    if isinstance(scorers, KindScorers):
+        return scorers
+    given: Mapping[str, ScorerLike] = scorers if isinstance(scorers, Mapping) else {"": scorers}
+    names = list(dict.fromkeys(scorer for scorer in given.values() if isinstance(scorer, str)))
+    own = _own_settings(names, settings or {})
+    made = {
+        kind: make_scorer(scorer, own[scorer]) if isinstance(scorer, str) else as_scorer(scorer)
+        for kind, scorer in given.items()
+    }
+    for kind, scorer in made.items():
+        if kind and kind not in scorer.kinds:
+            able = ", ".join(name for name, cls in sorted(SCORERS.items()) if kind in make_scorer(name).kinds)
+            raise UsageError(f"{scorer.name} does not score {kind}", hint=f"choose one of {able} for it")
+    return KindScorers(None, made) if isinstance(scorers, Mapping) else KindScorers(made[""])
+
+
+def _own_settings(names: Sequence[str], settings: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """By name of a scorer its options.
+
+    Raises:
+        UsageError: an option is for none of them.
+    """
+    own: dict[str, dict[str, Any]] = {name: {} for name in names}
+    for option, value in settings.items():
+        prefix, dot, rest = option.partition(".")
+        if dot:
+            if prefix not in own:
+                hint = f"options can be given for {', '.join(own)}" if own else "give the scorer by its name"
+                raise UsageError(f"the option {option!r} is for a scorer that is not used", hint=hint)
+            own[prefix][rest] = value
+            continue
+        if not names:
+            hint = "give its options to the scorer itself, such as Sap(k=7)"
+            raise UsageError(f"the option {option!r} is for a scorer given by name, and none is", hint=hint)
+        for name in [name for name in names if option in options_of(name)] or names[:1]:
+            own[name].setdefault(option, value)
+    return own
+
+
+def needs_data(scorer: Scorer, kind: str) -> bool:
+    """Whether a scorer needs data to score groups of this kind."""
+    return kind in scorer.kinds and kind in scorer.data_kinds
+
+
+def score(groups: Iterable[Group], context: Context, by: Scorer) -> dict[str, Scores]:
+    """Score every group.
+
+    Raises:
+        UsageError: the scorer returned another shape than the group's, or a NaN.
+    """
+    scores_of: dict[str, Scores] = {}
+    for group in groups:
+        scores = np.asarray(by.score(group, context), dtype=np.float64)
+        if scores.shape != group.shape or np.isnan(scores).any():
+            raise UsageError(
+                f"the scorer {by.name!r} returned {scores.shape} (or NaN) for {group.id} of shape {group.shape}",
+                hint="return one number for every unit: an array of the shape group.shape",
+            )
+        scores_of[group.id] = scores
+    return scores_of
+
+
+def score_with(scorers: Scorers | KindScorers, groups: Sequence[Group], context: Context) -> dict[str, Scores]:
+    """Score every group by the scorer of its kind, or by `FALLBACK` where there is none.
+
+    Raises:
+        UsageError: the one scorer that is given can score none of them.
+    """
+    scorers = resolve_scorers(scorers)
+    if scorers.every is not None:
+        others = [group for group in groups if group.kind not in scorers.every.kinds]
+        name = scorers.every.name
+        if len(others) == len(groups):
+            kinds = ", ".join(sorted(scorers.every.kinds))
+            raise UsageError(f"{name} scores {kinds}, and none of these is pruned", hint="give a ratio of one of them")
+        if others:
+            kinds = ", ".join(sorted({group.kind for group in others}))
+            logger.info("%s does not score %s: these go by %s", name, kinds, FALLBACK.name)
+    scores_of: dict[str, Scores] = {}
+    for scorer, members in scorers.shares(groups).items():
+        scores_of |= score(members, context.of(scorer), scorer)
+    return scores_of
