@@ -1,4 +1,4 @@
-"""The command line: `prunegraph explain`, `prune`, `verify`, `bench`, `export`, `score` and `finetune`.
+"""The command line: `prunegraph explain`, `prune`, `verify`, `bench`, `evaluate`, `export`, `score` and `finetune`.
 
 Data goes to stdout, everything else to stderr.  Exit codes: 0 done, 1 refused or verification failed, 2 wrong usage,
 130 interrupted.
@@ -11,6 +11,7 @@ from typing import Annotated
 import typer
 
 from prunegraph.cli.bench import bench
+from prunegraph.cli.evaluate import evaluate
 from prunegraph.cli.explain import explain
 from prunegraph.cli.export import export
 from prunegraph.cli.finetune import finetune
@@ -28,7 +29,7 @@ app = typer.Typer(
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
-for command in (explain, prune, verify, bench, export, score, finetune):
+for command in (explain, prune, verify, bench, evaluate, export, score, finetune):
     app.command()(command)
 
 

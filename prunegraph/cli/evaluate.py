@@ -1,0 +1,103 @@
+"""`prunegraph evaluate`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from prunegraph.cli.arguments import (
+    DataFile,
+    Json,
+    LabelColumn,
+    Limit,
+    Model,
+    RunBy,
+    TextColumns,
+    Tokenizer,
+    tokenizer_for,
+)
+from prunegraph.cli.console import progress, show, show_json
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from prunegraph.observe.evaluation import Evaluation
+
+
+def evaluate(
+    model: Model,
+    others: Annotated[
+        list[Path] | None, typer.Argument(metavar="SLIM", help="Other versions of it, compared with the first.")
+    ] = None,
+    data: DataFile = None,
+    tokenizer: Tokenizer = None,
+    metric: Annotated[
+        str,
+        typer.Option(
+            metavar="NAME",
+            help="accuracy, macro-f1, top5 (labels); agreement, cosine, spearman (with MODEL); perplexity; or "
+            "module:function.  [default: accuracy with labels, else agreement]",
+            show_default=False,
+        ),
+    ] = "auto",
+    output: Annotated[
+        str, typer.Option(metavar="NAME", help="The output that is judged.  [default: the first]", show_default=False)
+    ] = "",
+    text_column: TextColumns = None,
+    label_column: LabelColumn = "",
+    samples: Limit = None,
+    ep: RunBy = "cpu",
+    json: Json = False,
+) -> None:
+    """Measure models on labelled or unlabelled examples, side by side.
+
+    All models see the same examples. Differences to the first model come with the 95 % interval of the paired bootstrap
+    over examples.
+
+    \b
+    Examples
+      prunegraph evaluate model.onnx slim.onnx --data test.csv --tokenizer folder
+      prunegraph evaluate model.onnx slim.onnx --data sentences.txt --metric cosine
+      prunegraph evaluate decoder.onnx slim.onnx --data texts.txt --metric perplexity --json
+    """  # noqa: D301 - \b keeps the lines that follow as they are
+    with progress() as step:
+        step("load")
+        from prunegraph.errors import UsageError
+        from prunegraph.export.onnx_file import load
+        from prunegraph.observe.evaluation import evaluate_models
+        from prunegraph.observe.stream import Calibration
+
+        if data is None:
+            raise UsageError("nothing to evaluate on", hint="give examples: --data test.csv")
+        given = Calibration(
+            data,
+            tokenizer_for(model, tokenizer),
+            text=text_column or (),
+            label=label_column,
+            limit=samples,
+            providers=ep.split(","),
+        ).opened()
+        models = {str(path): load(path) for path in [model, *(others or ())]}
+        step("evaluate")
+        result = evaluate_models(models, given.inputs(models[str(model)]), metric, output=output)
+    if json:
+        show_json(result.to_dict())
+    else:
+        show(_table(result))
+
+
+def _table(result: Evaluation) -> Table:
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
+    for heading in ("model", result.metric, "95 %", "change", "95 %"):
+        table.add_column(heading, justify="left" if heading == "model" else "right")
+    for score in result.scores:
+        change = "" if score.change is None else f"{score.change:+.4f}"
+        interval = "" if score.change_low is None else f"[{score.change_low:+.4f}, {score.change_high:+.4f}]"
+        table.add_row(score.model, f"{score.value:.4f}", f"[{score.low:.4f}, {score.high:.4f}]", change, interval)
+    table.caption = f"{result.examples:,} examples"
+    table.caption_justify = "left"
+    return table

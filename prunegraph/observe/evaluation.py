@@ -1,0 +1,259 @@
+"""Evaluate models side by side on examples: accuracy, macro-F1, agreement, cosine, Spearman, perplexity, or a function.
+
+Every model sees the same batches.  What is kept of an example is a few numbers, or one vector for embeddings; intervals
+are those of the paired bootstrap over examples.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from importlib import import_module
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnx_ir as ir
+
+from prunegraph.errors import PruneGraphError, UsageError
+from prunegraph.observe.metric import cosines, rows_of
+from prunegraph.observe.stream import Inputs
+from prunegraph.observe.text import Batch, text_role
+from prunegraph.runtime.session import CannotRun, open_session, run, widened, widened_feeds
+
+Array = npt.NDArray[Any]
+Floats = npt.NDArray[np.float64]
+Progress = Callable[[int], None]
+Judge = Callable[[Array, "npt.NDArray[np.int64] | None"], float]
+"""A metric of the caller's: outputs `[examples, ...]` and labels `[examples]` (None without) to one number."""
+
+LABELLED = ("accuracy", "macro-f1", "top5")
+RELATIVE = ("agreement", "cosine", "spearman")
+METRICS = (*LABELLED, *RELATIVE, "perplexity")
+PAIRS = 5_000
+"""Pairs of examples whose similarities are ranked, at most."""
+
+RESAMPLES = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class Score:
+    """What one model reaches.
+
+    Attributes:
+        model: Its name.
+        value: The metric, in the metric's unit: a fraction, a cosine, a correlation, a perplexity.
+        low: Lower end of the 95 % bootstrap interval.
+        high: Upper end of it.
+        change: Difference to the first model; None for the first.
+        change_low: Lower end of the paired 95 % interval of the difference.
+        change_high: Upper end of it.
+    """
+
+    model: str
+    value: float
+    low: float
+    high: float
+    change: float | None = None
+    change_low: float | None = None
+    change_high: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluation:
+    """Models side by side on the same examples.
+
+    Attributes:
+        metric: Its name.
+        examples: How many examples were seen.
+        scores: One a model, in the order given.
+    """
+
+    metric: str
+    examples: int
+    scores: tuple[Score, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """The JSON that `prunegraph evaluate --json` prints."""
+        return {"metric": self.metric, "examples": self.examples, "models": [asdict(score) for score in self.scores]}
+
+
+def evaluate_models(
+    models: Mapping[str, ir.Model],
+    inputs: Inputs,
+    metric: str = "auto",
+    *,
+    output: str = "",
+    seed: int = 0,
+    progress: Progress | None = None,
+) -> Evaluation:
+    """Run the same examples through every model and compare.
+
+    Args:
+        models: By name; the first is what the others are compared with.
+        inputs: Examples that fit all of them.
+        metric: One of `METRICS`, or `module:function` (a `Judge`); "auto" is accuracy where the data have labels, else
+            agreement of the argmax with the first model.
+        output: Which output is judged; the first if empty.
+        seed: Of the bootstrap.
+        progress: Called with the number of examples seen, over all models.
+
+    Raises:
+        UsageError: there is no such metric or output, labels or a second model are missing.
+        PruneGraphError: ONNX Runtime does not run a model on the data.
+    """
+    name = _resolve(metric, inputs, len(models))
+    judge = _load_judge(name) if ":" in name else None
+    seen: list[Array] = []
+    labels: list[int | None] = []
+    done = 0
+    for position, (title, model) in enumerate(models.items()):
+        rows = []
+        for batch, values in _run(title, model, inputs, output):
+            rows.append(_keep(name, values, batch, inputs))
+            if not position:
+                labels += [sample.label for sample in batch.samples]
+            done += len(batch.samples)
+            if progress is not None:
+                progress(done)
+        seen.append(np.concatenate(rows))
+    truth = None if any(label is None for label in labels) else np.array(labels, dtype=np.int64)
+    return Evaluation(name, len(labels), tuple(_scores(name, judge, list(models), seen, truth, seed)))
+
+
+def _resolve(metric: str, inputs: Inputs, models: int) -> str:
+    labelled = inputs.source.first().label is not None
+    name = ("accuracy" if labelled else "agreement") if metric == "auto" else metric
+    if name not in METRICS and ":" not in name:
+        raise UsageError(f"there is no metric {name!r}", hint=f"choose {', '.join(METRICS)}, or module:function")
+    if name in LABELLED and not labelled:
+        raise UsageError(f"{name} needs labels", hint="give data with a column of labels, or --metric agreement")
+    if name in RELATIVE and models < 2:
+        hint = "give the original first and what was made of it after it, or data with labels"
+        raise UsageError(f"{name} compares with a first model, and there is only one", hint=hint)
+    return name
+
+
+def _load_judge(name: str) -> Judge:
+    module, _, function = name.partition(":")
+    try:
+        judge: Judge = getattr(import_module(module), function)
+    except (ImportError, AttributeError) as error:
+        hint = "give MODULE:FUNCTION that Python can import from here: f(outputs, labels) -> number"
+        raise UsageError(f"the metric {name!r} cannot be loaded: {error}", hint=hint) from error
+    return judge
+
+
+def _run(title: str, model: ir.Model, inputs: Inputs, output: str) -> Iterator[tuple[Batch, Array]]:
+    outputs = [value.name or "" for value in model.graph.outputs]
+    if output and output not in outputs:
+        raise UsageError(f"{title} has no output {output!r}", hint=f"it has {', '.join(outputs)}")
+    try:
+        with open_session(widened(model), providers=inputs.providers) as session:
+            for batch in inputs.batches():
+                yield batch, run(session, widened_feeds(batch.feeds), [output or outputs[0]])[0]
+    except CannotRun as error:
+        hint = "check that the data fit this model as they fit the first"
+        raise PruneGraphError(f"ONNX Runtime does not run {title} on the data: {error}", hint=hint) from error
+
+
+def _keep(metric: str, values: Array, batch: Batch, inputs: Inputs) -> Array:
+    """What the metric needs to know of every example of a batch, `[examples, ...]`."""
+    if metric == "perplexity":
+        return _token_losses(values, batch, inputs)
+    rows = rows_of(values, batch) if ":" not in metric else values[: len(batch.samples)]
+    if metric in ("accuracy", "macro-f1", "agreement"):
+        return np.asarray(rows.argmax(axis=-1))
+    if metric == "top5":
+        return np.argsort(-rows, axis=-1, kind="stable")[:, :5]
+    return np.asarray(rows)
+
+
+def _token_losses(logits: Array, batch: Batch, inputs: Inputs) -> Floats:
+    """`[examples, 2]`: the summed next-token loss in nats, and how many tokens it is of."""
+    ids = next((batch.feeds[spec.name] for spec in inputs.specs if text_role(spec) == "ids"), None)
+    if ids is None or logits.ndim != 3 or logits.shape[:2] != ids.shape:
+        hint = "perplexity is for decoders: token ids in, a row of logits for every token out"
+        raise UsageError("the output has no row of logits for every token of the input", hint=hint)
+    given = logits[:, :-1].astype(np.float64)
+    peak = given.max(axis=-1, keepdims=True)
+    log_sum = np.log(np.exp(given - peak).sum(axis=-1)) + peak[..., 0]
+    loss = log_sum - np.take_along_axis(given, ids[:, 1:, None].astype(np.int64), axis=-1)[..., 0]
+    real = np.ones(ids.shape, bool) if batch.mask is None else batch.mask
+    counts = real[:, 1:] & real[:, :-1] if batch.mask is not None else real[:, 1:]
+    rows = len(batch.samples)
+    return np.stack([(loss * counts)[:rows].sum(axis=1), counts[:rows].sum(axis=1).astype(np.float64)], axis=1)
+
+
+def _scores(
+    metric: str, judge: Judge | None, names: Sequence[str], seen: Sequence[Array], truth: Array | None, seed: int
+) -> Iterator[Score]:
+    rng = np.random.default_rng(seed)
+    per_example = [_per_example(metric, rows, seen[0], truth, np.random.default_rng(seed)) for rows in seen]
+    summarize = _summary(metric, judge, truth)
+    everything = np.arange(len(per_example[0]))
+    draws = [rng.choice(everything, len(everything)) for _ in range(RESAMPLES)] if judge is None else []
+    drawn = [np.array([summarize(rows, draw) for draw in draws]) for rows in per_example]
+    first = summarize(per_example[0], everything)
+    for position, (name, rows) in enumerate(zip(names, per_example, strict=True)):
+        value = summarize(rows, everything)
+        low, high = np.quantile(drawn[position], (0.025, 0.975)) if draws else (value, value)
+        if not position:
+            yield Score(name, value, float(low), float(high))
+            continue
+        less, more = np.quantile(drawn[position] - drawn[0], (0.025, 0.975)) if draws else (np.nan, np.nan)
+        bounds = (float(less), float(more)) if draws else (None, None)
+        yield Score(name, value, float(low), float(high), value - first, *bounds)
+
+
+def _per_example(metric: str, rows: Array, first: Array, truth: Array | None, rng: np.random.Generator) -> Array:
+    """What is averaged, or summarized otherwise: one row for every example (or pair of examples)."""
+    match metric:
+        case "accuracy":
+            return np.asarray(rows == truth, dtype=np.float64)
+        case "top5":
+            assert truth is not None
+            return np.asarray((rows == truth[:, None]).any(axis=1), dtype=np.float64)
+        case "agreement":
+            return np.asarray(rows == first, dtype=np.float64)
+        case "cosine":
+            return cosines(rows, first)
+        case "spearman":
+            a, b = rng.integers(0, len(rows), (2, PAIRS))
+            a, b = a[a != b], b[a != b]
+            return np.stack([cosines(rows[a], rows[b]), cosines(first[a], first[b])], axis=1)
+    return rows
+
+
+def _summary(metric: str, judge: Judge | None, truth: Array | None) -> Callable[[Array, Array], float]:
+    """From rows and the positions of the examples that count to one number."""
+    if judge is not None:
+        return lambda rows, index: float(judge(rows[index], truth[index] if truth is not None else None))
+    if metric == "perplexity":
+        return lambda rows, index: float(np.exp(rows[index, 0].sum() / rows[index, 1].sum()))
+    if metric == "macro-f1":
+        assert truth is not None
+        return lambda rows, index: macro_f1(rows[index], truth[index])
+    if metric == "spearman":
+        return lambda rows, index: float(np.corrcoef(_ranks(rows[index, 0]), _ranks(rows[index, 1]))[0, 1])
+    return lambda rows, index: float(np.mean(rows[index]))
+
+
+def macro_f1(predicted: Array, truth: Array) -> float:
+    """The unweighted mean of the F1 of every class that occurs in the truth or in the predictions.
+
+    >>> macro_f1(np.array([0, 0, 1, 1]), np.array([0, 1, 1, 1]))
+    0.7333333333333334
+    """
+    both = []
+    for label in np.union1d(predicted, truth):
+        hits = np.sum((predicted == label) & (truth == label))
+        both.append(2 * hits / (np.sum(predicted == label) + np.sum(truth == label)))
+    return float(np.mean(both))
+
+
+def _ranks(values: Array) -> Floats:
+    """Ranks from 0, ties by their mean."""
+    _, inverse, counts = np.unique(values, return_inverse=True, return_counts=True)
+    ends = np.cumsum(counts)
+    return np.asarray((ends - (counts + 1) / 2)[inverse])

@@ -1,0 +1,148 @@
+"""Models side by side: every metric against the same figure worked out another way."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+import pytest
+from onnx import TensorProto
+from onnx.reference import ReferenceEvaluator
+from typer.testing import CliRunner
+
+from prunegraph.cli import app
+from prunegraph.errors import UsageError
+from prunegraph.observe.evaluation import Evaluation, evaluate_models, macro_f1
+from prunegraph.observe.stream import Calibration
+from tests.graphs.builder import Builder, linear
+
+CLASSES, WIDTH, EXAMPLES = 7, 5, 60
+
+
+def classifier(seed: int, scale: float = 1.0) -> onnx.ModelProto:
+    g = Builder("classifier")
+    x = g.input("x", "batch", WIDTH)
+    weight = np.random.default_rng(0).normal(size=(WIDTH, CLASSES))
+    noise = np.random.default_rng(seed).normal(size=(WIDTH, CLASSES))
+    g.output(g("MatMul", x, g.const("w", (weight + scale * noise).astype(np.float32))), "batch", CLASSES)
+    return g.model()
+
+
+def logits(proto: onnx.ModelProto, x: np.ndarray) -> np.ndarray:
+    return x @ onnx.numpy_helper.to_array(proto.graph.initializer[0])
+
+
+@pytest.fixture(scope="module")
+def examples() -> dict[str, np.ndarray]:
+    rng = np.random.default_rng(3)
+    return {
+        "x": rng.normal(size=(EXAMPLES, WIDTH)).astype(np.float32),
+        "labels": rng.integers(0, CLASSES, EXAMPLES),
+    }
+
+
+def evaluated(metric: str, examples: dict[str, np.ndarray], *protos: onnx.ModelProto) -> Evaluation:
+    models = {f"m{k}": ir.from_proto(proto) for k, proto in enumerate(protos)}
+    return evaluate_models(models, Calibration(examples).inputs(models["m0"]), metric)
+
+
+def cosine(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    return (a * b).sum(-1) / np.linalg.norm(a, axis=-1) / np.linalg.norm(b, axis=-1)
+
+
+def test_every_metric_is_what_numpy_says(examples: dict[str, np.ndarray]) -> None:
+    first, other = classifier(1, 0.0), classifier(2)
+    a, b = (logits(proto, examples["x"]) for proto in (first, other))
+    truth = examples["labels"]
+    expected = {
+        "accuracy": np.mean(b.argmax(1) == truth),
+        "top5": np.mean([label in row for label, row in zip(truth, np.argsort(-b)[:, :5], strict=True)]),
+        "macro-f1": macro_f1(b.argmax(1), truth),
+        "agreement": np.mean(a.argmax(1) == b.argmax(1)),
+        "cosine": cosine(a, b).mean(),
+    }
+    for metric, value in expected.items():
+        _, score = evaluated(metric, examples, first, other).scores
+        assert score.value == pytest.approx(value, rel=1e-5), metric
+        assert score.low <= score.value <= score.high
+        assert score.change_low <= score.change <= score.change_high
+
+
+def test_a_model_beside_itself_differs_by_nothing(examples: dict[str, np.ndarray]) -> None:
+    for metric in ("accuracy", "macro-f1", "top5", "spearman"):
+        _, twin = evaluated(metric, examples, classifier(1), classifier(1)).scores
+        assert (twin.change, twin.change_low, twin.change_high) == (0, 0, 0), metric
+    assert evaluated("spearman", examples, classifier(1), classifier(1)).scores[1].value == pytest.approx(1)
+
+
+def test_spearman_falls_with_the_noise(examples: dict[str, np.ndarray]) -> None:
+    near, far = (evaluated("spearman", examples, classifier(1, 0.0), classifier(2, s)).scores[1] for s in (0.1, 5.0))
+    assert near.value > 0.9 > far.value
+
+
+def test_macro_f1_of_the_textbook() -> None:
+    assert macro_f1(np.array([0, 0, 0]), np.array([0, 1, 2])) == pytest.approx((0.5 + 0 + 0) / 3)
+
+
+def test_a_function_of_the_callers(examples: dict[str, np.ndarray], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(np, "spread", lambda outputs, labels: float(outputs.max() - labels.min()), raising=False)
+    (score,) = evaluated("numpy:spread", examples, classifier(1)).scores
+    assert score.value == pytest.approx(logits(classifier(1), examples["x"]).max() - examples["labels"].min(), rel=1e-5)
+
+
+def decoder() -> onnx.ModelProto:
+    g = Builder("decoder")
+    ids = g.input("input_ids", "batch", "sequence", dtype=TensorProto.INT64)
+    table = np.random.default_rng(0).normal(size=(11, WIDTH)).astype(np.float32)
+    g.output(linear(g, g("Gather", g.const("words", table), ids), "head", WIDTH, 11), "batch", "sequence", 11)
+    return g.model()
+
+
+def test_perplexity_is_that_of_the_next_token() -> None:
+    proto = decoder()
+    ids = np.random.default_rng(1).integers(0, 11, (9, 6))
+    rows = ReferenceEvaluator(proto).run(None, {"input_ids": ids})[0].astype(np.float64)
+    probabilities = np.exp(rows) / np.exp(rows).sum(-1, keepdims=True)
+    losses = -np.log(np.take_along_axis(probabilities[:, :-1], ids[:, 1:, None], -1))
+    (score,) = evaluated("perplexity", {"input_ids": ids}, proto).scores
+    assert score.value == pytest.approx(np.exp(losses.mean()), rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("metric", "protos", "message"),
+    [
+        ("accurcy", (classifier(1),), "there is no metric"),
+        ("agreement", (classifier(1),), "compares with a first model"),
+        ("no_such_module:f", (classifier(1),), "cannot be loaded"),
+        ("perplexity", (classifier(1),), "no row of logits for every token"),
+    ],
+)
+def test_what_cannot_be_evaluated_is_said(
+    metric: str, protos: tuple[onnx.ModelProto, ...], message: str, examples: dict[str, np.ndarray]
+) -> None:
+    with pytest.raises(UsageError, match=message) as error:
+        evaluated(metric, examples, *protos)
+    assert error.value.hint
+
+
+def test_accuracy_without_labels_is_refused(examples: dict[str, np.ndarray]) -> None:
+    with pytest.raises(UsageError, match="needs labels"):
+        evaluated("accuracy", {"x": examples["x"]}, classifier(1))
+
+
+def test_on_the_command_line(tmp_path: Path, examples: dict[str, np.ndarray]) -> None:
+    for k, scale in enumerate((0.0, 2.0)):
+        onnx.save(classifier(k, scale), tmp_path / f"{k}.onnx")
+    np.savez(tmp_path / "test.npz", **examples)
+    paths = [str(tmp_path / "0.onnx"), str(tmp_path / "1.onnx")]
+    arguments = ["evaluate", *paths, "--data", str(tmp_path / "test.npz")]
+    told = json.loads(CliRunner().invoke(app, [*arguments, "--json"]).stdout)
+    assert told["metric"] == "accuracy" and told["examples"] == EXAMPLES
+    assert [model["model"] for model in told["models"]] == paths
+    table = CliRunner().invoke(app, arguments).stdout
+    assert f"{told['models'][1]['value']:.4f}" in table and f"{EXAMPLES} examples" in table
+    nothing = CliRunner().invoke(app, ["evaluate", *paths])
+    assert nothing.exit_code == 2 and "--data" in nothing.stderr
