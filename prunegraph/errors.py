@@ -50,14 +50,22 @@ class OutputError(PruneGraphError):
 
 
 class MissingExtra(PruneGraphError):
-    """A feature needs an optional package.
+    """A feature needs optional packages.
 
-    >>> MissingExtra("syntax", "spacy").hint
-    'pip install "prunegraph[syntax]"'
+    >>> MissingExtra("syntax,text", "spacy, tokenizers").hint
+    'pip install "prunegraph[syntax,text]"'
     """
 
-    def __init__(self, extra: str, package: str) -> None:
-        """Name the extra of this distribution that brings ``package``."""
-        super().__init__(f"this needs the package {package}", hint=f'pip install "prunegraph[{extra}]"')
+    def __init__(self, extra: str, package: str, otherwise: str = "") -> None:
+        """Name the extras of this distribution, with commas between them, that bring the packages.
+
+        Args:
+            extra: The extras.
+            package: What they bring and is missing.
+            otherwise: What can be done without them.
+        """
+        plural = "s" if "," in package else ""
+        hint = f'pip install "prunegraph[{extra}]"' + (f", or {otherwise}" if otherwise else "")
+        super().__init__(f"this needs the package{plural} {package}", hint=hint)
         self.extra = extra
         self.package = package

@@ -15,7 +15,7 @@ from prunegraph import prune_graph
 from prunegraph.analysis.cost import count_macs, count_parameters
 from prunegraph.analysis.lengths import Lengths
 from prunegraph.cli import app
-from prunegraph.errors import UsageError
+from prunegraph.errors import MissingExtra, UsageError
 from prunegraph.passes.choose.amounts import presets
 from prunegraph.passes.choose.budget import cost
 from prunegraph.passes.choose.request import Options
@@ -164,7 +164,7 @@ def test_yaml_without_its_package_names_it(tmp_path: Path, monkeypatch: pytest.M
         return imported(name, *rest)
 
     monkeypatch.setattr(builtins, "__import__", without)
-    with pytest.raises(UsageError, match="needs the package pyyaml") as error:
+    with pytest.raises(MissingExtra, match="needs the package pyyaml") as error:
         Options(tmp_path / "a.yaml")
     assert error.value.hint and "JSON" in error.value.hint
 

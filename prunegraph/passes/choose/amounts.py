@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from prunegraph.analysis.roles import KINDS
-from prunegraph.errors import UsageError
+from prunegraph.errors import MissingExtra, UsageError
 
 Ratio = float | Mapping[str, float | Sequence[float]] | str | os.PathLike[str]
 """One number, one (or a list) a kind or pattern, the name of a preset, or a JSON or YAML file of the same."""
@@ -82,7 +82,7 @@ def _parsed(path: Path, text: str) -> Any:
     try:
         import yaml
     except ImportError:
-        raise UsageError(f"{path} needs the package pyyaml", hint="pip install pyyaml, or write JSON") from None
+        raise MissingExtra("yaml", "pyyaml", "write JSON") from None
     try:
         return yaml.safe_load(text)
     except yaml.YAMLError as error:

@@ -1,0 +1,33 @@
+"""Optional packages: which extra brings what, and one message for everything that is missing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from importlib.util import find_spec
+
+from prunegraph.errors import MissingExtra
+
+PACKAGES = {
+    "text": ("tokenizers", "joblib"),
+    "syntax": ("spacy",),
+    "cluster": ("sklearn", "kmedoids", "kneed"),
+    "report": ("matplotlib",),
+    "torch": ("torch", "onnxscript"),
+    "graphsurgeon": ("onnx_graphsurgeon",),
+    "yaml": ("yaml",),
+}
+"""By extra the modules that it brings and that are imported where they are used."""
+
+
+def require_extras(extras: Iterable[str]) -> None:
+    """Check that the packages of all these extras can be imported, before work is begun.
+
+    >>> require_extras([])
+
+    Raises:
+        MissingExtra: some cannot; the message names all of them, and one command that installs all.
+    """
+    missing = {extra: [name for name in PACKAGES[extra] if find_spec(name) is None] for extra in dict.fromkeys(extras)}
+    lacking = [extra for extra, names in missing.items() if names]
+    if lacking:
+        raise MissingExtra(",".join(sorted(lacking)), ", ".join(name for names in missing.values() for name in names))
