@@ -86,6 +86,7 @@ def load_and_analyze(
         normalized = normalize(original)
     with clock.step("analyze"):
         analysis = analyze_graph(normalized.model.graph, normalized.facts, allow_io)
+        analysis = replace(analysis, params=count_parameters(original.graph))
     return Analyzed(original, normalized, analysis, kind_of(model), tuple(allow_io))
 
 
@@ -218,7 +219,8 @@ def apply(
             proof = prove(found, slim, keeps)
     report = Report(
         params=(count_parameters(found.original.graph), count_parameters(slim.graph)),
-        macs=count_macs(analysis.solution, made.lengths, found.normalized.batch, found.normalized.row, made.gone),
+        macs=count_macs(analysis.solution, made.lengths, made.gone),
+        sizes=found.normalized.sizes,
         groups=tuple(group_reports(analysis, keeps, made.left)),
         verify=proof,
         seconds=clock.seconds,

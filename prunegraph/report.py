@@ -27,12 +27,14 @@ class Report:
 
     Attributes:
         params: Numbers in the weights, before and after.
-        macs: Multiply-accumulates of one input (128 tokens where the sequence is dynamic), before and after.
+        macs: Multiply-accumulates of one run at `sizes`, before and after.
         groups: Every group that got smaller.
         verify: What the comparison saw; None if it was not asked for.
         seconds: How long each pass took.
         repair: What was re-fitted after the proof; None if nothing was to be.
         accounts: By name of a scorer, what it has to say of how it judged.
+        sizes: The lengths of dynamic dims that `macs` are stated for: a batch of one, 128 tokens where the model takes
+            so many.
     """
 
     params: tuple[int, int]
@@ -42,12 +44,14 @@ class Report:
     seconds: dict[str, float]
     repair: Repaired | None = None
     accounts: Mapping[str, ScoringReport] = field(default_factory=dict)
+    sizes: Mapping[str, int] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
         """The JSON that `prunegraph prune --json` prints."""
         return {
             "params": list(self.params),
             "macs": list(self.macs),
+            "macs_at": dict(self.sizes),
             "groups": [{"id": g.id, "kind": g.kind, "before": g.before, "after": g.after} for g in self.groups],
             "verify": self.verify.to_dict() if self.verify is not None else None,
             "repair": self.repair.to_dict() if self.repair is not None else None,

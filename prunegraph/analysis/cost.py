@@ -3,29 +3,45 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 
 import onnx_ir as ir
 
-from prunegraph.analysis.axes import Axis, Size
+from prunegraph.analysis.axes import Axis
 from prunegraph.analysis.lengths import Lengths
-from prunegraph.analysis.slots import axis_size
 from prunegraph.analysis.solve import Solution
-
-REFERENCE_TOKENS = 128
-"""MACs of a model with a dynamic sequence are stated for one input of so many tokens."""
-
 
 _NO_PARAMETERS = (ir.DataType.INT64, ir.DataType.BOOL, ir.DataType.STRING)
 
 
 def count_parameters(graph: ir.Graph) -> int:
-    """Numbers in the initializers of a graph, tables of integers and booleans left out."""
-    return sum(
-        value.const_value.size
-        for value in graph.initializers.values()
-        if value.const_value is not None and value.const_value.dtype not in _NO_PARAMETERS
-    )
+    """Numbers in the weights of a graph and of its bodies, be they initializers or Constant nodes.
+
+    Tables of int64 and of booleans are no weights: they state lengths and positions.
+    """
+    return sum(size for dtype, size in _stored(graph) if dtype not in _NO_PARAMETERS)
+
+
+def _stored(graph: ir.Graph) -> Iterator[tuple[ir.DataType, int]]:
+    """Type and size of every tensor that a graph and its bodies hold."""
+    for each in (graph, *graph.subgraphs()):
+        for value in each.initializers.values():
+            if value.const_value is not None:
+                yield value.const_value.dtype, value.const_value.size
+        for node in each:
+            if node.op_type == "Constant" and node.domain in ("", "ai.onnx"):
+                for attribute in node.attributes.values():
+                    yield from _constant(attribute)
+
+
+def _constant(attribute: ir.Attr) -> Iterator[tuple[ir.DataType, int]]:
+    match attribute.type:
+        case ir.AttributeType.TENSOR:
+            yield attribute.as_tensor().dtype, attribute.as_tensor().size
+        case ir.AttributeType.FLOAT:
+            yield ir.DataType.FLOAT, 1
+        case ir.AttributeType.FLOATS:
+            yield ir.DataType.FLOAT, len(attribute.as_floats())
 
 
 def count_numbers(graph: ir.Graph, solution: Solution, lengths: Lengths) -> tuple[tuple[int, int], tuple[float, float]]:
@@ -71,28 +87,18 @@ def _lengths(axis: Axis, leaves: Collection[int], solution: Solution) -> tuple[i
     return length, holding
 
 
-def count_macs(
-    solution: Solution, lengths: Lengths, batch: Size, row: Size, gone: Collection[int] = ()
-) -> tuple[int, int]:
-    """Multiply-accumulates of all contractions, before and after, for a batch of one.
+def count_macs(solution: Solution, lengths: Lengths, gone: Collection[int] = ()) -> tuple[int, int]:
+    """Multiply-accumulates of all contractions, before and after, at the sizes of the first probe.
 
     Args:
         solution: The settled axes.
         lengths: What stays.
-        batch: The lengths that the probes gave to the batch.
-        row: The lengths that they gave to the sequence.
         gone: Positions of nodes that are not there any more afterwards.
     """
-    reference = {batch: 1, row: REFERENCE_TOKENS}
-
-    def at_reference(old: Size) -> int:
-        return reference.get(old, old[0])
-
     before = after = 0
     for k, rule in enumerate(solution.rules):
         for contraction in rule.contractions:
-            axes = [solution.space.resolve(solution.dim_of(k, expr)) for expr in contraction.macs]
-            old = math.prod(axis_size(axis, lambda d: (at_reference(solution.dim_size(d)),), 1)[0] for axis in axes)
-            new = math.prod(axis_size(axis, lambda d: (at_reference(lengths.new_dim(d)),), 1)[0] for axis in axes)
+            both = [lengths.both(solution.space.resolve(solution.dim_of(k, expr))) for expr in contraction.macs]
+            old, new = math.prod(old[0] for old, _ in both), math.prod(new[0] for _, new in both)
             before, after = before + old, after + (0 if k in gone else new)
     return before, after

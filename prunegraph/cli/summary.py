@@ -23,6 +23,9 @@ def pruned(report: Report) -> RenderableType:
         table.add_column(heading, justify="right" if heading else "left")
     table.add_row("parameters", *_change([report.params[0]], [report.params[1]]))
     table.add_row("multiply-adds", *_change([report.macs[0]], [report.macs[1]]))
+    if report.sizes:
+        table.caption = f"multiply-adds at {', '.join(f'{name} = {size}' for name, size in report.sizes.items())}"
+        table.caption_justify = "left"
     by_kind: dict[str, list[GroupReport]] = defaultdict(list)
     for group in report.groups:
         by_kind[group.kind].append(group)

@@ -18,8 +18,8 @@ Plan = tuple[dict[str, int], ...]
 IMAGES = ((224, 256), (64, 96), (32, 48), (384, 512))
 """Sides of images, for the first run and for later ones."""
 
-ROW_SCALES = (1, 4, 200, 0.3)
-"""Sequences may have to be long (a table of windows, or the samples of a second of sound), or fit few positions."""
+ROW_SCALES = (1, 0.3, 4, 200)
+"""Sequences may fit few positions, or have to be long (a table of windows, or the samples of a second of sound)."""
 
 
 def size_plans(specs: Sequence[InputSpec], runs: Sequence[Mapping[str, int]]) -> Iterator[Plan]:

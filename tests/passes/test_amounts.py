@@ -251,7 +251,7 @@ def test_a_preset_on_a_real_export_costs_the_same() -> None:
     assert len(keep) == 1 + 3 * 12
     left = cost(found.analysis, found.normalized)(keep)
     lengths = Lengths(found.analysis.solution, {})
-    macs, _ = count_macs(found.analysis.solution, lengths, found.normalized.batch, found.normalized.row)
+    macs, _ = count_macs(found.analysis.solution, lengths)
     assert f"{left['macs'] * macs / 1e9:.2f}" == "0.64"
     assert f"{left['params'] * count_parameters(found.normalized.model.graph) / 1e6:.2f}" == "3.01"
     aligned = target_counts(found.analysis, found.normalized, Options("snp-deit-tiny", align=8))

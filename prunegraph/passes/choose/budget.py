@@ -26,7 +26,7 @@ def cost(analysis: Analysis, normalized: Normalized) -> Cost:
             if count < group.units:
                 keeps[group.dim] = Keep(group.outer, np.ones(group.shape, dtype=bool), count)
         lengths = Lengths(solution, keeps)
-        macs = count_macs(solution, lengths, normalized.batch, normalized.row)
+        macs = count_macs(solution, lengths)
         params, size = count_numbers(graph, solution, lengths)
         both = {"macs": macs, "params": params, "bytes": size}
         return {name: after / max(before, 1) for name, (before, after) in both.items()}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import onnx_ir as ir
@@ -13,7 +14,6 @@ from onnx_ir.passes.common import (
     TopologicalSortPass,
 )
 
-from prunegraph.analysis.axes import Size
 from prunegraph.analysis.facts import Facts
 from prunegraph.passes.normalize.canonicalize import canonicalize
 from prunegraph.passes.normalize.copy_constants_per_use import copy_constants
@@ -21,7 +21,7 @@ from prunegraph.passes.normalize.copy_tables_per_use import copy_tables
 from prunegraph.passes.normalize.freeze import freeze
 from prunegraph.passes.normalize.merge_equal_weights import merge_equal_weights
 from prunegraph.passes.normalize.names import name_values
-from prunegraph.passes.normalize.probe import RUNS, integers, probe
+from prunegraph.passes.normalize.probe import integers, probe
 from prunegraph.passes.normalize.split_projections import split_projections
 from prunegraph.passes.normalize.state_scales import state_scales
 
@@ -35,14 +35,12 @@ class Normalized:
     Attributes:
         model: Flat and frozen, constants copied per use, projections split; it computes what the original computes.
         facts: What was seen when it ran.
-        batch: The lengths that the probes gave to a dynamic batch.
-        row: The lengths that they gave to a dynamic sequence.
+        sizes: The lengths of dynamic dims of inputs in the first probe, which is what costs are stated for.
     """
 
     model: ir.Model
     facts: Facts
-    batch: Size
-    row: Size
+    sizes: Mapping[str, int]
 
 
 def normalize(model: ir.Model) -> Normalized:
@@ -62,15 +60,15 @@ def normalize(model: ir.Model) -> Normalized:
     ):
         step(model)
     name_values(model.graph)
-    facts, held = canonicalize(model.graph, *probe(model))
+    probed = probe(model)
+    facts, held = canonicalize(model.graph, probed.facts, probed.held, probed.blocks)
     freeze(model, held)
     state_scales(model.graph, facts)
     merge_equal_weights(model.graph)
     facts = copy_tables(model, _with_constants(model, facts))
     copy_constants(model.graph)
     model, facts = split_projections(model, _with_constants(model, facts))
-    batch, row = (tuple(run[role] for run in RUNS[: facts.probes]) for role in ("batch", "row"))
-    return Normalized(model, facts, batch, row)
+    return Normalized(model, facts, probed.sizes)
 
 
 def _with_constants(model: ir.Model, facts: Facts) -> Facts:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Mapping, Sequence, Set
+from dataclasses import dataclass
 from typing import TypeVar
 
 import onnx_ir as ir
@@ -26,7 +27,11 @@ from prunegraph.runtime.trial_sizes import size_plans
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
 
-RUNS = ({"batch": 1, "row": 11}, {"batch": 2, "row": 23}, {"batch": 1, "row": 701})
+RUNS = ({"batch": 1, "row": 128}, {"batch": 2, "row": 23}, {"batch": 1, "row": 701})
+"""Costs are stated for the first; the last tells a length that is static from one that is padded to a multiple."""
+
+SMALL = ({"batch": 1, "row": 11}, {"batch": 2, "row": 23})
+"""For models that fit few positions, or that have to run to be understood."""
 
 _RANDOM = {
     "RandomNormal",
@@ -51,12 +56,25 @@ Held = dict[str, tuple[Array, ...]]
 Blocks = dict[str, tuple[Block, ...]]
 
 
-def probe(model: ir.Model) -> tuple[Facts, Held, Blocks]:
-    """Learn shapes at every size of `RUNS`; without the long one where the model does not take it, or has to run.
+@dataclass(frozen=True, slots=True)
+class Probed:
+    """What the probes saw.
 
-    Returns:
-        The facts, what every stated value held in each probe, and which block each ScatterND writes, by its indices.
+    Attributes:
+        facts: Shapes and small integers.
+        held: What every stated value held in each probe.
+        blocks: Which block each ScatterND writes, by the name of its indices.
+        sizes: The lengths of dynamic dims of inputs in the first probe; empty where nothing could be tried.
     """
+
+    facts: Facts
+    held: Held
+    blocks: Blocks
+    sizes: Mapping[str, int]
+
+
+def probe(model: ir.Model) -> Probed:
+    """Learn shapes at every size of `RUNS`; without the long one where the model does not take it, or has to run."""
     wide = widened(model)
     graph = wide.graph
     specs = input_specs(graph)
@@ -65,8 +83,9 @@ def probe(model: ir.Model) -> tuple[Facts, Held, Blocks]:
     dynamic = any(isinstance(dim, str) for spec in specs for dim in spec.dims)
     inferred: list[Seen] = []
     plans = list(size_plans(specs, RUNS if dynamic else RUNS[:1]))
-    longest = [(_infer, plans[0])] if dynamic else []
-    for look, plan in (*longest, *((look, plan[:2]) for look in (_infer, _run) for plan in plans)):
+    small = list(size_plans(specs, SMALL)) if dynamic else plans
+    tries = [(_infer, plans[0]), *((_infer, plan[:2]) for plan in plans), *((_infer, plan) for plan in small)]
+    for look, plan in (*(tries if dynamic else tries[:1]), *((_run, plan) for plan in small)):
         try:
             seen = look(wide, specs, plan, values, stated)
         except CannotRun as reason:
@@ -151,9 +170,7 @@ def _written(graph: ir.Graph) -> set[str]:
     return {value.name or "" for node in scatters if (value := node.inputs[1]) is not None}
 
 
-def _facts(
-    graph: ir.Graph, specs: Sequence[InputSpec], plan: Sequence[dict[str, int]], seen: Sequence[Seen]
-) -> tuple[Facts, Held, Blocks]:
+def _facts(graph: ir.Graph, specs: Sequence[InputSpec], plan: Sequence[dict[str, int]], seen: Sequence[Seen]) -> Probed:
     probes = max(1, len(seen))
     shapes: dict[str, tuple[Size, ...]] = dict(_constant_shapes(graph, probes))
     for spec in specs if plan else ():
@@ -164,7 +181,8 @@ def _facts(
         if len(ranks) == 1 and None not in ranks:
             shapes[name] = tuple(zip(*(shape for shape in found if shape is not None), strict=True))
     held, blocks = _by_name([each.held for each in seen]), _by_name([each.blocks for each in seen])
-    return Facts(probes, shapes, integers(graph, held, probes)), held, blocks
+    sizes = {name: plan[0][name] for spec in specs for name in spec.dims if isinstance(name, str)} if plan else {}
+    return Probed(Facts(probes, shapes, integers(graph, held, probes)), held, blocks, sizes)
 
 
 def _by_name(seen: Sequence[Mapping[str, T]]) -> dict[str, tuple[T, ...]]:
