@@ -37,7 +37,7 @@ from prunegraph.passes.normalize import Normalized, normalize
 from prunegraph.passes.prove.verify import Verification, verify
 from prunegraph.passes.repair import Written, repaired, restored
 from prunegraph.passes.rewrite.cleanup import cleanup
-from prunegraph.passes.rewrite.remove_groups import shrink_all
+from prunegraph.passes.rewrite.remove_groups import remove_whole_groups
 from prunegraph.passes.score import Context, ScoringReport, needs_data
 from prunegraph.report import GroupReport, Report
 from prunegraph.result import PruneResult
@@ -209,7 +209,7 @@ def apply(
     analysis = found.analysis
     keeps = selection.keeps(analysis.groups)
     with clock.step("shrink"):
-        made = shrink_all(found.normalized.model, analysis.solution, keeps)
+        made = remove_whole_groups(found.normalized.model, analysis.solution, keeps)
         if made.refused:
             raise _cannot_go_whole(analysis, made.refused)
         slim = cleanup(made.model, analysis.solution, made.lengths)
@@ -268,7 +268,7 @@ def undo_repair(found: Analyzed, slim: ir.Model, keeps: Keeps, written: Written)
     Raises:
         VerificationFailed: it does not have the weights that were re-fitted.
     """
-    made = shrink_all(found.normalized.model, found.analysis.solution, keeps)
+    made = remove_whole_groups(found.normalized.model, found.analysis.solution, keeps)
     bare = dict(made.model.graph.initializers)
     bare |= cleanup(made.model, found.analysis.solution, made.lengths).graph.initializers
     try:

@@ -14,7 +14,7 @@ from prunegraph.observe.stream import Calibration, observe
 from prunegraph.observe.text import Batch
 from prunegraph.passes.prove.verify import verify
 from prunegraph.passes.rewrite.cleanup import cleanup
-from prunegraph.passes.rewrite.remove_groups import shrink_all
+from prunegraph.passes.rewrite.remove_groups import remove_whole_groups
 from prunegraph.passes.rotate.basis import centred, compared_basis, inverse_transposed, read_basis
 from prunegraph.passes.rotate.moments import HeadMoments
 from prunegraph.passes.rotate.rotate import Turned, places, rotated, rotation
@@ -235,7 +235,7 @@ def check(found: Analysed, seed: int, tolerance: float = ROUNDING) -> None:
         keep[turn.group.id] = (np.array(drawn) < count).reshape(turn.group.shape)
     solution = found.analysis.solution
     keeps = Selection(keep).keeps(found.analysis.groups)
-    made = shrink_all(turned, solution, keeps)
+    made = remove_whole_groups(turned, solution, keeps)
     proof = verify(found.normalized, turned, cleanup(made.model, solution, made.lengths), found.analysis, keeps)
     assert proof.normalize_error < tolerance
     assert proof.max_rel_error < tolerance

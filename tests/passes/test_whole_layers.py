@@ -19,7 +19,7 @@ from prunegraph.api import verify_files
 from prunegraph.errors import NothingToPrune, UsageError
 from prunegraph.observe.attention_sites import HEAD_KINDS
 from prunegraph.passes.choose.whole_layers import WHOLE_KINDS, dropped, with_whole
-from prunegraph.passes.rewrite.remove_groups import shrink_all
+from prunegraph.passes.rewrite.remove_groups import remove_whole_groups
 from prunegraph.pipeline import Analyzed, apply, load_and_analyze
 from prunegraph.result import PruneResult
 from tests.graphs import fused as graphs_fused
@@ -127,7 +127,7 @@ def test_random_selections_and_again(name: str, data: st.DataObject) -> None:
     result = apply(model, first)
     assert result.report.verify is not None and result.report.verify.max_rel_error < 2e-5
     again = analysed_model(ir.to_proto(result.ir_model))
-    left = shrink_all(model.normalized.model, model.analysis.solution, first.keeps(groups)).left
+    left = remove_whole_groups(model.normalized.model, model.analysis.solution, first.keeps(groups)).left
     kinds = [group.kind for group in groups if left is None or group.dim in left]
     assume([group.kind for group in again.analysis.groups] == kinds)  # without any sub-block, `hidden` has another name
     second = data.draw(selections(again.analysis.groups))

@@ -13,7 +13,7 @@ from prunegraph.analysis.groups import Group
 from prunegraph.analysis.names import matches
 from prunegraph.analysis.selection import Selection
 from prunegraph.observe.attention_sites import HEAD_KINDS
-from prunegraph.passes.rewrite.remove_groups import shrink_all
+from prunegraph.passes.rewrite.remove_groups import remove_whole_groups
 
 logger = logging.getLogger(__name__)
 
@@ -53,7 +53,7 @@ def with_whole(
             going.append(name)
     while going:
         nothing = {name: np.zeros(groups[name].shape, dtype=bool) for name in going}
-        refused = shrink_all(model, analysis.solution, Selection(nothing).keeps(analysis.groups)).refused
+        refused = remove_whole_groups(model, analysis.solution, Selection(nothing).keeps(analysis.groups)).refused
         if not refused:
             return Selection({**selection.keep, **nothing})
         for name in list(going):

@@ -20,7 +20,7 @@ Indices = tuple[npt.NDArray[np.int64], ...]
 _LONGEST = 1 << 24
 
 
-def canonicalize(graph: ir.Graph, facts: Facts, held: Held, blocks: Blocks) -> tuple[Facts, Held]:
+def canonicalize(graph: ir.Graph, facts: Facts, stated: Held, blocks: Blocks) -> tuple[Facts, Held]:
     """Rewrite odd spellings, in place.
 
     A Gather of a flat tensor by `0, 1, 2, …` (`as_strided` of the dynamo exporter) is a Reshape to the shape of the
@@ -35,7 +35,7 @@ def canonicalize(graph: ir.Graph, facts: Facts, held: Held, blocks: Blocks) -> t
     for node in list(graph):
         if node.domain not in ("", "ai.onnx") or node.op_type not in ("Gather", "ScatterND"):
             continue
-        indices = _indices(node, facts, held)
+        indices = _indices(node, facts, stated)
         if node.op_type == "ScatterND":
             written = _written(node, indices, blocks)
             joined = concat_of_blocks(editor, node, written, shapes) if len(written) == facts.probes else None
@@ -44,16 +44,16 @@ def canonicalize(graph: ir.Graph, facts: Facts, held: Held, blocks: Blocks) -> t
         elif indices and _is_flat(node, facts) and all(a.ndim > 1 and _counts(a) for a in indices):
             added |= _reshape(editor, node, indices)
     shapes |= {name: ((len(arrays[0]),) * facts.probes,) for name, arrays in added.items()}
-    return Facts(facts.probes, shapes, {**facts.integers, **added}), held | added
+    return Facts(facts.probes, shapes, {**facts.integers, **added}), stated | added
 
 
-def _indices(node: ir.Node, facts: Facts, held: Held) -> Indices | None:
+def _indices(node: ir.Node, facts: Facts, stated: Held) -> Indices | None:
     """The second input, where it does not depend on data."""
     value = node.inputs[1]
     assert value is not None
     if value.const_value is not None and value.const_value.size <= _LONGEST:
         return (value.const_value.numpy(),) * facts.probes
-    return held.get(value.name or "")
+    return stated.get(value.name or "")
 
 
 def _written(node: ir.Node, indices: Indices | None, blocks: Blocks) -> tuple[Block, ...]:

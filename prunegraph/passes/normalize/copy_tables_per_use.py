@@ -54,32 +54,32 @@ def copy_tables(model: ir.Model, facts: Facts) -> Facts:
 
 def _computed_from(value: ir.Value | None) -> set[ir.Value]:
     """A value and what it is computed from, constants and inputs left out."""
-    found: set[ir.Value] = set()
+    behind: set[ir.Value] = set()
     waiting = [value]
     while waiting:
         each = waiting.pop()
-        if each is not None and each not in found and (node := each.producer()) is not None:
-            found.add(each)
+        if each is not None and each not in behind and (node := each.producer()) is not None:
+            behind.add(each)
             waiting += node.inputs
-    return found
+    return behind
 
 
 def _weightless(graph: ir.Graph) -> set[str]:
     """Values that follow from positions, vectors of constants and tables: no weight and no activation is among them."""
     total = bytes_of_constants(graph)
-    found = {value.name or "" for value in graph.inputs if value.dtype is not None and value.dtype.is_integer()}
+    weightless = {value.name or "" for value in graph.inputs if value.dtype is not None and value.dtype.is_integer()}
     for name, value in graph.initializers.items():
         tensor = value.const_value
         if tensor is None:
             continue
         narrow = tensor.dtype.is_integer() or sum(n > 1 for n in tensor.shape.numpy()) <= 1
         if narrow or is_table(tensor, list(value.uses()), total):
-            found.add(name)
+            weightless.add(name)
     for node in graph:
         stated = node.op_type in ("Shape", "Size")
-        if stated or (node.inputs and all(value is None or value.name in found for value in node.inputs)):
-            found.update(value.name or "" for value in node.outputs)
-    return found
+        if stated or (node.inputs and all(value is None or value.name in weightless for value in node.inputs)):
+            weightless.update(value.name or "" for value in node.outputs)
+    return weightless
 
 
 def _is_free(value: ir.Value, solution: Solution) -> bool:

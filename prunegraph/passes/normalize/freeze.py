@@ -1,4 +1,4 @@
-"""Freeze what is static: what all probes saw alike becomes a constant, so that pruning cannot change it.
+"""Freeze what is static: what all probes agreed on becomes a constant, so that pruning cannot change it.
 
 A scale of `1/sqrt(head_dim)` that a graph computes from a Shape would follow the new head_dim; frozen, it keeps its
 value. Weights are left alone: a transposed embedding stays tied, a table of biases stays the small table that it is.
@@ -18,7 +18,7 @@ from prunegraph.runtime.session import Array, has_narrow
 _NO_WEIGHTS = {ir.DataType.INT64, ir.DataType.INT32, ir.DataType.BOOL, ir.DataType.STRING}
 
 
-def freeze(model: ir.Model, held: Mapping[str, tuple[Array, ...]]) -> None:
+def freeze(model: ir.Model, stated: Mapping[str, tuple[Array, ...]]) -> None:
     """Replace every stated value that no probe saw change by an initializer, in place."""
     graph, editor = model.graph, Editor(model.graph)
     narrow = has_narrow(model)
@@ -28,11 +28,11 @@ def freeze(model: ir.Model, held: Mapping[str, tuple[Array, ...]]) -> None:
             weights.update(value.name or "" for value in node.outputs)
             continue
         for value in node.outputs:
-            arrays = held.get(value.name or "")
+            arrays = stated.get(value.name or "")
             if arrays is None or value.is_graph_output() or not _same(arrays):
                 continue
             if narrow and arrays[0].dtype.kind == "f":
-                continue  # seen in float32, and nobody says what it is here; it keeps its value all the same
+                continue  # probes ran in float32, and its type here is not known; it keeps its value all the same
             editor.replace(value, editor.constant(arrays[0], f"{value.name}/frozen"), rename=False)
     RemoveUnusedNodesPass()(model)
 

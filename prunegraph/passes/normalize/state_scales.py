@@ -1,4 +1,4 @@
-"""Fused attention spelt plainly: the scale that it would take from the head size becomes an attribute.
+"""State the scale of fused attention: what an op would take from the head size becomes an attribute.
 
 `1/sqrt(head_size)` must stay what it was when heads get narrower.  The widths of a fused qkv weight are stated as
 well, since values may become narrower than queries and keys.

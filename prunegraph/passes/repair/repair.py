@@ -25,7 +25,7 @@ from prunegraph.passes.repair.sites import Left, Site, sites
 from prunegraph.passes.repair.statistics import Gram
 from prunegraph.passes.repair.write import Written, amend, differing, insert
 from prunegraph.passes.rewrite.cleanup import cleanup
-from prunegraph.passes.rewrite.remove_groups import shrink_all
+from prunegraph.passes.rewrite.remove_groups import remove_whole_groups
 
 logger = logging.getLogger(__name__)
 
@@ -152,7 +152,7 @@ def rewritten(
     """The slim model of a whole one with changed weights, and what sets it apart from the one without the changes."""
     twin = model.clone()
     missing = amend(twin, changes)
-    made, bare = (shrink_all(each, analysis.solution, keeps) for each in (twin, model))
+    made, bare = (remove_whole_groups(each, analysis.solution, keeps) for each in (twin, model))
     added = insert(made.model, analysis, keeps, missing)
     changed = differing(made.model.graph, bare.model.graph)
     slim = cleanup(made.model, analysis.solution, made.lengths)

@@ -43,9 +43,9 @@ class Written:
         Raises:
             UsageError: it cannot be understood.
         """
-        said = plan.get("repair") or {}
+        entry = plan.get("repair") or {}
         try:
-            names = tuple(tuple(map(str, said.get(key, ()))) for key in ("changed", "added"))
+            names = tuple(tuple(map(str, entry.get(key, ()))) for key in ("changed", "added"))
         except (AttributeError, TypeError) as error:
             raise UsageError(f"the plan does not say what was repaired: {error}", hint="prune again") from error
         return Written(*names)
@@ -64,10 +64,10 @@ def amend(model: ir.Model, changes: Changes) -> list[tuple[Site, Floats]]:
         if change.weight is not None:
             assert weight.const_value is not None
             _add_to(weight, sites[0].weight_of(change.weight, tuple(weight.const_value.shape.numpy())))
-        held = [_bias(makers[site.y], len(change.bias)) for site in sites]
-        uses = Counter(value.name for value in held if value is not None)
+        biases = [_bias(makers[site.y], len(change.bias)) for site in sites]
+        uses = Counter(value.name for value in biases if value is not None)
         done: set[str | None] = set()
-        for site, value in zip(sites, held, strict=True):
+        for site, value in zip(sites, biases, strict=True):
             if value is None or len(list(value.uses())) != uses[value.name]:  # somebody else's too
                 missing.append((site, change.bias))
             elif value.name not in done:
@@ -94,14 +94,14 @@ def insert(slim: ir.Model, analysis: Analysis, keeps: Keeps, missing: Sequence[t
 
 def differing(a: ir.Graph, b: ir.Graph) -> tuple[str, ...]:
     """Names of initializers that both have, with different numbers."""
-    found = []
+    names = []
     for name, value in a.initializers.items():
         left, right = value.const_value, b.initializers[name].const_value if name in b.initializers else None
         if left is None or right is None or left is right or left.dtype == ir.DataType.STRING:
             continue
         if left.shape != right.shape or not np.array_equal(left.numpy(), right.numpy()):
-            found.append(name)
-    return tuple(found)
+            names.append(name)
+    return tuple(names)
 
 
 def restored(slim: ir.Model, bare: Mapping[str, ir.Value], written: Written) -> ir.Model:
@@ -140,12 +140,12 @@ def _add_to(value: ir.Value, more: npt.NDArray[Any]) -> None:
 
 def _bias(node: ir.Node, length: int) -> ir.Value | None:
     """The initializer that is added to what a node makes, if that is all that happens to it."""
-    found: list[ir.Value | None] = list(node.inputs[2:3])
+    candidates: list[ir.Value | None] = list(node.inputs[2:3])
     if node.op_type == "MatMul":
         users = list(node.outputs[0].uses())
         if len(users) == 1 and users[0][0].op_type == "Add" and not node.outputs[0].is_graph_output():
-            found = [users[0][0].inputs[1 - users[0][1]]]
-    value = found[0] if found else None
+            candidates = [users[0][0].inputs[1 - users[0][1]]]
+    value = candidates[0] if candidates else None
     if value is None or not value.is_initializer() or value.const_value is None or value.is_graph_output():
         return None
     shape = value.const_value.shape.numpy()

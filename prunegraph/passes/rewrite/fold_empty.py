@@ -1,4 +1,4 @@
-"""Fold: a sum over no unit is zero, and what is computed from it is constant.
+"""Propagate constants from what a removed sub-block made: a sum over no unit is zero, and what follows is constant.
 
 What a contraction makes of nothing is a constant, and so is what follows until another activation joins in: `0 + bias`
 is the bias, `x + bias` keeps the shape of `x`.  The constants are computed by ONNX Runtime at the sizes of the probes,
@@ -26,11 +26,11 @@ BROADCASTS = frozenset(
 """Ops of ai.onnx whose operands broadcast against each other, each of them."""
 
 
-class Stuck(Exception):
+class CannotFold(Exception):
     """A node cannot do with what is left."""
 
 
-class Folder:
+class ConstantPropagation:
     """Walks through a graph once and replaces what has become constant."""
 
     def __init__(
@@ -69,7 +69,7 @@ class Folder:
             dims = frozenset().union(*(self.origin.get(v) or self.dims(v) & self.whole for v in touched))
             try:
                 self._node(node, dims)
-            except (Stuck, CannotRun) as reason:
+            except (CannotFold, CannotRun) as reason:
                 self.stuck.append((node, str(reason), dims))
         for value in self.graph.outputs:
             if value in self.known or self.empty(value):
@@ -80,14 +80,14 @@ class Folder:
 
     def refused(self, left: frozenset[int]) -> dict[int, str]:
         """Dims that should be gone and are not, each with a reason; `left` are those that something holds."""
-        found: dict[int, str] = {}
+        reasons: dict[int, str] = {}
         for node, why, dims in self.stuck:
             if node.graph is not None:  # else nothing needed it
                 for dim in dims:
-                    found.setdefault(dim, f"{node.op_type} {node.name}: {why}")
+                    reasons.setdefault(dim, f"{node.op_type} {node.name}: {why}")
         for dim in self.whole & left:
-            found.setdefault(dim, "a part of something that stays holds it")
-        return found
+            reasons.setdefault(dim, "a part of something that stays holds it")
+        return reasons
 
     def dims(self, value: ir.Value) -> frozenset[int]:
         """The Dims that a value holds."""
@@ -114,9 +114,9 @@ class Folder:
             self._fold(node, operands, dims)
             return
         if any(value is not None and self.empty(value) for value in node.inputs):
-            raise Stuck("it takes what would be empty together with something else")
+            raise CannotFold("it takes what would be empty together with something else")
         if any(attribute.type == ir.AttributeType.GRAPH for attribute in node.attributes.values()):
-            raise Stuck("it has a body")
+            raise CannotFold("it has a body")
         for index, value in enumerate(node.inputs):
             if value is not None and value in self.known:
                 self._join(node, index, value)
@@ -133,11 +133,11 @@ class Folder:
             if value.name in self.solution.weights and any(v is not None and self._zeroed(v) for v in node.inputs):
                 return self._every(self._weight(value))  # the other operand is zero
             if not self._lost(value) <= self.summed.get((self.position.get(node, -1), index), set()):
-                raise Stuck("it makes something else than a sum of what would be empty")
+                raise CannotFold("it makes something else than a sum of what would be empty")
             nothing = self._nothing(node, index, value)
             return [np.broadcast_to(nothing, shape) for shape in self._shapes(value)]
-        if (seen := self.facts.integers.get(value.name or "")) is not None:
-            return list(seen)
+        if (values := self.facts.integers.get(value.name or "")) is not None:
+            return list(values)
         return self._every(self._weight(value))
 
     def _every(self, array: Array | None) -> list[Array] | None:
@@ -158,7 +158,7 @@ class Folder:
             return np.zeros((), self._dtype(node, value))
         array = self.known[point] if point in self.known else self._weight(point)
         if array is None or array.size != 1:
-            raise Stuck("its zero point is not known")
+            raise CannotFold("its zero point is not known")
         return array.reshape(())
 
     def _weight(self, value: ir.Value) -> Array | None:
@@ -176,7 +176,7 @@ class Folder:
     def _shapes(self, value: ir.Value) -> list[tuple[int, ...]]:
         sizes = self.facts.shapes.get(value.name or "")
         if sizes is None:
-            raise Stuck(f"the shape of {value.name} is not known")
+            raise CannotFold(f"the shape of {value.name} is not known")
         return [tuple(size[probe] for size in sizes) for probe in range(self.facts.probes)]
 
     def _dtype(self, node: ir.Node, value: ir.Value) -> np.dtype[np.generic]:
@@ -187,13 +187,13 @@ class Folder:
 
     def _fold(self, node: ir.Node, operands: list[list[Array] | None], dims: frozenset[int]) -> None:
         runs = [[None if o is None else o[probe] for o in operands] for probe in range(self.facts.probes)]
-        made = evaluate(self.graph, node, runs)
+        results = evaluate(self.graph, node, runs)
         for k, value in enumerate(node.outputs):
-            arrays = [_small(run[k]) for run in made]
+            arrays = [_small(run[k]) for run in results]
             if any(a.shape != arrays[0].shape or not _alike(a, arrays[0]) for a in arrays):
-                raise Stuck("what it makes of nothing varies with the size of the input")
+                raise CannotFold("what it makes of nothing varies with the size of the input")
             if not np.isfinite(arrays[0].astype(np.float64)).all():
-                raise Stuck("what it makes of nothing is not finite")
+                raise CannotFold("what it makes of nothing is not finite")
             self.known[value] = arrays[0]
             self.origin[value] = dims
 
@@ -240,14 +240,14 @@ class Folder:
         for other in node.inputs:
             if other is None or other.name not in self.solution.axes or other.is_initializer() or other in self.known:
                 continue
-            found = self.solution.resolve(other.name or "")
-            if len(found) == len(axes) and all(found[k] == axes[k] for k in dynamic):
+            beside = self.solution.resolve(other.name or "")
+            if len(beside) == len(axes) and all(beside[k] == axes[k] for k in dynamic):
                 here = self.editor.at(node).before()
                 shape = here.add("Shape", other, name=f"{name}/beside")
                 static = here.constant(np.array([size[0] for size in both], np.int64), f"{name}/static")
                 which = here.constant(np.isin(np.arange(len(axes)), dynamic), f"{name}/dynamic")
                 return here.add("Where", which, shape, static, name=f"{name}/shape")
-        raise Stuck("the constant left over would lose its shape")
+        raise CannotFold("the constant left over would lose its shape")
 
     def _drop_zero(self, node: ir.Node) -> None:
         """`x + 0` is x; only where the output of the graph is meant, its name has to stay."""

@@ -14,5 +14,5 @@ def mark_part(part: ir.Node | ir.Value, whole: str, slot: int) -> None:
 
 def part_of(part: ir.Node | ir.Value) -> tuple[str, int] | None:
     """The name of the whole, and which slot of it this is; None for what was never taken apart."""
-    found: tuple[str, int] | None = part.meta.get(_PART)
-    return found
+    whole_and_slot: tuple[str, int] | None = part.meta.get(_PART)
+    return whole_and_slot

@@ -1,7 +1,7 @@
-"""Whole groups: what is left where every unit of a group goes.
+"""Remove whole groups: shrink a model where every unit of some groups goes, and their sub-blocks with them.
 
-Shrink leaves one unit of every such group, for lengths of zero are nothing that ops can be asked to work with; then
-what is computed from these units is folded away, see `fold`, and nothing may hold them any more.
+Shrink leaves one unit of every such group, for ops cannot be asked to work with lengths of zero; then what is computed
+from these units is folded away, see `fold_empty`, and nothing may hold them any more.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from prunegraph.analysis.lengths import Lengths
 from prunegraph.analysis.slots import Keep, Keeps
 from prunegraph.analysis.solve import Solution
 from prunegraph.passes.rewrite.cleanup import literal_targets
-from prunegraph.passes.rewrite.fold_empty import Folder
+from prunegraph.passes.rewrite.fold_empty import ConstantPropagation
 from prunegraph.passes.rewrite.shrink import shrink_in_place
 
 
 @dataclass(frozen=True, slots=True)
-class Smaller:
+class SlimModel:
     """A smaller model, and what went from it altogether.
 
     Attributes:
@@ -40,7 +40,7 @@ class Smaller:
     refused: Mapping[int, str]
 
 
-def shrink_all(model: ir.Model, solution: Solution, keeps: Keeps) -> Smaller:
+def remove_whole_groups(model: ir.Model, solution: Solution, keeps: Keeps) -> SlimModel:
     """`shrink` for keeps that may leave nothing of some Dims.
 
     Args:
@@ -50,19 +50,19 @@ def shrink_all(model: ir.Model, solution: Solution, keeps: Keeps) -> Smaller:
     """
     whole = frozenset(dim for dim, keep in keeps.items() if keep.count == 0)
     thin = {dim: _one_unit(keep) if dim in whole else keep for dim, keep in keeps.items()}
-    twin = model.clone()
-    nodes = list(twin.graph)
-    shrunk = shrink_in_place(twin, solution, thin)
+    slim = model.clone()
+    nodes = list(slim.graph)
+    shrunk = shrink_in_place(slim, solution, thin)
     lengths = Lengths(solution, thin)
     if not whole:
-        return Smaller(twin, lengths, frozenset(), None, {})
-    literal_targets(twin.graph, solution, lengths)
-    folder = Folder(twin.graph, nodes, solution, Lengths(solution, keeps), whole, shrunk.facts)
-    folder.fold()
-    RemoveUnusedNodesPass()(twin)
+        return SlimModel(slim, lengths, frozenset(), None, {})
+    literal_targets(slim.graph, solution, lengths)
+    propagation = ConstantPropagation(slim.graph, nodes, solution, Lengths(solution, keeps), whole, shrunk.facts)
+    propagation.fold()
+    RemoveUnusedNodesPass()(slim)
     gone = frozenset(k for k, node in enumerate(nodes) if node.graph is None)
-    left = frozenset(dim for value in _values(twin.graph) for dim in folder.dims(value))
-    return Smaller(twin, lengths, gone, left, folder.refused(left))
+    left = frozenset(dim for value in _values(slim.graph) for dim in propagation.dims(value))
+    return SlimModel(slim, lengths, gone, left, propagation.refused(left))
 
 
 def _one_unit(keep: Keep) -> Keep:

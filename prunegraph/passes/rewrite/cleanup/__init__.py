@@ -1,4 +1,4 @@
-"""Cleanup: say plainly what is known, join what was taken apart, drop what nothing needs."""
+"""Clean up a slim graph: write known targets as literals, join what Normalize split, drop what nothing needs."""
 
 from __future__ import annotations
 

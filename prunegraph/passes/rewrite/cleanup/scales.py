@@ -92,5 +92,5 @@ def _read(node: ir.Node, vector: npt.NDArray[Any]) -> npt.NDArray[Any] | None:
 
 
 def _integers(value: ir.Value | None) -> npt.NDArray[Any] | None:
-    found = numbers(value)
-    return found if found is not None and found.dtype in _INTEGERS else None
+    array = numbers(value)
+    return array if array is not None and array.dtype in _INTEGERS else None

@@ -130,12 +130,12 @@ def _shorten(editor: Editor, chain: Sequence[ir.Node], sizes: Sizes) -> bool:
     start = end = atoms.new(sizes[first.name or ""])
     for node in chain:
         if node.op_type == "Transpose":
-            found: Layout | None = tuple(end[k] for k in _order(node, len(end)))
+            layout: Layout | None = tuple(end[k] for k in _order(node, len(end)))
         else:
-            found = atoms.regroup(end, sizes[node.outputs[0].name or ""])
-        if found is None:
+            layout = atoms.regroup(end, sizes[node.outputs[0].name or ""])
+        if layout is None:
             return False
-        end = found
+        end = layout
     start, end = atoms.settled(start), atoms.settled(end)
     for way in ways(start, end):
         if len(way) < len(chain) and (steps := _written(atoms, start, way)) is not None:
