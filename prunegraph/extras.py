@@ -11,7 +11,7 @@ PACKAGES = {
     "text": ("tokenizers", "joblib"),
     "syntax": ("spacy",),
     "cluster": ("sklearn", "kmedoids", "kneed"),
-    "report": ("matplotlib",),
+    "report": ("jinja2", "matplotlib"),
     "torch": ("torch", "onnxscript"),
     "graphsurgeon": ("onnx_graphsurgeon",),
     "yaml": ("yaml",),

@@ -1,0 +1,62 @@
+"""The report as one HTML file that needs nothing else: styles and charts are inside, nothing is fetched."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from importlib.resources import files
+from typing import Any
+
+from prunegraph.errors import MissingExtra
+from prunegraph.export.report.svg import before_and_after, curve, head_map
+
+
+def render_html(facts: Mapping[str, Any]) -> str:
+    """The page for what `report_facts` gathered.
+
+    Raises:
+        MissingExtra: jinja2 is not installed.
+    """
+    try:
+        from jinja2 import Environment, StrictUndefined
+    except ImportError:
+        raise MissingExtra("report", "jinja2") from None
+    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    environment.filters |= {"count": count, "share": share}
+    source = (files("prunegraph.export.report") / "report.html.j2").read_text(encoding="utf-8")
+    return environment.from_string(source).render(facts=facts, charts=_charts(facts))
+
+
+def count(number: float) -> str:
+    """A number for people: 17.24 M.
+
+    >>> count(17_240_000), count(950)
+    ('17.24 M', '950')
+    """
+    for unit, size in (("G", 1e9), ("M", 1e6), ("k", 1e3)):
+        if abs(number) >= size:
+            return f"{number / size:.2f} {unit}"
+    return f"{number:g}"
+
+
+def share(before: float, after: float) -> str:
+    """The change from one number to another: -50.0 %.
+
+    >>> share(10, 5), share(0, 5)
+    ('-50.0 %', '')
+    """
+    return f"{(after - before) / before:+.1%}".replace("%", " %") if before else ""
+
+
+def _charts(facts: Mapping[str, Any]) -> dict[str, str]:
+    layers = facts["layers"]
+    heads = [layer for layer in layers if "kept" in layer]
+    widths = [(layer["id"], layer["before"], layer["after"]) for layer in layers if "kept" not in layer]
+    charts = {"kinds": before_and_after([(k["kind"], k["before"], k["after"]) for k in facts["kinds"]], "Units")}
+    if heads:
+        charts["heads"] = head_map(heads)
+    if widths:
+        charts["widths"] = before_and_after(widths, "Width of every layer")
+    if facts["sweep"]:
+        metric = (facts["evaluation"] or {}).get("metric", "metric")
+        charts["sweep"] = curve(facts["sweep"], metric)
+    return charts

@@ -1,0 +1,74 @@
+"""The report as Markdown, for a pull request."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from prunegraph.export.report.html import count, share
+
+
+def render_markdown(facts: Mapping[str, Any]) -> str:
+    """The text for what `report_facts` gathered."""
+    return "\n".join(_lines(facts)) + "\n"
+
+
+def _lines(facts: Mapping[str, Any]) -> Iterator[str]:
+    chosen = f", units chosen by {facts['scorer']}" if facts["scorer"] else ""
+    yield from (f"# {_cell(facts['name'])}", "", f"Made smaller by prunegraph {facts['version']}{chosen}.", "")
+    amounts = {"parameters": facts["params"], "multiply-adds": facts["macs"], **facts["sizes"]}
+    rows = [[name, count(before), count(after), share(before, after)] for name, (before, after) in amounts.items()]
+    yield from _table(["", "before", "after", "change"], rows)
+    if facts["latency"]:
+        yield from ("", "## Latency", "")
+        rows = [_arm(arm) for arm in facts["latency"]["results"]]
+        yield from _table(["model", "provider", "median ms", "times faster"], rows)
+    if facts["evaluation"]:
+        yield from ("", f"## {facts['evaluation']['metric']}, {facts['evaluation']['examples']} examples", "")
+        rows = [
+            [row["model"], f"{row['value']:.4f} [{row['low']:.4f}, {row['high']:.4f}]", _change(row["change"])]
+            for row in facts["evaluation"]["models"]
+        ]
+        yield from _table(["model", facts["evaluation"]["metric"], "change"], rows)
+    yield from ("", "## What went", "")
+    yield from _table(["kind", "before", "after"], [[k["kind"], k["before"], k["after"]] for k in facts["kinds"]])
+    heads = [layer for layer in facts["layers"] if "kept" in layer]
+    if heads:
+        yield from ("", "Heads, a row a layer: `#` stays, `.` went.", "", "```")
+        yield from (f"{layer['id']:>12} {''.join('#' if stays else '.' for stays in layer['kept'])}" for layer in heads)
+        yield "```"
+    if facts["proof"]:
+        yield from ("", "## What the proof saw", "")
+        plain = [[name.replace("_", " "), value] for name, value in facts["proof"].items() if not _nested(value)]
+        yield from _table(["", ""], plain)
+    if facts["pins"]:
+        yield from ("", "## What cannot go, and why", "")
+        rows = [[pin["why"], pin["axes"], f"`{pin['where']}`"] for pin in facts["pins"]]
+        yield from _table(["reason", "axes", "for example"], rows)
+    if facts["commands"]:
+        yield from ("", "## To do it again", "", "```console", *(f"$ {line}" for line in facts["commands"]), "```")
+
+
+def _arm(arm: Mapping[str, Any]) -> list[Any]:
+    ratio = arm.get("ratio")
+    faster = f"{ratio['median']:.2f} [{ratio['low']:.2f}, {ratio['high']:.2f}]" if ratio else ""
+    return [arm["model"], arm["provider"], f"{arm['median_ms']:.3f}", faster]
+
+
+def _change(change: float | None) -> str:
+    return "" if change is None else f"{change:+.4f}"
+
+
+def _nested(value: Any) -> bool:
+    return isinstance(value, (dict, list, tuple))
+
+
+def _table(headings: Sequence[str], rows: Sequence[Sequence[Any]]) -> Iterator[str]:
+    yield "| " + " | ".join(headings) + " |"
+    yield "|---" + "|---:" * (len(headings) - 1) + "|"
+    yield from ("| " + " | ".join(_cell(value) for value in row) + " |" for row in rows)
+
+
+def _cell(value: Any) -> str:
+    """A value that cannot end its cell or its line."""
+    return " ".join(str(value).replace("|", "\\|").split())
