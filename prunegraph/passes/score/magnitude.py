@@ -1,43 +1,58 @@
-"""Magnitude: the Euclidean norm of all weights that a unit takes with it."""
+"""Magnitude: the norm of the weights that make a unit times the norm of those that read it."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
-import numpy.typing as npt
 
 from prunegraph.analysis.groups import Group
 from prunegraph.analysis.slots import unit_sums
 from prunegraph.passes.score.base import Context, Scorer, Scores
+from prunegraph.passes.score.weight_flow import energy_read, sums_of_squares, touching
+
+_NODES = "nodes by Dim"
 
 
 @dataclass(frozen=True)
 class Magnitude(Scorer):
-    """The Euclidean norm of all weights that a unit takes with it."""
+    """The norm of the weights that make a unit times the norm of those that read it."""
 
     name: ClassVar[str] = "magnitude"
 
+    def conclude(self, context: Context) -> Mapping[str, Any]:
+        """Which nodes have to do with which units, for all groups at once."""
+        return touching_nodes(context)
+
     def score(self, group: Group, context: Context) -> Scores:
-        """`sqrt(Σ w²)` over every entry of every weight that belongs to the unit."""
-        solution = context.analysis.solution
-        energy = np.zeros(group.shape)
-        for name in dict.fromkeys(place.name for place in group.places):
-            tensor = context.model.graph.initializers[name].const_value
-            assert tensor is not None
-            axes = solution.resolve(name)
-            energy += unit_sums(_squares(tensor.numpy()), axes, group.dim, group.outer, solution.dim_size)
-        return np.asarray(np.sqrt(energy))
+        """The root of what `energy_read` says: 0 for a unit that nothing makes or nothing reads.
+
+        Units that no weight reads go by the norm of all weights that they take with them.
+        """
+        energy = unit_energy(group, context)
+        return np.asarray(np.sqrt(_taken(group, context) if energy is None else energy))
 
 
-def _squares(weight: npt.NDArray[Any]) -> Callable[[tuple[int, ...]], npt.NDArray[np.float64]]:
-    """Sums of squares over all axes but some, in float64 and without a copy of the weight."""
-    floats: Any = weight if weight.dtype.kind in "fiu" else weight.astype(np.float32)
-    every = list(range(weight.ndim))
+def touching_nodes(context: Context) -> Mapping[str, Any]:
+    """Which nodes have to do with which units, for all groups at once; a scorer concludes that once."""
+    return {_NODES: touching(context.model.graph, context.analysis.solution)}
 
-    def total(kept: tuple[int, ...]) -> npt.NDArray[np.float64]:
-        return np.asarray(np.einsum(floats, every, floats, every, list(kept), dtype=np.float64, casting="same_kind"))
 
-    return total
+def unit_energy(group: Group, context: Context) -> Scores | None:
+    """What is read of every unit, see `energy_read`: 0 for dead ones, None where no weight reads any."""
+    nodes = context.observations.get(_NODES) or touching_nodes(context)[_NODES]
+    return energy_read(context.model, context.analysis.solution, group, nodes.get(group.dim, ()))
+
+
+def _taken(group: Group, context: Context) -> Scores:
+    """The sum of squares over every entry of every weight that belongs to a unit."""
+    solution = context.analysis.solution
+    energy = np.zeros(group.shape)
+    for name in dict.fromkeys(place.name for place in group.places):
+        tensor = context.model.graph.initializers[name].const_value
+        assert tensor is not None
+        axes = solution.resolve(name)
+        energy += unit_sums(sums_of_squares(tensor.numpy()), axes, group.dim, group.outer, solution.dim_size)
+    return energy

@@ -47,26 +47,54 @@ def observe_for(
     """
     needing = {scorer: [g for g in groups if needs_data(scorer, g.kind)] for scorer, groups in shares.items()}
     needing = {scorer: groups for scorer, groups in needing.items() if groups}
-    if not needing:
-        return context
-    if inputs is None:
+    if needing and inputs is None:
         hint = "give texts with the model's tokenizer: data=…, tokenizer=… (--data FILE --tokenizer FOLDER)"
         raise UsageError(f"the scorer {next(iter(needing)).name!r} needs data to run the model on", hint=hint)
+    observed: dict[Own, Any] = {}
+    if inputs is not None:
+        observed |= _observed(needing, context, inputs, providers, cache, progress)
+        observed |= _differentiated(needing, context, inputs, backward, cache, progress)
+    context = replace(context, by_scorer={scorer: _own(observed, scorer) for scorer in shares})
+    concluded = {scorer: {**own, **scorer.conclude(context.of(scorer))} for scorer, own in context.by_scorer.items()}
+    return replace(context, by_scorer=concluded)
+
+
+def _observed(
+    shares: Mapping[Scorer, Sequence[Group]],
+    context: Context,
+    inputs: Inputs,
+    providers: Sequence[str] | None,
+    cache: Path | None,
+    progress: Progress | None,
+) -> dict[Own, Any]:
+    """What is seen in one pass over the data."""
     wanted: dict[Own, Statistic] = {}
-    slopes: dict[Own, GradientStatistic] = {}
-    for scorer, groups in needing.items():
+    for scorer, groups in shares.items():
         wanted |= {(scorer, name): each for name, each in scorer.observes(groups, context, inputs).items()}
-        slopes |= {(scorer, name): each for name, each in scorer.gradients(groups, context, inputs).items()}
     statistics, observed = _distinct(wanted)
     if statistics:
         observe(context.model, inputs, statistics, providers=providers, cache=cache, progress=progress)
-    for output in dict.fromkeys(scorer.output for scorer, _ in slopes):
-        gradients, felt = _distinct({own: each for own, each in slopes.items() if own[0].output == output})
-        how = differentiate(context, inputs, gradients, backward, output=output, cache=cache, progress=progress)
-        observed |= felt | {(scorer, HOW): how for scorer, _ in felt}
-    context = replace(context, by_scorer={scorer: _own(observed, scorer) for scorer in needing})
-    concluded = {scorer: {**own, **scorer.conclude(context.of(scorer))} for scorer, own in context.by_scorer.items()}
-    return replace(context, by_scorer=concluded)
+    return observed
+
+
+def _differentiated(
+    shares: Mapping[Scorer, Sequence[Group]],
+    context: Context,
+    inputs: Inputs,
+    backward: Backward | None,
+    cache: Path | None,
+    progress: Progress | None,
+) -> dict[Own, Any]:
+    """What is gathered from a backward pass, one for every output whose loss is taken."""
+    wanted: dict[Own, GradientStatistic] = {}
+    for scorer, groups in shares.items():
+        wanted |= {(scorer, name): each for name, each in scorer.gradients(groups, context, inputs).items()}
+    observed: dict[Own, Any] = {}
+    for output in dict.fromkeys(scorer.output for scorer, _ in wanted):
+        statistics, own = _distinct({key: each for key, each in wanted.items() if key[0].output == output})
+        how = differentiate(context, inputs, statistics, backward, output=output, cache=cache, progress=progress)
+        observed |= own | {(scorer, HOW): how for scorer, _ in own}
+    return observed
 
 
 def _own(observed: Mapping[Own, Any], scorer: Scorer) -> dict[str, Any]:

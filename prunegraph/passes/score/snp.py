@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -19,7 +19,7 @@ from prunegraph.analysis.slots import unit_sums
 from prunegraph.errors import PruneGraphError, UsageError
 from prunegraph.observe.stream import Inputs, Statistic
 from prunegraph.passes.score.base import Context, Scorer, Scores
-from prunegraph.passes.score.magnitude import Magnitude
+from prunegraph.passes.score.magnitude import Magnitude, touching_nodes, unit_energy
 from prunegraph.passes.score.options import check_choice
 from prunegraph.passes.score.qk_scores import QkScores, Scored, period, products
 from prunegraph.passes.score.redundancy import (
@@ -97,13 +97,21 @@ class Snp(Scorer):
         gamma = self.gamma if isinstance(self.gamma, int) else None
         return {OBSERVATION: QkScores(sites, gamma, self.energy)}
 
+    def conclude(self, context: Context) -> Mapping[str, Any]:
+        """Which nodes have to do with which units."""
+        return touching_nodes(context)
+
     def score(self, group: Group, context: Context) -> Scores:
         """By kind: see the module.
 
         Units of several slots (pairs that a rotation couples) sum their slots, keys that several query heads share sum
         over these heads, and dims that several layers share over the layers.
         """
-        return _preserving(group, context) if group.kind == "qk_dim" else _redundant(group, context, self)
+        if group.kind == "qk_dim":
+            return _preserving(group, context)
+        scores, energy = _redundant(group, context, self), unit_energy(group, context)
+        # What is cut off behind the weights that make it is dead, however these point.
+        return scores if energy is None else np.where(energy > 0, scores, -1.0 if self.refresh else 0.0)
 
 
 def _preserving(group: Group, context: Context) -> Scores:
