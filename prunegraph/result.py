@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import onnx_ir as ir
 
 from prunegraph.analysis.selection import Selection
+from prunegraph.export.atomic_write import make_folder, stage
 from prunegraph.export.convert import Kind, Model, in_kind
 from prunegraph.export.onnx_file import save
 from prunegraph.passes.choose.head_filter import Filtered
@@ -76,12 +77,12 @@ class PruneResult:
         """Write `report.json`, and the figures of scorers that draw some, into a folder.
 
         Raises:
+            OutputError: the folder cannot be made or written to.
             MissingExtra: there are figures to draw, and matplotlib is not installed.
         """
-        where = Path(folder)
-        where.mkdir(parents=True, exist_ok=True)
-        drawn = [path for a in self.report.accounts.values() if a.draw is not None for path in a.draw(where)]
-        target, part = where / "report.json", where / "report.json.part"
-        part.write_text(json.dumps(self.to_dict(), indent=1), encoding="utf-8")
-        os.replace(part, target)
-        return (target, *drawn)
+        target = Path(folder) / "report.json"
+        make_folder(target.parent)
+        with stage(target) as aside:
+            figures = [path for a in self.report.accounts.values() if a.draw is not None for path in a.draw(aside)]
+            (aside / target.name).write_text(json.dumps(self.to_dict(), indent=1), encoding="utf-8")
+        return (target, *(target.parent / path.name for path in figures))

@@ -140,10 +140,10 @@ class _View:
                 yield _group_table([row], widths, headed=headed and k == 0)
                 yield Padding(self._weights(group, block), (0, 0, 0, 6))
 
-    def _weights(self, group: Group, block: Block) -> Text:
+    def _weights(self, group: Group, block: Block) -> RenderableType:
         """Every axis that the group makes shorter, one a line."""
         lines = (f"{self._weight(p.name).removeprefix(block.first)}[{p.axis}] = {p.expression}" for p in group.places)
-        return Text("\n".join(lines))
+        return Lines(*map(Text, lines))
 
     def _heading(self, block: Block) -> Text:
         if not block.numbers:
@@ -240,8 +240,8 @@ class _View:
         for why, axes in sorted(by_why.items(), key=lambda item: -len(item[1])):
             blamed = dict.fromkeys(self._node(pin.where) for axis in axes for pin in axis.pins if pin.why == why)
             held = shorten(self._short(self._module(axis.place.name)) for axis in axes)
-            reason = Text.assemble((f"{why}: ", "bold"), some(list(blamed)), (f"\nin {held}", "dim"))
-            table.add_row(str(len(axes)), reason)
+            reason = Text.assemble((f"{why}: ", "bold"), some(list(blamed)))
+            table.add_row(str(len(axes)), Lines(reason, Text(f"in {held}", "dim")))
         return table
 
     def _every_pin(self) -> RenderableType:
@@ -253,7 +253,7 @@ class _View:
         for pins, axes in by_pins.items():
             lines += [Text.assemble((f"{pin.why}: ", "bold"), pin.where) for pin in pins]
             held = (f"{self._weight(axis.place.name)}[{axis.place.axis}] = {axis.units}" for axis in axes)
-            lines.append(Padding(Text("\n".join(held)), (0, 0, 0, 4)))
+            lines.append(Padding(Lines(*map(Text, held)), (0, 0, 0, 4)))
         return Lines(*lines)
 
     def _node(self, name: str) -> str:

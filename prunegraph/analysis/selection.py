@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import json
+import math
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TypeGuard
 
 import numpy as np
 
 from prunegraph.analysis.groups import Group
 from prunegraph.analysis.slots import Keep, Mask
 from prunegraph.errors import UsageError
+from prunegraph.strict_json import parse_json
 
 SCHEMA = 1
+_UNITS_LIMIT = 1 << 28
+"""Units of a group; more than any model has, and little memory for a plan that states it."""
+
 _PLAN_HINT = "use the plan file that was written beside the slim model, together with the model it was made from"
 
 
@@ -105,12 +110,17 @@ class Selection:
             UsageError: the text is no plan.
         """
         try:
-            data: Any = json.loads(text)
-            if data["prunegraph_plan"] != SCHEMA:
-                raise UsageError(f"the plan has version {data['prunegraph_plan']}, not {SCHEMA}", hint=_PLAN_HINT)
-            return Selection({name: _mask(entry["shape"], entry["kept"]) for name, entry in data["groups"].items()})
-        except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
+            data = parse_json(text)
+        except ValueError as error:
             raise UsageError(f"this is no plan file: {error}", hint=_PLAN_HINT) from error
+        version = data.get("prunegraph_plan") if isinstance(data, dict) else None
+        groups = data.get("groups") if isinstance(data, dict) else None
+        if version is None or not isinstance(groups, dict):
+            problem = "it states no version" if version is None else "it has no groups"
+            raise UsageError(f"this is no plan file: {problem}", hint=_PLAN_HINT)
+        if isinstance(version, bool) or version != SCHEMA:
+            raise UsageError(f"the plan has version {version!r}, not {SCHEMA}", hint=_PLAN_HINT)
+        return Selection({name: _mask(name, entry) for name, entry in groups.items()})
 
 
 def _rows_left(group: Group, keeps: Mapping[int, Keep]) -> Mask:
@@ -123,7 +133,28 @@ def _rows_left(group: Group, keeps: Mapping[int, Keep]) -> Mask:
     return left
 
 
-def _mask(shape: list[int], kept: list[int]) -> Mask:
-    flat = np.zeros(int(np.prod(shape)), dtype=bool)
+def _mask(name: str, entry: object) -> Mask:
+    """The keep array that a plan states for a group.
+
+    Raises:
+        UsageError: it states none, or something else than positions in it, each once.
+    """
+    shape, kept = (entry.get("shape"), entry.get("kept")) if isinstance(entry, dict) else (None, None)
+    if not _whole_numbers(shape, 1) or not shape:
+        raise UsageError(f"this is no plan file: the shape of {name} is not one of lengths", hint=_PLAN_HINT)
+    units = math.prod(shape)
+    if units > _UNITS_LIMIT:
+        raise UsageError(f"this is no plan file: {name} is stated to have {units} units", hint=_PLAN_HINT)
+    if not _whole_numbers(kept, 0):
+        raise UsageError(f"this is no plan file: what stays of {name} is not a list of positions", hint=_PLAN_HINT)
+    if any(position >= units for position in kept):
+        raise UsageError(f"this is no plan file: {name} has {units} units, and {max(kept)} stays", hint=_PLAN_HINT)
+    if len(set(kept)) < len(kept):
+        raise UsageError(f"this is no plan file: a unit of {name} stays twice", hint=_PLAN_HINT)
+    flat = np.zeros(units, dtype=bool)
     flat[np.asarray(kept, dtype=np.int64)] = True
     return flat.reshape(shape)
+
+
+def _whole_numbers(given: object, least: int) -> TypeGuard[list[int]]:
+    return isinstance(given, list) and all(isinstance(n, int) and not isinstance(n, bool) and n >= least for n in given)

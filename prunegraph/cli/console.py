@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
 import logging
 import math
@@ -10,13 +12,19 @@ import re
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO
+
+from prunegraph.cli.escape import escape_all, escaped
+from prunegraph.errors import OutputError
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
 
 PIPED_WIDTH = 120
 """Columns of what is written to a file or a pipe, unless COLUMNS says otherwise."""
+
+NARROWEST, WIDEST = 40, 2000
+"""Columns that tables are laid out for, whatever COLUMNS says."""
 
 _STEPS = {
     "load": "reading the model",
@@ -36,24 +44,40 @@ _STEPS = {
 
 
 def show(*data: RenderableType) -> None:
-    """Print data for people, without the blanks that tables leave at the ends of lines."""
-    console = _console(stderr=False)
+    """Print data for people, without the blanks that tables leave at the ends of lines; a string is no markup.
+
+    Raises:
+        OutputError: stdout takes no more.
+    """
+    from rich.text import Text
+
+    console = _console(sys.stdout)
     with console.capture() as captured:
-        console.print(*data, sep="\n")
-    sys.stdout.write(re.sub(r"[ \t]+$", "", captured.get(), flags=re.MULTILINE))
-    sys.stdout.flush()
+        for each in data:
+            console.print(escape_all(Text(each) if isinstance(each, str) else each))
+    _write(re.sub(r"[ \t]+$", "", captured.get(), flags=re.MULTILINE))
 
 
 def show_json(data: Any) -> None:
-    """Print data for programs; what JSON has no number for is null."""
-    print(json.dumps(_finite(data), indent=2, allow_nan=False))
+    """Print data for programs; what JSON has no number for is null.
+
+    Raises:
+        OutputError: stdout takes no more.
+    """
+    _write(json.dumps(_finite(data), indent=2, allow_nan=False) + "\n")
 
 
 def say(*parts: str | tuple[str, str]) -> None:
-    """Print a line about what is going on."""
+    """Print a line about what is going on; line ends that the first part starts with are blank lines before it."""
     from rich.text import Text
 
-    _console(stderr=True).print(Text.assemble(*parts), soft_wrap=True)
+    texts = [(part, "") if isinstance(part, str) else part for part in parts]
+    first = texts[0][0]
+    texts[0] = (first.lstrip("\n"), texts[0][1])
+    blank = "\n" * (len(first) - len(texts[0][0]))
+    line = Text.assemble(blank, *((escaped(text), style) for text, style in texts))
+    with contextlib.suppress(OSError, ValueError):  # nobody listens: closed, or a full disk
+        _console(sys.stderr).print(line, soft_wrap=True)
 
 
 def complain(message: str, hint: str = "") -> None:
@@ -73,20 +97,14 @@ def progress() -> Iterator[Callable[[str], None]]:
     from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
     columns = (SpinnerColumn(), TextColumn("{task.description}", markup=False), TimeElapsedColumn())
-    with Progress(*columns, console=_console(stderr=True), transient=True, disable=not sys.stderr.isatty()) as bar:
+    with Progress(*columns, console=_console(sys.stderr), transient=True, disable=not _is_terminal()) as bar:
         task = bar.add_task("starting", total=None)
 
         def report(step: str) -> None:
             name, _, count = step.partition(": ")
-            bar.update(task, description=": ".join(filter(None, (_STEPS.get(name, name), count))))
+            bar.update(task, description=escaped(": ".join(filter(None, (_STEPS.get(name, name), count)))))
 
         yield report
-
-
-def _described(step: str) -> str:
-    """A step in words; `STEP: N` says how far it has come."""
-    name, colon, done = step.partition(": ")
-    return _STEPS.get(name, name) + colon + done
 
 
 @contextmanager
@@ -99,15 +117,13 @@ def rounds() -> Iterator[Callable[[str, int, int], None]]:
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
     columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn())
-    shown = sys.stderr.isatty()
-    with Progress(
-        *columns, console=_console(stderr=True), transient=True, auto_refresh=False, disable=not shown
-    ) as bar:
+    shown = _is_terminal()
+    with Progress(*columns, console=_console(sys.stderr), transient=True, auto_refresh=False, disable=not shown) as bar:
         task = bar.add_task("starting", total=None)
 
         def report(what: str, done: int, total: int) -> None:
             if shown:
-                bar.update(task, description=what, completed=done, total=total)
+                bar.update(task, description=escaped(what), completed=done, total=total)
                 bar.refresh()
 
         yield report
@@ -131,13 +147,46 @@ class Warnings(logging.Handler):
         say(("warning: ", "bold yellow"), record.getMessage())
 
 
-def _console(*, stderr: bool) -> Console:
-    """A console on the stream as it is now; tests and pipes replace it."""
+def _console(stream: TextIO | None) -> Console:
+    """A console on the stream as it is now; tests and pipes replace it, and a closed one is None."""
     from rich.console import Console
 
-    stream = sys.stderr if stderr else sys.stdout
-    width = None if stream.isatty() or "COLUMNS" in os.environ else PIPED_WIDTH
-    return Console(stderr=stderr, highlight=False, width=width)
+    stream = stream or io.StringIO()
+    chosen = os.environ.get("COLUMNS")
+    width = None if stream.isatty() else PIPED_WIDTH
+    if chosen is not None:
+        number = chosen.strip()
+        width = int(number[:9]) if number.isascii() and number.isdecimal() else width or PIPED_WIDTH
+        width = min(max(width, NARROWEST), WIDEST)
+    height = None if "LINES" not in os.environ else 25
+    return Console(file=stream, highlight=False, width=width, height=height)
+
+
+def _is_terminal() -> bool:
+    return sys.stderr is not None and sys.stderr.isatty()
+
+
+def _write(text: str) -> None:
+    """Write data to stdout, whatever its encoding can hold."""
+    if sys.stdout is None:
+        raise OutputError("stdout is closed", hint="name a file: > FILE")
+    encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
+    try:
+        sys.stdout.write(text.encode(encoding, "backslashreplace").decode(encoding))
+        sys.stdout.flush()
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        give_up_stdout()
+        raise OutputError(f"cannot write to stdout: {error.strerror}", hint="name a place with room: > FILE") from error
+
+
+def give_up_stdout() -> None:
+    """Let what is still to be written to stdout go nowhere, so that leaving does not fail over it."""
+    with contextlib.suppress(OSError, ValueError, AttributeError):
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, sys.stdout.fileno())
+        os.close(nowhere)
 
 
 def _finite(data: Any) -> Any:

@@ -95,14 +95,13 @@ def finetune(
     with progress() as step:
         step("load")
         from prunegraph.export.atomic_write import check_target
-        from prunegraph.export.onnx_file import load, source_of
+        from prunegraph.export.onnx_file import check_outputs, load, source_of
         from prunegraph.observe.stream import Calibration
         from prunegraph.train.finetune import finetune as run
 
         check_target(output, [model, *([teacher] if teacher else [])])
         given = load(model)
-        for name in (output.name, f"{output.name}.data"):
-            check_target(output.parent / name, source_of(given).files)
+        check_outputs(output, source_of(given).files)
     columns: dict[str, Any] = {"text": text_column or (), "label": label_column}
     learnt = Calibration(data, tokenizer, limit=samples, **columns)
     held = None if validation is None else Calibration(validation, tokenizer, **columns)

@@ -2,19 +2,39 @@
 
 from __future__ import annotations
 
+import errno
 import logging
+import signal
 import sys
+import threading
 import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import typer
 from typer.core import TyperGroup
 
-from prunegraph.cli.console import Warnings, complain
+from prunegraph.cli.console import Warnings, complain, give_up_stdout
 from prunegraph.errors import PruneGraphError
+from prunegraph.export.atomic_write import recorded
 
 INTERRUPTED = 130
 """The exit code of what Ctrl-C ends: 128 and the number of its signal."""
+
+
+TERMINATED = 143
+"""The exit code of what SIGTERM ends."""
+
+
+class Terminated(BaseException):
+    """A signal asks the process to end; like Ctrl-C it is no error that anything may catch."""
+
+    def __init__(self, number: int) -> None:
+        """Keep the number of the signal."""
+        super().__init__(number)
+        self.number = number
 
 
 class Commands(TyperGroup):
@@ -23,17 +43,24 @@ class Commands(TyperGroup):
     def invoke(self, ctx: Any) -> Any:
         """Run a command."""
         logging.getLogger("onnx_ir").setLevel(logging.ERROR)  # it warns of what is none of the caller's business
-        try:
-            with Warnings(), warnings.catch_warnings():
-                if not sys.warnoptions:
-                    warnings.simplefilter("ignore")
-                return super().invoke(ctx)
-        except PruneGraphError as error:
-            complain(error.message, error.hint)
-            raise typer.Exit(error.exit_code) from error
-        except KeyboardInterrupt:
-            complain("interrupted; no file was changed")
-            raise typer.Exit(INTERRUPTED) from None
+        with recorded() as files:
+            try:
+                with Warnings(), warnings.catch_warnings(), ended_by_signals():
+                    if not sys.warnoptions:
+                        warnings.simplefilter("ignore")
+                    return super().invoke(ctx)
+            except PruneGraphError as error:
+                complain(error.message, error.hint)
+                raise typer.Exit(error.exit_code) from error
+            except MemoryError as error:
+                complain(f"there is not enough memory; {_left(files)}", "give smaller data or a machine with more")
+                raise typer.Exit(1) from error
+            except KeyboardInterrupt:
+                complain(f"interrupted; {_left(files)}")
+                raise typer.Exit(INTERRUPTED) from None
+            except Terminated as signal_:
+                complain(f"ended by {signal.Signals(signal_.number).name}; {_left(files)}")
+                raise typer.Exit(128 + signal_.number) from None
 
     def main(self, args: Any = None, standalone_mode: bool = True, **rest: Any) -> Any:  # type: ignore[override]
         """Run the command line, telling of wrong usage as of any other error."""
@@ -41,6 +68,12 @@ class Commands(TyperGroup):
             return super().main(args, standalone_mode=False, **rest)
         try:
             code = super().main(args, standalone_mode=False, **rest)
+        except OSError as error:
+            if error.errno not in _FULL or error.filename is not None:
+                raise
+            give_up_stdout()
+            complain(f"cannot write to stdout: {error.strerror}", "name a place with room: > FILE")
+            code = 1
         except Exception as error:  # the base class of usage errors has moved between versions of typer
             if not hasattr(error, "format_message"):
                 raise
@@ -49,3 +82,32 @@ class Commands(TyperGroup):
             complain(error.format_message(), f"{path} --help")
             code = getattr(error, "exit_code", 2)
         sys.exit(code if isinstance(code, int) else 0)
+
+
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EBADF)
+"""How a stream that was open fails to take more."""
+
+
+@contextmanager
+def ended_by_signals() -> Iterator[None]:
+    """Turn the signals that end a process into an exception, so that nothing is left behind."""
+
+    def end(number: int, _: object) -> None:
+        raise Terminated(number)
+
+    before: dict[signal.Signals, Any] = {}
+    if threading.current_thread() is threading.main_thread():
+        names = [name for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]  # not all systems have both
+        for each in (signal.Signals[name] for name in names):
+            if signal.getsignal(each) is signal.SIG_DFL:  # nohup asks to ignore one
+                before[each] = signal.signal(each, end)
+    try:
+        yield
+    finally:
+        for each, handler in before.items():
+            signal.signal(each, handler)
+
+
+def _left(files: Sequence[Path]) -> str:
+    """What an interruption leaves."""
+    return f"written before: {', '.join(map(str, files))}" if files else "no file was changed"

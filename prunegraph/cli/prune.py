@@ -255,7 +255,7 @@ def _prune(
     """Everything between the arguments and the report; where nothing can be written, nothing is begun."""
     from prunegraph.clock import Clock
     from prunegraph.export.atomic_write import check_target
-    from prunegraph.export.onnx_file import load, source_of
+    from prunegraph.export.onnx_file import check_outputs, load, source_of
     from prunegraph.pipeline import (
         apply,
         filter_heads,
@@ -271,8 +271,7 @@ def _prune(
     check_target(output, [model])
     with clock.step("load"):
         given = load(model)
-    for name in (output.name, f"{output.stem}.plan.json", f"{output.name}.data"):
-        check_target(output.parent / name, source_of(given).files)
+    check_outputs(output, source_of(given).files, [f"{output.stem}.plan.json"])
     found = load_and_analyze(given, options.allow_io, clock)
     choice = select_units(found, options, clock, data)
     filtered = filter_heads(found, choice.selection, filtering, clock, data) if filtering else None

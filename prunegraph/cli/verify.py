@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from json import loads
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -72,20 +71,23 @@ def _read(plan: Path) -> tuple[Selection, Written, list[str]]:
     from prunegraph.analysis.selection import Selection
     from prunegraph.errors import PruneGraphError, UsageError
     from prunegraph.passes.repair import Written
+    from prunegraph.strict_json import parse_json
 
+    hint = "name the plan that was written beside the slim model: --plan PLAN"
     try:
         text = plan.read_text(encoding="utf-8")
         selection = Selection.from_json(text)
-        said = loads(text)
-        if said.get("trained"):
-            hint = "prune without --finetune, verify, and train what comes of that with `prunegraph finetune`"
-            raise PruneGraphError("all weights were trained after the proof: there is nothing to compare", hint=hint)
-        return selection, Written.from_plan(said), list(map(str, said.get("allow_io") or ()))
+        stated = parse_json(text)
+        if stated.get("trained", False) is not False:
+            again = "prune without --finetune, verify, and train what comes of that with `prunegraph finetune`"
+            raise PruneGraphError("all weights were trained after the proof: there is nothing to compare", hint=again)
+        allowed = stated.get("allow_io", [])
+        if not isinstance(allowed, list) or not all(isinstance(pattern, str) for pattern in allowed):
+            raise UsageError("this is no plan file: allow_io is no list of patterns", hint=hint)
+        return selection, Written.from_plan(stated), allowed
     except OSError as error:
-        hint = "name the plan that was written beside the slim model: --plan PLAN"
         raise PruneGraphError(f"the plan {plan} cannot be read: {error.strerror}", hint=hint) from error
     except UsageError as error:
         raise PruneGraphError(f"{plan}: {error.message}", hint=error.hint) from error
     except UnicodeDecodeError as error:
-        hint = "name the plan that was written beside the slim model: --plan PLAN"
         raise PruneGraphError(f"{plan} is no plan file: it is not text", hint=hint) from error

@@ -10,6 +10,9 @@ import onnx_ir as ir
 
 from prunegraph.errors import ModelError
 
+_SHOWN = 80
+"""Characters of a path in a message about it."""
+
 _FETCH = "copy the data file into the model's folder; it is part of the model"
 
 
@@ -78,10 +81,20 @@ def _locate(tensor: ir.ExternalTensor, folders: list[Path], trusted: Collection[
     lexical = Path(os.path.normpath(base / location))
     if os.path.isabs(location) or not lexical.is_relative_to(base):
         raise refusal
-    path = (base / location).resolve()
-    if not any(path.is_relative_to(folder.resolve()) for folder in folders):
+    try:
+        path = (base / location).resolve()
+        inside = any(path.is_relative_to(folder.resolve()) for folder in folders)
+        exists = path.is_file()
+    except (OSError, ValueError, RuntimeError) as error:  # too long, a null character, links that go round
+        reason = getattr(error, "strerror", None) or str(error)
+        shown = repr(location if len(location) <= _SHOWN else f"{location[:_SHOWN]}…")
+        raise ModelError(
+            f"the external data of {tensor.name!r} lies at {shown}, which is no path: {reason}",
+            hint="export the model again",
+        ) from error
+    if not inside:
         raise refusal
-    if not path.is_file():
+    if not exists:
         raise ModelError(f"the external data file {base / location} is missing", hint=_FETCH)
     if not os.access(path, os.R_OK):
         raise ModelError(f"the external data file {path} cannot be read", hint=f"chmod +r {path}")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import logging
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,6 +18,9 @@ from onnx_ir.passes.common import CheckerPass
 from prunegraph.errors import ModelError, OutputError, UsageError
 from prunegraph.export import diagnose, external_data, sparse
 from prunegraph.export.atomic_write import check_target, stage
+from prunegraph.export.function_opsets import align_opsets
+from prunegraph.export.stored_tensors import check_tensors
+from prunegraph.observe.fingerprint import fingerprint
 
 logger = logging.getLogger(__name__)
 
@@ -26,6 +29,7 @@ INLINE_LIMIT = 1_800_000_000
 
 _SOURCE = "prunegraph.source"
 _TEXT_ERRORS = (json_format.Error, text_format.Error, onnx.parser.ParseError)
+_DIGITS = 12  # of the fingerprint in the name of a data file
 _SMALL = 1000  # bytes; the checker pass leaves out larger tensors, so those are checked one by one
 _CHECK_HINT = f"onnx.checker rejects it; if it is newer than onnx {onnx.__version__}: pip install --upgrade onnx"
 
@@ -85,6 +89,7 @@ def load(source: str | os.PathLike[str] | onnx.ModelProto | ir.Model) -> ir.Mode
             f"cannot read a model from {type(source).__name__}",
             hint="give the path of an ONNX file, an onnx.ModelProto or an onnx_ir.Model",
         )
+    align_opsets(model)
     _check(model, str(source) if isinstance(source, (str, os.PathLike)) else "the model")
     model.graph.meta[_SOURCE] = record
     return _own_tensors(model)
@@ -105,8 +110,9 @@ def save(
 ) -> tuple[Path, ...]:
     """Write the model to ``path``, replacing what is there; all the files appear, or none changes.
 
-    The weights go to ``NAME.data`` beside the model (``slim.onnx.data``) if they lay outside the model file when it
-    was read, or if they exceed `INLINE_LIMIT`.
+    The weights go to a data file beside the model if they lay outside the model file when it was read, or if they
+    exceed `INLINE_LIMIT`. It is named after the model and what it holds (``slim.onnx.0123456789ab.data``), so that
+    whoever opens the model while it is replaced reads all old or all new; the data of a replaced model go.
 
     Args:
         model: The model; it is not changed.
@@ -129,11 +135,19 @@ def save(
         or any(isinstance(tensor, ir.ExternalTensor) for tensor in tensors)
         or sum(tensor.nbytes for tensor in tensors if tensor is not None) > INLINE_LIMIT
     )
-    data_name = f"{target.name}.data" if outside else None
+    data_name = f"{target.name}.{fingerprint(model)[:_DIGITS]}.data" if outside else None
     names = [target.name, *([data_name] if data_name else []), *(companions or {})]
     for name in names:
         check_target(target.parent / name, inputs)
-    with stage(target) as folder:
+    old = _data_of(target)
+
+    def outdated() -> Iterator[Path]:
+        inputs = {os.path.realpath(path) for path in record.files}
+        for path in {*old, *_unused_data(target)} - {target.parent / name for name in names}:
+            if os.path.realpath(path) not in inputs:
+                yield path
+
+    with stage(target, outdated=outdated) as folder:
         try:
             ir.save(model, folder / target.name, external_data=data_name, size_threshold_bytes=_SMALL)
         except (EncodeError, ValueError) as error:
@@ -144,19 +158,57 @@ def save(
     return tuple(target.parent / name for name in written)
 
 
+def check_outputs(path: Path, inputs: Iterable[str | os.PathLike[str]] = (), companions: Iterable[str] = ()) -> None:
+    """Refuse a path that `save` would refuse; ask before the long work starts.
+
+    Raises:
+        OutputError: The path is an input, a folder or not a regular file, or cannot be written.
+    """
+    given = list(inputs)
+    for name in (path.name, f"{path.name}.{'0' * _DIGITS}.data", *companions):
+        check_target(path.parent / name, given)
+
+
+def _data_of(target: Path) -> tuple[Path, ...]:
+    """The data files that `save` wrote for the model that is there."""
+    if not target.is_file():
+        return ()
+    try:
+        proto = onnx.load(target, load_external_data=False)
+        tensors = [tensor for tensor in proto.graph.initializer if tensor.external_data]
+        names = {entry.value for tensor in tensors for entry in tensor.external_data if entry.key == "location"}
+    except Exception:  # whatever is there is replaced
+        return ()
+    return tuple(target.parent / name for name in names if _is_data_of(target, name) or name == f"{target.name}.data")
+
+
+def _unused_data(target: Path) -> Iterator[Path]:
+    """Data files that `save` wrote for the target and that no model came to."""
+    return (path for path in target.parent.iterdir() if _is_data_of(target, path.name))
+
+
+def _is_data_of(target: Path, name: str) -> bool:
+    digits = name.removeprefix(f"{target.name}.").removesuffix(".data")
+    return name == f"{target.name}.{digits}.data" and len(digits) == _DIGITS and set(digits) <= set("0123456789abcdef")
+
+
 def _read(path: Path) -> onnx.ModelProto:
     """Parse a file, its external data left where it is."""
     try:
         if path.is_dir():
             raise ModelError(f"{path} is a folder", hint="give the .onnx file inside it")
+        if path.exists() and not path.is_file():
+            raise ModelError(f"{path} is not a regular file", hint="give a .onnx file")
         proto = onnx.load(path, load_external_data=False)
     except FileNotFoundError:
         raise ModelError(f"{path} does not exist", hint=f"the current folder is {Path.cwd()}") from None
     except OSError as error:
         raise ModelError(
             f"{path} cannot be read: {error.strerror}", hint="check the path and its permissions"
-        ) from None
-    except (DecodeError, ValueError, *_TEXT_ERRORS) as error:
+        ) from error
+    except (DecodeError, ValueError, RecursionError, *_TEXT_ERRORS) as error:
+        if "\0" in str(path):
+            raise ModelError(f"{str(path)!r} is no path: it holds a null character", hint="give a path") from error
         raise diagnose.explain(path) from error
     if not proto.HasField("graph"):
         raise diagnose.explain(path)
@@ -168,15 +220,26 @@ def _deserialize(proto: onnx.ModelProto, name: str) -> ir.Model:
     if proto.training_info:
         logger.warning("%s: training_info is left out; it would not fit a smaller graph", name)
     try:
-        return _in_order(ir.from_proto(sparse.densify(proto)))
-    except ModelError:
-        raise
+        check_tensors(proto)
+        return _in_order(_with_open_lengths(ir.from_proto(sparse.densify(proto))))
+    except ModelError as error:
+        raise ModelError(f"{name}: {error.message}", hint=error.hint) from error
     except Exception as error:  # the IR wraps whatever went wrong in a chain of its own types
         cause: BaseException = error
         while (deeper := cause.__cause__ or cause.__context__) is not None:
             cause = deeper
         reason = str(cause).splitlines()[0] if str(cause) else type(cause).__name__
         raise ModelError(f"{name} cannot be understood: {reason}", hint=_CHECK_HINT) from error
+
+
+def _with_open_lengths(model: ir.Model) -> ir.Model:
+    """Lengths below zero, by which some exporters mean any length, as lengths that the model leaves open."""
+    for graph in model.graphs():
+        made = (value for node in graph for value in node.outputs)
+        for value in (*graph.inputs, *graph.outputs, *made):
+            if value.shape is not None and any(isinstance(n, int) and n < 0 for n in value.shape):
+                value.shape = ir.Shape([None if isinstance(n, int) and n < 0 else n for n in value.shape])
+    return model
 
 
 def _in_order(model: ir.Model) -> ir.Model:

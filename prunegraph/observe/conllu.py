@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from prunegraph.errors import UsageError
+from prunegraph.observe.files import open_text
 
 ROOT = -1
 
@@ -46,7 +47,7 @@ def read_conllu(path: Path) -> Iterator[tuple[str, Parse]]:
         UsageError: a line is no CoNLL-U.
     """
     rows: list[list[str]] = []
-    with path.open(encoding="utf-8") as file:
+    with open_text(path) as file:
         for number, line in enumerate(file, 1):
             line = line.rstrip("\n")
             if line.strip() and not line.startswith("#"):

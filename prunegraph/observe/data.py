@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import hashlib
-import json
+import math
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -17,6 +17,8 @@ import numpy.typing as npt
 
 from prunegraph.errors import UsageError
 from prunegraph.observe.conllu import Parse, read_conllu
+from prunegraph.observe.files import is_file, open_text, read_npz
+from prunegraph.strict_json import parse_json
 
 Array = npt.NDArray[Any]
 Data = str | os.PathLike[str] | Iterable[Mapping[str, Any]] | Mapping[str, Array]
@@ -107,11 +109,10 @@ def _limited(read: Callable[[], Iterator[Sample]], limit: int) -> Callable[[], I
 
 
 def _open_file(path: Path, text: tuple[str, ...], label: str) -> Source:
-    if not path.is_file():
+    if not is_file(path):
         raise UsageError(f"there is no data file {path}", hint="give a file of texts, or of inputs of the model")
     if path.suffix == ".npz":
-        with np.load(path, allow_pickle=False) as archive:
-            return _from_arrays(dict(archive), path.name)
+        return _from_arrays(read_npz(path), path.name)
     readers: dict[str, Callable[[], Iterator[Sample]]] = {
         ".txt": lambda: _lines(path),
         ".conllu": lambda: (Sample(texts=(words,), parses=(parse,)) for words, parse in read_conllu(path)),
@@ -125,34 +126,43 @@ def _open_file(path: Path, text: tuple[str, ...], label: str) -> Source:
 
 
 def _digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise UsageError(f"{path} cannot be read: {error.strerror}", hint="check its permissions") from error
 
 
 def _lines(path: Path) -> Iterator[Sample]:
-    with path.open(encoding="utf-8") as file:
+    with open_text(path) as file:
         yield from (Sample(texts=(line.strip(),)) for line in file if line.strip())
 
 
 def _table(path: Path, delimiter: str) -> Iterator[Mapping[str, Any]]:
-    with path.open(encoding="utf-8", newline="") as file:
+    with open_text(path, newline="") as file:
         if delimiter == ",":
-            yield from csv.DictReader(file)
+            reader = csv.DictReader(file)
         else:
-            yield from csv.DictReader(file, delimiter=delimiter, quoting=csv.QUOTE_NONE)
+            reader = csv.DictReader(file, delimiter=delimiter, quoting=csv.QUOTE_NONE)
+        try:
+            yield from reader
+        except csv.Error as error:
+            hint = f"a field has at most {csv.field_size_limit():,} characters; quotes must be closed"
+            raise UsageError(f"{path.name}, line {reader.line_num}: {error}", hint=hint) from error
 
 
 def _objects(path: Path) -> Iterator[Mapping[str, Any]]:
-    with path.open(encoding="utf-8") as file:
+    hint = "write one JSON object a line"
+    with open_text(path) as file:
         for number, line in enumerate(file, 1):
             if not line.strip():
                 continue
             try:
-                row = json.loads(line)
+                row = parse_json(line)
             except ValueError as error:
-                raise UsageError(f"{path.name}, line {number}: {error}", hint="write one JSON object a line") from error
+                raise UsageError(f"{path.name}, line {number}: {error}", hint=hint) from error
             if not isinstance(row, dict):
-                raise UsageError(f"{path.name}, line {number} is no object", hint="write one JSON object a line")
+                raise UsageError(f"{path.name}, line {number} is no object", hint=hint)
             yield row
 
 
@@ -177,9 +187,27 @@ def _samples(rows: Iterable[Mapping[str, Any]], text: tuple[str, ...], label: st
             label = _label_column(row, label, name)
         number = _class(row.get(label), name) if label else None
         if columns:
-            yield Sample(texts=tuple(str(row[column]) for column in columns), label=number)
+            yield Sample(texts=tuple(_text(row.get(column), column, name) for column in columns), label=number)
         else:
-            yield Sample(label=number, feeds={key: np.asarray(value) for key, value in row.items() if key != label})
+            yield Sample(label=number, feeds={k: _numbers(v, k, name) for k, v in row.items() if k != label})
+
+
+def _text(value: object, column: str, name: str) -> str:
+    if isinstance(value, (str, int, float)):
+        return str(value)
+    problem = "has no text" if value is None else f"holds {type(value).__name__}, not text,"
+    raise UsageError(f"{name}: an example {problem} in the column {column!r}", hint="give every example its text")
+
+
+def _numbers(value: object, column: str, name: str) -> Array:
+    """What one example gives to an input of the model."""
+    try:
+        array = np.asarray(value)
+    except (ValueError, TypeError, OverflowError) as error:
+        raise UsageError(f"{name}: {column!r} is no array: {error}", hint="rows must be of one length") from error
+    if array.dtype.kind not in "biufc" and array.dtype.kind != "V":  # V: bfloat16 and its kin
+        raise UsageError(f"{name}: {column!r} holds {array.dtype}, not numbers", hint="give numbers that fit an array")
+    return array
 
 
 def _text_columns(row: Mapping[str, Any], wanted: tuple[str, ...], name: str) -> tuple[str, ...]:
@@ -213,16 +241,16 @@ def _label_column(row: Mapping[str, Any], wanted: str, name: str) -> str:
 def _class(value: Any, name: str) -> int:
     try:
         number = float(value)
-    except (TypeError, ValueError):
-        number = 0.5
-    if number != int(number):
+    except (TypeError, ValueError, OverflowError):
+        number = math.nan
+    if not number.is_integer() or abs(number) >= 1 << 53:
         raise UsageError(f"{name}: the label {value!r} is no class number", hint="write classes as 0, 1, 2, …")
     return int(number)
 
 
 def _from_arrays(arrays: Mapping[str, Array], name: str) -> Source:
     """Inputs of the model with their batch axis, and perhaps labels."""
-    given = {key: np.asarray(value) for key, value in arrays.items()}
+    given = {key: _numbers(value, key, name) for key, value in arrays.items()}
     label = next((key for key in LABELS if key in given), None)
     labels = given.pop(label) if label is not None else None
     lengths = {len(value) if value.ndim else -1 for value in (*given.values(), *([] if labels is None else [labels]))}
@@ -237,7 +265,7 @@ def _from_arrays(arrays: Mapping[str, Array], name: str) -> Source:
 
     def read() -> Iterator[Sample]:
         for k in range(next(iter(lengths))):
-            number = None if labels is None else int(labels[k])
+            number = None if labels is None else _class(labels[k], name)
             yield Sample(label=number, feeds={key: value[k] for key, value in given.items()})
 
     return Source(read, f"arrays/{digest.hexdigest()}", name)

@@ -16,6 +16,7 @@ import numpy.typing as npt
 
 from prunegraph.errors import MissingExtra, UsageError
 from prunegraph.observe.data import Sample, Source
+from prunegraph.observe.files import is_file, open_text
 from prunegraph.runtime.feeds import Feeds, InputSpec
 
 if TYPE_CHECKING:
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 Array = npt.NDArray[Any]
 
 MAX_LENGTH = 128
+_TOKENIZER_HINT = "save it as tokenizer.json with the library tokenizers, and give one that fits the model"
 WINDOW = 16
 """Batches that are sorted by length together, so that little is padded."""
 
@@ -83,17 +85,22 @@ class TextReader:
             raise MissingExtra("text", "tokenizers") from None
         path = Path(where)
         path = path / "tokenizer.json" if path.is_dir() else path
-        if not path.is_file():
+        if not is_file(path):
             hint = "give a tokenizer.json or the folder that holds it: tokenizer=…, --tokenizer …"
             raise UsageError(f"there is no tokenizer {path}", hint=hint)
-        text = path.read_text(encoding="utf-8")
+        with open_text(path) as file:
+            text = file.read()
         try:
             self._tokenizer = Tokenizer.from_str(text)
-        except Exception as error:
-            raise UsageError(f"{path} is no tokenizer: {error}", hint="save it as tokenizer.json") from error
-        self.pad_id, self.left = _padding(path, json.loads(text), self._tokenizer)
-        self._tokenizer.no_padding()
-        self._tokenizer.enable_truncation(max_length)
+            self.pad_id, self.left = _padding(path, json.loads(text), self._tokenizer)
+            self._tokenizer.no_padding()
+            self._tokenizer.enable_truncation(max_length)
+        except UsageError:
+            raise
+        except BaseException as error:  # the library raises bare exceptions, and panics that are no exceptions
+            if isinstance(error, (KeyboardInterrupt, SystemExit, MemoryError)):
+                raise
+            raise UsageError(f"{path} is no tokenizer: {_first_line(error)}", hint=_TOKENIZER_HINT) from error
         self.vocabulary = int(self._tokenizer.get_vocab_size())
         self.fingerprint = f"{hashlib.sha256(text.encode()).hexdigest()}/{max_length}/{self.left}/{self.pad_id}"
         self.max_length = max_length
@@ -101,7 +108,13 @@ class TextReader:
     def encode(self, samples: Sequence[Sample]) -> list[Encoding]:
         """Tokenize one batch, unpadded."""
         texts = [sample.texts if len(sample.texts) > 1 else sample.texts[0] for sample in samples]
-        return list(self._tokenizer.encode_batch(texts))
+        try:
+            return list(self._tokenizer.encode_batch(texts))
+        except BaseException as error:
+            if isinstance(error, (KeyboardInterrupt, SystemExit, MemoryError)):
+                raise
+            problem = f"the tokenizer cannot read the texts: {_first_line(error)}"
+            raise UsageError(problem, hint=_TOKENIZER_HINT) from error
 
     def batch(
         self, samples: Sequence[Sample], encodings: Sequence[Encoding], specs: Sequence[InputSpec], rows: int
@@ -128,17 +141,38 @@ class TextReader:
 
 
 def _padding(path: Path, written: dict[str, Any], tokenizer: Any) -> tuple[int, bool]:
-    """Which token pads, and whether on the left, from the tokenizer or the configuration beside it."""
+    """Which token pads, and whether on the left, from the tokenizer or the configuration beside it.
+
+    Raises:
+        UsageError: the configuration is none.
+    """
     padding = written.get("padding") or {}
     side, token = padding.get("direction", ""), padding.get("pad_token")
     config = path.with_name("tokenizer_config.json")
-    if config.is_file():
-        settings = json.loads(config.read_text(encoding="utf-8"))
-        side = side or settings.get("padding_side", "")
+    if is_file(config):
+        settings = _settings(config)
         named = settings.get("pad_token")
+        side = side or settings.get("padding_side", "")
         token = token or (named.get("content") if isinstance(named, dict) else named)
-    number = tokenizer.token_to_id(token) if token else padding.get("pad_id")
+    number = tokenizer.token_to_id(token) if isinstance(token, str) and token else padding.get("pad_id")
     return int(number or 0), str(side).lower() == "left"
+
+
+def _settings(config: Path) -> dict[str, Any]:
+    with open_text(config) as file:
+        text = file.read()
+    hint = "save the tokenizer again, or leave this file out: tokenizer.json is enough"
+    try:
+        settings = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise UsageError(f"{config} is no JSON: {error}", hint=hint) from error
+    if not isinstance(settings, dict):
+        raise UsageError(f"{config} holds no settings", hint=hint)
+    return settings
+
+
+def _first_line(error: BaseException) -> str:
+    return next(iter(str(error).splitlines()), type(error).__name__)
 
 
 def text_role(spec: InputSpec) -> str:
@@ -230,6 +264,9 @@ def _stackable(samples: Sequence[Sample]) -> bool:
 
 def _stacked(samples: Sequence[Sample], specs: Sequence[InputSpec], rows: int) -> Batch:
     chosen = [*samples, *[samples[-1]] * (rows - len(samples))]
+    for spec in specs:
+        if any(spec.name not in sample.feeds for sample in samples):
+            raise UsageError(f"an example of the data has no {spec.name!r}", hint="give every example all inputs")
     feeds = {spec.name: np.stack([s.feeds[spec.name] for s in chosen]).astype(spec.dtype) for spec in specs}
     masks = [feeds[spec.name] for spec in specs if text_role(spec) == "mask"]
     mask = masks[0][: len(samples)].astype(bool) if masks else None

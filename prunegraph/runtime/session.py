@@ -118,6 +118,8 @@ def run(session: ort.InferenceSession, feeds: Mapping[str, Array], outputs: Sequ
     wanted = {spec.name for spec in session.get_inputs()}
     try:
         found = session.run(outputs, {name: array for name, array in feeds.items() if name in wanted})
+    except UnicodeDecodeError as error:
+        raise CannotRun("a text that it gives is not UTF-8") from error
     except Exception as error:
         if _from_runtime(error):
             raise CannotRun(_first_line(error)) from error

@@ -8,8 +8,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from prunegraph.errors import OutputError, UsageError
-from prunegraph.export.atomic_write import stage
+from prunegraph.errors import UsageError
+from prunegraph.export.atomic_write import make_folder, stage
 
 NAME = "checkpoint.pt"
 EVERY = 60.0
@@ -32,10 +32,7 @@ class Checkpoint:
             OutputError: the folder cannot be made.
         """
         self.path, self.about, self._saved = Path(folder) / NAME, dict(about), time.monotonic()
-        try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise OutputError(f"cannot make {folder}: {error.strerror}", hint="name another folder") from error
+        make_folder(self.path.parent)
         self.state = self._read() if resume else None
         if not resume and self.path.exists():
             hint = "--resume (resume=True) goes on with it; for a new run name another folder or delete it"
@@ -50,18 +47,32 @@ class Checkpoint:
                 torch.save({"about": self.about, "state": dict(state())}, aside / NAME)
             self._saved = time.monotonic()
 
+    def resume(self, restore: Callable[[Mapping[str, Any]], None]) -> None:
+        """Hand the state to what takes it over.
+
+        Raises:
+            UsageError: the file lacks a part of it, or holds another model's.
+        """
+        assert self.state is not None
+        try:
+            restore(self.state)
+        except (LookupError, TypeError, ValueError, AttributeError, RuntimeError) as error:  # torch: RuntimeError
+            problem = f"{self.path} does not hold the whole state of a run: {next(iter(str(error).splitlines()), '')}"
+            raise UsageError(problem, hint="delete it to begin anew") from error
+
     def _read(self) -> Mapping[str, Any]:
         import torch
 
         if not self.path.is_file():
             raise UsageError(f"there is no checkpoint {self.path}", hint="leave out --resume (resume=True) to begin")
         try:
-            found = torch.load(self.path, map_location="cpu", weights_only=True)
-            about, state = found["about"], found["state"]
+            content = torch.load(self.path, map_location="cpu", weights_only=True)
+            about, state = dict(content["about"]), dict(content["state"])
         except Exception as error:  # torch raises whatever it meets in a file that it did not write
-            raise UsageError(f"{self.path} is no checkpoint: {error}", hint="delete it to begin anew") from error
+            problem = f"{self.path} is no checkpoint: {next(iter(str(error).splitlines()), '')}"
+            raise UsageError(problem, hint="delete it to begin anew") from error
         other = [name for name in self.about if about.get(name) != self.about[name]]
         if other:
             hint = "give what the run was begun with, or begin another in a folder of its own"
             raise UsageError(f"{self.path} is of a run with other {', '.join(other)}", hint=hint)
-        return dict(state)
+        return state

@@ -110,7 +110,7 @@ class Trainer:
             PruneGraphError: the loss is no number any more.
         """
         if self.checkpoint is not None and self.checkpoint.state is not None:
-            self._restore(self.checkpoint.state)
+            self.checkpoint.resume(self._restore)
         else:
             import torch
 

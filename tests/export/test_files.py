@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import os
+import re
+import signal
 import stat
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,6 +18,7 @@ import onnxruntime as ort
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
+from prunegraph import analyze
 from prunegraph.errors import ModelError, OutputError, UsageError
 from prunegraph.export import atomic_write as staging
 from prunegraph.export import onnx_file as door
@@ -47,6 +52,13 @@ def write_external(folder: Path, location: str = "w.bin", **stated: int) -> Path
     path = folder / "model.onnx"
     path.write_bytes(tiny(outside(location, **stated)).SerializeToString())
     return path
+
+
+def data_file(model: Path) -> Path:
+    """The one data file that a saved model names."""
+    tensors = onnx.load(model, load_external_data=False).graph.initializer
+    (name,) = {e.value for tensor in tensors for e in tensor.external_data if e.key == "location"}
+    return model.with_name(name)
 
 
 def output(model: str | Path | onnx.ModelProto) -> np.ndarray:
@@ -86,10 +98,41 @@ def without_outputs() -> onnx.ModelProto:
     return model
 
 
-def short_weight() -> TensorProto:
+def edited(raw: Callable[[TensorProto], bytes] | None = None, **fields: object) -> TensorProto:
+    """The weight with other content than it states, or stating something else."""
     tensor = numpy_helper.from_array(WEIGHT, "w")
-    tensor.raw_data = tensor.raw_data[:-8]
+    if raw is not None:
+        tensor.raw_data = raw(tensor)
+    for name, value in fields.items():
+        if isinstance(value, list):
+            del getattr(tensor, name)[:]
+            getattr(tensor, name).extend(value)
+        else:
+            setattr(tensor, name, value)
     return tensor
+
+
+def listed(count: int) -> TensorProto:
+    return TensorProto(name="w", data_type=TensorProto.FLOAT, dims=(64, 64), float_data=[0.5] * count)
+
+
+def linked_round(folder: Path) -> Path:
+    (folder / "a").symlink_to("b")
+    (folder / "b").symlink_to("a")
+    path = folder / "model.onnx"
+    path.write_bytes(tiny(outside("a")).SerializeToString())
+    return path
+
+
+def calling(opset: int, op: str) -> onnx.ModelProto:
+    """The model with a function of another opset behind the weight."""
+    model = tiny()
+    body = [helper.make_node(op, ["a"], ["b"])]
+    model.functions.append(helper.make_function("mine", "Act", ["a"], ["b"], body, [helper.make_opsetid("", opset)]))
+    model.graph.node[0].output[0] = "h"
+    model.graph.node.append(helper.make_node("Act", ["h"], ["y"], domain="mine"))
+    model.opset_import.append(helper.make_opsetid("mine", 1))
+    return model
 
 
 def stray_sparse() -> onnx.ModelProto:
@@ -130,7 +173,23 @@ BAD: dict[str, tuple[Callable[[Path], Path], str, str]] = {
         "nothing defines the value 'w'",
         "onnx.checker",
     ),
-    "weight too short": (proto(tiny(short_weight())), "not valid ONNX", "pip install"),
+    "weight too short": (
+        proto(tiny(edited(lambda t: t.raw_data[:-8]))),
+        "holds 16376 bytes, and its shape 64x64",
+        "export",
+    ),
+    "weight too long": (proto(tiny(edited(lambda t: t.raw_data * 2))), "holds 32768 bytes", "export"),
+    "weight of another type": (proto(tiny(edited(data_type=TensorProto.FLOAT16))), "of FLOAT16 needs 8192", "export"),
+    "weight of no type": (proto(tiny(edited(data_type=0))), "has no type", "export"),
+    "weight of an unknown type": (proto(tiny(edited(data_type=99))), "has the unknown type 99", "export"),
+    "weight of 72 axes": (proto(tiny(edited(dims=[64, 64] + [1] * 70))), "72 axes", "numpy"),
+    "weight below zero": (proto(tiny(edited(dims=[-64, -64]))), "the shape [-64, -64]", "export"),
+    "texts as bytes": (proto(tiny(edited(data_type=TensorProto.STRING))), "texts as raw bytes", "export"),
+    "too few entries": (proto(tiny(listed(64 * 64 - 1))), "4095 entries of float_data", "export"),
+    "data of a null path": (proto(tiny(outside("a\0b"))), "which is no path", "export"),
+    "data of a long path": (proto(tiny(outside("a" * 5000))), "which is no path", "export"),
+    "data of a loop": (linked_round, "which is no path", "export"),
+    "a function of another opset": (proto(calling(11, "Softmax")), "Softmax is another op", "convert_version=True"),
     "sparse index out of range": (proto(stray_sparse()), "indices of the sparse initializer 'w'", "dense"),
 }
 
@@ -235,7 +294,7 @@ def test_a_round_trip_keeps_everything(external: bool, tmp_path: Path, monkeypat
     given.write_bytes(rich_model().SerializeToString())
     monkeypatch.setattr(door, "INLINE_LIMIT", 1000 if external else 10**9)
     written = door.save(door.load(given), back)
-    assert written == ((back, tmp_path / "back.onnx.data") if external else (back,))
+    assert written == ((back, data_file(back)) if external else (back,))
     assert facts(onnx.load(back)) == facts(rich_model())
     assert output(back).tobytes() == output(given).tobytes()
 
@@ -246,9 +305,9 @@ def test_external_data_stays_external_and_lazy(tmp_path: Path) -> None:
     assert isinstance(model.graph.initializers["w"].const_value, ir.ExternalTensor)
     (tmp_path / "out").mkdir()
     slim = tmp_path / "out" / "slim.onnx"
-    assert door.save(model, slim) == (slim, tmp_path / "out" / "slim.onnx.data")
-    (tensor,) = onnx.load(slim, load_external_data=False).graph.initializer
-    assert {each.key: each.value for each in tensor.external_data}["location"] == "slim.onnx.data"
+    written = door.save(model, slim)
+    assert written == (slim, data_file(slim))
+    assert re.fullmatch(r"slim\.onnx\.[0-9a-f]{12}\.data", written[1].name)
     assert output(slim).tobytes() == output(given).tobytes()
 
 
@@ -330,6 +389,25 @@ def test_nodes_in_any_order_are_put_in_order() -> None:
     assert [node.op_type for node in given.graph.node] == ["Relu", "Neg"]
 
 
+@pytest.mark.parametrize(("opset", "op"), [(14, "Relu"), (18, "Relu"), (13, "Softmax")])
+def test_a_function_of_another_opset_with_the_same_ops_is_read(opset: int, op: str, tmp_path: Path) -> None:
+    model = calling(opset, op)
+    (tmp_path / "model.onnx").write_bytes(model.SerializeToString())
+    analysis = analyze(tmp_path / "model.onnx")
+    assert analysis.params == 64 * 64
+    (function,) = door.load(model).functions.values()
+    assert function.opset_imports[""] == 17
+
+
+def test_lengths_below_zero_are_left_open() -> None:
+    model = tiny()
+    for value in (*model.graph.input, *model.graph.output):
+        value.type.tensor_type.shape.dim[0].dim_value = -1
+    loaded = door.load(model)
+    for value in (*loaded.graph.inputs, *loaded.graph.outputs):
+        assert value.shape is not None and not isinstance(value.shape[0], int) and value.shape[1] == 64
+
+
 def test_a_circle_of_nodes_is_no_model() -> None:
     nodes = [helper.make_node("Add", ["x", "y"], ["h"]), helper.make_node("Neg", ["h"], ["y"])]
     ends = [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["n"]) for name in ("x", "y")]
@@ -368,8 +446,7 @@ def test_an_input_is_never_written_over(tmp_path: Path) -> None:
     model = door.load(given)
     (tmp_path / "soft.onnx").symlink_to("model.onnx")
     os.link(given, tmp_path / "hard.onnx")
-    os.link(tmp_path / "w.bin", tmp_path / "slim.onnx.data")
-    for name in ("model.onnx", "soft.onnx", "hard.onnx", "w.bin", "slim.onnx"):
+    for name in ("model.onnx", "soft.onnx", "hard.onnx", "w.bin"):
         with pytest.raises(OutputError, match="is an input file"):
             door.save(model, tmp_path / name)
     with pytest.raises(OutputError, match="is an input file"):
@@ -433,10 +510,13 @@ def test_files_get_the_permissions_of_any_new_file_or_keep_their_own(
     monkeypatch.setattr(door, "INLINE_LIMIT", 0)
     plain = tmp_path / "plain"
     plain.touch()
-    slim, data, plan = (tmp_path / name for name in ("slim.onnx", "slim.onnx.data", "slim.plan.json"))
-    slim.touch(mode=0o600)
-    assert door.save(door.load(tiny()), slim, companions={plan.name: "{}"}) == (slim, data, plan)
-    assert stat.S_IMODE(slim.stat().st_mode) == 0o600
+    slim, plan = tmp_path / "slim.onnx", tmp_path / "slim.plan.json"
+    slim.touch()
+    slim.chmod(0o6700)  # setuid and setgid are not for new content
+    written = door.save(door.load(tiny()), slim, companions={plan.name: "{}"})
+    data = data_file(slim)
+    assert written == (slim, data, plan)
+    assert stat.S_IMODE(slim.stat().st_mode) == 0o700
     assert stat.S_IMODE(data.stat().st_mode) == stat.S_IMODE(plain.stat().st_mode) == stat.S_IMODE(plan.stat().st_mode)
     assert plan.read_text() == "{}"
 
@@ -447,3 +527,79 @@ def test_a_link_at_the_target_is_replaced_and_not_followed(tmp_path: Path) -> No
     door.save(door.load(tiny()), tmp_path / "slim.onnx")
     assert (tmp_path / "kept").read_text() == "kept"
     assert output(tmp_path / "slim.onnx").shape == (3, 64)
+
+
+def test_the_same_target_twice_leaves_one_data_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(door, "INLINE_LIMIT", 0)
+    slim = tmp_path / "slim.onnx"
+    legacy = tmp_path / "slim.onnx.data"
+    onnx.save(tiny(), slim, save_as_external_data=True, location=legacy.name, size_threshold=0)
+    strange = tmp_path / "slim.onnx.mine.data"
+    strange.touch()
+    for scale in (1, 2, 2, 3):
+        door.save(door.load(tiny(numpy_helper.from_array(WEIGHT * scale, "w"))), slim)
+        assert {*tmp_path.iterdir()} == {slim, data_file(slim), strange}
+        np.testing.assert_allclose(output(slim), X @ WEIGHT * scale, rtol=1e-5)
+    monkeypatch.setattr(door, "INLINE_LIMIT", 10**9)
+    door.save(door.load(tiny()), slim)
+    assert {*tmp_path.iterdir()} == {slim, strange}
+
+
+def test_data_of_an_input_stay_though_the_name_is_taken_over(tmp_path: Path) -> None:
+    """A model that lies beside a target that names its data, too."""
+    (tmp_path / "slim.onnx.data").write_bytes(WEIGHT.tobytes())
+    for name in ("model.onnx", "slim.onnx"):
+        (tmp_path / name).write_bytes(tiny(outside("slim.onnx.data")).SerializeToString())
+    door.save(door.load(tmp_path / "model.onnx"), tmp_path / "slim.onnx")
+    assert output(tmp_path / "model.onnx").tobytes() == output(tmp_path / "slim.onnx").tobytes()
+
+
+KILLED = """
+import os, signal, sys
+from prunegraph.export import onnx_file as door
+door.INLINE_LIMIT = 0
+source, target, stop = sys.argv[1], sys.argv[2], int(sys.argv[3])
+model, count, replace = door.load(source), 0, os.replace
+def counted(*arguments):
+    global count
+    replace(*arguments)
+    count += os.path.dirname(arguments[1]) == os.path.dirname(target)
+    if count == stop:
+        os.kill(os.getpid(), signal.SIGKILL)
+os.replace = counted
+door.save(model, target, companions={"slim.plan.json": "{}"})
+"""
+
+
+def test_a_kill_between_two_files_leaves_all_old_or_all_new_and_the_next_run_cleans_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(door, "INLINE_LIMIT", 0)
+    given, folder = tmp_path / "given.onnx", tmp_path / "out"
+    folder.mkdir()
+    given.write_bytes(tiny(numpy_helper.from_array(WEIGHT * 2, "w")).SerializeToString())
+    slim = folder / "slim.onnx"
+    kills = []
+    for stop in (1, 2, 3, 4):
+        door.save(door.load(tiny()), slim)
+        code = subprocess.run([sys.executable, "-c", KILLED, given, slim, str(stop)], timeout=60).returncode
+        kills.append(code)
+        scale = 2 if stop >= 3 else 1
+        np.testing.assert_allclose(output(slim), X @ WEIGHT * scale, rtol=1e-5)
+    assert kills == [-signal.SIGKILL] * 3 + [0]
+    door.save(door.load(tiny()), slim)
+    assert {*folder.iterdir()} == {slim, data_file(slim), folder / "slim.plan.json"}
+
+
+def test_what_another_process_is_writing_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(door, "INLINE_LIMIT", 0)
+    slim = tmp_path / "slim.onnx"
+    theirs = tmp_path / f"{staging._staging(slim)}{staging._machine()}-{os.getppid()}-x"
+    theirs.mkdir()
+    data = tmp_path / "slim.onnx.0123456789ab.data"
+    data.touch()
+    door.save(door.load(tiny()), slim)
+    assert theirs.is_dir() and data.is_file()
+    theirs.rename(tmp_path / f"{staging._staging(slim)}{staging._machine()}-{2**22 + 1}-x")  # no such process
+    door.save(door.load(tiny()), slim)
+    assert {*tmp_path.iterdir()} == {slim, data_file(slim)}

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-import math
 import os
+import reprlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.resources import files
@@ -13,12 +13,15 @@ from typing import Any
 
 from prunegraph.analysis.roles import KINDS
 from prunegraph.errors import MissingExtra, UsageError
+from prunegraph.strict_json import parse_json
 
 Ratio = float | Mapping[str, float | Sequence[float]] | str | os.PathLike[str]
 """One number, one (or a list) a kind or pattern, the name of a preset, or a JSON or YAML file of the same."""
 
 Keep = Mapping[str, int | Sequence[int]]
 BUDGETS = ("macs", "params", "bytes")
+_SHORT = reprlib.Repr()
+_SHORT.maxstring = _SHORT.maxother = 80
 _SECTIONS = {"ratio", "keep", "fits", "source"}
 _FRACTION = "a ratio is the fraction removed, at least 0 and less than 1, such as 0.5"
 _LAYERS = 'give one number, or a list with one for every group: {"ffn": [0.5, 0.25]}'
@@ -63,20 +66,23 @@ def read_amounts(where: str | os.PathLike[str]) -> Amounts:
         hint = f"give a number, a .json or .yaml file, or one of {', '.join(sorted(named))}"
         raise UsageError(f"there is no preset {str(where)!r}", hint=hint)
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(f"{path} cannot be read: {error}", hint="give a JSON or YAML file of ratios") from error
     said = _parsed(path, text)
-    if isinstance(said, Mapping) and said and set(said) <= _SECTIONS:
-        return Amounts(**{name: said[name] for name in said if name != "source"}, name=str(path))
-    return Amounts(said, name=str(path))
+    if not isinstance(said, Mapping) or not said or not set(said) <= _SECTIONS:
+        return Amounts(said, name=str(path))
+    amounts = Amounts(**{name: said[name] for name in said if name != "source"}, name=str(path))
+    check_keep(amounts.keep)
+    _check_fits(amounts.fits)
+    return amounts
 
 
 def _parsed(path: Path, text: str) -> Any:
     hint = 'write what ratio takes, such as {"head": 0.5, "ffn": [0.5, 0.25]}'
     if path.suffix.lower() == ".json":
         try:
-            return json.loads(text)
+            return parse_json(text)
         except ValueError as error:
             raise UsageError(f"{path} is no JSON: {error}", hint=hint) from error
     try:
@@ -85,7 +91,7 @@ def _parsed(path: Path, text: str) -> Any:
         raise MissingExtra("yaml", "pyyaml", "write JSON") from None
     try:
         return yaml.safe_load(text)
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise UsageError(f"{path} is no YAML: {error}", hint=hint) from error
 
 
@@ -116,11 +122,13 @@ def check_keep(keep: object) -> None:
         UsageError: one is no positive whole number, or a kind does not exist.
     """
     if not isinstance(keep, Mapping):
-        raise UsageError(f"keep must name kinds, not {keep!r}", hint='for example keep={"head": 6}')
+        raise UsageError(f"keep must name kinds, not {_shown(keep)}", hint='for example keep={"head": 6}')
     for key, value in _by_key(keep):
         if isinstance(value, bool) or not isinstance(value, int) or value < 1:
             hint = "give how many units stay, at least 1; a fraction is a ratio"
-            raise UsageError(f"the number of {key} kept must be a positive whole number, not {value!r}", hint=hint)
+            raise UsageError(
+                f"the number of {key} kept must be a positive whole number, not {_shown(value)}", hint=hint
+            )
 
 
 def check_budget(budget: object) -> None:
@@ -131,12 +139,12 @@ def check_budget(budget: object) -> None:
     """
     hint = 'a budget is the fraction left of macs, params or bytes: budget={"macs": 0.5}'
     if not isinstance(budget, Mapping):
-        raise UsageError(f"budget must name what is limited, not {budget!r}", hint=hint)
+        raise UsageError(f"budget must name what is limited, not {_shown(budget)}", hint=hint)
     for name, value in budget.items():
         if name not in BUDGETS:
             raise UsageError(f"there is no budget of {name!r}", hint=hint)
         if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value <= 1:
-            raise UsageError(f"the budget of {name} must be in (0, 1], not {value!r}", hint=hint)
+            raise UsageError(f"the budget of {name} must be in (0, 1], not {_shown(value)}", hint=hint)
 
 
 def check_kinds(kinds: Iterable[object]) -> None:
@@ -147,7 +155,24 @@ def check_kinds(kinds: Iterable[object]) -> None:
     """
     for kind in kinds:
         if kind not in KINDS:
-            raise UsageError(f"there is no kind of group called {kind!r}", hint=f"the kinds are {', '.join(KINDS)}")
+            raise UsageError(
+                f"there is no kind of group called {_shown(kind)}", hint=f"the kinds are {', '.join(KINDS)}"
+            )
+
+
+def _check_fits(fits: object) -> None:
+    hint = 'fits states the shape that every group of a kind has: {"head": [12]}'
+    if not isinstance(fits, Mapping):
+        raise UsageError(f"fits must name kinds, not {_shown(fits)}", hint=hint)
+    check_kinds(fits)
+    for kind, shape in fits.items():
+        if not isinstance(shape, list) or not all(isinstance(n, int) and not isinstance(n, bool) for n in shape):
+            raise UsageError(f"the shape of {kind} must be a list of lengths, not {_shown(shape)}", hint=hint)
+
+
+def _shown(value: object) -> str:
+    """A value in a message, however large it is."""
+    return _SHORT.repr(value)
 
 
 def _by_key(given: Mapping[Any, Any]) -> Iterable[tuple[str, Any]]:
@@ -163,7 +188,7 @@ def _by_key(given: Mapping[Any, Any]) -> Iterable[tuple[str, Any]]:
 
 
 def _check_fraction(value: object, what: str) -> None:
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or math.isnan(value):
-        raise UsageError(f"{what} must be a number, not {value!r}", hint=_FRACTION)
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or value != value:
+        raise UsageError(f"{what} must be a number, not {_shown(value)}", hint=_FRACTION)
     if not 0 <= value < 1:
-        raise UsageError(f"{what} must be in [0, 1), not {value}", hint=_FRACTION)
+        raise UsageError(f"{what} must be in [0, 1), not {_shown(value)}", hint=_FRACTION)

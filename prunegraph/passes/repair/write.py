@@ -43,12 +43,11 @@ class Written:
         Raises:
             UsageError: it cannot be understood.
         """
-        entry = plan.get("repair") or {}
-        try:
-            names = tuple(tuple(map(str, entry.get(key, ()))) for key in ("changed", "added"))
-        except (AttributeError, TypeError) as error:
-            raise UsageError(f"the plan does not say what was repaired: {error}", hint="prune again") from error
-        return Written(*names)
+        stated = plan.get("repair", {})
+        lists = [stated.get(key, []) if isinstance(stated, dict) else None for key in ("changed", "added")]
+        if not all(isinstance(names, list) and all(isinstance(name, str) for name in names) for names in lists):
+            raise UsageError("the plan does not say what was repaired: no lists of names", hint="prune again")
+        return Written(*(tuple(names or ()) for names in lists))
 
 
 def amend(model: ir.Model, changes: Changes) -> list[tuple[Site, Floats]]:

@@ -8,9 +8,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+import onnx_ir as ir
 
 from prunegraph.analysis.groups import Group
-from prunegraph.errors import UsageError
+from prunegraph.errors import PruneGraphError, UsageError
 from prunegraph.passes.score.base import Context, Scorer, ScorerLike, Scorers, Scores
 from prunegraph.passes.score.magnitude import Magnitude
 from prunegraph.passes.score.registry import SCORERS, as_scorer, make_scorer, options_of
@@ -106,18 +107,34 @@ def score(groups: Iterable[Group], context: Context, by: Scorer) -> dict[str, Sc
     """Score every group.
 
     Raises:
-        UsageError: the scorer returned another shape than the group's, or a NaN.
+        UsageError: the scorer returned another shape than the group's.
+        PruneGraphError: a score is NaN; the message names the weight that is to blame, if one is.
     """
     scores_of: dict[str, Scores] = {}
     for group in groups:
         scores = np.asarray(by.score(group, context), dtype=np.float64)
-        if scores.shape != group.shape or np.isnan(scores).any():
+        if scores.shape != group.shape:
             raise UsageError(
-                f"the scorer {by.name!r} returned {scores.shape} (or NaN) for {group.id} of shape {group.shape}",
+                f"the scorer {by.name!r} returned {scores.shape} for {group.id} of shape {group.shape}",
                 hint="return one number for every unit: an array of the shape group.shape",
             )
+        if np.isnan(scores).any():
+            raise _not_a_number(by, group, context.model)
         scores_of[group.id] = scores
     return scores_of
+
+
+def _not_a_number(scorer: Scorer, group: Group, model: ir.Model) -> PruneGraphError:
+    """Why a group has no score: a weight that holds NaN, or what the data or the scorer do."""
+    leave = f"leave the group whole: exclude, --exclude {group.id}"
+    for name in dict.fromkeys(place.name for place in group.places):
+        value = model.graph.initializers.get(name)
+        tensor = value.const_value if value is not None else None
+        if tensor is not None and tensor.dtype.is_floating_point() and np.isnan(tensor.numpy().astype("f4")).any():
+            problem = f"{group.id} cannot be scored: its weight {name!r} holds NaN"
+            return PruneGraphError(problem, hint=f"mend the weight, or {leave}")
+    problem = f"{group.id} cannot be scored: the scorer {scorer.name!r} returned NaN for it"
+    return PruneGraphError(problem, hint=f"check what the model makes of the data, or {leave}")
 
 
 def score_with(scorers: Scorers | KindScorers, groups: Sequence[Group], context: Context) -> dict[str, Scores]:

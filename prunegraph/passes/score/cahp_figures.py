@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -37,9 +36,7 @@ def figures(found: Chosen, folder: Path) -> tuple[Path, ...]:
         axes.spines[["top", "right"]].set_visible(False)
         draw(found, axes)
         path = folder / f"cahp-{name}.png"
-        part = folder / f"{path.name}.part"
-        figure.savefig(part, format="png")
-        os.replace(part, path)
+        figure.savefig(path, format="png")
         written.append(path)
     return tuple(written)
 
