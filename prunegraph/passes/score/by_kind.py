@@ -134,7 +134,8 @@ def _not_a_number(scorer: Scorer, group: Group, model: ir.Model) -> PruneGraphEr
             problem = f"{group.id} cannot be scored: its weight {name!r} holds NaN"
             return PruneGraphError(problem, hint=f"mend the weight, or {leave}")
     problem = f"{group.id} cannot be scored: the scorer {scorer.name!r} returned NaN for it"
-    return PruneGraphError(problem, hint=f"check what the model makes of the data, or {leave}")
+    hint = f"an array of the shape group.shape without NaN is a score; check the data and the scorer, or {leave}"
+    return UsageError(problem, hint=hint)
 
 
 def score_with(scorers: Scorers | KindScorers, groups: Sequence[Group], context: Context) -> dict[str, Scores]:
