@@ -43,6 +43,19 @@ def backward(
         PruneGraphError: It does not run on the data, or no weight has a gradient.
         MissingExtra: torch is not installed.
     """
+    import torch
+
+    with torch.inference_mode(False), torch.enable_grad():  # whatever the caller has switched off around this
+        _backward(model, inputs, statistics, loss, progress)
+
+
+def _backward(
+    model: ir.Model,
+    inputs: Inputs,
+    statistics: Sequence[GradientStatistic],
+    loss: Objective,
+    progress: Progress | None,
+) -> None:
     activations = list(dict.fromkeys(name for statistic in statistics for name in statistic.activations()))
     weights = list(dict.fromkeys(name for statistic in statistics for name in statistic.weights()))
     module = to_torch(_with_outputs(model, [*activations, loss.output]), tie=False)

@@ -15,7 +15,7 @@ from prunegraph import prune_graph
 from prunegraph.errors import MissingExtra, ModelError, UsageError
 from prunegraph.observe.gradients import Objective
 from prunegraph.observe.stream import Calibration, Inputs
-from prunegraph.passes.score import Context, Michel, Taylor, observe_for, score_with
+from prunegraph.passes.score import Context, Michel, Scorer, Taylor, observe_for, score_with
 from prunegraph.passes.score.differentiate import HOW
 from prunegraph.passes.score.head_mask_gradients import BATCH, GateGradients
 from prunegraph.passes.score.michel import OBSERVATION
@@ -70,6 +70,7 @@ def test_gate_gradients_are_those_of_autograd(tmp_path: Path, labels: bool) -> N
     assert context.of(Michel()).observations[HOW].to_dict() == {
         "gradients": "backward pass",
         "targets": "labels" if labels else "the model's own predictions",
+        "labels_read": labels,
     }
     expected, _ = by_autograd(tiny, inputs, labels)
     size = np.abs(expected).mean(axis=0)
@@ -113,16 +114,36 @@ def test_heads_that_share_keys_have_one_gate(tmp_path: Path) -> None:
         np.testing.assert_allclose(seen.by_example(group.id), np.abs(expected).mean(axis=0), rtol=1e-4)
 
 
-def test_taylor_is_that_of_autograd(tmp_path: Path) -> None:
+@pytest.mark.parametrize("off", [torch.no_grad, torch.inference_mode])
+@pytest.mark.parametrize("scorer", [Taylor(), Michel()])
+def test_gradients_do_not_depend_on_what_is_switched_off_around(tmp_path: Path, scorer: Scorer, off: Any) -> None:
+    """Neither an error nor, for heads, finite differences instead."""
+    found, inputs = given(Tiny(), tmp_path)
+    heads = [group for group in found.analysis.groups if group.kind == "head"]
+    plain = Context(found.normalized.model, found.analysis)
+    expected = observe_for({scorer: heads}, plain, inputs, backward=backward)
+    with off():
+        context = observe_for({scorer: heads}, plain, inputs, backward=backward)
+        assert torch.is_grad_enabled() is False
+    assert context.of(scorer).observations[HOW].method == "backward pass"
+    for name, scores in score_with(scorer, heads, expected).items():
+        np.testing.assert_array_equal(score_with(scorer, heads, context)[name], scores)
+
+
+@pytest.mark.parametrize("labels", [True, False], ids=["labels", "own predictions"])
+def test_taylor_is_that_of_autograd(tmp_path: Path, labels: bool) -> None:
     """Columns of Q, K and V and rows of the output projection for a head; column, bias and row for an FFN neuron."""
     tiny = Tiny()
-    found, inputs = given(tiny, tmp_path)
+    found, inputs = given(tiny, tmp_path, labels=labels)
     groups = [group for group in found.analysis.groups if group.kind in ("head", "ffn")]
     context = observe_for(
         {Taylor(): groups}, Context(found.normalized.model, found.analysis), inputs, backward=backward
     )
     scores = score_with("taylor", groups, context)
-    _, products = by_autograd(tiny, inputs)
+    report = Taylor().report(context.of(Taylor()))
+    assert report.facts["labels_read"] == labels
+    assert ("the labels of the data were read" if labels else "no labels were read") in report.lines[0]
+    _, products = by_autograd(tiny, inputs, labels)
     for group in groups:
         k = [g.id for g in groups if g.kind == group.kind].index(group.id)
         sums = []

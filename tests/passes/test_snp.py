@@ -232,6 +232,18 @@ def test_redundancy_in_matrix_form_is_the_definition() -> None:
     assert redundancy(vectors)[3] == distances(vectors)[3].sum() == 0  # what does nothing goes first
 
 
+def test_euclidean_distance_sees_how_long_weights_are() -> None:
+    vectors = np.random.default_rng(5).normal(size=(30, 6))
+    vectors[4] = 2 * vectors[5]
+    expected = np.linalg.norm(vectors[:, None] - vectors, axis=2)
+    np.testing.assert_allclose(distances(vectors, "euclidean"), expected, atol=1e-7)
+    np.testing.assert_allclose(redundancy(vectors, "euclidean"), expected.sum(axis=1), atol=1e-6)
+    assert distances(vectors)[4, 5] < 1e-12 < distances(vectors, "euclidean")[4, 5]
+    model = graphs_attention.mha()
+    cosine, euclidean = (scored(model, distance=distance)[0]["v_dim.0"] for distance in ("cosine", "euclidean"))
+    assert not np.array_equal(np.argsort(cosine, axis=-1), np.argsort(euclidean, axis=-1))
+
+
 def test_of_two_duplicates_one_stays_where_scores_are_refreshed() -> None:
     """Four pairs of duplicates, one of them turned around: without it both of a pair go, before any of another."""
     base = np.random.default_rng(6).normal(size=(4, 20))
@@ -394,6 +406,7 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
     "energy no number": ({"energy": "all"}, "energy"),
     "refresh": ({"refresh": "maybe"}, "refresh"),
     "residual": ({"residual": "max"}, "average, sum"),
+    "distance": ({"distance": "manhattan"}, "cosine, euclidean"),
     "unknown": ({"rank": 3}, "gamma"),
 }
 

@@ -6,6 +6,7 @@ import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -40,19 +41,22 @@ class Differentiated:
     Attributes:
         method: "backward pass" or "finite differences".
         target: Of what the cross-entropy was taken.
+        labelled: Whether labels of the data were read.
     """
 
     method: str
     target: str
+    labelled: bool
 
     @property
     def line(self) -> str:
         """For people."""
-        return f"gradients by {self.method}, towards {self.target}"
+        labels = "the labels of the data were read" if self.labelled else "no labels were read"
+        return f"gradients by {self.method}, towards {self.target} ({labels})"
 
-    def to_dict(self) -> dict[str, str]:
+    def to_dict(self) -> dict[str, Any]:
         """For JSON."""
-        return {"gradients": self.method, "targets": self.target}
+        return {"gradients": self.method, "targets": self.target, "labels_read": self.labelled}
 
 
 def differentiate(
@@ -87,7 +91,7 @@ def differentiate(
     if backward is not None:
         try:
             _gather(statistics, backward, "backward pass", context, inputs, objective, cache, progress)
-            return Differentiated("backward pass", objective.target)
+            return Differentiated("backward pass", objective.target, objective.labelled)
         except UsageError:
             raise
         except PruneGraphError as error:
@@ -97,7 +101,7 @@ def differentiate(
     if len(gates) < len(statistics):
         raise MissingExtra("torch", "torch")
     _gather(gates, _Differences(context.analysis), "finite differences", context, inputs, objective, cache, progress)
-    return Differentiated("finite differences", objective.target)
+    return Differentiated("finite differences", objective.target, objective.labelled)
 
 
 def _gather(

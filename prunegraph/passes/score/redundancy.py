@@ -87,24 +87,36 @@ def unit_vectors(weight: npt.NDArray[Any], maker: Maker, group: Group, solution:
     return found.reshape(len(found), -1)
 
 
-def redundancy(vectors: Array) -> Array:
-    """`sum_j (1 - |cos(w_i, w_j)|)` for every row, in matrix form and by blocks; a row of zeros scores 0.
+def redundancy(vectors: Array, distance: str = "cosine") -> Array:
+    """How far every row is from all others, in matrix form and by blocks; a row of zeros scores 0.
+
+    Args:
+        vectors: A unit a row.
+        distance: "cosine", `sum_j (1 - |cos(w_i, w_j)|)`, or "euclidean", `sum_j |w_i - w_j|`.
 
     >>> redundancy(np.array([[1.0, 0.0], [2.0, 0.0], [0.0, 1.0]]))
     array([1., 1., 2.])
     """
-    unit, alive = _directions(vectors)
-    blocks = [np.abs(unit[k : k + _BLOCK] @ unit.T).sum(axis=1) for k in range(0, len(unit), _BLOCK)]
-    return np.asarray(np.where(alive, len(unit) - np.concatenate(blocks), 0.0))
+    blocks = [_distances(vectors, slice(k, k + _BLOCK), distance).sum(axis=1) for k in range(0, len(vectors), _BLOCK)]
+    return np.concatenate(blocks)
 
 
-def distances(vectors: Array) -> Array:
-    """`1 - |cos|` for all pairs of rows, zero on the diagonal and for rows of zeros."""
-    unit, alive = _directions(vectors)
-    found = 1 - np.abs(unit @ unit.T)
-    np.fill_diagonal(found, 0.0)
-    found[~alive] = 0.0
-    return np.asarray(found)
+def distances(vectors: Array, distance: str = "cosine") -> Array:
+    """The distance of all pairs of rows, see `redundancy`; zero on the diagonal and for rows of zeros."""
+    return _distances(vectors, slice(None), distance)
+
+
+def _distances(vectors: Array, rows: slice, distance: str) -> Array:
+    if distance == "cosine":
+        unit, alive = _directions(vectors)
+        apart = 1 - np.abs(unit[rows] @ unit.T)
+    else:
+        squares = (vectors**2).sum(axis=1)
+        alive = squares > 0
+        apart = np.sqrt(np.maximum(squares[rows, None] + squares - 2 * vectors[rows] @ vectors.T, 0))
+    apart[np.arange(len(apart)), np.arange(len(vectors))[rows]] = 0
+    apart[~alive[rows]] = 0
+    return np.asarray(apart)
 
 
 def _directions(vectors: Array) -> tuple[Array, npt.NDArray[np.bool_]]:

@@ -35,6 +35,7 @@ from prunegraph.passes.score.weights import weight_values
 OBSERVATION = "snp"
 KINDS = ("qk_dim", "v_dim", "ffn", "dense", "channel", "hidden")
 RESIDUAL = ("average", "sum")
+DISTANCES = ("cosine", "euclidean")
 STREAMS = ("hidden", "channel")
 """Kinds that several layers write: each is scored by itself.  Elsewhere all that makes a unit is one vector."""
 
@@ -50,6 +51,8 @@ class Snp(Scorer):
         refresh: Whether redundancy is computed anew after every removal, so that of two duplicates one stays.
         residual: Whether the layers that write a stream count by their "average" or their "sum".  Each is divided by
             its own sum first, so that both rank alike within a group.
+        distance: How far apart the weights of two neurons are: "cosine" as published, blind to how long they are, or
+            "euclidean".
     """
 
     name: ClassVar[str] = "snp"
@@ -60,6 +63,7 @@ class Snp(Scorer):
     energy: float = 0.9
     refresh: bool = False
     residual: str = "average"
+    distance: str = "cosine"
 
     def __post_init__(self) -> None:
         """Check every option.
@@ -76,6 +80,7 @@ class Snp(Scorer):
         if not isinstance(self.refresh, bool):
             raise UsageError(f"snp: refresh cannot be {self.refresh!r}", hint="choose true, false")
         check_choice(self.name, "residual", self.residual, RESIDUAL)
+        check_choice(self.name, "distance", self.distance, DISTANCES)
 
     def observes(self, groups: Sequence[Group], context: Context, inputs: Inputs) -> Mapping[str, Statistic]:
         """Queries and keys as they are compared.
@@ -141,11 +146,13 @@ def _redundant(group: Group, context: Context, options: Snp) -> Scores:
         return Magnitude().score(group, context)
     if group.kind not in STREAMS:
         vectors = [np.concatenate(vectors, axis=1)]
-    scale = 1.0 if options.residual == "sum" else 1.0 / len(vectors)
+    apart = distances if options.refresh else redundancy
+    each = [apart(vector, options.distance) for vector in vectors]
     if not options.refresh:
-        scores = sum(scale * _share(redundancy(each)) for each in vectors) if len(vectors) > 1 else redundancy(*vectors)
+        scale = 1.0 if options.residual == "sum" else 1.0 / len(each)
+        scores = sum(scale * _share(scores) for scores in each) if len(each) > 1 else each[0]
         return np.asarray(scores).reshape(group.shape)
-    distance = distances(vectors[0]) if len(vectors) == 1 else sum(_share(distances(each)) for each in vectors)
+    distance = sum(_share(distance) for distance in each) if len(each) > 1 else each[0]
     return removal_order(np.asarray(distance), int(np.prod(group.rows))).reshape(group.shape)
 
 
