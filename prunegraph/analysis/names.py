@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import onnx_ir as ir
 
+from prunegraph.analysis.ops import traits_of
 from prunegraph.errors import UsageError
 
 _LOST = re.compile(r"onnx::\w+|_?v(al)?_?\d+|\d+|_?(tensor_)?constant_?\d*|const_fold_opt__\d+", re.IGNORECASE)
@@ -119,7 +120,7 @@ def _readable(name: str, node: ir.Node, index: int, graph: ir.Graph) -> str:
         return (dotted(own.split(":")[0]) if "/" in own else own) + copy
     scope = node_scope(node)
     if scope:
-        role = "bias" if index == 2 and node.op_type in ("Conv", "ConvTranspose", "Gemm") else "weight"
+        role = "bias" if index == traits_of(node).bias else "weight"
         return f"{scope}.{_ROLES.get(node.op_type, role)}{copy}"
     beside = _bias_beside(node, graph)
     return f"{beside}.weight{copy}" if beside else name

@@ -7,7 +7,9 @@ refuses or pins it and never takes it for another op.
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
+from typing import Any
 
 import onnx_ir as ir
 
@@ -33,16 +35,89 @@ class Norm:
 
 
 @dataclass(frozen=True, slots=True)
+class Lookup:
+    """An input that holds positions along an axis of another.
+
+    Attributes:
+        by: The input that holds the positions.
+        table: The input that is looked up.
+        attribute: The attribute that names the axis of the table; the first axis where there is none.
+        tuples: Whether the last axis of the positions counts over several axes of the table.
+        rows: Whether the op gives whole rows of the table, as an embedding does.
+        ranked: Whether the op's rule follows `NodeView.positions`, so that a router may rank what is looked up.
+    """
+
+    by: int
+    table: int = 0
+    attribute: str = ""
+    tuples: bool = False
+    rows: bool = True
+    ranked: bool = False
+
+    def axis(self, node: ir.Node) -> int:
+        """The axis of the table along which a node looks up."""
+        return node.attributes.get_int(self.attribute, 0) if self.attribute else 0
+
+
+FIRST = (0,)
+"""The first input alone."""
+
+EVERY = range(1 << 16)
+"""Every input, however many there are."""
+
+
+@dataclass(frozen=True, slots=True)
 class Traits:
-    """What is known of an op.
+    """What is known of an op.  Inputs are given by number.
 
     Attributes:
         norm: How it normalizes, None where it does not.
         averages: It gives the mean over the axes that it reduces, and nothing else.
+        carries: Inputs whose numbers it hands on unchanged, some of them or all, in whatever arrangement.
+        reshapes: It gives all numbers of its first input in the same row-major order, under another shape.
+        permutes: It gives all numbers of its first input, its axes in another order.
+        keeps_order: Along an axis, what was larger is larger still.
+        softmax: It is a Softmax along one axis.
+        exponential: It is the exponential function, of which a Softmax can be made.
+        looks_up: Its tables, and what they are looked up by.
+        contracts: It sums products of two operands (or convolves one with the other).
+        bias: The input that is added to what it contracts.
+        adds: It adds up inputs of the same shape, as a residual connection does.
+        broadcasts: All its operands broadcast against each other, each of them, as numpy does it.
+        parameters: Inputs that are learnt even where they are one number.
+        fixed: Inputs that are never learnt: running statistics, scales of a quantization, windows.
+        quantizes: It makes integers of numbers by a scale and a zero point, or numbers of such integers.
+        random: It draws numbers.
+        counts: It makes as many numbers as an input says.
+        states_lengths: It states lengths of its input, and nothing that its input holds.
+        sequences: It deals in sequences of tensors.
     """
 
     norm: Norm | None = None
     averages: bool = False
+    carries: Collection[int] = ()
+    reshapes: bool = False
+    permutes: bool = False
+    keeps_order: bool = False
+    softmax: bool = False
+    exponential: bool = False
+    looks_up: tuple[Lookup, ...] = ()
+    contracts: bool = False
+    bias: int | None = None
+    adds: bool = False
+    broadcasts: bool = False
+    parameters: tuple[int, ...] = ()
+    fixed: Collection[int] = ()
+    quantizes: bool = False
+    random: bool = False
+    counts: bool = False
+    states_lengths: bool = False
+    sequences: bool = False
+
+    @property
+    def looked_up_by(self) -> dict[int, Lookup]:
+        """Its tables by the input that holds positions in them."""
+        return {lookup.by: lookup for lookup in self.looks_up}
 
 
 NO_TRAITS = Traits()
@@ -50,16 +125,17 @@ TRAITS: dict[tuple[str, str], Traits] = {}
 """(domain, op type) -> traits; "" is the domain of ai.onnx."""
 
 
-def declare(*ops: str, domain: str = "", traits: Traits) -> None:
-    """State the traits of ops.
+def declare(*ops: str, domain: str = "", **traits: Any) -> None:
+    """State the traits of ops (fields of `Traits`) that have no rule to state them beside.
 
     Raises:
         ValueError: the traits of one of them have been stated already.
     """
+    stated = Traits(**traits)
     for op in ops:
         if (domain, op) in TRAITS:
             raise ValueError(f"the traits of {op} of domain {domain!r} are stated twice")
-        TRAITS[domain, op] = traits
+        TRAITS[domain, op] = stated
 
 
 def traits_of(op: ir.Node | str, domain: str = "") -> Traits:

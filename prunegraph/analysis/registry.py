@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from prunegraph.analysis.ops import Traits, declare
+from prunegraph.analysis.ops import declare
 from prunegraph.analysis.relations import AxisRule, NodeView
 
 Rule = Callable[[NodeView], AxisRule]
@@ -15,8 +15,7 @@ RULES: dict[tuple[str, str], Rule] = {}
 
 
 def axis_rule(*ops: str, domain: str = "", **traits: Any) -> Callable[[Rule], Rule]:
-    """Register a pure function as the rule of one or several ops, which have these traits (fields of `Traits`)."""
-    stated = Traits(**traits)
+    """Register a pure function as the rule of one or several ops, which have these traits (fields of `ops.Traits`)."""
 
     def register(rule: Rule) -> Rule:
         for op in ops:
@@ -24,7 +23,7 @@ def axis_rule(*ops: str, domain: str = "", **traits: Any) -> Callable[[Rule], Ru
             if key in RULES:
                 raise ValueError(f"{op} of domain {domain!r} has two axis rules")
             RULES[key] = rule
-        declare(*ops, domain=domain, traits=stated)
+        declare(*ops, domain=domain, **traits)
         return rule
 
     return register

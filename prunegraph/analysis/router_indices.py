@@ -13,15 +13,7 @@ import onnx_ir as ir
 
 from prunegraph.analysis.axes import Fresh
 from prunegraph.analysis.facts import Facts
-
-_CARRY = frozenset("Cast Expand Flatten Gather Identity Reshape Slice Split Squeeze Tile Transpose Unsqueeze".split())
-"""Ops that give on the integers of their first input, and no others, in whatever arrangement."""
-
-_LOOKS_UP = {"Gather": 1, "GatherElements": 1, "GatherND": 1}
-"""Ops that look slots up by position, and the input that holds the positions."""
-
-_RANKED = frozenset(("Softmax", "Cast"))
-"""Ops between the logits of a router and its TopK: they keep the order along the axis."""
+from prunegraph.analysis.ops import FIRST, Lookup, traits_of
 
 
 def rankings(graph: ir.Graph, facts: Facts) -> Mapping[int, Fresh]:
@@ -42,11 +34,13 @@ def _looked_up(graph: ir.Graph, facts: Facts) -> dict[ir.Node, list[ir.Node]]:
     for node in graph:
         for index, value in enumerate(node.inputs):
             ranking = holds.get(value) if value is not None else None
-            if ranking is None or node.op_type == "Shape":
+            traits = traits_of(node)
+            if ranking is None or traits.states_lengths:
                 continue
-            if index == 0 and node.op_type in _CARRY:
+            lookup = traits.looked_up_by.get(index)
+            if index == 0 and traits.carries == FIRST:
                 holds |= dict.fromkeys(node.outputs, ranking)
-            elif _LOOKS_UP.get(node.op_type) == index and _looked_up_size(node, facts) == _ranked_size(ranking, facts):
+            elif lookup and lookup.ranked and _looked_up_size(node, lookup, facts) == _ranked_size(ranking, facts):
                 users[ranking].append(node)
             else:
                 spoiled.add(ranking)
@@ -63,8 +57,8 @@ def _looked_up(graph: ir.Graph, facts: Facts) -> dict[ir.Node, list[ir.Node]]:
 def _softmaxes(node: ir.Node, facts: Facts) -> Iterator[ir.Node]:
     """The Softmax that a ranking is taken of, if it is of one."""
     value = node.inputs[0]
-    while value is not None and (maker := value.producer()) is not None and maker.op_type in _RANKED:
-        if maker.op_type == "Softmax" and _axis(maker, facts) == _axis(node, facts):
+    while value is not None and (maker := value.producer()) is not None and traits_of(maker).keeps_order:
+        if traits_of(maker).softmax and _axis(maker, facts) == _axis(node, facts):
             yield maker
         value = maker.inputs[0]
 
@@ -81,11 +75,11 @@ def _ranked_size(node: ir.Node, facts: Facts) -> int:
     return _length(node.inputs[0], node.attributes.get_int("axis", -1), facts)
 
 
-def _looked_up_size(node: ir.Node, facts: Facts) -> int:
-    if node.op_type != "GatherND":
-        return _length(node.inputs[0], node.attributes.get_int("axis", 0), facts)
-    whole = node.attributes.get_int("batch_dims", 0) == 0 and _length(node.inputs[1], -1, facts) == 1
-    return _length(node.inputs[0], 0, facts) if whole else 0
+def _looked_up_size(node: ir.Node, lookup: Lookup, facts: Facts) -> int:
+    """How long the axis is along which a node looks up; 0 if that varies, or if it looks up along several."""
+    table, axis = node.inputs[lookup.table], lookup.axis(node)
+    several = lookup.tuples and (axis != 0 or _length(node.inputs[lookup.by], -1, facts) != 1)
+    return 0 if several else _length(table, axis, facts)
 
 
 def _length(value: ir.Value | None, axis: int, facts: Facts) -> int:

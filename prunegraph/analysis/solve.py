@@ -11,6 +11,7 @@ from prunegraph.analysis.axes import Axis, Expr, Fresh, Prod, Ref, Size, Sum, ex
 from prunegraph.analysis.facts import Facts
 from prunegraph.analysis.implied import statistics, unmasked_means, unsaid
 from prunegraph.analysis.names import matches
+from prunegraph.analysis.ops import traits_of
 from prunegraph.analysis.registry import rule_for
 from prunegraph.analysis.relations import AxisRule, NodeView, Reduction, Unknown
 from prunegraph.analysis.router_indices import rankings
@@ -130,7 +131,7 @@ class _Solver:
             if value.name and value.name not in self.axes and value.name in self.facts.shapes:
                 self.axes[value.name] = tuple(self.space.dim(size) for size in self.facts.shapes[value.name])
         for node in self.nodes:
-            stated = node.op_type in ("Shape", "Size")  # lengths say nothing about what an activation holds
+            stated = traits_of(node).states_lengths  # lengths say nothing about what an activation holds
             if stated or (node.inputs and all(value is None or value.name in self.weights for value in node.inputs)):
                 self.weights.update(value.name or "" for value in node.outputs)
         for value in self.graph.initializers.values():

@@ -9,15 +9,10 @@ from collections.abc import Collection, Iterable
 import onnx_ir as ir
 
 from prunegraph.analysis.axes import Axis, Expr
+from prunegraph.analysis.ops import traits_of
 from prunegraph.analysis.relations import AxisRule, Contraction, Reduction
 from prunegraph.analysis.roles import Role, Roles
 from prunegraph.analysis.solve import Solution
-
-_TABLES = {"Gather": 0, "EmbedLayerNormalization": 2, "GatherBlockQuantized": 0}
-"""Ops that look up rows of a table, and which input holds it."""
-
-_PICKS = frozenset(("Gather", "GatherND", "Slice", "Split", "Transpose", "Reshape", "Squeeze", "Unsqueeze", "Cast"))
-"""Ops that pick slots of a weight, such as the expert that a router names; what they give is a weight still."""
 
 
 def gather_roles(graph: ir.Graph, solution: Solution) -> Roles:
@@ -60,11 +55,11 @@ class _Walk:
 
     def pick(self, node: ir.Node) -> None:
         """Follow slots of weights, such as the expert that a router names: what is picked is a weight still."""
-        table = _TABLES.get(node.op_type)
-        if table is not None and self.is_weight(node.inputs[table]):
+        traits = traits_of(node)
+        if any(lookup.rows and self.is_weight(node.inputs[lookup.table]) for lookup in traits.looks_up):
             for leaf in self.held(node.outputs[0]):
                 self.roles[leaf].looked_up = True
-        source = node.inputs[0] if node.inputs and node.op_type in _PICKS else None
+        source = node.inputs[0] if node.inputs and 0 in traits.carries else None
         if source is not None and (self.is_weight(source) or source.name in self.picked):
             routed = self.picked.get(source.name or "") or any(self.roles[leaf].ranked for leaf in self.held(source))
             self.picked |= {value.name or "": routed for value in node.outputs}

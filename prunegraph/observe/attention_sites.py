@@ -17,13 +17,13 @@ import onnx_ir as ir
 from prunegraph.analysis.analyze import Analysis
 from prunegraph.analysis.axes import Axis, Expr, Size, refs_of
 from prunegraph.analysis.groups import Group
+from prunegraph.analysis.ops import traits_of
 from prunegraph.analysis.relations import Contraction
 from prunegraph.analysis.slots import Slots, slots, unit_index
 from prunegraph.analysis.solve import Solution
 from prunegraph.observe.decompose_attention import FUSED, hidden_probabilities, projects_qkv
 
 HEAD_KINDS = ("head", "kv_group", "query_slot")
-_SOFTMAX = {"Softmax", "Exp"}
 _FAR = 200
 
 Index = npt.NDArray[np.int64]
@@ -227,7 +227,8 @@ class _Finder:
                 ):
                     return node
                 continue
-            softened = softened or node.op_type in _SOFTMAX
+            traits = traits_of(node)
+            softened = softened or traits.softmax or traits.exponential
             waiting += [(operand, softened) for operand in node.inputs]
         return None
 

@@ -10,6 +10,8 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
+from prunegraph.analysis.ops import traits_of
+
 Array = npt.NDArray[Any]
 Feeds = dict[str, Array]
 
@@ -44,21 +46,6 @@ def input_specs(graph: ir.Graph) -> tuple[InputSpec, ...]:
     return tuple(specs)
 
 
-_CARRIES = {"Cast", "Identity", "Reshape", "Squeeze", "Unsqueeze", "Flatten", "Transpose", "Slice", "Concat", "Expand"}
-
-
-_LOOKUPS = {
-    ("Gather", 1): 0,
-    ("GatherBlockQuantized", 1): 0,
-    ("EmbedLayerNormalization", 0): 2,
-    ("EmbedLayerNormalization", 1): 4,
-    ("EmbedLayerNormalization", 8): 3,
-    ("RotaryEmbedding", 1): 2,
-    ("RotaryEmbedding", 3): 1,
-}
-"""(op, input with indices) -> the input that holds the table they look up."""
-
-
 def _index_bound(value: ir.Value) -> int | None:
     """The length of the table that an integer input looks up, None where it looks up none."""
     seen, waiting = set(), [value]
@@ -66,13 +53,14 @@ def _index_bound(value: ir.Value) -> int | None:
     while waiting:
         current = waiting.pop()
         for node, index in current.uses():
-            if (node.op_type, index) in _LOOKUPS:
-                data = node.inputs[_LOOKUPS[node.op_type, index]]
-                axis = node.attributes.get("axis") if node.op_type == "Gather" else None
+            traits = traits_of(node)
+            lookup = traits.looked_up_by.get(index)
+            if lookup is not None and not lookup.tuples:
+                data = node.inputs[lookup.table]
                 if data is not None and data.shape is not None:
-                    dim = data.shape[axis.as_int() if axis else 0]
+                    dim = data.shape[lookup.axis(node)]
                     bounds += [dim] if isinstance(dim, int) else []
-            elif node.op_type in _CARRIES and index == 0 and node not in seen:
+            elif index in traits.carries and node not in seen:
                 seen.add(node)
                 waiting += node.outputs
     return min(bounds, default=None)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
-_SOURCES = {"Shape", "Size"}
+from prunegraph.analysis.ops import traits_of
 
 
 def constant_of(value: ir.Value) -> ir.TensorProtocol | None:
@@ -22,13 +22,13 @@ class Hosts:
         self.nodes: set[ir.Node] = set()
         self.values: set[ir.Value | None] = set()
         for node in graph:
-            if node.op_type in _SOURCES or self._follows(node):
+            if traits_of(node).states_lengths or self._follows(node):
                 self.nodes.add(node)
                 self.values.update(node.outputs)
 
     def is_host(self, node: ir.Node) -> bool:
         """Whether the node is computed on the CPU from operands there."""
-        return node in self.nodes and node.op_type not in _SOURCES
+        return node in self.nodes and not traits_of(node).states_lengths
 
     def _follows(self, node: ir.Node) -> bool:
         inputs = [value for value in node.inputs if value is not None]

@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
+from prunegraph.analysis.ops import traits_of
 from prunegraph.torch_twin.dtypes import is_float
 from prunegraph.torch_twin.hosts import constant_of, is_number
 from prunegraph.torch_twin.registry import torch_op_for
@@ -21,21 +22,6 @@ Floats = npt.NDArray[np.float32]
 
 HUGE = 1e4
 """Additive masks hold numbers from here on: -10000, -65504, -1e9, -inf."""
-
-_STATISTICS = {"BatchNormalization": {3, 4}, "QuantizeLinear": {1}, "DequantizeLinear": {1}}
-_NOT_TRAINED = {"Resize", "Upsample", "STFT", "DFT", "MatMulNBits", "GatherBlockQuantized"}
-_PARAMETERS: dict[str, tuple[int, ...]] = {
-    **dict.fromkeys(("Gemm", "Conv", "ConvTranspose", "BatchNormalization"), (1, 2)),
-    **dict.fromkeys(("LayerNormalization", "GroupNormalization", "InstanceNormalization"), (1, 2)),
-    **dict.fromkeys(("PRelu", "RMSNormalization", "SimplifiedLayerNormalization"), (1,)),
-    "MatMul": (0, 1),
-}
-"""Operands that are parameters even where they are one number."""
-
-_LOOKUPS = {"Gather", "GatherND", "GatherElements"}
-_CONTRACTIONS = {"MatMul", "Gemm", "Einsum", "Conv", "ConvTranspose"}
-_COUNTS = {"Range", "ConstantOfShape"}
-"""They make as many numbers as a length says."""
 
 FEW = 64
 """Fewer numbers than these may add up by chance."""
@@ -61,16 +47,16 @@ def _may_be(value: ir.Value) -> bool:
     assert value.const_value is not None
     uses = value.uses()
     if value.const_value.size > 1:
-        fixed = [k in _STATISTICS.get(n.op_type, ()) or n.op_type in _NOT_TRAINED for n, k in uses]
+        fixed = [k in traits_of(node).fixed for node, k in uses]
         return not (fixed and all(fixed))
-    return any(k in _PARAMETERS.get(n.op_type, ()) or _is_bias(value, n) for n, k in uses)
+    return any(k in traits_of(node).parameters or _is_bias(value, node) for node, k in uses)
 
 
 def _is_bias(value: ir.Value, node: ir.Node) -> bool:
     """Whether a node adds it to what a contraction made."""
     assert value.const_value is not None
     others = [v.producer() for v in node.inputs if v is not None and v is not value]
-    made = any(producer is not None and producer.op_type in _PARAMETERS for producer in others)
+    made = any(producer is not None and traits_of(producer).parameters for producer in others)
     return node.op_type == "Add" and len(value.const_value.shape) > 0 and made
 
 
@@ -82,7 +68,7 @@ def _is_mask(value: ir.Value) -> bool:
         return True
     if sum(n > 1 for n in array.shape) < 2 or len(np.unique(array.reshape(-1)[:64])) > 2:
         return False
-    if any(node.op_type in _CONTRACTIONS for node, _ in value.uses()):
+    if any(traits_of(node).contracts for node, _ in value.uses()):
         return False  # born as an identity
     return len(np.unique(array)) == 2  # a uniform one is a weight as it was born
 
@@ -133,9 +119,9 @@ def _reached(graph: ir.Graph) -> set[ir.Value]:
         operands = [v for k, v in enumerate(node.inputs) if v is not None and k not in stated and v not in lengths]
         constants = [v for v in operands if v in sources or constant_of(v) is not None]
         from_constants = frozenset().union(*(sources.get(v, frozenset({v})) for v in constants))
-        if node.op_type in _COUNTS:
+        if traits_of(node).counts:
             idle.update(node.outputs)
-        elif node.op_type in ("Shape", "Size") or (
+        elif traits_of(node).states_lengths or (
             lengths & set(inputs) and all(v in lengths or is_number(v) for v in inputs)
         ):
             lengths.update(node.outputs)
@@ -165,7 +151,8 @@ def _looks_up(node: ir.Node, constants: Iterable[ir.Value]) -> bool:
     """Whether indices choose rows of a table, by a Gather, a fused op, or a product with ones and zeros."""
     if node.domain not in ("", "ai.onnx"):
         return True
-    return node.op_type in _LOOKUPS | _CONTRACTIONS and any(map(_is_matrix, constants))
+    traits = traits_of(node)
+    return bool(traits.looks_up or traits.contracts) and any(map(_is_matrix, constants))
 
 
 def _is_matrix(value: ir.Value) -> bool:

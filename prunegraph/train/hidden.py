@@ -6,10 +6,9 @@ from collections.abc import Sequence
 
 import onnx_ir as ir
 
+from prunegraph.analysis.ops import traits_of
 from prunegraph.observe.attention_sites import Tap
 from prunegraph.observe.with_outputs import tapped
-
-_SUMS = {"Add", "Sum", "SkipLayerNormalization", "SkipSimplifiedLayerNormalization"}
 
 
 def shared_states(student: ir.Model, teacher: ir.Model) -> tuple[str, ...]:
@@ -37,7 +36,7 @@ def _sums(model: ir.Model) -> list[str]:
     for node in model.graph:
         operands = [value for value in node.inputs if value is not None]
         made = [value for value in operands if value in learnt]
-        if node.op_type in _SUMS and len(set(made)) > 1 and node.outputs[0].name:
+        if traits_of(node).adds and len(set(made)) > 1 and node.outputs[0].name:
             found.append(node.outputs[0].name)
         if made or any(_is_weight(value) for value in operands):
             learnt.update(node.outputs)

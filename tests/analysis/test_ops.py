@@ -7,6 +7,7 @@ import pytest
 
 from prunegraph.analysis import ops
 from prunegraph.analysis.ops import Traits, traits_of
+from prunegraph.analysis.registry import RULES
 from prunegraph.analysis.relations import Reduction
 from prunegraph.errors import VerificationFailed
 from prunegraph.passes.prove.mask import masked
@@ -42,3 +43,26 @@ def test_a_mean_of_an_unknown_kind_is_not_masked(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setitem(ops.TRAITS, ("", NORM.op), Traits())
     with pytest.raises(VerificationFailed, match="no masked form of LayerNormalization"):
         masked(normal.model, analysis.solution, keeps)
+
+
+def test_traits_belong_to_an_op_of_a_domain() -> None:
+    """An op of another domain that bears a known name has nothing in common with it."""
+    for domain, op in ops.TRAITS:
+        assert traits_of(op, domain) is ops.TRAITS[domain, op]
+        assert traits_of(op, "org.example") == Traits()
+
+
+def test_every_op_with_a_rule_has_traits() -> None:
+    assert RULES.keys() <= ops.TRAITS.keys()
+    assert {op for _, op in ops.TRAITS.keys() - RULES.keys()} == {
+        *("RandomNormal", "RandomUniform", "SequenceAt", "SequenceConstruct", "SequenceEmpty", "SequenceErase"),
+        *("SequenceInsert", "SequenceLength", "SequenceMap", "SplitToSequence", "ConcatFromSequence"),
+    }
+
+
+def test_what_contracts_says_so() -> None:
+    """What is said of an op beside its rule agrees with what the rule says of axes; some ops do much besides."""
+    whole = {"LSTM", "GRU", "RNN", "Attention"}
+    cases = [case for case in CASES if not case.not_run and case.op not in whole]
+    ruled = {case.op for case in cases if any(rule.contractions for rule in analysed(case)[2].solution.rules)}
+    assert ruled == {case.op for case in cases if traits_of(case.op).contracts}

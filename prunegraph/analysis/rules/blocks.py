@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from prunegraph.analysis.axes import Expr, Fresh, Prod, Ref
+from prunegraph.analysis.ops import EVERY, Lookup
 from prunegraph.analysis.registry import axis_rule
 from prunegraph.analysis.relations import AxisRule, Contraction, NodeView, Reduce, Reduction, SizeSite, Unknown
 from prunegraph.analysis.rules.elementwise import MICROSOFT
@@ -37,7 +38,7 @@ def _rows(axes: Axes, outer: Ref, inner: Expr) -> tuple[tuple[Expr, Expr], ...]:
     return ((axes[0], outer), (axes[1], inner)) if len(axes) > 1 else ((axes[0], Prod((outer, inner))),)
 
 
-@axis_rule("MatMulNBits", domain=MICROSOFT)
+@axis_rule("MatMulNBits", domain=MICROSOFT, fixed=EVERY)
 def matmul_nbits(node: NodeView) -> AxisRule:
     """`[…, K] · [N, blocks, bytes]`: columns go one by one, rows in whole blocks."""
     x, w, y, scales = node.ins(0), node.ins(1), node.out(), node.ins(2)
@@ -65,7 +66,7 @@ def matmul_nbits(node: NodeView) -> AxisRule:
     return rule
 
 
-@axis_rule("GatherBlockQuantized", domain=MICROSOFT)
+@axis_rule("GatherBlockQuantized", domain=MICROSOFT, looks_up=(Lookup(by=1),), fixed=EVERY)
 def gather_block_quantized(node: NodeView) -> AxisRule:
     """Rows of a quantized table, looked up; columns go in whole blocks."""
     data, indices, scales, y = node.ins(0), node.ins(1), node.ins(2), node.out()

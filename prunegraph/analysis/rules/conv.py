@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from prunegraph.analysis.axes import Expr, Prod, Ref
+from prunegraph.analysis.ops import EVERY
 from prunegraph.analysis.registry import axis_rule
 from prunegraph.analysis.relations import AxisRule, Contraction, NodeView, Reduce, Reduction, SizeSite
 
@@ -12,7 +13,7 @@ def space(*operands: tuple[Ref, ...]) -> AxisRule:
     return AxisRule(pins=tuple((ref, "a spatial axis") for axes in operands for ref in axes[2:]))
 
 
-@axis_rule("Conv")
+@axis_rule("Conv", contracts=True, bias=2, parameters=(1, 2))
 def conv(node: NodeView) -> AxisRule:
     """`x.C = g·i`, `W = [g·o, i, *kernel]`, `y.C = g·o`."""
     x, w, y = node.ins(0), node.ins(1), node.out()
@@ -28,7 +29,7 @@ def conv(node: NodeView) -> AxisRule:
     return _finish(node, equal, SizeSite("group", None, g) if groups > 1 else None, summed=w[1], filters=y[1])
 
 
-@axis_rule("ConvTranspose")
+@axis_rule("ConvTranspose", contracts=True, bias=2, parameters=(1, 2))
 def conv_transpose(node: NodeView) -> AxisRule:
     """`x.C = g·i`, `W = [g·i, o, *kernel]`, `y.C = g·o`."""
     x, w, y = node.ins(0), node.ins(1), node.out()
@@ -78,7 +79,7 @@ def pool(node: NodeView) -> AxisRule:
     return rule
 
 
-@axis_rule("Resize", "Upsample")
+@axis_rule("Resize", "Upsample", fixed=EVERY)
 def resize(node: NodeView) -> AxisRule:
     """Axes whose length stays pass through (`sizes` states it); the others are positions, pinned."""
     x, y = node.ins(0), node.out()

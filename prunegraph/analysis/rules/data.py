@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+from prunegraph.analysis.ops import FIRST, declare
 from prunegraph.analysis.registry import axis_rule
 from prunegraph.analysis.relations import AxisRule, NodeView
 from prunegraph.analysis.rules.elementwise import MICROSOFT, first_operand, nary, unary
-from prunegraph.analysis.rules.select import gather_nd, pinned
+from prunegraph.analysis.rules.select import TUPLES, gather_nd, pinned
 
 axis_rule("BitCast")(unary)
 axis_rule("SwiGLU")(nary)
 axis_rule("Trilu", domain=MICROSOFT)(first_operand)
-axis_rule("GatherND", domain=MICROSOFT)(gather_nd)
+axis_rule("GatherND", domain=MICROSOFT, carries=FIRST, looks_up=(TUPLES,))(gather_nd)
+declare("SequenceConstruct", "SequenceEmpty", "SequenceInsert", "SequenceErase", "SplitToSequence", sequences=True)
+declare("SequenceAt", "SequenceLength", "ConcatFromSequence", "SequenceMap", sequences=True)
+declare("RandomNormal", "RandomUniform", random=True)
 
 
-@axis_rule("Compress")
+@axis_rule("Compress", carries=FIRST)
 def compress(node: NodeView) -> AxisRule:
     """The axis that slots are picked from is pinned, the others pass through."""
     x, chosen, y = node.ins(0), node.ins(1), node.out()
@@ -39,7 +43,7 @@ def matrices(node: NodeView) -> AxisRule:
     return rule + pinned(x[-2:], y[len(x) - 2 :], why=f"{node.op} of a whole matrix")
 
 
-@axis_rule("Multinomial")
+@axis_rule("Multinomial", random=True)
 def multinomial(node: NodeView) -> AxisRule:
     """Classes and samples stay whole, the batch passes through."""
     x, y = node.ins(0), node.out()

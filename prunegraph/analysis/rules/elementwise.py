@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from prunegraph.analysis.axes import Expr, Fresh, Prod, Ref
+from prunegraph.analysis.ops import FIRST
 from prunegraph.analysis.registry import axis_rule
 from prunegraph.analysis.relations import AxisRule, NodeView
 
@@ -34,54 +35,35 @@ def pointwise(node: NodeView, *inputs: int) -> AxisRule:
     return rule
 
 
-@axis_rule(
-    *("Abs", "Acos", "Acosh", "Asin", "Asinh", "Atan", "Atanh", "BitwiseNot", "Cast", "Ceil", "Celu", "Cos", "Cosh"),
-    *(
-        "Elu",
-        "Erf",
-        "Exp",
-        "Floor",
-        "Gelu",
-        "HardSigmoid",
-        "HardSwish",
-        "Identity",
-        "IsInf",
-        "IsNaN",
-        "LeakyRelu",
-        "Log",
-    ),
-    *(
-        "Mish",
-        "Neg",
-        "Not",
-        "Reciprocal",
-        "Relu",
-        "Round",
-        "Selu",
-        "Shrink",
-        "Sigmoid",
-        "Sign",
-        "Sin",
-        "Sinh",
-        "Softplus",
-    ),
-    *("Softsign", "Sqrt", "Swish", "Tan", "Tanh", "ThresholdedRelu", "Bernoulli"),
+_UNARY = (
+    "Abs Acos Acosh Asin Asinh Atan Atanh BitwiseNot Ceil Celu Cos Cosh Elu Erf Floor Gelu HardSigmoid HardSwish IsInf "
+    "IsNaN LeakyRelu Log Mish Neg Not Reciprocal Relu Round Selu Shrink Sigmoid Sign Sin Sinh Softplus Softsign Sqrt "
+    "Swish Tan Tanh ThresholdedRelu"
 )
+_NARY = (
+    "And BitShift BitwiseAnd BitwiseOr BitwiseXor Div Equal Greater GreaterOrEqual Less LessOrEqual Max Mean Min Mod "
+    "Mul Or Pow Where Xor"
+)
+
+
+@axis_rule(*_UNARY.split())
+@axis_rule("Cast", "Identity", carries=FIRST, keeps_order=True)
+@axis_rule("Exp", exponential=True)
+@axis_rule("Bernoulli", random=True)
 def unary(node: NodeView) -> AxisRule:
     """Every axis passes through."""
     return pointwise(node, 0)
 
 
-@axis_rule(
-    *("And", "BitShift", "BitwiseAnd", "BitwiseOr", "BitwiseXor", "Div", "Equal", "Greater", "GreaterOrEqual", "Less"),
-    *("LessOrEqual", "Max", "Mean", "Min", "Mod", "Mul", "Or", "Pow", "PRelu", "Where", "Xor"),
-)
+@axis_rule(*_NARY.split(), broadcasts=True)
+@axis_rule("PRelu", parameters=(1,))
 def nary(node: NodeView) -> AxisRule:
     """Operands broadcast; every axis passes through."""
     return pointwise(node)
 
 
-@axis_rule("Add", "Sub", "Sum")
+@axis_rule("Add", "Sum", broadcasts=True, adds=True)
+@axis_rule("Sub", broadcasts=True)
 def add(node: NodeView) -> AxisRule:
     """Operands broadcast; activations are joined along the axes that they all have."""
     activations = [x for x, is_weight in zip(node.x, node.weights, strict=True) if x is not None and not is_weight]
@@ -89,7 +71,8 @@ def add(node: NodeView) -> AxisRule:
     return pointwise(node) + AxisRule(joins=joins)
 
 
-@axis_rule("Clip", "CastLike", "Dropout", "Trilu", "EyeLike", "RandomNormalLike", "RandomUniformLike")
+@axis_rule("Clip", "CastLike", "Trilu", "EyeLike")
+@axis_rule("Dropout", "RandomNormalLike", "RandomUniformLike", random=True)
 def first_operand(node: NodeView) -> AxisRule:
     """Every axis of the first input passes through; the other inputs are scalars (or a type)."""
     placed = node.ins(0)[-2:] if node.op in ("Trilu", "EyeLike") else ()
@@ -98,7 +81,7 @@ def first_operand(node: NodeView) -> AxisRule:
     return pointwise(node, 0) + AxisRule(equal=free, pins=pins)
 
 
-@axis_rule("QuantizeLinear", "DequantizeLinear")
+@axis_rule("QuantizeLinear", "DequantizeLinear", quantizes=True, fixed=(1,))
 def quantize(node: NodeView) -> AxisRule:
     """Every axis passes through; a vector of scales or zero points belongs to `axis`, a tensor to its whole blocks."""
     x = node.ins(0)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from prunegraph.analysis.axes import Expr, Prod
-from prunegraph.analysis.ops import Norm
+from prunegraph.analysis.ops import Lookup, Norm
 from prunegraph.analysis.registry import axis_rule
 from prunegraph.analysis.relations import AxisRule, Contraction, NodeView, Reduce, Reduction, SizeSite
 from prunegraph.analysis.rules.contract import equation, gemm
@@ -16,11 +16,13 @@ from prunegraph.analysis.rules.views import channels_first
 
 _SKIP = Norm(centred=False, scale=2, sum_output=3, epsilon=1e-12)
 
-axis_rule("FusedGemm", domain=MICROSOFT)(gemm)
+axis_rule("FusedGemm", domain=MICROSOFT, contracts=True, bias=2)(gemm)
 axis_rule("BiasGelu", "FastGelu", domain=MICROSOFT)(nary)
 axis_rule("Gelu", "QuickGelu", domain=MICROSOFT)(unary)
-axis_rule("LayerNormalization", domain=MICROSOFT, norm=Norm(centred=True))(layer_normalization)
-axis_rule("SimplifiedLayerNormalization", domain=MICROSOFT, norm=Norm(centred=False))(layer_normalization)
+axis_rule("LayerNormalization", domain=MICROSOFT, norm=Norm(centred=True), parameters=(1, 2))(layer_normalization)
+axis_rule("SimplifiedLayerNormalization", domain=MICROSOFT, norm=Norm(centred=False), parameters=(1,))(
+    layer_normalization
+)
 
 
 def added(node: NodeView, *inputs: int) -> AxisRule:
@@ -29,8 +31,8 @@ def added(node: NodeView, *inputs: int) -> AxisRule:
     return AxisRule(joins=tuple(ref for axes in operands for ref in axes or () if not node.one(ref)))
 
 
-@axis_rule("SkipLayerNormalization", domain=MICROSOFT, norm=replace(_SKIP, centred=True))
-@axis_rule("SkipSimplifiedLayerNormalization", domain=MICROSOFT, norm=_SKIP)
+@axis_rule("SkipLayerNormalization", domain=MICROSOFT, norm=replace(_SKIP, centred=True), adds=True)
+@axis_rule("SkipSimplifiedLayerNormalization", domain=MICROSOFT, norm=_SKIP, adds=True)
 def skip_layer_normalization(node: NodeView) -> AxisRule:
     """The norm of `x + skip (+ bias)`, and that sum as the fourth output; all parameters belong to the last axis."""
     x = node.ins(0)
@@ -42,7 +44,12 @@ def skip_layer_normalization(node: NodeView) -> AxisRule:
     return rule
 
 
-@axis_rule("EmbedLayerNormalization", domain=MICROSOFT, norm=Norm(centred=True, scale=5, sum_output=2, epsilon=1e-12))
+@axis_rule(
+    "EmbedLayerNormalization",
+    domain=MICROSOFT,
+    norm=Norm(centred=True, scale=5, sum_output=2, epsilon=1e-12),
+    looks_up=(Lookup(by=0, table=2), Lookup(by=8, table=3), Lookup(by=1, table=4)),
+)
 def embed_layer_normalization(node: NodeView) -> AxisRule:
     """The norm of word, position and segment embeddings added up; the columns of the tables are the last axis."""
     ids, y = node.ins(0), node.out()
@@ -59,7 +66,7 @@ def embed_layer_normalization(node: NodeView) -> AxisRule:
     return rule + AxisRule(reduces=(Reduce(node.ins(2)[1], Reduction.MEAN, inside=True),))
 
 
-@axis_rule("FusedMatMul", "TransposeMatMul", domain=MICROSOFT)
+@axis_rule("FusedMatMul", "TransposeMatMul", domain=MICROSOFT, contracts=True)
 def fused_matmul(node: NodeView) -> AxisRule:
     """MatMul with either operand transposed, times a number; the first axis may stand before the batch."""
 
@@ -74,20 +81,20 @@ def fused_matmul(node: NodeView) -> AxisRule:
     return equation(node, f"{left}, {right} -> {out}")
 
 
-@axis_rule("GemmFastGelu", domain=MICROSOFT)
+@axis_rule("GemmFastGelu", domain=MICROSOFT, contracts=True, bias=2)
 def gemm_fast_gelu(node: NodeView) -> AxisRule:
     """An activation function of `X·W + bias`."""
     return equation(node, "... i k, k j -> ... i j") + broadcast(node.inp(2) or (), node.out())
 
 
-@axis_rule("FusedConv", domain=MICROSOFT)
+@axis_rule("FusedConv", domain=MICROSOFT, contracts=True, bias=2)
 def fused_conv(node: NodeView) -> AxisRule:
     """An activation function of `Conv(X) + Z`."""
     summand = node.inp(3)
     return conv(node) + (broadcast(summand, node.out()) + added(node, 3) if summand else AxisRule())
 
 
-@axis_rule("NhwcConv", "NhwcFusedConv", domain=MICROSOFT)
+@axis_rule("NhwcConv", "NhwcFusedConv", domain=MICROSOFT, contracts=True, bias=2)
 def channels_last_conv(node: NodeView) -> AxisRule:
     """FusedConv with channels last, in the weight too."""
     return fused_conv(channels_first(node, 0, 1, 3))
@@ -99,7 +106,7 @@ def channels_last_pool(node: NodeView) -> AxisRule:
     return pool(channels_first(node, 0))
 
 
-@axis_rule("BiasAdd", domain=MICROSOFT)
+@axis_rule("BiasAdd", domain=MICROSOFT, adds=True)
 def bias_add(node: NodeView) -> AxisRule:
     """`x + bias + skip`."""
     return pointwise(node) + added(node, 0, 2)

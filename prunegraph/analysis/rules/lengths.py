@@ -6,7 +6,7 @@ from prunegraph.analysis.registry import axis_rule
 from prunegraph.analysis.relations import AxisRule, NodeView, SizeSite
 
 
-@axis_rule("Shape")
+@axis_rule("Shape", states_lengths=True)
 def shape(node: NodeView) -> AxisRule:
     """States the lengths of its input; whatever is computed from them (a scale, say) must keep its old value."""
     x = node.ins(0)
@@ -18,19 +18,19 @@ def shape(node: NodeView) -> AxisRule:
     )
 
 
-@axis_rule("Size")
+@axis_rule("Size", states_lengths=True)
 def size(node: NodeView) -> AxisRule:
     """A total count cannot be told apart into lengths."""
     return AxisRule(pins=tuple((ref, "Size counts its slots") for ref in node.ins(0)))
 
 
-@axis_rule("ConstantOfShape")
+@axis_rule("ConstantOfShape", counts=True)
 def constant_of_shape(node: NodeView) -> AxisRule:
     """The same value everywhere: any slot may go, and the operand states the lengths."""
     return AxisRule(sizes=tuple(SizeSite(0, k, ref) for k, ref in enumerate(node.out())))
 
 
-@axis_rule("Range")
+@axis_rule("Range", counts=True)
 def range_(node: NodeView) -> AxisRule:
     """Every slot is a number of its own."""
     return AxisRule(pins=tuple((ref, "Range counts along it") for ref in node.out()))

@@ -10,7 +10,7 @@ from prunegraph.analysis.rules.conv import space
 from prunegraph.analysis.rules.elementwise import broadcast, pointwise
 
 
-@axis_rule("BatchNormalization", norm=Norm(centred=True, by_channel=True))
+@axis_rule("BatchNormalization", norm=Norm(centred=True, by_channel=True), parameters=(1, 2), fixed=(3, 4))
 def batch_normalization(node: NodeView) -> AxisRule:
     """Scale, bias, mean and variance belong to the channels; statistics are constants, unless it is training."""
     x, y = node.ins(0), node.y[0]
@@ -20,8 +20,8 @@ def batch_normalization(node: NodeView) -> AxisRule:
     return broadcast(x, y or ()) + AxisRule(equal=tuple((vector[0], x[1]) for vector in vectors), reduces=means)
 
 
-@axis_rule("LayerNormalization", norm=Norm(centred=True))
-@axis_rule("RMSNormalization", "SimplifiedLayerNormalization", norm=Norm(centred=False))
+@axis_rule("LayerNormalization", norm=Norm(centred=True), parameters=(1, 2))
+@axis_rule("RMSNormalization", "SimplifiedLayerNormalization", norm=Norm(centred=False), parameters=(1,))
 def layer_normalization(node: NodeView) -> AxisRule:
     """Statistics over every axis from `axis` on; scale and bias broadcast to the input."""
     x = node.ins(0)
@@ -36,7 +36,7 @@ def layer_normalization(node: NodeView) -> AxisRule:
     return rule
 
 
-@axis_rule("InstanceNormalization", norm=Norm(centred=True, by_channel=True))
+@axis_rule("InstanceNormalization", norm=Norm(centred=True, by_channel=True), parameters=(1, 2))
 def instance_normalization(node: NodeView) -> AxisRule:
     """Scale and bias belong to the channels; statistics over what comes after, an image or the channels of a group."""
     x = node.ins(0)
@@ -44,7 +44,7 @@ def instance_normalization(node: NodeView) -> AxisRule:
     return pointwise(node, 0) + AxisRule(equal=tuple((node.ins(k)[0], x[1]) for k in (1, 2)), reduces=means)
 
 
-@axis_rule("GroupNormalization")
+@axis_rule("GroupNormalization", parameters=(1, 2))
 def group_normalization(node: NodeView) -> AxisRule:
     """Statistics within each group: whole groups may go."""
     x = node.ins(0)
@@ -63,7 +63,8 @@ def local_response(node: NodeView) -> AxisRule:
     return pointwise(node, 0) + AxisRule(pins=((node.ins(0)[1], "LRN sums neighbouring channels"),))
 
 
-@axis_rule("Softmax", "LogSoftmax", "Hardmax", "LpNormalization", "MeanVarianceNormalization")
+@axis_rule("Softmax", softmax=True, keeps_order=True)
+@axis_rule("LogSoftmax", "Hardmax", "LpNormalization", "MeanVarianceNormalization")
 def along_axis(node: NodeView) -> AxisRule:
     """Every axis passes through; the one worked along is pinned, since all its slots see each other."""
     x = node.ins(0)

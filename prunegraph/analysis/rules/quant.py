@@ -20,7 +20,7 @@ from prunegraph.analysis.rules.norm import along_axis
 from prunegraph.analysis.rules.select import concat
 from prunegraph.analysis.rules.views import channels_first, picked
 
-axis_rule("QuantizeLinear", "DequantizeLinear", domain=MICROSOFT)(quantize)
+axis_rule("QuantizeLinear", "DequantizeLinear", domain=MICROSOFT, quantizes=True, fixed=(1,))(quantize)
 
 
 def quantized(rule: AxisRule, zeros: Mapping[int, int], operands: tuple[int, int] | None = None) -> AxisRule:
@@ -65,7 +65,7 @@ def _matmul(node: NodeView, a: int, b: int) -> str:
     return f"{left}, {right} -> " + " ".join(["..."] + ["i"] * ("i" in left) + ["j"] * ("j" in right))
 
 
-@axis_rule("DynamicQuantizeLinear")
+@axis_rule("DynamicQuantizeLinear", quantizes=True)
 def dynamic_quantize(node: NodeView) -> AxisRule:
     """Scale and zero point follow from the range, which always holds zero."""
     sums = tuple(Reduce(ref, Reduction.SUM) for ref in node.ins(0) if not node.one(ref))

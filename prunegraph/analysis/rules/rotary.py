@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from prunegraph.analysis.axes import Expr, Prod, Size, Sum
+from prunegraph.analysis.ops import Lookup
 from prunegraph.analysis.registry import axis_rule
 from prunegraph.analysis.relations import AxisRule, NodeView, Reduce, Reduction, SizeSite, Unknown
 from prunegraph.analysis.rules.attention import (
@@ -65,13 +66,13 @@ def _embedding(node: NodeView, cos: int, ids: int) -> AxisRule:
     return rule + AxisRule(sizes=tuple(sizes))
 
 
-@axis_rule("RotaryEmbedding")
+@axis_rule("RotaryEmbedding", looks_up=(Lookup(by=3, table=1, rows=False),))
 def rotary_embedding(node: NodeView) -> AxisRule:
     """ai.onnx: data, cosines, sines, positions."""
     return _embedding(node, cos=1, ids=3)
 
 
-@axis_rule("RotaryEmbedding", domain=MICROSOFT)
+@axis_rule("RotaryEmbedding", domain=MICROSOFT, looks_up=(Lookup(by=1, table=2, rows=False),))
 def rotary_embedding_microsoft(node: NodeView) -> AxisRule:
     """com.microsoft: data, positions, cosines, sines."""
     if node.attr("is_packed_batching"):

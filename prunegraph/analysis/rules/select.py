@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from prunegraph.analysis.axes import Expr, Fresh, Prod, Ref, Sum
+from prunegraph.analysis.ops import EVERY, FIRST, Lookup
 from prunegraph.analysis.registry import axis_rule
 from prunegraph.analysis.relations import AxisRule, IntArray, NodeView, SizeSite
 from prunegraph.analysis.rules.shape import regroup
@@ -19,7 +20,7 @@ def pinned(*operands: tuple[Ref, ...] | None, why: str) -> AxisRule:
     return AxisRule(pins=tuple((ref, why) for axes in operands if axes for ref in axes))
 
 
-@axis_rule("Concat")
+@axis_rule("Concat", carries=EVERY)
 def concat(node: NodeView) -> AxisRule:
     """`y = x0 + x1 + …` along one axis."""
     y = node.out()
@@ -29,7 +30,7 @@ def concat(node: NodeView) -> AxisRule:
     return AxisRule(equal=((y[axis], Sum(tuple(x[axis] for x in parts))), *equal))
 
 
-@axis_rule("Split")
+@axis_rule("Split", carries=FIRST)
 def split(node: NodeView) -> AxisRule:
     """`x = y0 + y1 + …` along one axis; the lengths of the parts are stated, or must be once they differ."""
     x = node.ins(0)
@@ -41,7 +42,7 @@ def split(node: NodeView) -> AxisRule:
     return AxisRule(equal=((x[axis], Sum(tuple(y[axis] for y in parts))), *equal), sizes=sizes)
 
 
-@axis_rule("Slice")
+@axis_rule("Slice", carries=FIRST)
 def slice_(node: NodeView) -> AxisRule:
     """`x = before + y + after` along each sliced axis; a longer step takes one slot of every `step`."""
     x, y = node.ins(0), node.out()
@@ -89,7 +90,10 @@ def _lane(node: NodeView, count: int) -> Fresh:
     return node.fresh((count,) * node.probes, "lane", "a lane of an interleaved axis")
 
 
-@axis_rule("Gather")
+TUPLES = Lookup(by=1, attribute="batch_dims", tuples=True, ranked=True)
+
+
+@axis_rule("Gather", carries=FIRST, looks_up=(Lookup(by=1, attribute="axis", ranked=True),))
 def gather(node: NodeView) -> AxisRule:
     """`y = x[:axis] ++ indices ++ x[axis+1:]`; a constant index takes one slot, a computed one pins the axis."""
     x, y = node.ins(0), node.out()
@@ -124,7 +128,7 @@ def _one_slot(node: NodeView, ref: Ref, index: IntArray) -> AxisRule:
     return AxisRule(equal=((ref, Sum((before, one, after))),), sizes=(site,))
 
 
-@axis_rule("GatherElements")
+@axis_rule("GatherElements", carries=FIRST, looks_up=(Lookup(by=1, attribute="axis", rows=False, ranked=True),))
 def gather_elements(node: NodeView) -> AxisRule:
     """A computed index pins the axis; the others are the indices' own where lengths agree, pinned where they do not."""
     x, indices, y = node.ins(0), node.ins(1), node.out()
@@ -139,7 +143,7 @@ def gather_elements(node: NodeView) -> AxisRule:
     return rule
 
 
-@axis_rule("GatherND")
+@axis_rule("GatherND", carries=FIRST, looks_up=(TUPLES,))
 def gather_nd(node: NodeView) -> AxisRule:
     """Indexed axes are pinned, unless one constant slot is taken of one; what follows them passes through."""
     x, indices, y = node.ins(0), node.ins(1), node.out()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from prunegraph.analysis.axes import Expr, Prod, Ref, Size
+from prunegraph.analysis.ops import FIRST
 from prunegraph.analysis.registry import axis_rule
 from prunegraph.analysis.relations import AxisRule, NodeView, SizeSite
 
@@ -42,20 +43,20 @@ def _product(block: list[Ref]) -> Expr:
     return block[0] if len(block) == 1 else Prod(tuple(block))
 
 
-@axis_rule("Reshape")
+@axis_rule("Reshape", carries=FIRST, reshapes=True)
 def reshape(node: NodeView) -> AxisRule:
     """One product regrouped; the target states every length of the output."""
     y = node.out()
     return regroup(node.ins(0), y) + AxisRule(sizes=tuple(SizeSite(1, k, ref) for k, ref in enumerate(y)))
 
 
-@axis_rule("Flatten", "Squeeze", "Unsqueeze")
+@axis_rule("Flatten", "Squeeze", "Unsqueeze", carries=FIRST, reshapes=True)
 def flatten(node: NodeView) -> AxisRule:
     """One product regrouped, with no length stated."""
     return regroup(node.ins(0), node.out())
 
 
-@axis_rule("Transpose")
+@axis_rule("Transpose", carries=FIRST, permutes=True)
 def transpose(node: NodeView) -> AxisRule:
     """Axes permuted."""
     x, y = node.ins(0), node.out()
@@ -63,7 +64,7 @@ def transpose(node: NodeView) -> AxisRule:
     return AxisRule(equal=tuple((x[k], y[position]) for position, k in enumerate(order)))
 
 
-@axis_rule("Expand")
+@axis_rule("Expand", carries=FIRST)
 def expand(node: NodeView) -> AxisRule:
     """Broadcast to stated lengths; an axis that was of length one becomes copies."""
     x, y = node.ins(0), node.out()
@@ -76,7 +77,7 @@ def expand(node: NodeView) -> AxisRule:
     return AxisRule(equal=tuple(kept), sizes=sizes, copies=copies)
 
 
-@axis_rule("Tile")
+@axis_rule("Tile", carries=FIRST)
 def tile(node: NodeView) -> AxisRule:
     """`y = r·x` along every axis, r repeats."""
     x, y = node.ins(0), node.out()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from prunegraph.analysis.axes import Prod
+from prunegraph.analysis.ops import EVERY
 from prunegraph.analysis.registry import axis_rule
 from prunegraph.analysis.relations import AxisRule, NodeView, SizeSite
 from prunegraph.analysis.rules.conv import conv, space
@@ -38,7 +39,7 @@ def columns_to_image(node: NodeView) -> AxisRule:
     return AxisRule(equal=((x[0], y[0]), (x[1], Prod((y[1], block))))) + space(x, y)
 
 
-@axis_rule("DeformConv")
+@axis_rule("DeformConv", contracts=True, bias=3)
 def deformable_conv(node: NodeView) -> AxisRule:
     """Conv at shifted positions; the shifts may differ from block to block of channels, which pins those."""
     shifts = [axes for axes in (node.inp(2), node.inp(4)) if axes]
@@ -78,7 +79,7 @@ def center_crop_pad(node: NodeView) -> AxisRule:
     return rule + pinned(*((x[k], y[k]) for k in axes), why="cropped or padded")
 
 
-@axis_rule("DFT")
+@axis_rule("DFT", fixed=EVERY)
 def fourier(node: NodeView) -> AxisRule:
     """The transformed axis and the one of real and imaginary parts stay whole, the others pass through."""
     x, y = node.ins(0), node.out()
@@ -91,7 +92,7 @@ def fourier(node: NodeView) -> AxisRule:
     return rule + pinned(*((x[k], y[k]) for k in gone), why="DFT runs along it")
 
 
-@axis_rule("STFT")
+@axis_rule("STFT", fixed=EVERY)
 def windowed_fourier(node: NodeView) -> AxisRule:
     """The batch passes through."""
     x, y = node.ins(0), node.out()

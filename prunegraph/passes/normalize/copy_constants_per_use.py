@@ -10,6 +10,7 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
+from prunegraph.analysis.ops import traits_of
 from prunegraph.runtime.edit import Editor
 
 TABLE_SHARE = 0.01
@@ -46,5 +47,6 @@ def bytes_of_constants(graph: ir.Graph) -> int:
 
 def is_table(tensor: ir.TensorProtocol, uses: list[tuple[ir.Node, int]], total: int) -> bool:
     """Whether a constant only ever meets activations slot by slot: no weight, whatever its rank."""
-    weight_ops = {"MatMul", "Gemm", "Conv", "ConvTranspose", "Gather", "Einsum", "Transpose"}
-    return tensor.nbytes <= TABLE_SHARE * total and all(node.op_type not in weight_ops for node, _ in uses)
+    traits = [traits_of(node) for node, _ in uses]
+    weight = any(trait.contracts or trait.permutes or any(lookup.rows for lookup in trait.looks_up) for trait in traits)
+    return tensor.nbytes <= TABLE_SHARE * total and not weight

@@ -12,6 +12,7 @@ import onnx_ir as ir
 from onnx_ir.passes.common import RemoveUnusedNodesPass
 
 from prunegraph.analysis.facts import Facts
+from prunegraph.analysis.ops import traits_of
 from prunegraph.analysis.solve import Solution, solve
 from prunegraph.passes.normalize.copy_constants_per_use import bytes_of_constants, is_table
 from prunegraph.runtime.edit import Editor
@@ -76,7 +77,7 @@ def _weightless(graph: ir.Graph) -> set[str]:
         if narrow or is_table(tensor, list(value.uses()), total):
             weightless.add(name)
     for node in graph:
-        stated = node.op_type in ("Shape", "Size")
+        stated = traits_of(node).states_lengths
         if stated or (node.inputs and all(value is None or value.name in weightless for value in node.inputs)):
             weightless.update(value.name or "" for value in node.outputs)
     return weightless

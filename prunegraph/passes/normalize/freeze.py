@@ -12,6 +12,7 @@ import numpy as np
 import onnx_ir as ir
 from onnx_ir.passes.common import RemoveUnusedNodesPass
 
+from prunegraph.analysis.ops import traits_of
 from prunegraph.runtime.edit import Editor
 from prunegraph.runtime.session import Array, has_narrow
 
@@ -24,7 +25,7 @@ def freeze(model: ir.Model, stated: Mapping[str, tuple[Array, ...]]) -> None:
     narrow = has_narrow(model)
     weights = {name for name, value in graph.initializers.items() if _is_weight(value)}
     for node in list(graph):
-        if node.op_type not in ("Shape", "Size") and any(v is not None and v.name in weights for v in node.inputs):
+        if not traits_of(node).states_lengths and any(v is not None and v.name in weights for v in node.inputs):
             weights.update(value.name or "" for value in node.outputs)
             continue
         for value in node.outputs:

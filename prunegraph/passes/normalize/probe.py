@@ -16,6 +16,7 @@ import onnx_ir as ir
 
 from prunegraph.analysis.axes import Size
 from prunegraph.analysis.facts import Facts
+from prunegraph.analysis.ops import traits_of
 from prunegraph.analysis.relations import IntArray
 from prunegraph.passes.normalize.infer import KNOWN_UP_TO, Seen, constants_of, infer
 from prunegraph.passes.normalize.slice_assignment import Block
@@ -32,25 +33,6 @@ RUNS = ({"batch": 1, "row": 128}, {"batch": 2, "row": 23}, {"batch": 1, "row": 7
 
 SMALL = ({"batch": 1, "row": 11}, {"batch": 2, "row": 23})
 """For models that fit few positions, or that have to run to be understood."""
-
-_RANDOM = {
-    "RandomNormal",
-    "RandomUniform",
-    "RandomNormalLike",
-    "RandomUniformLike",
-    "Multinomial",
-    "Bernoulli",
-    "Dropout",
-}
-_QUANTIZED = {"DequantizeLinear", "QuantizeLinear"}  # folded, a weight would no longer be a quantized one
-_NOT_TENSORS = {
-    "SequenceAt",
-    "SequenceConstruct",
-    "SequenceEmpty",
-    "SequenceInsert",
-    "SequenceErase",
-    "SplitToSequence",
-}
 
 Held = dict[str, tuple[Array, ...]]
 Blocks = dict[str, tuple[Block, ...]]
@@ -79,7 +61,7 @@ def probe(model: ir.Model) -> Probed:
     graph = wide.graph
     specs = input_specs(graph)
     stated = _stated(graph)
-    values = [v.name for node in graph for v in node.outputs if v.name and node.op_type not in _NOT_TENSORS]
+    values = [v.name for node in graph for v in node.outputs if v.name and not traits_of(node).sequences]
     dynamic = any(isinstance(dim, str) for spec in specs for dim in spec.dims)
     inferred: list[Seen] = []
     plans = list(size_plans(specs, RUNS if dynamic else RUNS[:1]))
@@ -106,11 +88,10 @@ def _stated(graph: ir.Graph) -> list[str]:
         if not value.is_graph_input() and value.const_value is not None and not is_large(value.const_value)
     }
     for node in graph:
-        if node.op_type in _RANDOM | _QUANTIZED or any(
-            a.type == ir.AttributeType.GRAPH for a in node.attributes.values()
-        ):
+        traits = traits_of(node)  # folded, a weight would no longer be a quantized one
+        if traits.random or traits.quantizes or any(a.type == ir.AttributeType.GRAPH for a in node.attributes.values()):
             continue
-        if node.op_type in ("Shape", "Size") or all(v is None or v.name in found for v in node.inputs):
+        if traits.states_lengths or all(v is None or v.name in found for v in node.inputs):
             found.update((value.name or "", value) for value in node.outputs)
     return list(found)
 

@@ -224,6 +224,6 @@ class _Writer:
 def _quantized_type(value: ir.Value) -> ir.DataType:
     """The type of a quantized value, from what made it: bytes, unless a type is known."""
     node = value.producer()
-    if node is None or node.op_type in ("DynamicQuantizeLinear", "QuantizeLinear") or node.inputs[0] is None:
+    if node is None or traits_of(node).quantizes or node.inputs[0] is None:
         return ir.DataType.UINT8
     return node.inputs[0].dtype or _quantized_type(node.inputs[0])

@@ -14,16 +14,12 @@ import onnx_ir as ir
 from prunegraph.analysis.axes import refs_of
 from prunegraph.analysis.facts import Facts
 from prunegraph.analysis.lengths import Lengths
+from prunegraph.analysis.ops import traits_of
 from prunegraph.analysis.relations import Reduction
 from prunegraph.analysis.solve import Solution
 from prunegraph.runtime.edit import Editor
 from prunegraph.runtime.run_node import evaluate
 from prunegraph.runtime.session import Array, CannotRun
-
-BROADCASTS = frozenset(
-    "Add And Div Equal Greater GreaterOrEqual Less LessOrEqual Max Mean Min Mod Mul Or Pow Sub Sum Where Xor".split()
-)
-"""Ops of ai.onnx whose operands broadcast against each other, each of them."""
 
 
 class CannotFold(Exception):
@@ -207,7 +203,7 @@ class ConstantPropagation:
         node.replace_input_with(index, constant)
 
     def _broadcasts(self, node: ir.Node) -> bool:
-        if node.domain not in ("", "ai.onnx") or node.op_type not in BROADCASTS:
+        if not traits_of(node).broadcasts:
             return False
         target = self._shapes(node.outputs[0])
         others = [self._smallest(value) for value in node.inputs if value is not None]

@@ -14,6 +14,7 @@ import onnx_ir as ir
 from onnx_ir.passes.common import IdentityEliminationPass, RemoveUnusedNodesPass
 
 from prunegraph.analysis.axes import Size
+from prunegraph.analysis.ops import traits_of
 from prunegraph.passes.rewrite.cleanup.atoms import Atoms, Layout, Step, ways
 from prunegraph.passes.rewrite.cleanup.targets import stated
 from prunegraph.passes.rewrite.provenance import part_of
@@ -21,7 +22,6 @@ from prunegraph.runtime.edit import Editor, numbers
 
 Sizes = dict[str, tuple[Size, ...]]
 
-_KEEP_ORDER = {"Reshape", "Flatten", "Squeeze", "Unsqueeze"}
 _FAR = 2**31 - 1
 
 
@@ -89,7 +89,7 @@ def _is_view(node: ir.Node, sizes: Sizes) -> bool:
         return before == after and _slices_nothing(node, before)
     if node.op_type == "Expand":
         return before == after and _repeats_nothing(node, before)
-    return node.op_type == "Transpose" or node.op_type in _KEEP_ORDER
+    return traits_of(node).permutes or traits_of(node).reshapes
 
 
 def _takes_all(node: ir.Node, before: Sequence[Size]) -> bool:
