@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import onnx_ir as ir
 
@@ -13,7 +13,6 @@ from prunegraph.analysis.cost import count_parameters, numbers_held
 from prunegraph.analysis.facts import Facts
 from prunegraph.analysis.groups import Group, Place, outer_dims
 from prunegraph.analysis.names import readable_names, scopes
-from prunegraph.analysis.relations import AxisRule
 from prunegraph.analysis.roles import Roles, kind_of, sharing
 from prunegraph.analysis.solve import Solution, solve
 from prunegraph.analysis.space import Pin
@@ -29,9 +28,9 @@ class Pinned:
     pins: tuple[Pin, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class Analysis:
-    """What may be removed from a graph, what may not and why; frozen.
+    """What may be removed from a graph, what may not and why; frozen, compared and hashed by its groups and pins.
 
     Attributes:
         groups: Every choice there is, in the order of the graph.
@@ -43,9 +42,15 @@ class Analysis:
 
     groups: tuple[Group, ...]
     pinned: tuple[Pinned, ...]
-    solution: Solution
+    solution: Solution = field(compare=False)
     params: int
-    names: Mapping[str, str]
+    names: Mapping[str, str] = field(compare=False)
+
+    def __repr__(self) -> str:
+        """How many groups of which kind, and what stays whole."""
+        kinds = Counter(group.kind for group in self.groups)
+        groups = ", ".join(f"{count} {kind}" for kind, count in kinds.items()) or "no groups"
+        return f"Analysis({groups}; {len(self.pinned)} pinned axes; {self.params:,} parameters)"
 
     def group(self, name: str) -> Group:
         """The group of this id.
@@ -81,7 +86,7 @@ def analyze_graph(graph: ir.Graph, facts: Facts, allow_io: Sequence[str] = ()) -
     solution = solve(graph, facts, allow_io)
     roles = gather_roles(graph, solution)
     holders = _holders(solution)
-    aligned = _aligned(graph, solution)
+    aligned = _aligned(solution)
     weights = [name for name in graph.initializers if name in solution.axes]
     places = _places(graph, solution, weights)
     free = [
@@ -138,38 +143,35 @@ def _holders(solution: Solution) -> Mapping[int, set[tuple[Axis, ...]]]:
     return holders
 
 
-def _aligned(graph: ir.Graph, solution: Solution) -> Callable[[int, int], bool]:
+def _aligned(solution: Solution) -> Callable[[int, int], bool]:
     """Whether a leaf may be chosen differently over the slots of a Dim, as far as nodes that mix these slots tell.
 
     `q[h, d] · k[h', d]` over all pairs of h and h' sums up slots d of different choices, and so does a softmax over h.
     """
-    together: dict[int, set[int]] = {}
+    together: dict[int, frozenset[int]] = {}
     mixed: dict[int, set[int]] = defaultdict(set)
-    for k, (node, rule) in enumerate(zip(graph, solution.rules, strict=True)):
-        for contraction in rule.contractions:
-            exprs = (*contraction.batch, *contraction.summed)
-            rows = {leaf for expr in exprs for leaf in solution.space.leaves(solution.dim_of(k, expr))}
-            for expr in contraction.summed:
-                for leaf in solution.space.leaves(solution.dim_of(k, expr)):
-                    together[leaf] = together.get(leaf, rows) & rows
-        for leaf, dims in _mixed(node, rule, solution):
+    for site in solution.contractions():
+        rows = site.batch | site.summed
+        for leaf in site.summed:
+            together[leaf] = together.get(leaf, rows) & rows
+    for k in range(len(solution.labels)):
+        for leaf, dims in _mixed(k, solution):
             mixed[leaf] |= dims
     return lambda leaf, dim: dim in together.get(leaf, {dim}) and dim not in mixed[leaf]
 
 
-def _mixed(node: ir.Node, rule: AxisRule, solution: Solution) -> Iterator[tuple[int, set[int]]]:
+def _mixed(node: int, solution: Solution) -> Iterator[tuple[int, frozenset[int]]]:
     """What stays of a value that a node works along other axes of, and the Dims that make up these."""
-    along: dict[tuple[str, int], set[int]] = defaultdict(set)
+    rule = solution.rules[node]
+    along: dict[str, set[int]] = defaultdict(set)
     for expr in (*(reduce.ref for reduce in rule.reduces), *(expr for expr, _ in rule.pins)):
         if isinstance(expr, Ref):
-            along[expr.side, expr.index].add(expr.axis)
-    for (side, index), axes in along.items():
-        value = (node.inputs if side == "x" else node.outputs)[index]
-        dims = solution.axes[value.name or ""] if value is not None else ()
-        moved = {leaf for axis in axes for leaf in solution.space.leaves(dims[axis])}
-        for axis, dim in enumerate(dims):
+            along[solution.value_of(node, expr)].add(expr.axis)
+    for value, axes in along.items():
+        moved = frozenset[int]().union(*(solution.leaves(value, axis) for axis in axes))
+        for axis in range(len(solution.axes[value])):
             if axis not in axes:
-                yield from ((leaf, moved) for leaf in solution.space.leaves(dim))
+                yield from ((leaf, moved) for leaf in solution.leaves(value, axis))
 
 
 def _places(graph: ir.Graph, solution: Solution, weights: Sequence[str]) -> Mapping[int, list[tuple[str, int]]]:

@@ -96,9 +96,8 @@ def count_macs(solution: Solution, lengths: Lengths, gone: Collection[int] = ())
         gone: Positions of nodes that are not there any more afterwards.
     """
     before = after = 0
-    for k, rule in enumerate(solution.rules):
-        for contraction in rule.contractions:
-            both = [lengths.both(solution.space.resolve(solution.dim_of(k, expr))) for expr in contraction.macs]
-            old, new = math.prod(old[0] for old, _ in both), math.prod(new[0] for _, new in both)
-            before, after = before + old, after + (0 if k in gone else new)
+    for site in solution.contractions():
+        both = [lengths.both(axis) for axis in site.macs]
+        old, new = math.prod(old[0] for old, _ in both), math.prod(new[0] for _, new in both)
+        before, after = before + old, after + (0 if site.node in gone else new)
     return before, after

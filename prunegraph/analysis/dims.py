@@ -20,7 +20,7 @@ PRODUCT, SUM = "·", "+"
 Factors = tuple[int, ...]
 
 
-class Clash(Exception):
+class CannotUnify(Exception):
     """Two axes that cannot be one; always caught by the solver, which pins both."""
 
 
@@ -141,15 +141,17 @@ class Dims:
 
     @contextmanager
     def transaction(self) -> Iterator[None]:
-        """Undo everything equated inside when it ends in a Clash."""
+        """Undo everything equated inside when it ends in a CannotUnify."""
         mark = len(self._log)
         try:
             yield
-        except (Clash, RecursionError) as error:
+        except (CannotUnify, RecursionError) as error:
             while len(self._log) > mark:
                 store, index, old = self._log.pop()
                 store[index] = old
-            raise error if isinstance(error, Clash) else Clash("the axes have no finite common structure") from error
+            raise (
+                error if isinstance(error, CannotUnify) else CannotUnify("the axes have no finite common structure")
+            ) from error
 
     def _set(self, store: list[Any], index: int, value: Any) -> None:
         self._log.append((store, index, store[index]))
@@ -211,7 +213,7 @@ class Dims:
         assert form is not None
         terms = [term for part in form[1] for term in self._terms((part,))]
         if len(terms) > MAX_TERMS:
-            raise Clash(f"an axis would fall into more than {MAX_TERMS} parts")
+            raise CannotUnify(f"an axis would fall into more than {MAX_TERMS} parts")
         return terms
 
     def _term_size(self, term: Factors) -> Size:

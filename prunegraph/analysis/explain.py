@@ -202,12 +202,9 @@ class _View:
     def _nodes_that(self, kind: Reduction, groups: Sequence[Group]) -> list[str]:
         """Nodes that reduce an axis of one of these groups in this way."""
         solution, dims = self.analysis.solution, {group.dim for group in groups}
-        found: dict[str, None] = {}
-        for k, rule in enumerate(solution.rules):
-            for reduce in rule.reduces:
-                if reduce.kind is kind and dims & set(solution.space.leaves(solution.dim_of(k, reduce.ref))):
-                    found[self._node(solution.labels[k])] = None
-        return list(found)
+        places = ((site, solution.inputs[site.node][site.index]) for site in solution.reduces if site.kind is kind)
+        nodes = (site.node for site, value in places if dims & solution.leaves(value, site.axis))
+        return list(dict.fromkeys(self._node(solution.labels[node]) for node in nodes))
 
     def _overcoupled(self) -> Iterator[Text]:
         large = [g for g in self.analysis.groups if self._share(g.params) > OVERCOUPLED]

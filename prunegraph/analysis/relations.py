@@ -85,16 +85,16 @@ class AxisRule:
     """All that one node says.
 
     `equal` are pairs of expressions with the same slots in the same order; `pins` axes that may not shrink and why;
-    `sizes` the integers to write anew; `lengths` outputs that state lengths of inputs (Shape) and must keep stating
-    the old ones; `copies` axes along which the node repeats what it is given; `joins` axes along which activations
-    are added.
+    `rewrites` the integers to write anew; `frozen_lengths` outputs that state lengths of inputs (Shape) and must
+    keep stating the old ones; `copies` axes along which the node repeats what it is given; `joins` axes along which
+    activations are added.
     """
 
     equal: tuple[tuple[Expr, Expr], ...] = ()
     pins: tuple[tuple[Expr, str], ...] = ()
     reduces: tuple[Reduce, ...] = ()
-    sizes: tuple[SizeSite, ...] = ()
-    lengths: tuple[SizeSite, ...] = ()
+    rewrites: tuple[SizeSite, ...] = ()
+    frozen_lengths: tuple[SizeSite, ...] = ()
     copies: tuple[Expr, ...] = ()
     joins: tuple[Ref, ...] = ()
     contractions: tuple[Contraction, ...] = ()
@@ -114,31 +114,35 @@ class NodeView:
     op: str
     domain: str
     version: int
-    x: tuple[tuple[Ref, ...] | None, ...]
-    y: tuple[tuple[Ref, ...] | None, ...]
+    inputs: tuple[tuple[Ref, ...] | None, ...]
+    outputs: tuple[tuple[Ref, ...] | None, ...]
     attributes: Mapping[str, Any]
     constants: Sequence[tuple[IntArray, ...] | None]
     probes: int
     weights: tuple[bool, ...] = field(default=())
     positions: Fresh | None = None
 
-    def inp(self, index: int) -> tuple[Ref, ...] | None:
-        """The axes of an input, None where it is absent."""
-        return self.x[index] if index < len(self.x) else None
-
-    def ins(self, index: int) -> tuple[Ref, ...]:
+    def input(self, index: int) -> tuple[Ref, ...]:
         """The axes of an input that the op requires."""
-        axes = self.inp(index)
+        axes = self.optional_input(index)
         if axes is None:
-            raise Unknown(f"input {index} has no known rank")
+            raise CannotAnalyze(f"input {index} has no known rank")
         return axes
 
-    def out(self, index: int = 0) -> tuple[Ref, ...]:
+    def optional_input(self, index: int) -> tuple[Ref, ...] | None:
+        """The axes of an input, None where it is absent."""
+        return self.inputs[index] if index < len(self.inputs) else None
+
+    def output(self, index: int = 0) -> tuple[Ref, ...]:
         """The axes of an output that the op always has."""
-        axes = self.y[index] if index < len(self.y) else None
+        axes = self.optional_output(index)
         if axes is None:
-            raise Unknown(f"output {index} has no known rank")
+            raise CannotAnalyze(f"output {index} has no known rank")
         return axes
+
+    def optional_output(self, index: int) -> tuple[Ref, ...] | None:
+        """The axes of an output, None where it is left out."""
+        return self.outputs[index] if index < len(self.outputs) else None
 
     def attr(self, name: str, default: Any = None) -> Any:
         """An attribute, or the operator's default."""
@@ -171,5 +175,5 @@ class NodeView:
         return all(n == 1 for n in ref.size)
 
 
-class Unknown(Exception):
+class CannotAnalyze(Exception):
     """A rule cannot tell; the solver pins every axis of the node with this reason."""

@@ -2,67 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+import logging
+import os
+from collections.abc import Collection, Iterable, Sequence
 
 import onnx_ir as ir
 
-from prunegraph.analysis.axes import Axis, Expr, Fresh, Prod, Ref, Size, Sum, expr_size
+from prunegraph.analysis.axes import Expr, Fresh, Prod, Ref, Size, Sum, expr_size, refs_of
 from prunegraph.analysis.facts import Facts
-from prunegraph.analysis.implied import statistics, unmasked_means, unsaid
 from prunegraph.analysis.names import matches
 from prunegraph.analysis.ops import traits_of
 from prunegraph.analysis.registry import rule_for
-from prunegraph.analysis.relations import AxisRule, NodeView, Reduction, Unknown
+from prunegraph.analysis.relations import AxisRule, CannotAnalyze, Contraction, NodeView, Reduction, SizeSite
 from prunegraph.analysis.router_indices import rankings
-from prunegraph.analysis.space import Clash, Pin, Space
+from prunegraph.analysis.solution import ContractionSite, Operand, ReduceSite, Site, Solution
+from prunegraph.analysis.space import CannotUnify, Pin, Space
 
+__all__ = ["ContractionSite", "Operand", "ReduceSite", "Site", "Solution", "solve"]
 
-@dataclass(frozen=True, slots=True)
-class Site:
-    """A `SizeSite` of a node (by position in the graph), its expression resolved."""
+logger = logging.getLogger(__name__)
 
-    node: int
-    place: int | str
-    entry: int | None
-    axis: Axis
-    sign: int
-
-
-@dataclass(frozen=True, slots=True)
-class ReduceSite:
-    """Axis `axis` of input `index` of a node (by position) is reduced; see `Reduce`."""
-
-    node: int
-    index: int
-    axis: int
-    kind: Reduction
-    inside: bool
-    zero: int | None
-
-
-@dataclass(frozen=True, slots=True)
-class Solution:
-    """The settled space: what every axis is made of, and what nodes said."""
-
-    space: Space
-    facts: Facts
-    axes: Mapping[str, tuple[int, ...]]
-    labels: tuple[str, ...]
-    rules: tuple[AxisRule, ...]
-    dim_of: Callable[[int, Expr], int]
-    sites: tuple[Site, ...]
-    lengths: tuple[Site, ...]
-    reduces: tuple[ReduceSite, ...]
-    weights: frozenset[str]
-
-    def resolve(self, value: str) -> tuple[Axis, ...]:
-        """The axes of a value."""
-        return tuple(self.space.resolve(dim) for dim in self.axes[value])
-
-    def dim_size(self, dim: int) -> Size:
-        """The length of a Dim before anything is removed."""
-        return self.space.size(dim)
+STRICT = bool(os.environ.get("PRUNEGRAPH_STRICT"))
+"""Whether a bug in a rule is raised, as tests want it; a user gets a pin and a warning instead."""
 
 
 def solve(
@@ -91,8 +52,7 @@ class _Solver:
         self.space = Space(facts.probes)
         self.axes: dict[str, tuple[int, ...]] = {}
         self.refs: dict[tuple[str, int, tuple[Size, ...]], tuple[Ref, ...]] = {}
-        self.fresh: dict[int, int] = {}
-        self.keep_alive: list[Fresh] = []
+        self.fresh: dict[Fresh, int] = {}  # by identity: every one is an axis of its own
         self.weights: set[str] = set(graph.initializers)
         self.positions = rankings(graph, facts)
 
@@ -110,14 +70,20 @@ class _Solver:
             facts=self.facts,
             axes=self.axes,
             labels=self.labels,
+            inputs=tuple(tuple(_name(value) for value in node.inputs) for node in self.nodes),
+            outputs=tuple(tuple(_name(value) for value in node.outputs) for node in self.nodes),
             rules=rules,
-            dim_of=self._dim,
-            sites=tuple(self._sites(rules, lambda rule: rule.sizes)),
-            lengths=tuple(self._sites(rules, lambda rule: rule.lengths)),
-            reduces=tuple(
-                ReduceSite(k, reduce.ref.index, reduce.ref.axis, reduce.kind, reduce.inside, reduce.zero)
+            contracted=tuple(
+                tuple(self._contraction(k, contraction) for contraction in rule.contractions)
                 for k, rule in enumerate(rules)
-                for reduce in rule.reduces
+            ),
+            fresh=self.fresh,
+            rewrites=tuple(self._site(k, site) for k, rule in enumerate(rules) for site in rule.rewrites),
+            frozen_lengths=tuple(self._site(k, site) for k, rule in enumerate(rules) for site in rule.frozen_lengths),
+            reduces=tuple(
+                ReduceSite(k, each.ref.index, each.ref.axis, each.kind, each.inside, each.zero, each.least)
+                for k, rule in enumerate(rules)
+                for each in rule.reduces
             ),
             weights=frozenset(self.weights),
         )
@@ -147,17 +113,23 @@ class _Solver:
             try:
                 stated = rule(view)
                 self._check(stated)
-                implied = unsaid(view, stated) + statistics(view, stated) + unmasked_means(view, stated)
-                return self._without_unrelated(index, stated + implied)
-            except (Unknown, ValueError, IndexError, TypeError) as reason:
+                for implied in (pin_unmentioned, pin_norms_of_weights, pin_unmasked_means):
+                    stated += implied(view, stated)
+                return self._without_unrelated(index, stated)
+            except CannotAnalyze as reason:
                 why = f"{node.op_type} could not be understood: {reason}"
+            except Exception as bug:
+                if STRICT:
+                    raise
+                logger.warning("the axis rule of %s failed at %s", node.op_type, self.labels[index], exc_info=bug)
+                why = f"the axis rule of {node.op_type} failed: {bug}"
         elif captured:
             why = f"captured by the body of {node.op_type}"
             self._pin_captured(captured, Pin(why, self.labels[index]))
         else:
             domain = f" of domain {node.domain}" if node.domain else ""
             why = f"no axis rule for {node.op_type}{domain}"
-        return AxisRule(pins=tuple((ref, why) for axes in (*view.x, *view.y) for ref in axes or ()))
+        return AxisRule(pins=tuple((ref, why) for axes in (*view.inputs, *view.outputs) for ref in axes or ()))
 
     def _without_unrelated(self, node: int, rule: AxisRule) -> AxisRule:
         left_out = self.unrelated.get(node)
@@ -173,7 +145,7 @@ class _Solver:
         """A relation between different sizes is a bug of the rule or a surprise of the model; neither may pass."""
         for a, b in rule.equal:
             if expr_size(a, self.facts.probes) != expr_size(b, self.facts.probes):
-                raise ValueError(f"{a} and {b} differ in size")
+                raise CannotAnalyze(f"{a} and {b} differ in size")
 
     def _pin_captured(self, bodies: Iterable[ir.Graph], pin: Pin) -> None:
         for body in bodies:
@@ -190,8 +162,8 @@ class _Solver:
             op=node.op_type,
             domain=node.domain,
             version=node.version or self.graph.opset_imports.get(node.domain, 0),
-            x=tuple(self._refs("x", k, value) for k, value in enumerate(node.inputs)),
-            y=tuple(self._refs("y", k, value) for k, value in enumerate(node.outputs)),
+            inputs=tuple(self._refs("x", k, value) for k, value in enumerate(node.inputs)),
+            outputs=tuple(self._refs("y", k, value) for k, value in enumerate(node.outputs)),
             attributes={name: attribute.value for name, attribute in node.attributes.items()},
             constants=[
                 self.facts.integers.get(value.name) if value is not None and value.name else None
@@ -224,12 +196,11 @@ class _Solver:
             case Ref():
                 return self._ref(node, expr)
             case Fresh(size, _, why):
-                if id(expr) not in self.fresh:
-                    self.keep_alive.append(expr)
-                    self.fresh[id(expr)] = new = self.space.dim(size)
+                if expr not in self.fresh:
+                    self.fresh[expr] = new = self.space.dim(size)
                     if why:
                         self.space.pin(new, Pin(why, self.labels[node]))
-                return self.fresh[id(expr)]
+                return self.fresh[expr]
             case Prod(factors):
                 return self.space.product(self._dim(node, factor) for factor in factors)
             case Sum(terms):
@@ -270,7 +241,7 @@ class _Solver:
             try:
                 with self.space.transaction():
                     self.space.equate(*dims)
-            except Clash as reason:
+            except CannotUnify as reason:
                 clashed.append((k, a, b, str(reason)))
             self.space.commit()
         return clashed
@@ -287,7 +258,75 @@ class _Solver:
         self.space.commit()
         return pinned
 
-    def _sites(self, rules: Sequence[AxisRule], which: Callable[[AxisRule], tuple[object, ...]]) -> Iterable[Site]:
-        for k, rule in enumerate(rules):
-            for site in which(rule):
-                yield Site(k, site.place, site.entry, self.space.resolve(self._dim(k, site.states)), site.sign)  # type: ignore[attr-defined]
+    # ---- resolving -------------------------------------------------------------------------------------------------
+
+    def _site(self, node: int, site: SizeSite) -> Site:
+        return Site(node, site.place, site.entry, self.space.resolve(self._dim(node, site.states)), site.sign)
+
+    def _leaves(self, node: int, exprs: Iterable[Expr]) -> frozenset[int]:
+        return frozenset(leaf for expr in exprs for leaf in self.space.leaves(self._dim(node, expr)))
+
+    def _contraction(self, node: int, contraction: Contraction) -> ContractionSite:
+        left, right = (
+            self._operand(node, index, contraction.summed, free)
+            for index, free in zip(contraction.operands, (contraction.left, contraction.right), strict=True)
+        )
+        return ContractionSite(
+            node=node,
+            operands=(left, right),
+            batch=self._leaves(node, contraction.batch),
+            summed=self._leaves(node, contraction.summed),
+            macs=tuple(self.space.resolve(self._dim(node, expr)) for expr in contraction.macs),
+            conv=contraction.conv,
+        )
+
+    def _operand(self, node: int, index: int, summed: Sequence[Expr], free: Sequence[Expr]) -> Operand:
+        value = _name(self.nodes[node].inputs[index])
+        return Operand(
+            value=value,
+            index=index,
+            is_weight=value in self.weights,
+            summed=_own_axes(summed, index),
+            free=_own_axes(free, index),
+            leaves=self._leaves(node, free),
+        )
+
+
+def _name(value: ir.Value | None) -> str:
+    return (value.name or "") if value is not None else ""
+
+
+def _own_axes(exprs: Sequence[Expr], index: int) -> tuple[int, ...]:
+    """Which axes of an input expressions mention, in order."""
+    refs = (ref for expr in exprs for ref in refs_of(expr))
+    return tuple(dict.fromkeys(ref.axis for ref in refs if ref.side == "x" and ref.index == index))
+
+
+def pin_unmentioned(view: NodeView, rule: AxisRule) -> AxisRule:
+    """Axes that a rule says nothing about stay whole: what is not known to be free is not free."""
+    exprs = [*(expr for pair in rule.equal for expr in pair), *(expr for expr, _ in rule.pins), *rule.copies]
+    exprs += [*(reduce.ref for reduce in rule.reduces), *(site.states for site in rule.rewrites)]
+    mentioned = {ref for expr in exprs for ref in refs_of(expr)}
+    axes = [ref for operand in (*view.inputs, *view.outputs) for ref in operand or ()]
+    left = [ref for ref in axes if ref not in mentioned and not view.one(ref)]
+    return AxisRule(pins=tuple((ref, f"{view.op} gives it no meaning") for ref in left))
+
+
+def pin_norms_of_weights(view: NodeView, rule: AxisRule) -> AxisRule:
+    """What is summed to a norm of a weight stays whole: a unit that goes would change the norm, though it is zero.
+
+    A mean over a weight is no different from one over activations: the axis may shrink, but not exactly.
+    """
+    if not all(view.weights) or rule.contractions:
+        return AxisRule()
+    sums = [reduce.ref for reduce in rule.reduces if reduce.kind is not Reduction.MEAN]
+    return AxisRule(pins=tuple((ref, f"{view.op} of a weight") for ref in sums))
+
+
+def pin_unmasked_means(view: NodeView, rule: AxisRule) -> AxisRule:
+    """A mean that no trait tells how to take over what stays keeps its axes whole: nothing could prove the result."""
+    traits = traits_of(view.op, view.domain)
+    if traits.norm is not None or traits.averages:
+        return AxisRule()
+    means = [reduce.ref for reduce in rule.reduces if reduce.kind is Reduction.MEAN]
+    return AxisRule(pins=tuple((ref, f"there is no masked form of {view.op}") for ref in means))

@@ -7,9 +7,9 @@ everywhere at once.
 from __future__ import annotations
 
 from prunegraph.analysis.axes import Size
-from prunegraph.analysis.dims import MAX_TERMS, PRODUCT, SUM, UNIT, Clash, Dims, Factors, Pin
+from prunegraph.analysis.dims import MAX_TERMS, PRODUCT, SUM, UNIT, CannotUnify, Dims, Factors, Pin
 
-__all__ = ["UNIT", "Clash", "Pin", "Space"]
+__all__ = ["UNIT", "CannotUnify", "Pin", "Space"]
 
 
 class Space(Dims):
@@ -19,13 +19,13 @@ class Space(Dims):
         """Make two Dims the same, refining both as needed.
 
         Raises:
-            Clash: the sizes differ, or a cut would have to pass through the inside of a product.
+            CannotUnify: the sizes differ, or a cut would have to pass through the inside of a product.
         """
         a, b = self.find(a), self.find(b)
         if a == b:
             return
         if self._size[a] != self._size[b]:
-            raise Clash(f"sizes differ: {self._size[a]} and {self._size[b]}")
+            raise CannotUnify(f"sizes differ: {self._size[a]} and {self._size[b]}")
         if self._form[a] is None or self._form[b] is None:
             self._join_leaf(a, b)
         elif self.is_fixed(a) or self.is_fixed(b):
@@ -69,16 +69,16 @@ class Space(Dims):
                 right += [tail, head]
                 left.append(x)
             else:
-                raise Clash("the parts of two axes do not line up")
+                raise CannotUnify("the parts of two axes do not line up")
         if left or right:
-            raise Clash("one axis has more parts than the other")
+            raise CannotUnify("one axis has more parts than the other")
 
     def _pop(self, stack: list[Factors]) -> Factors:
         """The next term, refined by all that has been learnt since it was put there."""
         terms = self._terms(stack.pop())
         stack += terms[:0:-1]
         if len(stack) > MAX_TERMS:
-            raise Clash(f"an axis would fall into more than {MAX_TERMS} parts")
+            raise CannotUnify(f"an axis would fall into more than {MAX_TERMS} parts")
         return terms[0]
 
     def _cut(self, term: Factors, at: Size) -> tuple[Factors, Factors]:
@@ -86,7 +86,7 @@ class Space(Dims):
         first, rest = term[0], term[1:]
         inner = self._term_size(rest)
         if any(n % i for n, i in zip(at, inner, strict=True)) or self._form[first] is not None:
-            raise Clash("a cut passes through the inside of a product")
+            raise CannotUnify("a cut passes through the inside of a product")
         head = self.dim(tuple(n // i for n, i in zip(at, inner, strict=True)))
         tail = self.dim(tuple(n - h for n, h in zip(self._size[first], self._size[head], strict=True)))
         self._refine(first, SUM, (head, tail))
@@ -119,7 +119,7 @@ class Space(Dims):
             elif self._divides(a, b):
                 y = self._split(b, a) + y[1:]
             else:
-                raise Clash("two products have no common factors")
+                raise CannotUnify("two products have no common factors")
 
     def _equate_factors(self, a: int, b: int) -> None:
         if self._form[a] is not None and self._form[b] is not None and a != b:
@@ -133,7 +133,7 @@ class Space(Dims):
     def _split(self, large: int, small: int) -> Factors:
         """Refine a leaf into `outer·inner`, the outer one as long as `small`."""
         if self._form[large] is not None:
-            raise Clash("a sum stands where a product is needed")
+            raise CannotUnify("a sum stands where a product is needed")
         outer = self.dim(self._size[small])
         inner = self.dim(tuple(n // s for n, s in zip(self._size[large], self._size[small], strict=True)))
         self._refine(large, PRODUCT, (outer, inner))

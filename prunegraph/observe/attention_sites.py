@@ -15,12 +15,11 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from prunegraph.analysis.analyze import Analysis
-from prunegraph.analysis.axes import Axis, Expr, Size, refs_of
+from prunegraph.analysis.axes import Axis, Size
 from prunegraph.analysis.groups import Group
 from prunegraph.analysis.ops import traits_of
-from prunegraph.analysis.relations import Contraction
 from prunegraph.analysis.slots import Slots, slots, unit_index
-from prunegraph.analysis.solve import Solution
+from prunegraph.analysis.solution import ContractionSite, Solution
 from prunegraph.observe.decompose_attention import FUSED, hidden_probabilities, projects_qkv
 
 HEAD_KINDS = ("head", "kv_group", "query_slot")
@@ -117,16 +116,9 @@ def consumed(model: ir.Model, analysis: Analysis, group: Group) -> tuple[tuple[s
     reads `hidden`.
     """
     solution = analysis.solution
-    found: dict[tuple[str, int], None] = {}
-    for k, (node, rule) in enumerate(zip(model.graph, solution.rules, strict=True)):
-        for contraction in rule.contractions:
-            for ref in (ref for expr in contraction.summed for ref in refs_of(expr)):
-                value = node.inputs[ref.index] if ref.side == "x" else None
-                if value is None or value.name is None or value.name in solution.weights:
-                    continue
-                if group.dim in solution.space.leaves(solution.dim_of(k, ref)):
-                    found[value.name, ref.axis] = None
-    return tuple(found)
+    operands = (operand for site in solution.contractions() for operand in site.operands if not operand.is_weight)
+    places = ((operand.value, axis) for operand in operands for axis in operand.summed)
+    return tuple(dict.fromkeys(place for place in places if group.dim in solution.leaves(*place)))
 
 
 class _Finder:
@@ -139,8 +131,8 @@ class _Finder:
 
     def find(self) -> Iterator[Attention]:
         layer = 0
-        for k, (node, rule) in enumerate(zip(self.nodes, self.solution.rules, strict=True)):
-            pair = [c for c in rule.contractions if self._of_activations(node, c) and self._has_heads(k, c.batch)]
+        for k, node in enumerate(self.nodes):
+            pair = [each for each in self.solution.contracted[k] if self._attends(node, each)]
             if (node.domain, node.op_type) in FUSED:
                 site = self._fused(k, node, layer) if len(pair) == 2 else None
             else:
@@ -149,25 +141,18 @@ class _Finder:
                 layer += 1
                 yield site
 
-    def _of_activations(self, node: ir.Node, contraction: Contraction) -> bool:
-        operands = [node.inputs[index] for index in contraction.operands]
+    def _attends(self, node: ir.Node, contraction: ContractionSite) -> bool:
+        """Whether activations are contracted with each other, head by head."""
         fused = (node.domain, node.op_type) in FUSED
-        return fused or all(value is not None and value.name not in self.solution.weights for value in operands)
+        return (fused or contraction.of_activations) and bool(self.dims & contraction.batch)
 
-    def _has_heads(self, k: int, exprs: Sequence[Expr]) -> bool:
-        return any(self.dims & set(self.solution.space.leaves(self.solution.dim_of(k, expr))) for expr in exprs)
-
-    def _spelt_out(self, k: int, node: ir.Node, contraction: Contraction, layer: int) -> Attention | None:
+    def _spelt_out(self, k: int, node: ir.Node, contraction: ContractionSite, layer: int) -> Attention | None:
         """The contraction of probabilities and values, None if it is another one."""
-        for side in (0, 1):
-            index = contraction.operands[side]
-            value = node.inputs[index]
-            scores = self._scores(value)
-            free = [ref for expr in (contraction.left, contraction.right)[side] for ref in refs_of(expr)]
-            summed = _axes(contraction.summed, index)
-            if value is None or value.name is None or scores is None or len(free) != 1 or len(summed) != 1:
+        for maps, values in (contraction.operands, contraction.operands[::-1]):
+            scores = self._scores(node.inputs[maps.index])
+            if scores is None or len(maps.free) != 1 or len(maps.summed) != 1:
                 continue
-            axes = self._head_axes(value.name, rest=(free[0].axis, *summed))
+            axes = self._head_axes(maps.value, rest=(*maps.free, *maps.summed))
             if axes is None:
                 continue
             return Attention(
@@ -175,13 +160,13 @@ class _Finder:
                 node=k,
                 label=node.name or "",
                 heads=axes.count,
-                dims=tuple(d for k in axes.heads for d in self.solution.resolve(value.name)[k].dims()),
-                units=self._units(value.name, axes),
-                probabilities=Tap(value.name),
+                dims=tuple(d for k in axes.heads for d in self.solution.resolve(maps.value)[k].dims()),
+                units=self._units(maps.value, axes),
+                probabilities=Tap(maps.value),
                 axes=axes,
                 q=_name(scores.inputs[0]),
                 k=_name(scores.inputs[1]),
-                v=_name(node.inputs[contraction.operands[1 - side]]),
+                v=values.value,
                 context=_name(node.outputs[0]),
             )
         return None
@@ -220,11 +205,9 @@ class _Finder:
                 continue
             seen.add((node, softened))
             k = self.position[node]
-            contractions = self.solution.rules[k].contractions
+            contractions = self.solution.contracted[k]
             if contractions:
-                if softened and any(
-                    self._of_activations(node, c) and self._has_heads(k, c.batch) for c in contractions
-                ):
+                if softened and any(self._attends(node, each) for each in contractions):
                     return node
                 continue
             traits = traits_of(node)
@@ -291,10 +274,6 @@ def _dynamic_first(axis: Axis, size_of: Any) -> bool:
         return False
     dynamic = [len(set(size_of(factor))) > 1 for factor in axis.terms[0]]
     return dynamic == sorted(dynamic, reverse=True)
-
-
-def _axes(exprs: Sequence[Expr], index: int) -> tuple[int, ...]:
-    return tuple(dict.fromkeys(r.axis for expr in exprs for r in refs_of(expr) if r.side == "x" and r.index == index))
 
 
 def _name(value: ir.Value | None) -> str:

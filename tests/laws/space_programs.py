@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from prunegraph.analysis.axes import Axis
 from prunegraph.analysis.slots import Keep, axis_size, kept_positions, slots
-from prunegraph.analysis.space import UNIT, Clash, Pin, Space
+from prunegraph.analysis.space import UNIT, CannotUnify, Pin, Space
 
 LARGEST = 96
 PIN = Pin("held", "somewhere")
@@ -61,7 +61,7 @@ def equate(space: Space, a: int, b: int) -> bool:
     try:
         with space.transaction():
             space.equate(a, b)
-    except Clash:
+    except CannotUnify:
         return False
     finally:
         space.commit()

@@ -1,4 +1,4 @@
-"""Laws of unification: what Dims are made of never changes but by refinement, and a Clash leaves no trace."""
+"""Laws of unification: what Dims are made of never changes but by refinement, and a CannotUnify leaves no trace."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from prunegraph.analysis.slots import axis_size
-from prunegraph.analysis.space import UNIT, Clash, Pin, Space
+from prunegraph.analysis.space import UNIT, CannotUnify, Pin, Space
 from tests.laws.space_programs import PIN, Program, build, canonical, equate, kept, masks, programs, resolved, text
 
 many = settings(derandomize=True, deadline=None, max_examples=120, database=None)
@@ -106,11 +106,11 @@ def test_a_transaction_restores_everything(program: Program) -> None:
     space, dims = build(program)
     made = len(space._parent)
     before = canonical(space, dims), _state(space, made)
-    with pytest.raises(Clash), space.transaction():
+    with pytest.raises(CannotUnify), space.transaction():
         for i, j in program.equal:
             space.equate(dims[i], dims[j])
         space.pin(dims[0], Pin("in vain", "nowhere"))
-        raise Clash("at the end")
+        raise CannotUnify("at the end")
     assert (canonical(space, dims), _state(space, made)) == before
 
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from prunegraph.analysis.axes import Expr, Fresh, Prod, Ref, Size, Sum
 from prunegraph.analysis.registry import axis_rule
-from prunegraph.analysis.relations import AxisRule, Contraction, NodeView, Reduce, Reduction, SizeSite, Unknown
+from prunegraph.analysis.relations import AxisRule, CannotAnalyze, Contraction, NodeView, Reduce, Reduction, SizeSite
 from prunegraph.analysis.rules.elementwise import MICROSOFT, broadcast
 
 Axes = tuple[Ref, ...]
@@ -32,7 +32,7 @@ def layout(axes: Axes, heads: Sequence[Expr], width: Expr) -> Layout:
         return Layout(axes[0], axes[1], AxisRule(equal=((axes[2], Prod((*heads, width))),)))
     if len(axes) == 4:
         return Layout(axes[0], axes[2], AxisRule(equal=((axes[1], Prod(tuple(heads))), (axes[3], width))))
-    raise Unknown(f"an operand of attention with {len(axes)} axes")
+    raise CannotAnalyze(f"an operand of attention with {len(axes)} axes")
 
 
 def whole(why: str, *operands: Axes | None) -> AxisRule:
@@ -49,21 +49,16 @@ def over(node: NodeView, size: Size, count: int) -> Size:
     """A length divided among `count` parts.
 
     Raises:
-        Unknown: there is a rest.
+        CannotAnalyze: there is a rest.
     """
     if count < 1 or any(n % count for n in size):
-        raise Unknown(f"{node.op} with {count} parts of {size[0]}")
+        raise CannotAnalyze(f"{node.op} with {count} parts of {size[0]}")
     return tuple(n // count for n in size)
 
 
 def number(node: NodeView, name: str) -> int:
     """A count among the attributes, zero where it is left out."""
     return int(node.attr(name, 0))
-
-
-def made(node: NodeView, index: int) -> Axes | None:
-    """The axes of an output that may be left out."""
-    return node.y[index] if index < len(node.y) else None
 
 
 def scored(
@@ -106,7 +101,7 @@ def cached(axes: Axes | None, batch: Ref, heads: Expr, width: Expr) -> AxisRule:
 @axis_rule("Attention")
 def attention(node: NodeView) -> AxisRule:
     """ai.onnx: query heads `g·r` over `g` heads of keys and values, each with a width of its own."""
-    q, k, v, y = node.ins(0), node.ins(1), node.ins(2), node.out()
+    q, k, v, y = node.input(0), node.input(1), node.input(2), node.output()
     kv_heads = k[1].size[0] if len(k) == 4 else number(node, "kv_num_heads")
     q_heads = q[1].size[0] if len(q) == 4 else number(node, "q_num_heads")
     g, r = node.fresh((kv_heads,) * node.probes, "g"), node.fresh(over(node, (q_heads,) * node.probes, kv_heads), "r")
@@ -118,18 +113,18 @@ def attention(node: NodeView) -> AxisRule:
     rule += same(of_q.positions, of_y.positions) + AxisRule(equal=((heads, Prod((g, r))),), copies=(r,))
     rule += whole("Attention runs a Softmax along it", (of_v.positions,))
     for index, width in ((4, d), (5, e)):
-        rule += cached(node.inp(index), of_q.batch, g, width)
-        rule += cached(made(node, index - 3), of_q.batch, g, width)
-    for scores in (node.inp(3), made(node, 3)):
+        rule += cached(node.optional_input(index), of_q.batch, g, width)
+        rule += cached(node.optional_output(index - 3), of_q.batch, g, width)
+    for scores in (node.optional_input(3), node.optional_output(3)):
         rule += scores_like(scores, of_q.batch, heads, of_q.positions, "Attention runs a Softmax along it")
-    if lengths := node.inp(6):
+    if lengths := node.optional_input(6):
         rule += same(of_q.batch, lengths[0])
     if any(number(node, f"{side}_window_size") for side in ("left", "right")):
         rule += whole("Attention masks by position", (of_q.positions,))
     sizes = (("q_num_heads", Prod((g, r))), ("kv_num_heads", g))
     rule += AxisRule(
         reduces=(Reduce(q[-1], Reduction.SUM),),
-        sizes=tuple(SizeSite(name, None, expr) for name, expr in sizes if number(node, name)),
+        rewrites=tuple(SizeSite(name, None, expr) for name, expr in sizes if number(node, name)),
     )
     return rule + scored(node, (0, 1, 2), of_q.batch, (g, r), (of_q.positions, of_k.positions), (d, e))
 
@@ -137,34 +132,35 @@ def attention(node: NodeView) -> AxisRule:
 @axis_rule("Attention", domain=MICROSOFT)
 def fused_qkv(node: NodeView) -> AxisRule:
     """com.microsoft: one weight `[inputs, h·d + h·d + h·v]` makes Q, K and V."""
-    x, w, y = node.ins(0), node.ins(1), node.out()
+    x, w, y = node.input(0), node.input(1), node.output()
     count = number(node, "num_heads")
     thirds = over(node, w[1].size, 3)[0]
     widths = [int(n) for n in node.attr("qkv_hidden_sizes") or (thirds,) * 3]
     if widths[0] != widths[1] or len(widths) != 3:
-        raise Unknown("queries and keys of different width")
+        raise CannotAnalyze("queries and keys of different width")
     h = node.fresh((count,) * node.probes, "h")
     d, e = (node.fresh(over(node, (n,) * node.probes, count), name) for n, name in ((widths[0], "d"), (widths[2], "v")))
     parts = (Prod((h, d)), Prod((h, d)), Prod((h, e)))
-    tied = node.inp(4) is not None or made(node, 1) is not None or not node.attr("qkv_hidden_sizes")
+    caches = (node.optional_input(4), node.optional_output(1))
+    tied = any(cache is not None for cache in caches) or not node.attr("qkv_hidden_sizes")
     rule = AxisRule(
         equal=((w[1], Sum(parts)), (x[2], w[0]), (x[1], y[1]), (y[2], Prod((h, e))), *(((d, e),) if tied else ())),
         reduces=(Reduce(x[2], Reduction.SUM), Reduce(w[1], Reduction.SUM, inside=True)),
-        sizes=(
+        rewrites=(
             SizeSite("num_heads", None, h),
             *(SizeSite("qkv_hidden_sizes", k, part) for k, part in enumerate(parts) if node.attr("qkv_hidden_sizes")),
         ),
-        contractions=(Contraction((0, 1), (), (x[2],), (x[0], x[1]), (w[1],), (x[0], x[1], *w)),),
+        contractions=(Contraction((0, 1), (), (x[2], w[0]), (x[0], x[1]), (w[1],), (x[0], x[1], *w)),),
     )
-    if bias := node.inp(2):
+    if bias := node.optional_input(2):
         rule += AxisRule(equal=((bias[0], w[1]),), reduces=(Reduce(bias[0], Reduction.SUM, inside=True),))
     if node.attr("do_rotary"):
         rule += AxisRule(pins=((d, "rotated by its position in the head"),))
-    for cache in (node.inp(4), made(node, 1)):  # [2, batch, heads, positions, width]
+    for cache in caches:  # [2, batch, heads, positions, width]
         if cache is not None:
             rule += whole("keys and values", cache[:1]) + cached(cache[1:], x[0], h, d)
-    rule += same(x[0], y[0]) + _padding(node.inp(3), x[0])
-    rule += scores_like(node.inp(5), x[0], h, x[1], "Attention runs a Softmax along it")
+    rule += same(x[0], y[0]) + _padding(node.optional_input(3), x[0])
+    rule += scores_like(node.optional_input(5), x[0], h, x[1], "Attention runs a Softmax along it")
     return rule + scored(node, (0, 0, 0), x[0], (h,), (x[1], x[1]), (d, e))
 
 
@@ -180,13 +176,15 @@ def _padding(mask: Axes | None, batch: Ref) -> AxisRule:
 @axis_rule("MultiHeadAttention", domain=MICROSOFT)
 def multi_head(node: NodeView) -> AxisRule:
     """com.microsoft: Q, K, V apart, K and V packed `[…, h, 2, d]`, or all packed `[…, h, 3, d]`; bias `q | k | v`."""
-    q, k, v, y = node.ins(0), node.inp(1), node.inp(2), node.out()
+    q, k, v, y = node.input(0), node.optional_input(1), node.optional_input(2), node.output()
     count = number(node, "num_heads")
     h = node.fresh((count,) * node.probes, "h")
     d = node.fresh(q[4].size if len(q) == 5 else over(node, q[2].size, count), "d")
     e = node.fresh(over(node, y[2].size, count), "v")
     rule = AxisRule(
-        equal=((y[2], Prod((h, e))),), sizes=(SizeSite("num_heads", None, h),), reduces=(Reduce(q[-1], Reduction.SUM),)
+        equal=((y[2], Prod((h, e))),),
+        rewrites=(SizeSite("num_heads", None, h),),
+        reduces=(Reduce(q[-1], Reduction.SUM),),
     )
     rule += same(q[0], y[0]) + same(q[1], y[1])
     keys, operands = q[1], (0, 0, 0)
@@ -202,14 +200,16 @@ def multi_head(node: NodeView) -> AxisRule:
         rule += of_k.rule + of_v.rule + same(q[0], of_k.batch, of_v.batch)
         rule += whole("MultiHeadAttention runs a Softmax along it", (of_v.positions,))
         keys, operands = of_k.positions, (0, 1, 2)
-    if bias := node.inp(3):
+    if bias := node.optional_input(3):
         parts = Sum((Prod((h, d)), Prod((h, d)), Prod((h, e))))
         rule += AxisRule(equal=((bias[0], parts),), reduces=(Reduce(bias[0], Reduction.SUM, inside=True),))
-    if (k is not None and len(k) == 4) or node.inp(6) is not None:
+    if (k is not None and len(k) == 4) or node.optional_input(6) is not None:
         rule += AxisRule(equal=((d, e),))  # ONNX Runtime asks for it
     for index, width in ((6, d), (7, e)):
-        rule += cached(node.inp(index), q[0], h, width) + cached(made(node, index - 5), q[0], h, width)
-    for scores in (node.inp(5), made(node, 3)):
+        rule += cached(node.optional_input(index), q[0], h, width) + cached(
+            node.optional_output(index - 5), q[0], h, width
+        )
+    for scores in (node.optional_input(5), node.optional_output(3)):
         rule += scores_like(scores, q[0], h, q[1], "MultiHeadAttention runs a Softmax along it")
-    rule += _padding(node.inp(4), q[0]) + whole("beams", node.inp(9))
+    rule += _padding(node.optional_input(4), q[0]) + whole("beams", node.optional_input(9))
     return rule + scored(node, operands, q[0], (h,), (q[1], keys), (d, e))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from prunegraph.analysis.axes import Expr, Fresh, Prod, Ref
 from prunegraph.analysis.ops import EVERY, Lookup
 from prunegraph.analysis.registry import axis_rule
-from prunegraph.analysis.relations import AxisRule, Contraction, NodeView, Reduce, Reduction, SizeSite, Unknown
+from prunegraph.analysis.relations import AxisRule, CannotAnalyze, Contraction, NodeView, Reduce, Reduction, SizeSite
 from prunegraph.analysis.rules.elementwise import MICROSOFT
 
 Axes = tuple[Ref, ...]
@@ -41,7 +41,7 @@ def _rows(axes: Axes, outer: Ref, inner: Expr) -> tuple[tuple[Expr, Expr], ...]:
 @axis_rule("MatMulNBits", domain=MICROSOFT, fixed=EVERY)
 def matmul_nbits(node: NodeView) -> AxisRule:
     """`[…, K] · [N, blocks, bytes]`: columns go one by one, rows in whole blocks."""
-    x, w, y, scales = node.ins(0), node.ins(1), node.out(), node.ins(2)
+    x, w, y, scales = node.input(0), node.input(1), node.output(), node.input(2)
     block, bits = int(node.attr("block_size")), int(node.attr("bits", 4))
     n, k = w[0], x[-1]
     blocks = node.fresh(w[1].size, "blocks")
@@ -49,19 +49,19 @@ def matmul_nbits(node: NodeView) -> AxisRule:
         equal=((w[1], blocks), (y[-1], n), *zip(x[:-1], y[:-1], strict=True)),
         pins=((w[2], "bytes of a block"),),
         reduces=(Reduce(k, Reduction.SUM),),
-        sizes=(SizeSite("N", None, n), SizeSite("K", None, k)),
-        contractions=(Contraction((0, 1), (), (k,), x[:-1], (n,), (*y, k)),),
+        rewrites=(SizeSite("N", None, n), SizeSite("K", None, k)),
+        contractions=(Contraction((0, 1), (), (k, w[1]), x[:-1], (n,), (*y, k)),),
     )
     if blocks.size[0] * block == k.size[0]:
         rule += AxisRule(equal=((k, Prod((blocks, _whole(node, block)))),))
     else:
         rule += _whole_axes("its last block is not full", k, blocks)
     rule += AxisRule(equal=_rows(scales, n, blocks))
-    if points := node.inp(3):
+    if points := node.optional_input(3):
         rule += _zero_points(node, points, n, blocks, bits)
-    if order := node.inp(4):
+    if order := node.optional_input(4):
         rule += _whole_axes("its slots are in an order of their own", k, blocks, *order)
-    if bias := node.inp(5):
+    if bias := node.optional_input(5):
         rule += AxisRule(equal=((bias[0], n),))
     return rule
 
@@ -69,13 +69,13 @@ def matmul_nbits(node: NodeView) -> AxisRule:
 @axis_rule("GatherBlockQuantized", domain=MICROSOFT, looks_up=(Lookup(by=1),), fixed=EVERY)
 def gather_block_quantized(node: NodeView) -> AxisRule:
     """Rows of a quantized table, looked up; columns go in whole blocks."""
-    data, indices, scales, y = node.ins(0), node.ins(1), node.ins(2), node.out()
+    data, indices, scales, y = node.input(0), node.input(1), node.input(2), node.output()
     if node.attr("gather_axis", 0) != 0 or node.attr("quantize_axis", 1) % len(data) != 1 or len(data) != 2:
-        raise Unknown("a table that is not looked up by rows")
+        raise CannotAnalyze("a table that is not looked up by rows")
     block, bits, columns = int(node.attr("block_size", 128)), int(node.attr("bits", 4)), y[-1]
     blocks = node.fresh(scales[1].size, "blocks")
     if blocks.size[0] * block != columns.size[0]:
-        raise Unknown("its last block is not full")
+        raise CannotAnalyze("its last block is not full")
     packed = 1 if data[1].size == columns.size else 8 // bits
     rule = AxisRule(
         equal=(
@@ -87,4 +87,6 @@ def gather_block_quantized(node: NodeView) -> AxisRule:
         ),
         pins=((data[0], "looked up by position"),),
     )
-    return rule + (_zero_points(node, points, data[0], blocks, bits) if (points := node.inp(3)) else AxisRule())
+    return rule + (
+        _zero_points(node, points, data[0], blocks, bits) if (points := node.optional_input(3)) else AxisRule()
+    )

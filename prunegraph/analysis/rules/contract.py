@@ -7,7 +7,7 @@ from itertools import combinations
 
 from prunegraph.analysis.axes import Expr, Ref
 from prunegraph.analysis.registry import axis_rule
-from prunegraph.analysis.relations import AxisRule, Contraction, NodeView, Reduce, Reduction, Unknown
+from prunegraph.analysis.relations import AxisRule, CannotAnalyze, Contraction, NodeView, Reduce, Reduction
 from prunegraph.analysis.rules.elementwise import broadcast
 
 Labels = list[str]
@@ -27,19 +27,19 @@ def equation(node: NodeView, text: str, inputs: Sequence[int] = (0, 1)) -> AxisR
     """Relate axes as `... i k, ... k j -> ... i j` says; labels that the output lacks are summed.
 
     Raises:
-        Unknown: the equation does not fit the ranks of the operands.
+        CannotAnalyze: the equation does not fit the ranks of the operands.
     """
     left, _, right = text.partition("->")
-    operands = [node.ins(index) for index in inputs]
+    operands = [node.input(index) for index in inputs]
     labelled = [
         list(zip(_labels(side, len(axes)), axes, strict=True))
         for side, axes in zip(left.split(","), operands, strict=True)
         if len(_labels(side, len(axes))) == len(axes)
     ]
-    out = node.out()
+    out = node.output()
     names = _labels(right, len(out))
     if len(labelled) != len(operands) or len(names) != len(out):
-        raise Unknown(f"the equation {text!r} does not fit the ranks")
+        raise CannotAnalyze(f"the equation {text!r} does not fit the ranks")
     target = dict(zip(names, out, strict=True))
 
     equal: list[tuple[Expr, Expr]] = []
@@ -75,8 +75,8 @@ def _contraction(target: dict[str, Ref], i: int, a: dict[str, Ref], j: int, b: d
 @axis_rule("MatMul", contracts=True, parameters=(0, 1))
 def matmul(node: NodeView) -> AxisRule:
     """`... i k, ... k j -> ... i j`, with vectors on either side."""
-    left = "k" if len(node.ins(0)) == 1 else "... i k"
-    right = "k" if len(node.ins(1)) == 1 else "... k j"
+    left = "k" if len(node.input(0)) == 1 else "... i k"
+    right = "k" if len(node.input(1)) == 1 else "... k j"
     out = " ".join(["..."] + ["i"] * ("i" in left) + ["j"] * ("j" in right))
     return equation(node, f"{left}, {right} -> {out}")
 
@@ -87,10 +87,10 @@ def gemm(node: NodeView) -> AxisRule:
     left = "k i" if node.attr("transA", 0) else "i k"
     right = "j k" if node.attr("transB", 0) else "k j"
     rule = equation(node, f"{left}, {right} -> i j")
-    bias = node.inp(2)
+    bias = node.optional_input(2)
     if bias is None:
         return rule
-    return rule + broadcast(bias, node.out())
+    return rule + broadcast(bias, node.output())
 
 
 @axis_rule("Einsum", contracts=True)
@@ -103,4 +103,4 @@ def einsum(node: NodeView) -> AxisRule:
             "->" + ("..." if "..." in text else "") + "".join(c for c in sorted(set(letters)) if letters.count(c) == 1)
         )
     spaced = " ".join(text.replace("...", "~").replace("->", ">")).replace("~", "...").replace(">", "->")
-    return equation(node, spaced, range(len(node.x)))
+    return equation(node, spaced, range(len(node.inputs)))

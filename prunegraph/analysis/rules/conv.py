@@ -16,7 +16,7 @@ def space(*operands: tuple[Ref, ...]) -> AxisRule:
 @axis_rule("Conv", contracts=True, bias=2, parameters=(1, 2))
 def conv(node: NodeView) -> AxisRule:
     """`x.C = g·i`, `W = [g·o, i, *kernel]`, `y.C = g·o`."""
-    x, w, y = node.ins(0), node.ins(1), node.out()
+    x, w, y = node.input(0), node.input(1), node.output()
     groups = node.attr("group", 1)
     g = node.fresh((groups,) * node.probes, "g")
     o = node.fresh(tuple(n // groups for n in w[0].size), "o")
@@ -32,7 +32,7 @@ def conv(node: NodeView) -> AxisRule:
 @axis_rule("ConvTranspose", contracts=True, bias=2, parameters=(1, 2))
 def conv_transpose(node: NodeView) -> AxisRule:
     """`x.C = g·i`, `W = [g·i, o, *kernel]`, `y.C = g·o`."""
-    x, w, y = node.ins(0), node.ins(1), node.out()
+    x, w, y = node.input(0), node.input(1), node.output()
     groups = node.attr("group", 1)
     g = node.fresh((groups,) * node.probes, "g")
     i = node.fresh(tuple(n // groups for n in w[0].size), "i")
@@ -49,31 +49,31 @@ def _finish(
     node: NodeView, equal: list[tuple[Expr, Expr]], group: SizeSite | None, summed: Ref, filters: Ref
 ) -> AxisRule:
     """What Conv and ConvTranspose share: bias, space, the sum over the channels of a group, MACs."""
-    x, w, y = node.ins(0), node.ins(1), node.out()
-    if bias := node.inp(2):
+    x, w, y = node.input(0), node.input(1), node.output()
+    if bias := node.optional_input(2):
         equal.append((bias[0], filters))
     reduces = () if node.one(summed) else (Reduce(x[1], Reduction.SUM),)
     contraction = Contraction(
         operands=(0, 1),
         batch=(),
-        summed=(x[1],) if reduces else (),
+        summed=(x[1], summed) if reduces else (),
         left=(x[0],),
         right=(filters,),
         macs=(*y, w[1], *w[2:]) if node.op != "ConvTranspose" else (*x, w[1], *w[2:]),
         conv=True,
     )
     sizes = (group,) if group else ()
-    return AxisRule(tuple(equal), reduces=reduces, sizes=sizes, contractions=(contraction,)) + space(x, w, y)
+    return AxisRule(tuple(equal), reduces=reduces, rewrites=sizes, contractions=(contraction,)) + space(x, w, y)
 
 
 @axis_rule("AveragePool", "GlobalAveragePool", "GlobalLpPool", "GlobalMaxPool", "LpPool", "MaxPool")
 def pool(node: NodeView) -> AxisRule:
     """Batch and channels pass through; space is pinned.  Where MaxPool tells positions, they count channels too."""
-    x = node.ins(0)
+    x = node.input(0)
     rule = space(x)
-    if node.op == "MaxPool" and len(node.y) > 1 and node.y[1] is not None:
+    if node.op == "MaxPool" and len(node.outputs) > 1 and node.outputs[1] is not None:
         rule += AxisRule(pins=tuple((ref, "positions are counted through it") for ref in x[:2]))
-    for y in node.y:
+    for y in node.outputs:
         if y is not None:
             rule += AxisRule(equal=((x[0], y[0]), (x[1], y[1]))) + space(y)
     return rule
@@ -82,19 +82,23 @@ def pool(node: NodeView) -> AxisRule:
 @axis_rule("Resize", "Upsample", fixed=EVERY)
 def resize(node: NodeView) -> AxisRule:
     """Axes whose length stays pass through (`sizes` states it); the others are positions, pinned."""
-    x, y = node.ins(0), node.out()
+    x, y = node.input(0), node.output()
     kept = [k for k in range(len(x)) if x[k].size == y[k].size and k < 2]
     moved = [k for k in range(len(x)) if k not in kept]
     sizes_input = 3 if node.op == "Resize" and node.version >= 11 else None
-    sizes = () if sizes_input is None or node.inp(sizes_input) is None else tuple(SizeSite(3, k, y[k]) for k in kept)
+    sizes = (
+        ()
+        if sizes_input is None or node.optional_input(sizes_input) is None
+        else tuple(SizeSite(3, k, y[k]) for k in kept)
+    )
     pins = tuple((axes[k], "resized") for k in moved for axes in (x, y))
-    return AxisRule(equal=tuple((x[k], y[k]) for k in kept), pins=pins, sizes=sizes if not node.attr("axes") else ())
+    return AxisRule(equal=tuple((x[k], y[k]) for k in kept), pins=pins, rewrites=sizes if not node.attr("axes") else ())
 
 
 @axis_rule("DepthToSpace")
 def depth_to_space(node: NodeView) -> AxisRule:
     """`(b·b·c)` or, with mode CRD, `(c·b·b)` channels become `c` channels of an image b times as large."""
-    x, y = node.ins(0), node.out()
+    x, y = node.input(0), node.output()
     b = (int(node.attr("blocksize")),) * node.probes
     rows, columns = node.fresh(b, "b", "a spatial axis"), node.fresh(b, "b", "a spatial axis")
     product: tuple[Expr, ...] = (y[1], rows, columns) if node.attr("mode", "DCR") == "CRD" else (rows, columns, y[1])
@@ -104,7 +108,7 @@ def depth_to_space(node: NodeView) -> AxisRule:
 @axis_rule("SpaceToDepth")
 def space_to_depth(node: NodeView) -> AxisRule:
     """`c` channels become `b·b·c`."""
-    x, y = node.ins(0), node.out()
+    x, y = node.input(0), node.output()
     b = (int(node.attr("blocksize")),) * node.probes
     rows, columns = node.fresh(b, "b", "a spatial axis"), node.fresh(b, "b", "a spatial axis")
     return AxisRule(equal=((x[0], y[0]), (y[1], Prod((rows, columns, x[1]))))) + space(x, y)

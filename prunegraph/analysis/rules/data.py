@@ -20,7 +20,7 @@ declare("RandomNormal", "RandomUniform", random=True)
 @axis_rule("Compress", carries=FIRST)
 def compress(node: NodeView) -> AxisRule:
     """The axis that slots are picked from is pinned, the others pass through."""
-    x, chosen, y = node.ins(0), node.ins(1), node.out()
+    x, chosen, y = node.input(0), node.input(1), node.output()
     if "axis" not in node.attributes:
         return pinned(x, chosen, y, why="slots are picked by the data")
     axis = node.attr("axis") % len(x)
@@ -31,14 +31,14 @@ def compress(node: NodeView) -> AxisRule:
 @axis_rule("NonZero", "Unique")
 def positions(node: NodeView) -> AxisRule:
     """Every slot counts."""
-    return pinned(*node.x, *node.y, why=f"{node.op} compares all slots")
+    return pinned(*node.inputs, *node.outputs, why=f"{node.op} compares all slots")
 
 
 @axis_rule("Det")
 @axis_rule("Inverse", domain=MICROSOFT)
 def matrices(node: NodeView) -> AxisRule:
     """A matrix stays whole, a stack of them passes through."""
-    x, y = node.ins(0), node.out()
+    x, y = node.input(0), node.output()
     rule = AxisRule(equal=tuple(zip(x[:-2], y[: len(x) - 2], strict=True)))
     return rule + pinned(x[-2:], y[len(x) - 2 :], why=f"{node.op} of a whole matrix")
 
@@ -46,16 +46,16 @@ def matrices(node: NodeView) -> AxisRule:
 @axis_rule("Multinomial", random=True)
 def multinomial(node: NodeView) -> AxisRule:
     """Classes and samples stay whole, the batch passes through."""
-    x, y = node.ins(0), node.out()
+    x, y = node.input(0), node.output()
     return AxisRule(equal=((x[0], y[0]),)) + pinned(x[1:], y[1:], why="Multinomial draws from it")
 
 
 @axis_rule("TensorScatter")
 def tensor_scatter(node: NodeView) -> AxisRule:
     """A cache written by position along one axis; the others pass through."""
-    past, update, y = node.ins(0), node.ins(1), node.out()
+    past, update, y = node.input(0), node.input(1), node.output()
     axis = node.attr("axis", -2) % len(past)
     rule = AxisRule(equal=tuple((past[k], other[k]) for k in range(len(past)) if k != axis for other in (update, y)))
-    if where := node.inp(2):
+    if where := node.optional_input(2):
         rule += AxisRule(equal=((where[0], past[0]),))
     return rule + pinned((past[axis], update[axis], y[axis]), why="written by position")

@@ -27,9 +27,9 @@ def broadcast(source: Sequence[Ref], target: Sequence[Ref | Fresh]) -> AxisRule:
 def pointwise(node: NodeView, *inputs: int) -> AxisRule:
     """The named inputs (all, if none is named) broadcast to every output."""
     rule = AxisRule()
-    for target in node.y:
-        for index in inputs or range(len(node.x)):
-            source = node.inp(index)
+    for target in node.outputs:
+        for index in inputs or range(len(node.inputs)):
+            source = node.optional_input(index)
             if source is not None and target is not None:
                 rule += broadcast(source, target)
     return rule
@@ -66,7 +66,7 @@ def nary(node: NodeView) -> AxisRule:
 @axis_rule("Sub", broadcasts=True)
 def add(node: NodeView) -> AxisRule:
     """Operands broadcast; activations are joined along the axes that they all have."""
-    activations = [x for x, is_weight in zip(node.x, node.weights, strict=True) if x is not None and not is_weight]
+    activations = [x for x, is_weight in zip(node.inputs, node.weights, strict=True) if x is not None and not is_weight]
     joins = tuple(ref for x in activations for ref in x if not node.one(ref)) if node.op != "Sub" else ()
     return pointwise(node) + AxisRule(joins=joins)
 
@@ -75,23 +75,23 @@ def add(node: NodeView) -> AxisRule:
 @axis_rule("Dropout", "RandomNormalLike", "RandomUniformLike", random=True)
 def first_operand(node: NodeView) -> AxisRule:
     """Every axis of the first input passes through; the other inputs are scalars (or a type)."""
-    placed = node.ins(0)[-2:] if node.op in ("Trilu", "EyeLike") else ()
+    placed = node.input(0)[-2:] if node.op in ("Trilu", "EyeLike") else ()
     pins = tuple((ref, f"{node.op} depends on the position") for ref in placed)
-    free = () if node.op != "CastLike" else tuple((ref, ref) for ref in node.ins(1))  # only its type counts
+    free = () if node.op != "CastLike" else tuple((ref, ref) for ref in node.input(1))  # only its type counts
     return pointwise(node, 0) + AxisRule(equal=free, pins=pins)
 
 
 @axis_rule("QuantizeLinear", "DequantizeLinear", quantizes=True, fixed=(1,))
 def quantize(node: NodeView) -> AxisRule:
     """Every axis passes through; a vector of scales or zero points belongs to `axis`, a tensor to its whole blocks."""
-    x = node.ins(0)
+    x = node.input(0)
     rule = pointwise(node, 0)
     if not x:
         return rule
     axis = node.attr("axis", 1) % len(x)
     block = int(node.attr("block_size", 0))
     for index in (1, 2):
-        scale = node.inp(index)
+        scale = node.optional_input(index)
         if scale and len(scale) == 1 and not node.one(scale[0]):
             rule += AxisRule(equal=((scale[0], x[axis]),))
         elif scale and len(scale) > 1:

@@ -9,28 +9,28 @@ from prunegraph.analysis.relations import AxisRule, NodeView, SizeSite
 @axis_rule("Shape", states_lengths=True)
 def shape(node: NodeView) -> AxisRule:
     """States the lengths of its input; whatever is computed from them (a scale, say) must keep its old value."""
-    x = node.ins(0)
+    x = node.input(0)
     start, end, _ = slice(node.attr("start", 0), node.attr("end", len(x))).indices(len(x))
     return AxisRule(
         equal=tuple((ref, ref) for ref in x),  # any slot may go
-        lengths=tuple(SizeSite(0, k - start, x[k]) for k in range(start, end)),
-        pins=tuple((ref, "a vector of lengths") for ref in node.out()),
+        frozen_lengths=tuple(SizeSite(0, k - start, x[k]) for k in range(start, end)),
+        pins=tuple((ref, "a vector of lengths") for ref in node.output()),
     )
 
 
 @axis_rule("Size", states_lengths=True)
 def size(node: NodeView) -> AxisRule:
     """A total count cannot be told apart into lengths."""
-    return AxisRule(pins=tuple((ref, "Size counts its slots") for ref in node.ins(0)))
+    return AxisRule(pins=tuple((ref, "Size counts its slots") for ref in node.input(0)))
 
 
 @axis_rule("ConstantOfShape", counts=True)
 def constant_of_shape(node: NodeView) -> AxisRule:
     """The same value everywhere: any slot may go, and the operand states the lengths."""
-    return AxisRule(sizes=tuple(SizeSite(0, k, ref) for k, ref in enumerate(node.out())))
+    return AxisRule(rewrites=tuple(SizeSite(0, k, ref) for k, ref in enumerate(node.output())))
 
 
 @axis_rule("Range", counts=True)
 def range_(node: NodeView) -> AxisRule:
     """Every slot is a number of its own."""
-    return AxisRule(pins=tuple((ref, "Range counts along it") for ref in node.out()))
+    return AxisRule(pins=tuple((ref, "Range counts along it") for ref in node.output()))

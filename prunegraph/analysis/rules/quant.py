@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from prunegraph.analysis.registry import axis_rule
-from prunegraph.analysis.relations import AxisRule, NodeView, Reduce, Reduction, Unknown
+from prunegraph.analysis.relations import AxisRule, CannotAnalyze, NodeView, Reduce, Reduction
 from prunegraph.analysis.rules.attention import fused_qkv
 from prunegraph.analysis.rules.contract import equation
 from prunegraph.analysis.rules.conv import conv, pool
@@ -32,9 +32,9 @@ def quantized(rule: AxisRule, zeros: Mapping[int, int], operands: tuple[int, int
 
 def _parameters(node: NodeView, operand: int, axis: int, *inputs: int) -> AxisRule:
     """Scales and zero points of an operand: one number, or a vector along `axis`, or shaped to broadcast."""
-    x = node.ins(operand)
+    x = node.input(operand)
     rule = AxisRule()
-    for parameter in (node.inp(k) for k in inputs):
+    for parameter in (node.optional_input(k) for k in inputs):
         if parameter and len(parameter) == 1 and not node.one(parameter[0]) and len(x) >= -axis:
             rule += AxisRule(equal=((parameter[0], x[axis]),))
         elif parameter and len(parameter) > 1:
@@ -46,30 +46,30 @@ def _product(node: NodeView, text: str, a: tuple[int, ...], b: tuple[int, ...], 
     """A product of `a` and `b`, each (operand, zero point, scales …); `columns` belong to the last axis of the output.
 
     Raises:
-        Unknown: a zero point a row, which a mask of columns cannot stand for.
+        CannotAnalyze: a zero point a row, which a mask of columns cannot stand for.
     """
-    point = node.inp(a[1])
+    point = node.optional_input(a[1])
     if point and any(not node.one(ref) for ref in point):
-        raise Unknown("a zero point a row")
+        raise CannotAnalyze("a zero point a row")
     rule = equation(node, text, (a[0], b[0]))
     column = 0 if ", j k" in text else -1
     rule += _parameters(node, a[0], -2, *a[1:]) + _parameters(node, b[0], column, *b[1:])
     for k in columns:
-        rule += broadcast(node.inp(k) or (), node.out())
+        rule += broadcast(node.optional_input(k) or (), node.output())
     return quantized(rule, {a[0]: a[1], b[0]: b[1]})
 
 
 def _matmul(node: NodeView, a: int, b: int) -> str:
-    left = "k" if len(node.ins(a)) == 1 else "... i k"
-    right = "k" if len(node.ins(b)) == 1 else "... k j"
+    left = "k" if len(node.input(a)) == 1 else "... i k"
+    right = "k" if len(node.input(b)) == 1 else "... k j"
     return f"{left}, {right} -> " + " ".join(["..."] + ["i"] * ("i" in left) + ["j"] * ("j" in right))
 
 
 @axis_rule("DynamicQuantizeLinear", quantizes=True)
 def dynamic_quantize(node: NodeView) -> AxisRule:
     """Scale and zero point follow from the range, which always holds zero."""
-    sums = tuple(Reduce(ref, Reduction.SUM) for ref in node.ins(0) if not node.one(ref))
-    return AxisRule(equal=tuple(zip(node.ins(0), node.out(), strict=True)), reduces=sums)
+    sums = tuple(Reduce(ref, Reduction.SUM) for ref in node.input(0) if not node.one(ref))
+    return AxisRule(equal=tuple(zip(node.input(0), node.output(), strict=True)), reduces=sums)
 
 
 @axis_rule("MatMulInteger")
@@ -88,8 +88,8 @@ def matmul_integer_to_float(node: NodeView) -> AxisRule:
 def dynamic_quantize_matmul(node: NodeView) -> AxisRule:
     """MatMul of floats that are quantized on the spot, by their range and zero."""
     rule = equation(node, _matmul(node, 0, 1))
-    everything = tuple(Reduce(ref, Reduction.SUM) for ref in node.ins(0)[:-1] if not node.one(ref))
-    rule += _parameters(node, 1, -1, 2, 3) + broadcast(node.inp(4) or (), node.out())
+    everything = tuple(Reduce(ref, Reduction.SUM) for ref in node.input(0)[:-1] if not node.one(ref))
+    rule += _parameters(node, 1, -1, 2, 3) + broadcast(node.optional_input(4) or (), node.output())
     return rule + AxisRule(reduces=everything)
 
 
@@ -98,8 +98,8 @@ def qlinear_matmul(node: NodeView) -> AxisRule:
     """MatMul of integers with a scale and zero point each; B may have one a column."""
     rule = _product(node, _matmul(node, 0, 3), (0, 2, 1), (3, 5, 4))
     for k in (6, 7):  # one number, or one a row
-        if (parameter := node.inp(k)) and any(not node.one(ref) for ref in parameter):
-            rule += AxisRule(pins=tuple((ref, "an output scale a row") for ref in (*parameter, node.out()[-2])))
+        if (parameter := node.optional_input(k)) and any(not node.one(ref) for ref in parameter):
+            rule += AxisRule(pins=tuple((ref, "an output scale a row") for ref in (*parameter, node.output()[-2])))
     return rule
 
 
@@ -158,7 +158,7 @@ def qlinear_pool(node: NodeView) -> AxisRule:
 @axis_rule("QLinearConcat", domain=MICROSOFT)
 def qlinear_concat(node: NodeView) -> AxisRule:
     """Operands stand behind their output's scale and zero point, each before its own."""
-    return concat(picked(node, *range(2, len(node.x), 3)))
+    return concat(picked(node, *range(2, len(node.inputs), 3)))
 
 
 @axis_rule("QAttention", domain=MICROSOFT)

@@ -13,7 +13,7 @@ PEEPHOLES = 3
 @axis_rule(*GATES)
 def recurrent(node: NodeView) -> AxisRule:
     """`W = [directions, gates·units, inputs]`, `R = [directions, gates·units, units]`; time, directions pinned."""
-    x, w, r = node.ins(0), node.ins(1), node.ins(2)
+    x, w, r = node.input(0), node.input(1), node.input(2)
     batch_first = bool(node.attr("layout", 0))
     time, batch = (x[1], x[0]) if batch_first else (x[0], x[1])
     units, directions = r[2], w[0]
@@ -29,20 +29,20 @@ def recurrent(node: NodeView) -> AxisRule:
         (x[2], w[2]),
     ]
     for k, factor in ((3, both), (7, three)):
-        if parameter := node.inp(k):
+        if parameter := node.optional_input(k):
             equal += [(parameter[0], directions), (parameter[1], Prod((factor, units)))]
-    if lengths := node.inp(4):
+    if lengths := node.optional_input(4):
         equal += [(lengths[0], batch)]
-    for state in (node.inp(5), node.inp(6), *node.y[1:]):
+    for state in (node.optional_input(5), node.optional_input(6), *node.outputs[1:]):
         equal += zip(state or (), of_state, strict=state is not None)
-    equal += zip(node.y[0] or (), of_output, strict=node.y[0] is not None)
+    equal += zip(node.outputs[0] or (), of_output, strict=node.outputs[0] is not None)
     return AxisRule(
         equal=tuple(equal),
         pins=((time, f"{node.op} runs along it"), (directions, "directions")),
         reduces=(Reduce(x[2], Reduction.SUM), Reduce(units, Reduction.SUM, inside=True)),
-        sizes=(SizeSite("hidden_size", None, units),) if "hidden_size" in node.attributes else (),
+        rewrites=(SizeSite("hidden_size", None, units),) if "hidden_size" in node.attributes else (),
         contractions=(
-            Contraction((0, 1), (), (x[2],), (time, batch), (units,), (time, batch, *w)),
+            Contraction((0, 1), (), (x[2], w[2]), (time, batch), (units,), (time, batch, *w)),
             Contraction((0, 2), (), (units,), (time, batch), (r[1],), (time, batch, *r)),
         ),
     )

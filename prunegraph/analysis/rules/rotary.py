@@ -5,12 +5,11 @@ from __future__ import annotations
 from prunegraph.analysis.axes import Expr, Prod, Size, Sum
 from prunegraph.analysis.ops import Lookup
 from prunegraph.analysis.registry import axis_rule
-from prunegraph.analysis.relations import AxisRule, NodeView, Reduce, Reduction, SizeSite, Unknown
+from prunegraph.analysis.relations import AxisRule, CannotAnalyze, NodeView, Reduce, Reduction, SizeSite
 from prunegraph.analysis.rules.attention import (
     Axes,
     cached,
     layout,
-    made,
     number,
     over,
     same,
@@ -30,14 +29,14 @@ def rotated(node: NodeView, width: Size, half: Expr, turning: Size, interleaved:
     pairs = Prod((half, two) if interleaved else (two, half))
     rest = tuple(n - m for n, m in zip(width, turning, strict=True))
     if min(rest) < 0:
-        raise Unknown("more is rotated than there is")
+        raise CannotAnalyze("more is rotated than there is")
     return Sum((pairs, node.fresh(rest, "rest"))), pairs
 
 
 def _tables(node: NodeView, cos: int, half: Expr, positions: tuple[Axes, ...]) -> AxisRule:
     """Cosines and sines `[…, pairs]`, by position in a table or in the batch."""
     rule = AxisRule()
-    for table in (node.ins(cos), node.ins(cos + 1)):
+    for table in (node.input(cos), node.input(cos + 1)):
         rule += AxisRule(equal=((table[-1], half),))
         if len(table) == 2:
             rule += whole("a table of positions", table[:1])
@@ -47,8 +46,8 @@ def _tables(node: NodeView, cos: int, half: Expr, positions: tuple[Axes, ...]) -
 
 
 def _embedding(node: NodeView, cos: int, ids: int) -> AxisRule:
-    x, y = node.ins(0), node.out()
-    half = node.fresh(node.ins(cos)[-1].size, "pairs")
+    x, y = node.input(0), node.output()
+    half = node.fresh(node.input(cos)[-1].size, "pairs")
     turning = tuple(2 * n for n in half.size)
     stated = number(node, "num_heads")
     width = x[3].size if len(x) == 4 else over(node, x[2].size, stated) if stated else turning
@@ -57,13 +56,13 @@ def _embedding(node: NodeView, cos: int, ids: int) -> AxisRule:
     of_x, of_y = layout(x, (h,), d), layout(y, (h,), d)
     rule = of_x.rule + of_y.rule + same(of_x.batch, of_y.batch) + same(of_x.positions, of_y.positions)
     rule += _tables(node, cos, half, ((of_x.batch,), (of_x.positions,)))
-    if (where := node.inp(ids)) and len(where) == 2:
+    if (where := node.optional_input(ids)) and len(where) == 2:
         rule += same(of_x.batch, where[0]) + same(of_x.positions, where[1])
-    elif len(node.ins(cos)) == 2:
+    elif len(node.input(cos)) == 2:
         rule += whole("rotated by its position", (of_x.positions,), where)
     sizes = [SizeSite("num_heads", None, h)] if stated else []
     sizes += [SizeSite("rotary_embedding_dim", None, turned)] if number(node, "rotary_embedding_dim") else []
-    return rule + AxisRule(sizes=tuple(sizes))
+    return rule + AxisRule(rewrites=tuple(sizes))
 
 
 @axis_rule("RotaryEmbedding", looks_up=(Lookup(by=3, table=1, rows=False),))
@@ -76,16 +75,16 @@ def rotary_embedding(node: NodeView) -> AxisRule:
 def rotary_embedding_microsoft(node: NodeView) -> AxisRule:
     """com.microsoft: data, positions, cosines, sines."""
     if node.attr("is_packed_batching"):
-        raise Unknown("packed batching")
+        raise CannotAnalyze("packed batching")
     return _embedding(node, cos=2, ids=1)
 
 
 @axis_rule("GroupQueryAttention", domain=MICROSOFT)
 def group_query_attention(node: NodeView) -> AxisRule:
     """com.microsoft: query heads `g·r` over `g` heads of keys and values, all of one width; Q, K, V may be packed."""
-    q, k, v, y = node.ins(0), node.inp(1), node.inp(2), node.out()
-    if node.inp(12) is not None or node.inp(13) is not None:
-        raise Unknown("a quantized cache")
+    q, k, v, y = node.input(0), node.optional_input(1), node.optional_input(2), node.output()
+    if node.optional_input(12) is not None or node.optional_input(13) is not None:
+        raise CannotAnalyze("a quantized cache")
     q_heads, kv_heads = number(node, "num_heads"), number(node, "kv_num_heads")
     size = over(node, q[2].size, q_heads + (0 if k else 2 * kv_heads))
     g, r = node.fresh((kv_heads,) * node.probes, "g"), node.fresh(over(node, (q_heads,) * node.probes, kv_heads), "r")
@@ -95,7 +94,7 @@ def group_query_attention(node: NodeView) -> AxisRule:
         equal=((y[2], Prod((g, r, d))), (heads, Prod((g, r)))),
         copies=(r,),
         reduces=(Reduce(q[2], Reduction.SUM),),
-        sizes=(SizeSite("num_heads", None, Prod((g, r))), SizeSite("kv_num_heads", None, g)),
+        rewrites=(SizeSite("num_heads", None, Prod((g, r))), SizeSite("kv_num_heads", None, g)),
     )
     keys, operands = q[1], (0, 0, 0)
     if k is not None and v is not None:
@@ -106,15 +105,15 @@ def group_query_attention(node: NodeView) -> AxisRule:
     else:
         rule += AxisRule(equal=((q[2], Sum((Prod((g, r, d)), Prod((g, d)), Prod((g, d))))),))
     rule += same(q[0], y[0]) + same(q[1], y[1])
-    for cache in (node.inp(3), node.inp(4), made(node, 1), made(node, 2)):
+    for cache in (node.optional_input(3), node.optional_input(4), node.optional_output(1), node.optional_output(2)):
         rule += cached(cache, q[0], g, d)
-    for scores in (node.inp(10), made(node, 3)):
+    for scores in (node.optional_input(10), node.optional_output(3)):
         rule += scores_like(scores, q[0], heads, q[1], "GroupQueryAttention runs a Softmax along it")
-    if lengths := node.inp(5):
+    if lengths := node.optional_input(5):
         rule += same(q[0], lengths[0])
-    if sink := node.inp(11):
+    if sink := node.optional_input(11):
         rule += AxisRule(equal=((sink[0], heads),))
-    for norm in (node.inp(14), node.inp(15)):
+    for norm in (node.optional_input(14), node.optional_input(15)):
         if norm:
             rule += AxisRule(equal=((norm[0], d),), pins=((d, "statistics over a head"),))
     return rule + scored(node, operands, q[0], (g, r), (q[1], keys), (d, d))
@@ -124,7 +123,7 @@ def _head_size(node: NodeView, size: Size) -> tuple[Expr, AxisRule]:
     """The width of a head in steps that ONNX Runtime takes; its pairs are those of the tables."""
     if not number(node, "do_rotary"):
         return _in_steps(node, size), AxisRule()
-    cos = node.ins(7)
+    cos = node.input(7)
     half = node.fresh(cos[1].size, "pairs")
     turning = tuple(2 * n for n in half.size)
     d, _ = rotated(node, size, half, turning, bool(node.attr("rotary_interleaved")))

@@ -23,9 +23,9 @@ def pinned(*operands: tuple[Ref, ...] | None, why: str) -> AxisRule:
 @axis_rule("Concat", carries=EVERY)
 def concat(node: NodeView) -> AxisRule:
     """`y = x0 + x1 + …` along one axis."""
-    y = node.out()
+    y = node.output()
     axis = node.attr("axis") % len(y)
-    parts = [x for x in node.x if x is not None]
+    parts = [x for x in node.inputs if x is not None]
     equal = tuple(pair for x in parts for pair in _others(x, y, axis))
     return AxisRule(equal=((y[axis], Sum(tuple(x[axis] for x in parts))), *equal))
 
@@ -33,19 +33,19 @@ def concat(node: NodeView) -> AxisRule:
 @axis_rule("Split", carries=FIRST)
 def split(node: NodeView) -> AxisRule:
     """`x = y0 + y1 + …` along one axis; the lengths of the parts are stated, or must be once they differ."""
-    x = node.ins(0)
+    x = node.input(0)
     axis = node.attr("axis", 0) % len(x)
-    parts = [y for y in node.y if y is not None]
+    parts = [y for y in node.outputs if y is not None]
     equal = tuple(pair for y in parts for pair in _others(x, y, axis))
     place: int | str = "split" if node.version < 13 else 1
     sizes = tuple(SizeSite(place, k, y[axis]) for k, y in enumerate(parts))
-    return AxisRule(equal=((x[axis], Sum(tuple(y[axis] for y in parts))), *equal), sizes=sizes)
+    return AxisRule(equal=((x[axis], Sum(tuple(y[axis] for y in parts))), *equal), rewrites=sizes)
 
 
 @axis_rule("Slice", carries=FIRST)
 def slice_(node: NodeView) -> AxisRule:
     """`x = before + y + after` along each sliced axis; a longer step takes one slot of every `step`."""
-    x, y = node.ins(0), node.out()
+    x, y = node.input(0), node.output()
     old = node.version < 10
     starts, ends = node.ints("starts", None if old else 1), node.ints("ends", None if old else 2)
     axes = node.ints("axes", None if old else 3)
@@ -79,7 +79,7 @@ def _slice_axis(
             SizeSite(places[0], entry, Sum((b, after)), -1) if start < 0 < begin else SizeSite(places[0], entry, before)
         )
         last = SizeSite(places[1], entry, after, -1) if end < 0 else SizeSite(places[1], entry, Sum((before, b)))
-        return AxisRule(equal=((a, Sum((before, b, after))),), sizes=(first, last))
+        return AxisRule(equal=((a, Sum((before, b, after))),), rewrites=(first, last))
     if step > 1 and length % step == 0 and begin < step and b.size[0] == length // step and (start >= 0 or begin == 0):
         lanes = (_lane(node, begin), _lane(node, 1), _lane(node, step - begin - 1))
         return AxisRule(equal=((a, Prod((b, Sum(lanes)))),))
@@ -96,9 +96,9 @@ TUPLES = Lookup(by=1, attribute="batch_dims", tuples=True, ranked=True)
 @axis_rule("Gather", carries=FIRST, looks_up=(Lookup(by=1, attribute="axis", ranked=True),))
 def gather(node: NodeView) -> AxisRule:
     """`y = x[:axis] ++ indices ++ x[axis+1:]`; a constant index takes one slot, a computed one pins the axis."""
-    x, y = node.ins(0), node.out()
+    x, y = node.input(0), node.output()
     axis = node.attr("axis", 0) % len(x)
-    indices = node.inp(1) or ()
+    indices = node.optional_input(1) or ()
     middle = y[axis : axis + len(indices)]
     rule = AxisRule(
         equal=(*zip(x[:axis], y[:axis], strict=True), *zip(x[axis + 1 :], y[axis + len(indices) :], strict=True))
@@ -125,13 +125,13 @@ def _one_slot(node: NodeView, ref: Ref, index: IntArray) -> AxisRule:
     before, one, after = (node.fresh((n,) * node.probes) for n in (at, 1, length - at - 1))
     entry = 0 if index.ndim else None
     site = SizeSite(1, entry, Sum((one, after)), -1) if stated < 0 else SizeSite(1, entry, before)
-    return AxisRule(equal=((ref, Sum((before, one, after))),), sizes=(site,))
+    return AxisRule(equal=((ref, Sum((before, one, after))),), rewrites=(site,))
 
 
 @axis_rule("GatherElements", carries=FIRST, looks_up=(Lookup(by=1, attribute="axis", rows=False, ranked=True),))
 def gather_elements(node: NodeView) -> AxisRule:
     """A computed index pins the axis; the others are the indices' own where lengths agree, pinned where they do not."""
-    x, indices, y = node.ins(0), node.ins(1), node.out()
+    x, indices, y = node.input(0), node.input(1), node.output()
     axis = node.attr("axis", 0) % len(x)
     rule = AxisRule(equal=tuple(zip(indices, y, strict=True)))
     for k, (a, b) in enumerate(zip(x, indices, strict=True)):
@@ -146,7 +146,7 @@ def gather_elements(node: NodeView) -> AxisRule:
 @axis_rule("GatherND", carries=FIRST, looks_up=(TUPLES,))
 def gather_nd(node: NodeView) -> AxisRule:
     """Indexed axes are pinned, unless one constant slot is taken of one; what follows them passes through."""
-    x, indices, y = node.ins(0), node.ins(1), node.out()
+    x, indices, y = node.input(0), node.input(1), node.output()
     batch = node.attr("batch_dims", 0)
     depth = indices[-1].size[0]
     lead = len(indices) - 1
@@ -164,7 +164,7 @@ def gather_nd(node: NodeView) -> AxisRule:
 @axis_rule("ScatterND", "ScatterElements")
 def scatter(node: NodeView) -> AxisRule:
     """The data's axes pass through; those written by position are pinned."""
-    x, indices, updates, y = node.ins(0), node.ins(1), node.ins(2), node.out()
+    x, indices, updates, y = node.input(0), node.input(1), node.input(2), node.output()
     same = AxisRule(equal=tuple(zip(x, y, strict=True)))
     if node.op == "ScatterElements":
         return same + pinned(x, indices, updates, why="scattered by position")
@@ -177,7 +177,7 @@ def scatter(node: NodeView) -> AxisRule:
 @axis_rule("Pad")
 def pad(node: NodeView) -> AxisRule:
     """`y = before + x + after`; added slots stay."""
-    x, y = node.ins(0), node.out()
+    x, y = node.input(0), node.output()
     amounts = node.ints("pads", None if node.version < 11 else 1)
     axes = node.ints("axes", 3) if node.version >= 18 else None
     where = [k % len(x) for k in axes] if axes is not None else list(range(len(x)))
@@ -197,7 +197,7 @@ def pad(node: NodeView) -> AxisRule:
 @axis_rule("OneHot")
 def one_hot(node: NodeView) -> AxisRule:
     """The indices' axes pass through around the new one, which is pinned."""
-    indices, y = node.ins(0), node.out()
+    indices, y = node.input(0), node.output()
     axis = node.attr("axis", -1) % len(y)
     rest = y[:axis] + y[axis + 1 :]
     return AxisRule(equal=tuple(zip(indices, rest, strict=True)), pins=((y[axis], "OneHot counts along it"),))

@@ -46,20 +46,20 @@ def _product(block: list[Ref]) -> Expr:
 @axis_rule("Reshape", carries=FIRST, reshapes=True)
 def reshape(node: NodeView) -> AxisRule:
     """One product regrouped; the target states every length of the output."""
-    y = node.out()
-    return regroup(node.ins(0), y) + AxisRule(sizes=tuple(SizeSite(1, k, ref) for k, ref in enumerate(y)))
+    y = node.output()
+    return regroup(node.input(0), y) + AxisRule(rewrites=tuple(SizeSite(1, k, ref) for k, ref in enumerate(y)))
 
 
 @axis_rule("Flatten", "Squeeze", "Unsqueeze", carries=FIRST, reshapes=True)
 def flatten(node: NodeView) -> AxisRule:
     """One product regrouped, with no length stated."""
-    return regroup(node.ins(0), node.out())
+    return regroup(node.input(0), node.output())
 
 
 @axis_rule("Transpose", carries=FIRST, permutes=True)
 def transpose(node: NodeView) -> AxisRule:
     """Axes permuted."""
-    x, y = node.ins(0), node.out()
+    x, y = node.input(0), node.output()
     order = node.attr("perm") or range(len(x))[::-1]
     return AxisRule(equal=tuple((x[k], y[position]) for position, k in enumerate(order)))
 
@@ -67,27 +67,27 @@ def transpose(node: NodeView) -> AxisRule:
 @axis_rule("Expand", carries=FIRST)
 def expand(node: NodeView) -> AxisRule:
     """Broadcast to stated lengths; an axis that was of length one becomes copies."""
-    x, y = node.ins(0), node.out()
+    x, y = node.input(0), node.output()
     padded = (None,) * (len(y) - len(x)) + x
     kept = [(a, b) for a, b in zip(padded, y, strict=True) if a is not None and a.size == b.size]
     copies = tuple(b for a, b in zip(padded, y, strict=True) if a is None or a.size != b.size)
     target = node.static(1)
     offset = 0 if target is None else len(y) - target.size
     sizes = tuple(SizeSite(1, k - offset, ref) for k, ref in enumerate(y) if k >= offset)
-    return AxisRule(equal=tuple(kept), sizes=sizes, copies=copies)
+    return AxisRule(equal=tuple(kept), rewrites=sizes, copies=copies)
 
 
 @axis_rule("Tile", carries=FIRST)
 def tile(node: NodeView) -> AxisRule:
     """`y = r·x` along every axis, r repeats."""
-    x, y = node.ins(0), node.out()
+    x, y = node.input(0), node.output()
     rule = AxisRule()
     for k, (a, b) in enumerate(zip(x, y, strict=True)):
         if a.size == b.size:
             rule += AxisRule(equal=((a, b),))
         elif node.one(a):
-            rule += AxisRule(copies=(b,), sizes=(SizeSite(1, k, b),))
+            rule += AxisRule(copies=(b,), rewrites=(SizeSite(1, k, b),))
         else:
             r = node.fresh(tuple(n // m for n, m in zip(b.size, a.size, strict=True)), "r")
-            rule += AxisRule(equal=((b, Prod((r, a))),), sizes=(SizeSite(1, k, r),))
+            rule += AxisRule(equal=((b, Prod((r, a))),), rewrites=(SizeSite(1, k, r),))
     return rule

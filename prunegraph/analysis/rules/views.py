@@ -17,7 +17,7 @@ def picked(node: NodeView, *inputs: int) -> NodeView:
     """The node as if it had these inputs only."""
     return replace(
         node,
-        x=tuple(node.inp(k) for k in inputs),
+        inputs=tuple(node.optional_input(k) for k in inputs),
         weights=tuple(k >= len(node.weights) or node.weights[k] for k in inputs),
         constants=[node.known(k) for k in inputs],
     )
@@ -29,5 +29,5 @@ def channels_first(node: NodeView, *operands: int) -> NodeView:
     def moved(axes: Axes | None) -> Axes | None:
         return axes and (axes[0], axes[-1], *axes[1:-1])
 
-    x = tuple(moved(axes) if k in operands else axes for k, axes in enumerate(node.x))
-    return replace(node, x=x, y=tuple(moved(axes) for axes in node.y))
+    x = tuple(moved(axes) if k in operands else axes for k, axes in enumerate(node.inputs))
+    return replace(node, inputs=x, outputs=tuple(moved(axes) for axes in node.outputs))

@@ -14,9 +14,8 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from prunegraph.analysis.analyze import Analysis
-from prunegraph.analysis.axes import refs_of
-from prunegraph.analysis.relations import Contraction
 from prunegraph.analysis.slots import Keeps, Mask, kept_positions
+from prunegraph.analysis.solution import ContractionSite
 
 Array = npt.NDArray[Any]
 
@@ -110,30 +109,26 @@ def sites(model: ir.Model, analysis: Analysis, dims: Collection[int]) -> list[Si
 def _found(model: ir.Model, analysis: Analysis, dims: set[int]) -> Iterator[Site | Left]:
     solution = analysis.solution
     means = {group.dim for group in analysis.groups if not group.exact}
-    for k, (node, rule) in enumerate(zip(model.graph, solution.rules, strict=True)):
-        for contraction in rule.contractions:
-            operands = [node.inputs[index] for index in contraction.operands]
-            constant = [value is not None and value.name in solution.weights for value in operands]
-            refs = [ref for expr in contraction.summed for ref in refs_of(expr) if ref.side == "x"]
-            summed = {leaf for ref in refs for leaf in solution.space.leaves(solution.dim_of(k, ref))}
-            if constant.count(True) != 1 or not summed & dims:
-                continue
-            weight = operands[constant.index(True)]
-            name = weight.name or "" if weight is not None else ""
-            if summed & dims & means:
-                yield Left(node.name or "", name, "a mean is taken over its units, so that other activations reach it")
-                continue
-            try:
-                yield _site(node, contraction, constant.index(True))
-            except _Unsuited as reason:
-                yield Left(node.name or "", name, str(reason))
+    nodes = list(model.graph)
+    for contraction in solution.contractions():
+        weight, node = contraction.weight, nodes[contraction.node]
+        if weight is None or not contraction.summed & dims:
+            continue
+        if contraction.summed & dims & means:
+            why = "a mean is taken over its units, so that other activations reach it"
+            yield Left(node.name or "", weight.value, why)
+            continue
+        try:
+            yield _site(node, contraction)
+        except _Unsuited as reason:
+            yield Left(node.name or "", weight.value, str(reason))
 
 
-def _site(node: ir.Node, contraction: Contraction, side: int) -> Site:
+def _site(node: ir.Node, contraction: ContractionSite) -> Site:
     read = _READ.get(node.op_type)
-    weight, x = (node.inputs[contraction.operands[s]] for s in (side, 1 - side))
+    x, weight = (node.inputs[operand.index] for operand in contraction.operands)
     assert weight is not None and x is not None
-    if read is None or side != 1:
+    if read is None or not contraction.operands[1].is_weight:
         raise _Unsuited(f"{node.op_type} is no plain product of a weight")
     initializer, flipped = _initializer(weight)
     if initializer.const_value is None or initializer.const_value.dtype not in _FLOATS:

@@ -11,7 +11,6 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
-from prunegraph.analysis.axes import refs_of
 from prunegraph.analysis.facts import Facts
 from prunegraph.analysis.lengths import Lengths
 from prunegraph.analysis.ops import traits_of
@@ -52,9 +51,10 @@ class ConstantPropagation:
                 self.summed.setdefault((site.node, site.index), set()).add(site.axis)
             if site.zero is not None:
                 self.zero[site.node, site.index] = site.zero
-        for k, rule in enumerate(solution.rules):
-            for ref in (r for c in rule.contractions for expr in c.summed for r in refs_of(expr) if r.side == "x"):
-                self.summed.setdefault((k, ref.index), set()).add(ref.axis)
+        for contraction in solution.contractions():
+            for operand in contraction.operands:
+                if operand.summed:
+                    self.summed.setdefault((contraction.node, operand.index), set()).update(operand.summed)
 
     def fold(self) -> None:
         """Every node in turn; what nothing needs afterwards stays in the graph, unused."""

@@ -82,7 +82,7 @@ def _restate_lengths(
     graph: ir.Graph, solution: Solution, lengths: Lengths, integers: dict[str, tuple[IntArray, ...]]
 ) -> None:
     nodes, editor = list(graph), Editor(graph)
-    for (k, place), sites in _by_place(solution.sites).items():
+    for (k, place), sites in _by_place(solution.rewrites).items():
         if not any(lengths.changed(site.axis) for site in sites):
             continue
         writer = _Writer(editor, nodes[k], lengths, integers)
@@ -90,7 +90,7 @@ def _restate_lengths(
             writer.attribute(place, sites)
         else:
             writer.operand(place, sites)
-    for (k, _), sites in _by_place(solution.lengths).items():
+    for (k, _), sites in _by_place(solution.frozen_lengths).items():
         changed = [site for site in sites if lengths.changed(site.axis)]
         if changed:
             _Writer(editor, nodes[k], lengths, integers).keep_stating(changed, width=len(sites))

@@ -111,8 +111,8 @@ class Follower:
         axes = self.solution.resolve(name)
         return [(name, a, n) for a, axis in enumerate(axes) for n in range(count_occurrences(axis, dim))]
 
-    def _leaves(self, k: int, expr: Expr) -> set[int]:
-        return set(self.solution.space.leaves(self.solution.dim_of(k, expr)))
+    def _leaves(self, k: int, expr: Expr) -> frozenset[int]:
+        return self.solution.leaves_of(k, [expr])
 
     def _reduced(self, k: int, rule: AxisRule, dim: int) -> bool:
         return any(dim in self._leaves(k, reduce.ref) for reduce in rule.reduces)
@@ -125,7 +125,7 @@ class Follower:
                 assert value is not None
                 return [spot for spot in self.spots(value, dim) if spot[1] == expr.axis]
             case Fresh():
-                axis: Axis = self.solution.space.resolve(self.solution.dim_of(k, expr))
+                axis: Axis = self.solution.space.resolve(self.solution.fresh[expr])
                 return [(id(expr), 0, n) for n in range(count_occurrences(axis, dim))]
         parts = expr.factors if isinstance(expr, Prod) else expr.terms
         return [spot for part in parts for spot in self._spots_of(k, part, dim)]

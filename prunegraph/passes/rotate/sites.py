@@ -194,15 +194,14 @@ class _Finder:
         along = _softened(node)
         if along is None:
             return ""
-        names = {value.name: n for n, value in enumerate(node.inputs) if value is not None}
-        contraction = self.solution.rules[k].contractions[0]
+        operands = {operand.value: operand for operand in self.solution.contracted[k][0].operands}
         output = self.solution.axes[node.outputs[0].name or ""]
         dim = self.solution.space.find(output[along])
         for spot in (a, b):
-            side = contraction.operands.index(names[str(spot[0])])
-            free = (contraction.left, contraction.right)[side]
-            if any(self.solution.space.find(self.solution.dim_of(k, expr)) == dim for expr in free):
-                return str(spot[0])
+            value = str(spot[0])
+            axes = self.solution.axes[value]
+            if any(self.solution.space.find(axes[axis]) == dim for axis in operands[value].free):
+                return value
         return ""
 
 

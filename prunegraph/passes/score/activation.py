@@ -14,7 +14,6 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
-from prunegraph.analysis.axes import refs_of
 from prunegraph.analysis.groups import Group
 from prunegraph.analysis.slots import unit_sums
 from prunegraph.analysis.solve import Solution
@@ -44,21 +43,13 @@ class Use:
 def uses(graph: ir.Graph, solution: Solution, group: Group) -> tuple[Use, ...]:
     """Everywhere that a weight sums over the units of a group; see `observe.taps.consumed`."""
     found: dict[Use, None] = {}
-    for k, (node, rule) in enumerate(zip(graph, solution.rules, strict=True)):
-        for contraction in rule.contractions:
-            values = [node.inputs[index] for index in contraction.operands]
-            names = [value.name or "" if value is not None else "" for value in values]
-            heavy = [name in solution.weights for name in names]
-            if sum(heavy) != 1:
-                continue
-            weight = heavy.index(True)
-            refs = [ref for expr in contraction.summed for ref in refs_of(expr) if ref.side == "x"]
-            sides = [[ref for ref in refs if ref.index == index] for index in contraction.operands]
-            filters = 0 if node.op_type == "ConvTranspose" else 1
-            for nth, ref in enumerate(sides[1 - weight]):
-                if group.dim in solution.space.leaves(solution.dim_of(k, ref)):
-                    axis = sides[weight][nth].axis if nth < len(sides[weight]) else filters
-                    found[Use(names[1 - weight], ref.axis, names[weight], axis)] = None
+    for contraction in solution.contractions():
+        weight, activation = contraction.weight, contraction.activation
+        if weight is None or activation is None:
+            continue
+        for axis, weight_axis in zip(activation.summed, weight.summed, strict=False):
+            if group.dim in solution.leaves(activation.value, axis):
+                found[Use(activation.value, axis, weight.value, weight_axis)] = None
     return tuple(found)
 
 

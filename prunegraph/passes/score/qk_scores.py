@@ -16,10 +16,10 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from prunegraph.analysis.analyze import Analysis
-from prunegraph.analysis.axes import Axis, Expr, Size, refs_of
-from prunegraph.analysis.relations import Contraction
+from prunegraph.analysis.axes import Axis, Size
 from prunegraph.analysis.slots import Slots, axis_size, slots
-from prunegraph.analysis.solve import Solution
+from prunegraph.analysis.solution import ContractionSite, Solution
+from prunegraph.analysis.solution import Operand as Factor
 from prunegraph.observe.attention_sites import HeadAxes, Tap
 from prunegraph.observe.text import Batch
 
@@ -77,19 +77,16 @@ def products(model: ir.Model, analysis: Analysis) -> Iterator[tuple[frozenset[in
     solution = analysis.solution
     free = {group.dim for group in analysis.groups if group.kind == "qk_dim"}
     counted = {dim for group in analysis.groups for dim in (group.dim, *group.outer)} - free
-    for n, (node, rule) in enumerate(zip(model.graph, solution.rules, strict=True)):
-        for contraction in rule.contractions:
-            leaves = frozenset(x for e in contraction.summed for x in solution.space.leaves(solution.dim_of(n, e)))
-            names = [_name(node, index) for index in contraction.operands]
-            if leaves & free and not any(name in solution.weights for name in names):
-                yield leaves, node.name or node.op_type, _scored(node, contraction, leaves, counted, solution)
+    nodes = list(model.graph)
+    for contraction in solution.contractions():
+        if contraction.summed & free and contraction.of_activations:
+            node = nodes[contraction.node]
+            yield contraction.summed, node.name or node.op_type, _scored(node, contraction, counted, solution)
 
 
-def _scored(
-    node: ir.Node, contraction: Contraction, leaves: frozenset[int], counted: set[int], solution: Solution
-) -> Scored | None:
-    sides = zip(contraction.operands, (contraction.left, contraction.right), strict=True)
-    q, k = (_operand(_name(node, index), index, free, leaves, counted, solution) for index, free in sides)
+def _scored(node: ir.Node, contraction: ContractionSite, counted: set[int], solution: Solution) -> Scored | None:
+    leaves = contraction.summed
+    q, k = (_operand(operand, leaves, counted, solution) for operand in contraction.operands)
     if q is None or k is None or _changed_inside(node):
         return None
     if _length(q.heads, solution) < _length(k.heads, solution):
@@ -104,12 +101,11 @@ def _changed_inside(node: ir.Node) -> bool:
     return biased or bool(node.attributes.get_int("do_rotary", 0))
 
 
-def _operand(
-    name: str, index: int, free: Sequence[Expr], leaves: frozenset[int], counted: set[int], solution: Solution
-) -> Operand | None:
+def _operand(operand: Factor, leaves: frozenset[int], counted: set[int], solution: Solution) -> Operand | None:
+    name = operand.value
     axes = solution.resolve(name) if name in solution.axes else ()
     width = [k for k, axis in enumerate(axes) if leaves & set(axis.dims())]
-    token = list(dict.fromkeys(r.axis for e in free for r in refs_of(e) if (r.side, r.index) == ("x", index)))
+    token = list(operand.free)
     if len(width) != 1 or len(token) != 1 or width == token:
         return None
     others = [k for k in range(len(axes)) if k not in (*width, *token)]

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
-from prunegraph.analysis.axes import Axis, refs_of
+from prunegraph.analysis.axes import Axis
 from prunegraph.analysis.groups import Group
 from prunegraph.analysis.slots import slots, unit_index
 from prunegraph.analysis.solve import Solution
@@ -34,18 +34,14 @@ class Maker:
 def makers(graph: ir.Graph, solution: Solution, group: Group) -> tuple[Maker, ...]:
     """Every weight whose product with an activation, or whose rows looked up, are the units of a group."""
     found: dict[Maker, None] = {}
-    for k, (node, rule) in enumerate(zip(graph, solution.rules, strict=True)):
-        for contraction in rule.contractions:
-            for side, index in enumerate(contraction.operands):
-                value = node.inputs[index]
-                free = (contraction.left, contraction.right)[side]
-                leaves = {leaf for expr in free for leaf in solution.space.leaves(solution.dim_of(k, expr))}
-                if value is None or value.name not in solution.weights or group.dim not in leaves:
+    for node, contractions in zip(graph, solution.contracted, strict=True):
+        for contraction in contractions:
+            for operand in contraction.operands:
+                if not operand.is_weight or group.dim not in operand.leaves:
                     continue
-                stated = [r.axis for expr in free for r in refs_of(expr) if (r.side, r.index) == ("x", index)]
-                axis = _axis_of(solution.resolve(value.name), group.dim, stated)
+                axis = _axis_of(solution.resolve(operand.value), group.dim, list(operand.free))
                 if contraction.summed and axis is not None:
-                    found[Maker(value.name, axis)] = None
+                    found[Maker(operand.value, axis)] = None
         found |= dict.fromkeys(_looked_up(node, solution, group))
     return tuple(found)
 

@@ -238,13 +238,11 @@ class _Flow:
 
     def holds(self, name: str) -> bool:
         """Whether a value holds the units."""
-        dims = self.solution.axes.get(name, ())
-        return any(self.group.dim in self.solution.space.leaves(dim) for dim in dims)
+        return self.group.dim in self.solution.leaves(name)
 
     def among(self, k: int, exprs: Sequence[Expr]) -> bool:
         """Whether an axis that a node names holds the units."""
-        solution = self.solution
-        return any(self.group.dim in solution.space.leaves(solution.dim_of(k, expr)) for expr in exprs)
+        return self.group.dim in self.solution.leaves_of(k, exprs)
 
 
 def sums_of_squares(weight: npt.NDArray[Any]) -> Callable[[tuple[int, ...]], Array]:
