@@ -72,7 +72,31 @@ def kind_of(source: Source) -> Kind:
 
 
 def in_kind(model: ir.Model, kind: Kind) -> Model:
-    """The model as an object of this kind."""
+    """The model as an object of this kind, which needs no file: weights that lie in one are read when asked for."""
+    model = _self_contained(model)
     if kind is Kind.IR:
         return model
     return graphsurgeon.to_graph(model) if kind is Kind.GRAPHSURGEON else ir.to_proto(model)
+
+
+def _self_contained(model: ir.Model) -> ir.Model:
+    """The model, or a copy in which no tensor is a reference to a file."""
+    if not any(isinstance(value.const_value, ir.ExternalTensor) for value in model.graph.initializers.values()):
+        return model
+    model = model.clone()
+    for value in model.graph.initializers.values():
+        if isinstance(value.const_value, ir.ExternalTensor):
+            value.const_value = _read_late(value.const_value)
+    return model
+
+
+def _read_late(tensor: ir.ExternalTensor) -> ir.LazyTensor:
+    shape, metadata = ir.Shape(tensor.shape), dict(tensor.metadata_props)
+    return ir.LazyTensor(
+        lambda: ir.Tensor(tensor.numpy(), dtype=tensor.dtype, name=tensor.name),
+        tensor.dtype,
+        shape,
+        name=tensor.name,
+        doc_string=tensor.doc_string,
+        metadata_props=metadata,
+    )

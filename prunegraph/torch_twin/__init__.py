@@ -25,8 +25,9 @@ How to add an op: write one pure function in the file of its family and register
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
+import onnx
 import onnx_ir as ir
 
 from prunegraph.errors import MissingExtra
@@ -36,10 +37,12 @@ if TYPE_CHECKING:
 
     import torch
 
+M = TypeVar("M", ir.Model, onnx.ModelProto)
+
 __all__ = ["call", "initializers", "to_torch", "write_back"]
 
 
-def to_torch(model: ir.Model, *, tie: bool = True) -> torch.fx.GraphModule:
+def to_torch(model: ir.Model | onnx.ModelProto, *, tie: bool = True) -> torch.fx.GraphModule:
     """A trainable twin of a model.
 
     Weights are parameters under the names of their initializers, dots included; constants, masks, tables of cosines
@@ -57,7 +60,7 @@ def to_torch(model: ir.Model, *, tie: bool = True) -> torch.fx.GraphModule:
     _require()
     from prunegraph.torch_twin.build import build
 
-    return build(model, tie=tie)
+    return build(_as_ir(model), tie=tie)
 
 
 def call(module: torch.fx.GraphModule, feeds: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
@@ -80,7 +83,7 @@ def initializers(module: torch.fx.GraphModule) -> dict[str, torch.Tensor]:
     return by_initializer(module)
 
 
-def write_back(model: ir.Model, module: torch.fx.GraphModule) -> ir.Model:
+def write_back(model: M, module: torch.fx.GraphModule) -> M:
     """A copy of a model with the weights that a module of it has now.
 
     Graph, names and metadata stay; every weight keeps its dtype and shape, and what one tensor served still does.
@@ -89,6 +92,9 @@ def write_back(model: ir.Model, module: torch.fx.GraphModule) -> ir.Model:
         model: The model that the module was made of; it is not changed.
         module: What `to_torch` made of it, trained.
 
+    Returns:
+        A model of the kind that was given.
+
     Raises:
         UsageError: The module was made of another model.
         MissingExtra: torch is not installed.
@@ -96,7 +102,12 @@ def write_back(model: ir.Model, module: torch.fx.GraphModule) -> ir.Model:
     _require()
     from prunegraph.torch_twin.weights import write
 
-    return write(model, module)
+    written = write(_as_ir(model), module)
+    return ir.to_proto(written) if isinstance(model, onnx.ModelProto) else written
+
+
+def _as_ir(model: ir.Model | onnx.ModelProto) -> ir.Model:
+    return ir.from_proto(model) if isinstance(model, onnx.ModelProto) else model
 
 
 def _require() -> None:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import keyword
+import re
 from collections.abc import Mapping, Sequence
+from itertools import chain, count
 from typing import Any
 
 import onnx_ir as ir
@@ -77,12 +80,21 @@ class _Builder:
     def build(self) -> fx.Graph:
         """Write all of it."""
         for value in self.inputs:
-            self.made[value] = self.graph.placeholder(value.name or "x")
+            self.made[value] = self._input(value)
         for node in self.source:
             if constant_of(node.outputs[0]) is None:
                 self._write(node)
         self.graph.output(tuple(self._value(value) for value in self.source.outputs))
         return self.graph
+
+    def _input(self, value: ir.Value) -> fx.Node:
+        """A parameter of `forward`, under the name of the value where Python allows it."""
+        name = value.name or "x"
+        if not _is_parameter(name):
+            plain = "x_" + re.sub(r"\W", "_", name, flags=re.ASCII)
+            others = {value.name for value in self.inputs} | {node.target for node in self.graph.nodes}
+            name = next(each for each in chain((plain,), (f"{plain}_{k}" for k in count(1))) if each not in others)
+        return self._add("placeholder", name, (), {}, name)
 
     def _write(self, node: ir.Node) -> None:
         op = function_for(node)
@@ -146,7 +158,7 @@ class _Builder:
             raise ModelError(f"nothing makes the value {value.name!r}", hint="run onnx.checker on the model")
         if value not in self.outside:
             with self.graph.inserting_before(self._first()):
-                self.outside[value] = self.graph.placeholder(value.name or "x")
+                self.outside[value] = self._input(value)
         return self.outside[value]
 
     def _first(self) -> fx.Node:
@@ -185,6 +197,13 @@ class _Builder:
     def _tensor(self, name: str, tensor: ir.TensorProtocol) -> fx.Node:
         return self._add("call_module", self.store.add(name, Constant(tensor_of(tensor))), (), {}, name)
 
+
+def _is_parameter(name: str) -> bool:
+    """Whether generated code can have a parameter of this name beside all that it calls."""
+    return name.isascii() and name.isidentifier() and not keyword.iskeyword(name) and name not in _CALLED
+
+
+_CALLED = ("self", "getattr", "torch", "device", "inf", "nan")
 
 _PLAIN = {
     *(ir.AttributeType.INT, ir.AttributeType.FLOAT, ir.AttributeType.STRING),

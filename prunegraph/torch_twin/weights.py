@@ -1,13 +1,15 @@
 """Weights of a module under the names of a model's initializers, and back into a model.
 
 A parameter's path is the initializer's name: `encoder.layer.0.weight` lies in a submodule `encoder`, and so on.  Where
-torch does not allow that (an empty part, a name of `nn.Module`'s own, a weight and a submodule of the same name) dots
-become `%2E` and `%` becomes `%25`, and a number follows if that is taken too; `module.meta["onnx_weights"]` has the
+torch does not allow that (an empty part, a name of `nn.Module`'s own, a word or sign that generated code cannot hold, a
+weight and a submodule of the same name) dots become `%2E`, `%` becomes `%25` and so on, and a number follows if that is
+taken too; `module.meta["onnx_weights"]` has the
 initializers of every path.
 """
 
 from __future__ import annotations
 
+import keyword
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from itertools import chain, count
@@ -77,7 +79,7 @@ class Store:
                 yield from ((twin, True) for twin, _ in self._names(other, False))
 
     def _put(self, name: str, what: Tensor | nn.Module) -> str:
-        safe = name.replace("%", "%25").replace(".", "%2E")
+        safe = "".join(c if c not in _CODE + ".%" and c.isprintable() else f"%{ord(c):02X}" for c in name)
         spare = (f"{safe}%{k}" for k in count(1))
         path = next(path for path in chain((name, safe), spare) if _fits(self.root, path))
         *parts, last = path.split(".")
@@ -95,13 +97,16 @@ class Store:
         return path
 
 
+_CODE = "\"'\\{}"
+"""Signs that end or change a string in code: names are written into that of a module, and strangers choose them."""
+
 _TAKEN = frozenset(dir(fx.GraphModule(nn.Module(), fx.Graph())))
 
 
 def _fits(root: nn.Module, path: str) -> bool:
     """Whether torch lets something lie there."""
     *parts, last = path.split(".")
-    if not all((*parts, last)) or any(part in _TAKEN for part in (*parts, last)):
+    if not all(part and part not in _TAKEN and _is_plain(part) for part in (*parts, last)):
         return False
     owner = root
     for part in parts:
@@ -113,6 +118,10 @@ def _fits(root: nn.Module, path: str) -> bool:
         if type(owner) is not nn.Module:
             return False
     return last not in owner._parameters and last not in owner._buffers and last not in owner._modules
+
+
+def _is_plain(part: str) -> bool:
+    return part.isprintable() and not keyword.iskeyword(part) and not set(part) & set(_CODE)
 
 
 def by_initializer(module: fx.GraphModule) -> dict[str, Tensor]:

@@ -18,7 +18,7 @@ import onnxruntime as ort
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from prunegraph import analyze
+from prunegraph import analyze, prune_graph
 from prunegraph.errors import ModelError, OutputError, UsageError
 from prunegraph.export import atomic_write as staging
 from prunegraph.export import onnx_file as door
@@ -603,3 +603,31 @@ def test_what_another_process_is_writing_stays(tmp_path: Path, monkeypatch: pyte
     theirs.rename(tmp_path / f"{staging._staging(slim)}{staging._machine()}-{2**22 + 1}-x")  # no such process
     door.save(door.load(tiny()), slim)
     assert {*tmp_path.iterdir()} == {slim, data_file(slim)}
+
+
+@pytest.mark.parametrize("kind", ["path", "ir.Model"])
+def test_the_model_of_a_result_needs_no_file(kind: str, tmp_path: Path) -> None:
+    """Of a model with external data some weights stay as they were."""
+    rng = np.random.default_rng(0)
+    weights = {"w1": (64, 64), "w2": (64, 64), "w3": (64, 64)}
+    nodes = [
+        helper.make_node("MatMul", ["x", "w1"], ["h"]),
+        helper.make_node("Relu", ["h"], ["r"]),
+        helper.make_node("MatMul", ["r", "w2"], ["z"]),
+        helper.make_node("Softmax", ["z"], ["p"]),
+        helper.make_node("MatMul", ["p", "w3"], ["y"]),
+    ]
+    ends = [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["n", 64]) for name in ("x", "y")]
+    values = [numpy_helper.from_array(rng.standard_normal(s).astype("f4"), name) for name, s in weights.items()]
+    graph = helper.make_graph(nodes, "outside", ends[:1], ends[1:], values)
+    given = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
+    path = tmp_path / "model.onnx"
+    onnx.save(given, path, save_as_external_data=True, location="weights", size_threshold=0)
+    result = prune_graph(path if kind == "path" else ir.load(path), 0.5)
+    written = result.save(tmp_path / "slim.onnx")
+    assert written[1].suffix == ".data"
+    model = result.model if isinstance(result.model, onnx.ModelProto) else ir.to_proto(result.model)
+    assert not any(tensor.external_data for tensor in model.graph.initializer)
+    for each in tmp_path.glob("weights"):
+        each.unlink() if kind == "path" else None
+    assert output(model).tobytes() == output(tmp_path / "slim.onnx").tobytes()
