@@ -26,12 +26,17 @@ OVERCOUPLED = 0.05
 """A unit that takes more than this share of all parameters with it deserves a second look."""
 
 
-def to_dict(analysis: Analysis) -> dict[str, Any]:
+def to_dict(analysis: Analysis, bases: Mapping[str, str] | None = None) -> dict[str, Any]:
     """The JSON that `prunegraph explain --json` prints.
 
     Every group with the weights that it makes smaller (`name[axis]`), and every pin: why, the node (or graph input or
     output) to blame, and the axes of weights that it holds.
+
+    Args:
+        analysis: What was found.
+        bases: By id of groups inside of heads why their basis may not change, "" where it may; such groups say so.
     """
+    bases = bases or {}
     return {
         "params": analysis.params,
         "groups": [
@@ -44,6 +49,7 @@ def to_dict(analysis: Analysis) -> dict[str, Any]:
                 "scope": g.scope,
                 "rows": list(g.rows),
                 "params": g.params,
+                **({"rotates": not bases[g.id], "rotates_not": bases[g.id]} if g.id in bases else {}),
             }
             for g in analysis.groups
         ],
@@ -54,15 +60,18 @@ def to_dict(analysis: Analysis) -> dict[str, Any]:
     }
 
 
-def render(analysis: Analysis, *, title: str = "", verbose: bool = False) -> RenderableType:
+def render(
+    analysis: Analysis, *, title: str = "", verbose: bool = False, bases: Mapping[str, str] | None = None
+) -> RenderableType:
     """The analysis as text for people, for `rich.console.Console.print`.
 
     Args:
         analysis: What was found.
         title: What to call the model.
         verbose: List every group and every pin, nothing summed up.
+        bases: See `to_dict`.
     """
-    view = _View(analysis, verbose)
+    view = _View(analysis, verbose, bases or {})
     return Lines(*view.summary(title), *view.groups(), *view.notes(), *view.pins())
 
 
@@ -85,7 +94,8 @@ def _by_pin(pinned: Sequence[Pinned]) -> Mapping[Pin, list[Pinned]]:
 class _View:
     """One analysis on its way to the screen."""
 
-    def __init__(self, analysis: Analysis, verbose: bool) -> None:
+    def __init__(self, analysis: Analysis, verbose: bool, bases: Mapping[str, str]) -> None:
+        self.bases = bases
         self.analysis = analysis
         self.verbose = verbose
         found = modules(analysis.groups, analysis.names)
@@ -174,7 +184,7 @@ class _View:
     # ---- notes ------------------------------------------------------------------------------------------------------
 
     def notes(self) -> Iterator[RenderableType]:
-        notes = [*self._ragged(), *self._inexact(), *self._overcoupled()]
+        notes = [*self._ragged(), *self._inexact(), *self._overcoupled(), *self._bases()]
         yield from [Text(), *notes] if notes else []
 
     def _ragged(self) -> Iterator[Text]:
@@ -205,6 +215,18 @@ class _View:
         places = ((site, solution.inputs[site.node][site.index]) for site in solution.reduces if site.kind is kind)
         nodes = (site.node for site, value in places if dims & solution.leaves(value, site.axis))
         return list(dict.fromkeys(self._node(solution.labels[node]) for node in nodes))
+
+    def _bases(self) -> Iterator[Text]:
+        free = [name for name, reason in self.bases.items() if not reason]
+        if free:
+            text = f"{_ids(free)}: turned before they are cut where data are given, so that the last contribute least"
+            yield Text.assemble(("rotates: ", "bold"), text)
+        alike: dict[str, list[str]] = defaultdict(list)
+        for name, reason in self.bases.items():
+            if reason:
+                alike[reason if self.verbose else reason.partition(" (")[2] or reason].append(name)
+        for names in alike.values():
+            yield Text.assemble(("keeps its basis: ", "bold"), f"{_ids(names)}: {self.bases[names[0]]}")
 
     def _overcoupled(self) -> Iterator[Text]:
         large = [g for g in self.analysis.groups if self._share(g.params) > OVERCOUPLED]
@@ -258,6 +280,19 @@ class _View:
 
 
 _HEADINGS = ("group", "units", "one unit takes", "of all", "shrink together")
+
+
+def _ids(names: Sequence[str]) -> str:
+    """Ids of groups, those of a kind together.
+
+    >>> _ids(["qk_dim.0", "v_dim.0", "qk_dim.1"])
+    'qk_dim.0-1, v_dim.0'
+    """
+    numbers: dict[str, list[int]] = defaultdict(list)
+    for name in names:
+        kind, _, number = name.rpartition(".")
+        numbers[kind].append(int(number))
+    return ", ".join(f"{kind}.{ranges(of_kind)}" for kind, of_kind in numbers.items())
 
 
 def _group_table(rows: Sequence[Sequence[str]], widths: Sequence[int], *, headed: bool) -> Padding:

@@ -3,22 +3,37 @@
 from __future__ import annotations
 
 import functools
+import json
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import onnx_ir as ir
 import pytest
 
 from prunegraph.analysis.selection import Selection
+from prunegraph.errors import UsageError
 from prunegraph.observe.stream import Calibration, observe
 from prunegraph.observe.text import Batch
 from prunegraph.passes.prove.verify import verify
 from prunegraph.passes.rewrite.cleanup import cleanup
 from prunegraph.passes.rewrite.remove_groups import remove_whole_groups
+from prunegraph.passes.rotate import (
+    Energy,
+    Rotated,
+    from_plan,
+    reasons,
+    rotate_as_planned,
+    rotate_groups,
+    rotation_error,
+    to_plan,
+    tolerance,
+)
 from prunegraph.passes.rotate.basis import centred, compared_basis, inverse_transposed, read_basis
 from prunegraph.passes.rotate.moments import HeadMoments
 from prunegraph.passes.rotate.rotate import Turned, places, rotated, rotation
 from prunegraph.passes.rotate.sites import Stays, Turn, sites
+from prunegraph.passes.score import Context
 from prunegraph.runtime.session import open_session, run
 from tests.graphs import fused
 from tests.graphs.attention import E, attend, finish, heads, merge, stem
@@ -390,3 +405,81 @@ def test_padding_does_not_count() -> None:
 
 def test_a_graph_without_heads_has_nothing_to_turn() -> None:
     assert sites(model_named("residual_bn").normalized.graph, model_named("residual_bn").analysis) == []
+
+
+# ---- the pass and its plan ------------------------------------------------------------------------------------------
+
+
+def planned(found: Analysed) -> tuple[Rotated, dict[str, Turned]]:
+    made = rotate_groups(found.normalized, found.analysis, [turn.group.id for turn in turns_of(found)])
+    return made, from_plan(json.loads(json.dumps({"rotate": to_plan(made.rotation)})))
+
+
+@pytest.mark.parametrize("name", ["fused_qkv", "gqa", "multi_head_cross", "half"])
+def test_a_plan_gives_the_same_weights_again(name: str) -> None:
+    found = model_named(name)
+    made, how = planned(found)
+    again = rotate_as_planned(found.normalized, found.analysis, how)
+    for key, value in made.model.graph.initializers.items():
+        assert value.const_value is not None
+        np.testing.assert_array_equal(value.const_value.numpy(), again.graph.initializers[key].const_value.numpy())
+    assert rotation_error(found.model, again, found.analysis) <= tolerance(found.normalized, again)
+
+
+def test_sixteen_bits_are_allowed_more() -> None:
+    for name, allowed in (("mha", 1e-4), ("half", 16 * 2**-10)):
+        found = model_named(name)
+        assert tolerance(found.normalized, planned(found)[0].model) == allowed
+        assert tolerance(found.normalized, found.normalized) == 1e-4
+
+
+def test_groups_that_may_not_turn_stay_and_say_why() -> None:
+    found = model_named("rope_half")
+    made = rotate_groups(found.normalized, found.analysis, ["qk_dim.0", "v_dim.0"])
+    assert list(made.rotation) == ["v_dim.0"]
+    assert ROTATED in made.reasons["qk_dim.0"]
+    assert made.to_dict()["groups"] == {"v_dim.0": "weights"}
+    alone = rotate_groups(found.normalized, found.analysis, ["qk_dim.0"])
+    assert alone.model is found.normalized and not alone.rotation
+    assert reasons(found.normalized.graph, found.analysis)["v_dim.0"] == ""
+
+
+def of_values(change: Callable[[np.ndarray], np.ndarray]) -> Callable[[dict[str, Turned]], dict[str, Turned]]:
+    def changed(how: dict[str, Turned]) -> dict[str, Turned]:
+        return {"v_dim.0": replace(how["v_dim.0"], matrices=(change(how["v_dim.0"].matrices[0]),))}
+
+    return changed
+
+
+TAMPERED = {
+    "a group that may not": lambda how: {"qk_dim.0": how["v_dim.0"]},
+    "a group that is not there": lambda how: {"v_dim.7": how["v_dim.0"]},
+    "another shape": of_values(lambda matrices: matrices[:, :4, :4]),
+    "no inverse": of_values(lambda matrices: 0 * matrices),
+    "not finite": of_values(lambda matrices: matrices + np.inf),
+}
+
+
+@pytest.mark.parametrize("name", TAMPERED)
+def test_a_plan_that_cannot_be_is_refused(name: str) -> None:
+    found = model_named("rope_half")
+    _, how = planned(found)
+    with pytest.raises(UsageError, match="plan"):
+        rotate_as_planned(found.normalized, found.analysis, TAMPERED[name](how))
+
+
+@pytest.mark.parametrize("entry", [3, {"a": 3}, {"a": {}}, {"a": {"matrices": [{"shape": [1], "float32": "?"}]}}])
+def test_a_plan_that_is_none_is_refused(entry: object) -> None:
+    with pytest.raises(UsageError, match="does not say how the model was turned"):
+        from_plan({"rotate": entry})
+    assert from_plan({}) == {}
+
+
+def test_dims_of_a_turned_group_go_by_their_energy() -> None:
+    found = model_named("mha")
+    made, _ = planned(found)
+    group = found.analysis.group("qk_dim.0")
+    scores = Energy(made.rotation).score(group, Context(found.normalized, found.analysis))
+    assert scores.shape == group.shape
+    assert (np.diff(scores, axis=-1) <= 0).all()
+    assert np.allclose(scores.sum(axis=-1), 1)

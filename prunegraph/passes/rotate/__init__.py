@@ -1,1 +1,24 @@
 """Rotate: inside of a head, dims are turned into the basis in which the last ones contribute least; nothing changes."""
+
+from prunegraph.passes.rotate.groups import Energy, Rotated, rotate_as_planned, rotate_groups
+from prunegraph.passes.rotate.plan import from_plan, to_plan
+from prunegraph.passes.rotate.prove import rotation_error, tolerance
+from prunegraph.passes.rotate.rotate import Rotation, Turned
+from prunegraph.passes.rotate.sites import Stays, Turn, reasons, sites
+
+__all__ = [
+    "Energy",
+    "Rotated",
+    "Rotation",
+    "Stays",
+    "Turn",
+    "Turned",
+    "from_plan",
+    "reasons",
+    "rotate_as_planned",
+    "rotate_groups",
+    "rotation_error",
+    "sites",
+    "to_plan",
+    "tolerance",
+]

@@ -102,6 +102,11 @@ def sites(graph: ir.Graph, analysis: Analysis, groups: Collection[str] | None = 
     return [_Finder(analysis.solution, follower, group, places.get(group.dim, [])).site() for group in wanted]
 
 
+def reasons(graph: ir.Graph, analysis: Analysis) -> dict[str, str]:
+    """By id of every group of dims inside of heads why its basis may not change, "" where it may."""
+    return {site.group.id: site.reason if isinstance(site, Stays) else "" for site in sites(graph, analysis)}
+
+
 class _Finder:
     """Looks at one group."""
 

@@ -29,10 +29,12 @@ class KindScorers:
     Attributes:
         every: One for all kinds that it can score; None where each kind has its own.
         by_kind: One a kind.
+        by_group: One for the group of an id, before all others.
     """
 
     every: Scorer | None = None
     by_kind: Mapping[str, Scorer] = field(default_factory=dict)
+    by_group: Mapping[str, Scorer] = field(default_factory=dict)
 
     def of(self, kind: str) -> Scorer:
         """The scorer of groups of this kind."""
@@ -44,7 +46,7 @@ class KindScorers:
         """By scorer the groups that it is for."""
         shares: dict[Scorer, list[Group]] = {}
         for group in groups:
-            shares.setdefault(self.of(group.kind), []).append(group)
+            shares.setdefault(self.by_group.get(group.id) or self.of(group.kind), []).append(group)
         return shares
 
 
@@ -146,7 +148,8 @@ def score_with(scorers: Scorers | KindScorers, groups: Sequence[Group], context:
     """
     scorers = resolve_scorers(scorers)
     if scorers.every is not None:
-        others = [group for group in groups if group.kind not in scorers.every.kinds]
+        own = scorers.by_group
+        others = [group for group in groups if group.kind not in scorers.every.kinds and group.id not in own]
         name = scorers.every.name
         if len(others) == len(groups):
             kinds = ", ".join(sorted(scorers.every.kinds))

@@ -1,0 +1,100 @@
+"""The pass as a whole: look which groups may turn, gather moments, find bases, fold them in."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar
+
+import onnx_ir as ir
+
+from prunegraph.analysis.analyze import Analysis
+from prunegraph.analysis.groups import Group
+from prunegraph.observe.stream import Inputs, Progress, observe
+from prunegraph.passes.rotate.moments import HeadMoments
+from prunegraph.passes.rotate.plan import turns_of_plan
+from prunegraph.passes.rotate.rotate import Rotation, places, rotated, rotation
+from prunegraph.passes.rotate.sites import KINDS, Stays, Turn, sites
+from prunegraph.passes.score.base import Context, Scorer, Scores
+
+
+@dataclass(frozen=True, slots=True)
+class Rotated:
+    """A turned model.
+
+    Attributes:
+        model: The normalized model, turned; what it was where nothing turns.
+        rotation: By id of every group that turns, how.
+        reasons: By id of every other group that was to turn, why it does not.
+        error: Largest difference of any output of the turned model, relative to the output's scale; None until proven.
+    """
+
+    model: ir.Model
+    rotation: Rotation
+    reasons: Mapping[str, str] = field(default_factory=dict)
+    error: float | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """The part of the JSON of `prunegraph prune --json` that says what was rotated."""
+        by = {name: "data" if turned.by_data else "weights" for name, turned in self.rotation.items()}
+        return {"groups": by, "stay": dict(self.reasons), "max_rel_error": self.error}
+
+
+@dataclass(frozen=True, eq=False)
+class Energy(Scorer):
+    """Dims of turned groups by what they contribute: the square of their singular value, as a share of all.
+
+    Attributes:
+        rotation: How the groups were turned.
+    """
+
+    name: ClassVar[str] = "energy"
+    kinds: ClassVar[Collection[str]] = KINDS
+
+    rotation: Rotation
+
+    def score(self, group: Group, context: Context) -> Scores:
+        """Known since the basis was found."""
+        return self.rotation[group.id].energy
+
+
+def rotate_groups(
+    model: ir.Model,
+    analysis: Analysis,
+    groups: Sequence[str],
+    inputs: Inputs | None = None,
+    *,
+    cache: Path | None = None,
+    progress: Progress | None = None,
+) -> Rotated:
+    """Turn groups of dims inside of heads into the basis in which the last ones contribute least.
+
+    Args:
+        model: The normalized model; it is not changed.
+        analysis: Its analysis, which holds for the turned model, too.
+        groups: The ids of the groups that shall turn; those that may not stay what they are.
+        inputs: Data that say how; the weights alone if None.
+        cache: See `observe`.
+        progress: See `observe`.
+    """
+    every = sites(model.graph, analysis, groups)
+    turns = [site for site in every if isinstance(site, Turn)]
+    reasons = {site.group.id: site.reason for site in every if isinstance(site, Stays)}
+    if not turns:
+        return Rotated(model, {}, reasons)
+    seen = None
+    if inputs is not None:
+        seen = HeadMoments(places(turns))
+        observe(model, inputs, [seen], cache=cache, progress=progress)
+    how = rotation(model, turns, seen)
+    return Rotated(rotated(model, turns, how), how, reasons)
+
+
+def rotate_as_planned(model: ir.Model, analysis: Analysis, how: Rotation) -> ir.Model:
+    """The model that a plan says was cut.
+
+    Raises:
+        UsageError: the model has no such group, it may not be turned, or the matrices do not fit it.
+    """
+    return rotated(model, turns_of_plan(sites(model.graph, analysis, list(how)), how), how)

@@ -1,0 +1,90 @@
+"""A rotation as text, beside a selection in a plan, and read again.
+
+The slim file alone does not say how its model was turned before it was cut; with the matrices anyone can turn the
+original and compare.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from prunegraph.errors import UsageError
+from prunegraph.passes.rotate.rotate import Rotation, Turned
+from prunegraph.passes.rotate.sites import Stays, Turn
+
+CONDITION = 1e6
+"""A matrix whose largest and smallest singular value differ by more changes what a model computes in float32."""
+
+_HINT = "use the plan written beside the slim model, and the model it was made from"
+
+
+def to_plan(rotation: Rotation) -> dict[str, Any]:
+    """What a plan file says of it, under "rotate": by group how it was chosen, and its matrices in float32."""
+    return {
+        name: {"by": "data" if turned.by_data else "weights", "matrices": [_encoded(m) for m in turned.matrices]}
+        for name, turned in rotation.items()
+    }
+
+
+def from_plan(plan: Mapping[str, Any]) -> dict[str, Turned]:
+    """What the JSON of a plan file says was turned; nothing if it says nothing.
+
+    Raises:
+        UsageError: it cannot be understood.
+    """
+    try:
+        return {str(name): _turned(entry) for name, entry in (plan.get("rotate") or {}).items()}
+    except (AttributeError, KeyError, TypeError, ValueError, binascii.Error) as error:
+        raise UsageError(f"the plan does not say how the model was turned: {error}", hint=_HINT) from error
+
+
+def turns_of_plan(every: Sequence[Turn | Stays], rotation: Rotation) -> list[Turn]:
+    """The groups that a plan has turned, in the order of the graph.
+
+    Raises:
+        UsageError: the model has no such group, it may not be turned, or the matrices do not fit it.
+    """
+    by_id = {site.group.id: site for site in every}
+    turns = []
+    for name, turned in rotation.items():
+        site = by_id.get(name)
+        if not isinstance(site, Turn):
+            why = "there is no such group" if site is None else site.reason
+            raise UsageError(f"the plan turns {name}, which cannot be: {why}", hint=_HINT)
+        shape = (int(np.prod(site.group.rows)), site.group.units, site.group.units)
+        if [each.shape for each in turned.matrices] != [shape] * len(site.parts):
+            raise UsageError(f"the matrices of the plan do not fit {name}", hint=_HINT)
+        if not all(_is_invertible(each) for each in turned.matrices):
+            raise UsageError(f"a matrix of the plan for {name} is not invertible", hint=_HINT)
+        turns.append(site)
+    return turns
+
+
+def _is_invertible(matrices: npt.NDArray[np.float32]) -> bool:
+    values = matrices.astype(np.float64)
+    if not np.isfinite(values).all():
+        return False
+    scale = np.linalg.svd(values, compute_uv=False)
+    return bool((scale[..., -1] * CONDITION > scale[..., 0]).all())
+
+
+def _encoded(matrices: npt.NDArray[np.float32]) -> dict[str, Any]:
+    data = np.ascontiguousarray(matrices, dtype="<f4").tobytes()
+    return {"shape": list(matrices.shape), "float32": base64.b64encode(data).decode("ascii")}
+
+
+def _turned(entry: Mapping[str, Any]) -> Turned:
+    matrices = tuple(_decoded(each) for each in entry["matrices"])
+    return Turned(matrices, np.zeros(0), entry.get("by") == "data")
+
+
+def _decoded(entry: Mapping[str, Any]) -> npt.NDArray[np.float32]:
+    shape = tuple(int(n) for n in entry["shape"])
+    data = base64.b64decode(entry["float32"], validate=True)
+    return np.frombuffer(data, dtype="<f4").reshape(shape).astype(np.float32)
