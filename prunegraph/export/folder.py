@@ -1,0 +1,193 @@
+"""Model folders, as Hugging Face, Optimum and transformers.js lay them out: read one, write a slim one that loads.
+
+A folder holds `config.json`, tokenizer or preprocessor files, and an ONNX file at `model.onnx` or `onnx/model.onnx`.
+What `config.json` says of heads and widths is written anew where all layers are alike; what it cannot say is told.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from prunegraph.errors import ModelError, OutputError
+from prunegraph.export.atomic_write import make_folder
+
+MODEL_PLACES = ("model.onnx", "onnx/model.onnx", "decoder_model_merged.onnx", "onnx/decoder_model_merged.onnx")
+"""Where the ONNX file lies, the first that is there."""
+
+LEFT_OUT = (".onnx", ".data", ".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".h5", ".msgpack", ".onnx_data")
+"""Files with weights of the whole model: they are no part of a slim folder."""
+
+CONFIG_KEYS: Mapping[str, tuple[str, ...]] = {
+    "head": ("num_attention_heads", "n_head", "n_heads", "num_heads", "encoder_attention_heads"),
+    "kv_group": ("num_key_value_heads", "n_head_kv", "num_kv_heads"),
+    "ffn": ("intermediate_size", "n_inner", "ffn_dim", "hidden_dim", "d_ff", "encoder_ffn_dim", "decoder_ffn_dim"),
+    "qk_dim": ("head_dim",),
+    "hidden": ("hidden_size", "n_embd", "d_model", "dim"),
+    "expert": ("num_local_experts", "n_routed_experts", "num_experts"),
+}
+"""By kind of group, the keys under which configurations of `transformers` state how many units a layer has."""
+
+
+@dataclass(frozen=True, slots=True)
+class Cut:
+    """One group of a model and what is left of it: `kind`, units before and after."""
+
+    kind: str
+    before: int
+    after: int
+
+
+@dataclass(frozen=True, slots=True)
+class SlimConfig:
+    """A configuration written anew.
+
+    Attributes:
+        config: What `config.json` shall hold.
+        changed: The keys that say something else now.
+        uneven: Kinds whose layers differ, so that one number cannot say what they have, with what they have.
+    """
+
+    config: Mapping[str, Any]
+    changed: tuple[str, ...]
+    uneven: Mapping[str, tuple[int, ...]]
+
+
+def find_model(folder: Path) -> Path:
+    """The ONNX file of a model folder.
+
+    Raises:
+        ModelError: there is none, or several and none at a usual place.
+    """
+    for place in MODEL_PLACES:
+        if (folder / place).is_file():
+            return folder / place
+    files = sorted([*folder.glob("*.onnx"), *folder.glob("onnx/*.onnx")])
+    if len(files) == 1:
+        return files[0]
+    if files:
+        names = ", ".join(str(path.relative_to(folder)) for path in files)
+        raise ModelError(f"{folder} holds several ONNX files: {names}", hint="name the one that you mean")
+    if (folder / "config.json").is_file():
+        hint = f"export it first: prunegraph export hf:{folder} -o model.onnx"
+        raise ModelError(f"{folder} holds a model that is no ONNX file yet", hint=hint)
+    raise ModelError(f"{folder} holds no ONNX file", hint="give the folder that Optimum or save_pretrained wrote")
+
+
+def slim_config(config: Mapping[str, Any], cuts: Iterable[Cut]) -> SlimConfig:
+    """What a configuration has to say of a slim model.
+
+    A key is written anew where it states what every layer of a kind had, and every layer has the same number now.
+
+    Args:
+        config: What `config.json` holds; it is not changed.
+        cuts: Every group of the model, whole ones too.
+    """
+    before: dict[str, set[int]] = {}
+    after: dict[str, list[int]] = {}
+    for cut in cuts:
+        before.setdefault(cut.kind, set()).add(cut.before)
+        after.setdefault(cut.kind, []).append(cut.after)
+    new, changed, uneven = dict(config), [], {}
+    for kind, left in after.items():
+        if len(set(left)) > 1:
+            uneven[kind] = tuple(left)
+            continue
+        for key in CONFIG_KEYS.get(kind, ()):
+            if before[kind] == {config.get(key)} and left[0] != config[key]:
+                new[key] = left[0]
+                changed.append(key)
+    return SlimConfig(new, tuple(changed), uneven)
+
+
+def companions(folder: Path, model: Path) -> list[Path]:
+    """Files of a model folder that a slim one needs too: configuration, tokenizer, preprocessor, vocabulary.
+
+    Args:
+        folder: The folder.
+        model: Its ONNX file, which is left out with its data, as are weights in other formats.
+    """
+    skip = {model.resolve()}
+    return sorted(
+        path
+        for path in folder.iterdir()
+        if path.is_file() and path.resolve() not in skip and not path.name.endswith(LEFT_OUT) and path.name[0] != "."
+    )
+
+
+@contextmanager
+def new_folder(target: Path) -> Iterator[Path]:
+    """Give a temporary folder; what is in it at the end is the target, whole or not at all. Missing parents are made.
+
+    Raises:
+        OutputError: there is something at the target already, or the file system refuses.
+    """
+    if target.exists() and (not target.is_dir() or any(target.iterdir())):
+        raise OutputError(f"{target} exists already", hint="name a new folder: nothing is changed in place")
+    make_folder(target.parent)
+    staging = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
+    try:
+        yield staging
+        staging.chmod(0o777 & ~_umask())
+        os.replace(staging, target)
+    except OSError as error:
+        raise OutputError(f"cannot write {target}: {error.strerror or error}", hint="name another folder") from error
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def write_companions(source: Path, model: Path, target: Path, config: Mapping[str, Any] | None, card: str) -> None:
+    """Lay out a slim folder around its ONNX file, which belongs at the same place as in `source`.
+
+    Args:
+        source: The folder that the model came from; it is not changed.
+        model: Its ONNX file.
+        target: The slim folder, see `new_folder`.
+        config: What `config.json` shall hold; as it was if None.
+        card: The text of `README.md`.
+    """
+    (target / model.relative_to(source)).parent.mkdir(parents=True, exist_ok=True)
+    for path in companions(source, model):
+        shutil.copyfile(path, target / path.name)
+    (target / "README.md").write_text(card, encoding="utf-8")
+    if config is not None:
+        text = json.dumps(config, indent=2, ensure_ascii=False) + "\n"
+        (target / "config.json").write_text(text, encoding="utf-8")
+
+
+def model_card(name: str, facts: str, uneven: Mapping[str, Sequence[int]]) -> str:
+    """The README of a slim folder: what it was made of, the measured figures, and what its config cannot say.
+
+    Args:
+        name: Of the model it was made of.
+        facts: The report in Markdown, see `prunegraph.export.report`.
+        uneven: See `SlimConfig`.
+    """
+    lines = [
+        "---",
+        "library_name: onnx",
+        "tags: [pruned, onnx]",
+        "---",
+        "",
+        f"This is {name}, made smaller.",
+        "",
+        facts,
+    ]
+    if uneven:
+        lines += ["## What config.json cannot say", ""]
+        lines += [f"- {kind}: the layers have {', '.join(map(str, left))}" for kind, left in uneven.items()]
+        lines += ["", "ONNX Runtime needs none of these numbers; a library that builds caches from them does."]
+    return "\n".join(lines) + "\n"

@@ -1,0 +1,104 @@
+"""Model folders: what is found, what a configuration says afterwards, what is copied and what is not."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from prunegraph.errors import ModelError, OutputError
+from prunegraph.export.folder import Cut, companions, find_model, model_card, new_folder, slim_config, write_companions
+
+BERT = {"model_type": "bert", "num_attention_heads": 12, "intermediate_size": 1536, "hidden_size": 384, "dim": 7}
+
+
+def folder(where: Path, *names: str) -> Path:
+    for name in names:
+        (where / name).parent.mkdir(parents=True, exist_ok=True)
+        (where / name).write_text(json.dumps(BERT) if name == "config.json" else name)
+    return where
+
+
+@pytest.mark.parametrize(
+    ("files", "place"),
+    [
+        (["model.onnx", "config.json"], "model.onnx"),
+        (["onnx/model.onnx", "onnx/model_quantized.onnx"], "onnx/model.onnx"),
+        (["encoder.onnx"], "encoder.onnx"),
+        (["model.onnx", "onnx/model.onnx"], "model.onnx"),
+    ],
+)
+def test_the_onnx_file_of_a_folder(tmp_path: Path, files: list[str], place: str) -> None:
+    assert find_model(folder(tmp_path, *files)) == tmp_path / place
+
+
+@pytest.mark.parametrize(
+    ("files", "message", "hint"),
+    [
+        (["config.json", "model.safetensors"], "no ONNX file yet", "prunegraph export hf:"),
+        (["a.onnx", "b.onnx"], "several ONNX files: a.onnx, b.onnx", "name the one"),
+        (["notes.txt"], "holds no ONNX file", "Optimum"),
+    ],
+)
+def test_a_folder_without_one_says_what_to_do(tmp_path: Path, files: list[str], message: str, hint: str) -> None:
+    with pytest.raises(ModelError, match=message) as error:
+        find_model(folder(tmp_path, *files))
+    assert hint in error.value.hint
+
+
+CONFIGS = {
+    "all layers alike": (
+        [Cut("head", 12, 6), Cut("head", 12, 6), Cut("ffn", 1536, 768), Cut("ffn", 1536, 768)],
+        {"num_attention_heads": 6, "intermediate_size": 768},
+        {},
+    ),
+    "uneven layers": ([Cut("ffn", 1536, 768), Cut("ffn", 1536, 512)], {}, {"ffn": (768, 512)}),
+    "a number of something else": ([Cut("hidden", 48, 24)], {}, {}),
+    "whole groups": ([Cut("head", 12, 12)], {}, {}),
+    "a kind that no key states": ([Cut("channel", 64, 32)], {}, {}),
+}
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_a_configuration_says_what_the_slim_model_has(name: str) -> None:
+    cuts, changes, uneven = CONFIGS[name]
+    slim = slim_config(BERT, cuts)
+    assert slim.config == BERT | changes and set(slim.changed) == set(changes) and slim.uneven == uneven
+
+
+def names(where: Path) -> set[str]:
+    return {str(path.relative_to(where)) for path in where.rglob("*")}
+
+
+def test_a_slim_folder_has_all_but_the_weights(tmp_path: Path) -> None:
+    files = ("config.json", "tokenizer.json", "vocab.txt", "onnx/model.onnx", "model.safetensors", "README.md", ".git")
+    source = folder(tmp_path / "source", *files)
+    small = {"config.json", "tokenizer.json", "vocab.txt", "README.md"}
+    assert {path.name for path in companions(source, source / "onnx/model.onnx")} == small
+    target = tmp_path / "deep" / "slim"
+    with new_folder(target) as staging:
+        config = BERT | {"num_attention_heads": 6}
+        write_companions(source, source / "onnx/model.onnx", staging, config, model_card("it", "facts", {}))
+        assert not target.exists()
+    assert names(target) == small | {"onnx"}
+    assert json.loads((target / "config.json").read_text())["num_attention_heads"] == 6
+    assert json.loads((source / "config.json").read_text()) == BERT
+
+
+def test_a_folder_appears_whole_or_not_at_all(tmp_path: Path) -> None:
+    with pytest.raises(KeyboardInterrupt), new_folder(tmp_path / "slim") as staging:
+        (staging / "half").write_text("")
+        raise KeyboardInterrupt
+    assert not names(tmp_path)
+
+
+def test_nothing_is_written_over(tmp_path: Path) -> None:
+    source = folder(tmp_path / "source", "model.onnx")
+    with pytest.raises(OutputError, match="exists already"), new_folder(source):
+        pass
+    assert names(tmp_path) == {"source", "source/model.onnx"}
+
+
+def test_the_card_tells_what_a_config_cannot() -> None:
+    assert "the layers have 768, 512" in model_card("it", "facts", {"ffn": (768, 512)})
