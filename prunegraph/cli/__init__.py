@@ -1,7 +1,7 @@
 """The command line: `prunegraph explain`, `prune`, `verify`, `bench`, `evaluate`, `export`, `score` and `finetune`.
 
 Data goes to stdout, everything else to stderr.  Exit codes: 0 done, 1 refused or verification failed, 2 wrong usage,
-130 interrupted.
+130 interrupted, 143 ended by a signal.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ def prunegraph(
 
     \b
     Exit codes
-      0 done · 1 refused, or verification failed · 2 wrong usage · 130 interrupted
+      0 done · 1 refused, or verification failed · 2 wrong usage · 130 interrupted · 143 ended
     """  # noqa: D301 - \b keeps the lines that follow as they are
     if context.invoked_subcommand is None:
         typer.echo(context.get_help())

@@ -52,7 +52,7 @@ def show(*data: RenderableType) -> None:
     from rich.text import Text
 
     console = _console(sys.stdout)
-    with console.capture() as captured:
+    with _writing(), console.capture() as captured:  # which writes nothing, but does write
         for each in data:
             console.print(escape_all(Text(each) if isinstance(each, str) else each))
     _write(re.sub(r"[ \t]+$", "", captured.get(), flags=re.MULTILINE))
@@ -171,9 +171,16 @@ def _write(text: str) -> None:
     if sys.stdout is None:
         raise OutputError("stdout is closed", hint="name a file: > FILE")
     encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
-    try:
+    with _writing():
         sys.stdout.write(text.encode(encoding, "backslashreplace").decode(encoding))
         sys.stdout.flush()
+
+
+@contextmanager
+def _writing() -> Iterator[None]:
+    """Turn what stdout raises into an error with a hint; a reader that went away is none."""
+    try:
+        yield
     except BrokenPipeError:
         raise
     except OSError as error:
