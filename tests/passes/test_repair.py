@@ -18,7 +18,10 @@ from prunegraph.analysis.selection import Selection
 from prunegraph.cli import app
 from prunegraph.errors import UsageError
 from prunegraph.observe.stream import Calibration
+from prunegraph.observe.text import Batch
 from prunegraph.passes.repair import Outcome, repaired
+from prunegraph.passes.repair.sites import Site
+from prunegraph.passes.repair.statistics import FIT, FLOOR, HELD, JUDGE, Gram
 from prunegraph.pipeline import Analyzed, apply, load_and_analyze
 from prunegraph.result import PruneResult
 from prunegraph.runtime.session import open_session, run
@@ -308,3 +311,21 @@ def test_a_sub_block_that_goes_leaves_its_mean() -> None:
     fresh = samples(model, 90, 8)
     expected, repaired, cut = (outputs(each, fresh)[0] for each in (model, result.model, bare.model))
     assert np.square(repaired - expected).mean() < np.square(cut - expected).mean()
+
+
+def test_moments_are_formed_in_float64() -> None:
+    """A mean that is large beside the deviation leaves nothing of it in float32."""
+    rng = np.random.default_rng(0)
+    x = (1000 + rng.normal(size=(8, 300, 4))).astype(np.float32)
+    y = rng.normal(size=(8, 300, 2)).astype(np.float32)
+    gram = Gram([Site("node", "x", -1, "y", -1, "w")])
+    gram.update(Batch({"x": x}, tuple(range(8)), None), {"x": x, "y": y})  # type: ignore[arg-type]
+    sums, counts = gram.sums(("x", "y"))
+    norms = np.square(y.astype(np.float64)).sum(axis=-1)
+    weights = 1 / np.maximum(norms, FLOOR * np.median(norms))
+    z = np.concatenate([x.astype(np.float64), np.ones((8, 300, 1))], axis=-1)
+    held = np.arange(8) % HELD == HELD - 1
+    for part, chosen in ((FIT, ~held), (JUDGE, held)):
+        exact = np.einsum("bn,bni,bnj->ij", weights[chosen], z[chosen], z[chosen])
+        np.testing.assert_allclose(sums[part], exact, rtol=1e-12)
+        assert counts[part] == 300 * chosen.sum()

@@ -42,7 +42,7 @@ class Gram:
         self.dtype = dtype
         self._sums: dict[tuple[str, str], Array] = {}
         self._counts: dict[tuple[str, str], Array] = {}
-        self._waiting: dict[tuple[tuple[str, str], int], list[Array]] = {}
+        self._waiting: dict[tuple[tuple[str, str], int], list[tuple[Array, Array]]] = {}
         self._seen = 0
 
     @property
@@ -76,24 +76,25 @@ class Gram:
         return self._sums[key], self._counts[key]
 
     def _add(self, key: tuple[str, str], part: int, rows: Array, scale: Array) -> None:
-        z = np.empty((len(rows), rows.shape[1] + 1), dtype=np.float32)
-        z[:, :-1], z[:, -1] = rows, 1
-        z *= scale[:, None]
         waiting = self._waiting.setdefault((key, part), [])
-        waiting.append(z)
-        if sum(map(len, waiting)) >= max(z.shape[1], POSITIONS // 4):
+        waiting.append((rows, scale))
+        if sum(len(rows) for rows, _ in waiting) >= max(rows.shape[1] + 1, POSITIONS // 4):
             self._flush(key, part)
 
     def _flush(self, key: tuple[str, str], part: int) -> None:
-        """Few large products are faster than many small ones."""
+        """Few large products are faster than many small ones; they are taken in the format of the sums."""
         waiting = self._waiting.pop((key, part), [])
-        if waiting:
-            z = np.concatenate(waiting)
-            if key not in self._sums:
-                self._sums[key] = np.zeros((2, z.shape[1], z.shape[1]), dtype=self.dtype)
-                self._counts[key] = np.zeros(2, dtype=np.int64)
-            self._sums[key][part] += z.T @ z
-            self._counts[key][part] += len(z)
+        if not waiting:
+            return
+        rows, scale = (np.concatenate(each) for each in zip(*waiting, strict=True))
+        z = np.empty((len(rows), rows.shape[1] + 1), dtype=self.dtype)
+        z[:, :-1], z[:, -1] = rows, 1
+        z *= scale[:, None].astype(self.dtype)
+        if key not in self._sums:
+            self._sums[key] = np.zeros((2, z.shape[1], z.shape[1]), dtype=self.dtype)
+            self._counts[key] = np.zeros(2, dtype=np.int64)
+        self._sums[key][part] += z.T @ z
+        self._counts[key][part] += len(z)
 
     def state(self) -> dict[str, Array]:
         """Two arrays a site, numbered."""

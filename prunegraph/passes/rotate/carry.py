@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import onnx_ir as ir
 
 from prunegraph.analysis.axes import Axis, Expr, Fresh, Prod, Ref
+from prunegraph.analysis.ops import traits_of
 from prunegraph.analysis.relations import AxisRule
 from prunegraph.analysis.solve import Solution
 from prunegraph.observe.decompose_attention import FUSED, MICROSOFT, projects_qkv
@@ -30,7 +31,6 @@ SUMS = frozenset(("Add", "Sub", "Sum", "Mean"))
 SCALES = frozenset(("Mul", "Div"))
 PRODUCTS = frozenset(("MatMul", "FusedMatMul", "Gemm", "Conv", "ConvTranspose", "Einsum"))
 FLOATS = frozenset((ir.DataType.FLOAT, ir.DataType.FLOAT16, ir.DataType.BFLOAT16, ir.DataType.DOUBLE))
-LENGTHS = frozenset(("Shape", "Size"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +83,7 @@ class Follower:
         kind = node.op_type if plain else ""
         if (node.domain, node.op_type) in FUSED:
             return self._fused(k, node, rule, dim)
-        if kind in LENGTHS:
+        if traits_of(node).states_lengths:
             return []
         if self._reduced(k, rule, dim) and kind not in PRODUCTS:
             raise Bends(f"{name} ({node.op_type}) weighs its slots against each other, or sums them")
