@@ -1,21 +1,20 @@
 """Candidate filtering (SAP, arXiv 2512.19125): heads go only as long as the model stays good enough.
 
-Every candidate is removed alone, candidates are ranked by the harm that they do, and removed one after the other
-until the
-metric falls below a share of the original's.  All of it runs on one session with a head gate.
+Every candidate is removed alone, candidates are ranked by the harm that they do, and removed one after the other until
+the metric falls below a share of the original's.  All of it runs on one session with a head gate.
 """
 
 from __future__ import annotations
 
 import importlib
-import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import onnx
 import onnx_ir as ir
 import onnxruntime as ort
 
@@ -23,7 +22,6 @@ from prunegraph.analysis.analyze import Analysis
 from prunegraph.analysis.selection import Selection
 from prunegraph.errors import MissingExtra, UsageError
 from prunegraph.observe.attention_sites import HEAD_KINDS, Attention
-from prunegraph.observe.fingerprint import fingerprint
 from prunegraph.observe.head_mask import Gate, GatedSession, gate_of, gated, open_gate
 from prunegraph.observe.metric import Evaluate, make_metric
 from prunegraph.observe.stream import Inputs
@@ -144,8 +142,7 @@ def filter_candidates(
     with ExitStack() as stack:
         session = stack.enter_context(open_session(twin, providers=run_by))
         evaluate, name = _evaluate(options, inputs, model, analysis, GatedSession(session, open_gate(sites)))
-        worker = _Worker(twin, evaluate, session, f"{fingerprint(model)}/{run_by}", run_by)
-        stack.callback(worker.close)
+        worker = _Worker(twin, evaluate, session, run_by)
         search = _Search(worker, sites, heads, members, options, progress)
         return search.run(selection, name)
 
@@ -226,58 +223,49 @@ class _Search:
         return Filtered(Selection(left), ranked, tuple(removed), name, whole, after, len(self.known) + 1, share)
 
 
-_SESSIONS: dict[str, ort.InferenceSession] = {}
-_LOCK = threading.Lock()
-
-
-@dataclass
+@dataclass(frozen=True, slots=True)
 class _Worker:
-    """Evaluates gates, here or wherever joblib sends it: there it opens a session of its own, once a process."""
+    """Evaluates gates on a session; threads share it, and other processes get the model to open one of their own."""
 
-    model: ir.Model | None
+    model: ir.Model
     evaluate: Evaluate
-    session: ort.InferenceSession | None
-    key: str
+    session: ort.InferenceSession
     providers: tuple[str, ...]
-    proto: bytes = field(default=b"", repr=False)
 
     def map(self, gates: Sequence[Gate], jobs: int | None) -> list[float]:
         """One number a gate; gates travel in as many parcels as there are workers, each with the model once."""
         joblib = _joblib()
-        if len(gates) == 1 or joblib.effective_n_jobs(jobs) == 1:
-            return self.many(gates)
         parts = min(len(gates), joblib.effective_n_jobs(jobs))
+        if parts == 1:
+            return self.many(gates)
         parcels = [list(gates[k::parts]) for k in range(parts)]
         parallel = joblib.Parallel(n_jobs=jobs, prefer="threads")
-        found = parallel(joblib.delayed(self.many)(parcel) for parcel in parcels)
         values = [0.0] * len(gates)
-        for k, part in enumerate(found):
+        for k, part in enumerate(parallel(joblib.delayed(self.many)(parcel) for parcel in parcels)):
             values[k::parts] = part
         return values
 
     def many(self, gates: Sequence[Gate]) -> list[float]:
-        session = self.session or self._open()
-        return [float(self.evaluate(GatedSession(session, gate))) for gate in gates]
+        """One number a gate, one after the other."""
+        return [float(self.evaluate(GatedSession(self.session, gate))) for gate in gates]
 
-    def _open(self) -> ort.InferenceSession:
-        with _LOCK:
-            if self.key not in _SESSIONS:
-                _SESSIONS.clear()  # one model a process is enough
-                options = ort.SessionOptions()
-                options.log_severity_level = 4
-                options.add_session_config_entry("session.disable_quant_qdq", "1")
-                _SESSIONS[self.key] = ort.InferenceSession(self.proto, options, providers=list(self.providers))
-            return _SESSIONS[self.key]
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _Remote, (ir.to_proto(self.model).SerializeToString(), self.evaluate, self.providers)
 
-    def __getstate__(self) -> dict[str, Any]:
-        """What travels to another process: the model as bytes, no session."""
-        if not self.proto and self.model is not None:
-            self.proto = ir.to_proto(self.model).SerializeToString()
-        return {**self.__dict__, "model": None, "session": None}
 
-    def close(self) -> None:
-        """Let the session go."""
-        self.session = None
+@dataclass(frozen=True, slots=True)
+class _Remote:
+    """What a worker is in another process: a call opens a session, and there is one call a process."""
+
+    model: bytes
+    evaluate: Evaluate
+    providers: tuple[str, ...]
+
+    def many(self, gates: Sequence[Gate]) -> list[float]:
+        """As `_Worker.many`."""
+        model = ir.from_proto(onnx.load_model_from_string(self.model))
+        with open_session(model, providers=self.providers) as session:
+            return [float(self.evaluate(GatedSession(session, gate))) for gate in gates]
 
 
 def _joblib() -> Any:
