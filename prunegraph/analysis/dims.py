@@ -124,7 +124,7 @@ class Dims:
         return all(self._pins[leaf] for leaf in leaves) and (bool(leaves) or self.find(dim) == UNIT)
 
     def resolve(self, dim: int) -> Axis:
-        """The normal form of a Dim.  Valid once nothing is equated any more; cached."""
+        """The normal form of a Dim; cached until something is equated."""
         root = self.find(dim)
         if root not in self._resolved:
             self._resolved[root] = self._axis(self._terms((root,)))
@@ -136,6 +136,10 @@ class Dims:
     def resolve_sum(self, factor: int) -> Axis:
         """The normal form of a sum that stands under a product."""
         return self._axis(self._terms((factor,)))
+
+    def snapshot(self) -> tuple[tuple[Any, ...], ...]:
+        """All that is known of every Dim, oldest first: what is undone leaves its older Dims as they were."""
+        return tuple(zip(self._parent, self._size, self._form, self._pins, self._rank, strict=True))
 
     # ---- transactions ----------------------------------------------------------------------------------------------
 
@@ -149,6 +153,7 @@ class Dims:
             while len(self._log) > mark:
                 store, index, old = self._log.pop()
                 store[index] = old
+            self._resolved.clear()
             raise (
                 error if isinstance(error, CannotUnify) else CannotUnify("the axes have no finite common structure")
             ) from error
@@ -156,6 +161,7 @@ class Dims:
     def _set(self, store: list[Any], index: int, value: Any) -> None:
         self._log.append((store, index, store[index]))
         store[index] = value
+        self._resolved.clear()
 
     def commit(self) -> None:
         """Forget how to undo what has been done so far."""

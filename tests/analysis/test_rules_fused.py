@@ -1,4 +1,4 @@
-"""Fused ops: the groups that the analysis finds in them, and that what Shrink makes is the masked original."""
+"""Fused and quantized ops: the groups that the analysis finds, and that what Shrink makes is the masked original."""
 
 from __future__ import annotations
 
@@ -12,9 +12,10 @@ from prunegraph.passes.normalize import normalize
 from prunegraph.passes.normalize.state_scales import state_scales
 from tests.graphs import fused as graphs_fused
 from tests.graphs import other as graphs_other
-from tests.graphs.rules import check, found, in_words, makers, selections
+from tests.graphs import quant as graphs_quant
+from tests.graphs.rules import check_parts, found, in_words, makers
 
-MAKERS = makers(graphs_fused) | makers(graphs_other)
+MAKERS = makers(graphs_fused) | makers(graphs_other) | makers(graphs_quant)
 
 # The CPU provider has no kernel for these: for them the shapes of what they make are given.
 NOT_ON_CPU: dict[str, tuple[dict[str, tuple[int, ...]], str]] = {
@@ -77,6 +78,22 @@ GROUPS = {
     "max_pool_positions": "channel 14, channel 10",
     "picked_rows": "ffn 10, ffn 14, ffn 10",
     "rnn": "hidden 10, ffn 6",
+    "dynamic": "hidden 10, ffn 14",
+    "dynamic_conv": "channel 10, channel 14",
+    "dynamic_fused": "hidden 10, ffn 14",
+    "four_bit_table": "hidden 4, ffn 14",
+    "four_bits": "hidden 10, dense 4, ffn 6",
+    "four_bits_odd": "hidden 10, ffn 6",
+    "four_bits_odd_flat": "hidden 10, ffn 6",
+    "four_bits_points": "hidden 10, dense 2, ffn 6",
+    "integer_attention": "hidden 10, head 3, qk_dim 4/3",
+    "integer_conv": "channel 10, channel 14",
+    "integer_ffn": "hidden 10, ffn 14",
+    "integer_image": "channel 10, channel 14",
+    "integer_where": "ffn 10, ffn 14",
+    "qdq_blocks": "hidden 10, ffn 4",
+    "qdq_conv": "channel 10, channel 14",
+    "qdq_ffn": "hidden 10, ffn 14",
 }
 
 
@@ -117,9 +134,7 @@ def _shapes(proto: onnx.ModelProto, given: dict[str, tuple[int, ...]]) -> dict[s
 
 @pytest.mark.parametrize("name", GROUPS)
 def test_shrunk_is_masked(name: str) -> None:
-    model, normal, analysis = found(MAKERS[name])
-    for selection in selections(analysis.groups):
-        check(model, normal, analysis, selection)
+    check_parts(*found(MAKERS[name]))
 
 
 CACHES = {
@@ -136,8 +151,7 @@ def test_caches_shrink_if_allowed(name: str) -> None:
         MAKERS[name], ("past*", "attention*", "multiheadattention*", "groupqueryattention*")
     )
     assert in_words(analysis) == CACHES[name]
-    for selection in selections(analysis.groups):
-        check(model, normal, analysis, selection)
+    check_parts(model, normal, analysis)
 
 
 @pytest.mark.parametrize("name", ["onnx_attention", "attention", "multi_head", "group_query", "group_query_packed"])

@@ -1,4 +1,4 @@
-"""Quantized models: the groups that the analysis finds in them, and that what Shrink makes is the masked original."""
+"""Quantized models: weights keep their types, blocks go whole, and the reference in floats is near."""
 
 from __future__ import annotations
 
@@ -12,44 +12,9 @@ from prunegraph.passes.rewrite.shrink import shrink
 from prunegraph.runtime.session import open_session, run
 from tests.graphs import fused as graphs_fused
 from tests.graphs import quant as graphs_quant
-from tests.graphs.rules import check, found, in_words, makers, selections
+from tests.graphs.rules import found, makers
 
 MAKERS = makers(graphs_quant)
-
-GROUPS = {
-    "dynamic": "hidden 10, ffn 14",
-    "dynamic_conv": "channel 10, channel 14",
-    "dynamic_fused": "hidden 10, ffn 14",
-    "four_bit_table": "hidden 4, ffn 14",
-    "four_bits": "hidden 10, dense 4, ffn 6",
-    "four_bits_odd": "hidden 10, ffn 6",
-    "four_bits_odd_flat": "hidden 10, ffn 6",
-    "four_bits_points": "hidden 10, dense 2, ffn 6",
-    "integer_attention": "hidden 10, head 3, qk_dim 4/3",
-    "integer_conv": "channel 10, channel 14",
-    "integer_ffn": "hidden 10, ffn 14",
-    "integer_image": "channel 10, channel 14",
-    "integer_where": "ffn 10, ffn 14",
-    "qdq_blocks": "hidden 10, ffn 4",
-    "qdq_conv": "channel 10, channel 14",
-    "qdq_ffn": "hidden 10, ffn 14",
-}
-
-
-@pytest.mark.parametrize("name", GROUPS)
-def test_groups(name: str) -> None:
-    assert in_words(found(MAKERS[name])[2]) == GROUPS[name]
-
-
-def test_every_graph_is_listed() -> None:
-    assert set(MAKERS) == set(GROUPS)
-
-
-@pytest.mark.parametrize("name", GROUPS)
-def test_shrunk_is_masked(name: str) -> None:
-    model, normal, analysis = found(MAKERS[name])
-    for selection in selections(analysis.groups):
-        check(model, normal, analysis, selection)
 
 
 @pytest.mark.parametrize("name", ["qdq_ffn", "qdq_conv", "qdq_blocks"])

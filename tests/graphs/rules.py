@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable
 from types import ModuleType
 
 import numpy as np
@@ -12,13 +12,13 @@ import onnx
 import onnx_ir as ir
 
 from prunegraph.analysis.analyze import Analysis, analyze_graph
-from prunegraph.analysis.groups import Group
 from prunegraph.analysis.lengths import Lengths
 from prunegraph.analysis.selection import Selection
 from prunegraph.passes.normalize import Normalized, normalize
 from prunegraph.passes.prove.verify import Verification, verify
 from prunegraph.passes.rewrite.cleanup import cleanup
 from prunegraph.passes.rewrite.shrink import shrink
+from tests.graphs.selections import parts
 
 ROUNDING = 2e-5
 MOVED = 1e-3
@@ -52,18 +52,10 @@ def in_words(analysis: Analysis) -> str:
     )
 
 
-def selections(groups: Sequence[Group]) -> Iterator[Selection]:
-    """A part of each group alone, then of all of them."""
-    rng = np.random.default_rng(0)
-
-    def part(group: Group) -> np.ndarray:
-        order = rng.random(group.shape).argsort(-1).argsort(-1)
-        return order < max(group.least, round(group.units * rng.uniform(0.3, 0.7)))
-
-    for group in groups:
-        yield Selection({group.id: part(group)})
-    for _ in range(2):
-        yield Selection({group.id: part(group) for group in groups})
+def check_parts(model: ir.Model, normal: Normalized, analysis: Analysis) -> None:
+    """`check` for a part of each group alone and of all of them."""
+    for selection in parts(analysis.groups, np.random.default_rng(0)):
+        check(model, normal, analysis, selection)
 
 
 def check(model: ir.Model, normal: Normalized, analysis: Analysis, selection: Selection) -> Verification:

@@ -69,7 +69,6 @@ def equate(space: Space, a: int, b: int) -> bool:
 
 
 def resolved(space: Space, dims: Sequence[int]) -> list[Axis]:
-    space._resolved.clear()  # valid only once nothing is equated any more
     return [space.resolve(dim) for dim in dims]
 
 

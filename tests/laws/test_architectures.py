@@ -11,9 +11,9 @@ import pytest
 
 from prunegraph import prune_graph
 from prunegraph.analysis.analyze import Analysis
-from prunegraph.analysis.groups import Group
 from prunegraph.analysis.selection import Selection
 from prunegraph.pipeline import Analyzed, apply, load_and_analyze
+from tests.graphs.selections import part
 from tests.graphs.skeleton import load_skeleton
 
 Expected = dict[tuple[str, int, tuple[int, ...]], int]
@@ -56,12 +56,6 @@ def census(analysis: Analysis) -> Expected:
     return dict(Counter((g.kind, g.units, g.rows) for g in analysis.groups))
 
 
-def draw(group: Group, rng: np.random.Generator) -> np.ndarray:
-    """Any number of units, in every row others."""
-    keep = int(rng.integers(group.least, group.units))
-    return rng.random(group.shape).argsort(-1).argsort(-1) < keep
-
-
 @pytest.mark.parametrize("name", GROUPS)
 def test_the_groups_are_those_of_the_architecture(name: str) -> None:
     assert census(analyzed(name).analysis) == GROUPS[name]
@@ -88,7 +82,7 @@ def test_slim_equals_the_masked_original(name: str, kinds: tuple[str, ...]) -> N
     found = analyzed(name)
     rng = np.random.default_rng(sum(map(ord, name + kinds[0])))
     groups = [g for g in found.analysis.groups if kinds == ("",) or g.kind in kinds]
-    result = apply(found, Selection({g.id: draw(g, rng) for g in groups}))
+    result = apply(found, Selection({g.id: part(g, rng) for g in groups}))
     proof = result.report.verify
     assert proof is not None and proof.ok
     assert proof.moved > 1e-3

@@ -9,13 +9,13 @@ import pytest
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
-from prunegraph.analysis.groups import Group
 from prunegraph.analysis.lengths import Lengths
 from prunegraph.analysis.selection import Selection
 from prunegraph.passes.prove.verify import verify
 from prunegraph.passes.rewrite.cleanup import cleanup
 from prunegraph.passes.rewrite.shrink import shrink
 from tests.analysis.golden import compact, read
+from tests.graphs.selections import selections
 from tests.graphs.small import GRAPHS, Analysed, analysed, analysed_model
 
 ROUNDING = 2e-5
@@ -23,22 +23,6 @@ ROUNDING = 2e-5
 
 few = settings(derandomize=True, deadline=None, max_examples=6, database=None, phases=[Phase.generate])
 every_graph = pytest.mark.parametrize("name", GRAPHS)
-
-
-@st.composite
-def selections(draw: st.DrawFn, groups: tuple[Group, ...], least: int = 1) -> Selection:
-    """Any number of units, at least `least`, of any groups; the same number in every row.
-
-    Inexact groups keep two: a norm over one slot multiplies its rounding by 1/sqrt(epsilon).
-    """
-    keep = {}
-    for group in groups:
-        lowest = max(least, group.least, 1 if group.exact else 2)
-        if group.units > lowest and draw(st.booleans()):
-            count = draw(st.integers(lowest, group.units - 1))
-            rows = [draw(st.permutations(range(group.units))) for _ in range(int(np.prod(group.rows)))]
-            keep[group.id] = (np.array(rows) < count).reshape(group.shape)
-    return Selection(keep)
 
 
 def slim(found: Analysed, selection: Selection) -> ir.Model:

@@ -2,42 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import numpy as np
 import onnx
 import onnx_ir as ir
 import pytest
 
-from prunegraph.analysis.groups import Group
 from prunegraph.analysis.lengths import Lengths
-from prunegraph.analysis.selection import Selection
 from prunegraph.passes.prove.verify import verify
 from prunegraph.passes.rewrite.cleanup import cleanup
 from prunegraph.passes.rewrite.shrink import shrink
 from tests.graphs.random import random_graph
+from tests.graphs.selections import parts
 from tests.graphs.small import analysed_model
 
 ROUNDING = 5e-5
-
-
-def selections(groups: tuple[Group, ...], rng: np.random.Generator) -> Iterator[Selection]:
-    """A part of each group alone, then of all of them."""
-
-    def part(group: Group) -> np.ndarray:
-        least = max(group.least, 1 if group.exact else 2)
-        count = int(rng.integers(least, group.units)) if group.units > least else group.units
-        return rng.random(group.shape).argsort(-1).argsort(-1) < count
-
-    yield from (Selection({group.id: part(group)}) for group in groups)
-    yield Selection({group.id: part(group) for group in groups})
 
 
 @pytest.mark.parametrize("seed", range(48))
 def test_shrunk_is_masked(seed: int) -> None:
     found = analysed_model(random_graph(seed, length=10 + seed // 4))
     groups, solution = found.analysis.groups, found.analysis.solution
-    for selection in selections(groups, np.random.default_rng(seed)):
+    for selection in parts(groups, np.random.default_rng(seed)):
         keeps = selection.keeps(groups)
         slim = cleanup(shrink(found.normalized, solution, keeps).model, solution, Lengths(solution, keeps))
         onnx.checker.check_model(ir.to_proto(slim), full_check=True)

@@ -1,14 +1,12 @@
 from __future__ import annotations
 
-import math
-
 import numpy as np
 import onnx
 import onnxruntime as ort
 import pytest
 from onnx import ModelProto, helper, numpy_helper
 
-from tests.graphs.skeleton import KEEP_ELEMENTS, MARK, fill, load_skeleton, read_skeleton, skeleton_names, strip
+from tests.graphs.skeleton import KEEP_ELEMENTS, MARK, fill, load_skeleton, skeleton_names, strip
 
 RNG = np.random.default_rng(0)
 WEIGHT = RNG.normal(size=(12, 20)).astype(np.float32)
@@ -106,11 +104,11 @@ def test_fan_in_follows_the_use() -> None:
     assert deviations == pytest.approx({"right": 4**-0.5, "turned": 4000**-0.5, "conv": 4000**-0.5}, rel=0.1)
 
 
-def is_small(name: str) -> bool:
-    return sum(math.prod(tensor.dims) for tensor in read_skeleton(name).graph.initializer) < 3_000_000
+LARGE = ("deit_tiny", "minilm", "resnet18", "vit_base")
+"""Graphs with the widths of real models; other tests run them."""
 
 
-@pytest.mark.parametrize("name", [name for name in skeleton_names() if is_small(name)])
+@pytest.mark.parametrize("name", [name for name in skeleton_names() if not name.startswith(LARGE)])
 def test_committed_graph_runs(name: str) -> None:
     model = load_skeleton(name)
     onnx.checker.check_model(model)

@@ -93,10 +93,10 @@ def test_order_does_not_matter(program: Program, random: Any) -> None:
 def test_a_clash_leaves_no_trace(program: Program) -> None:
     space, dims = build(program)
     for i, j in program.equal:
-        before = canonical(space, dims), _state(space, len(space._parent))
-        made = len(space._parent)
+        axes, before = canonical(space, dims), space.snapshot()
         if not equate(space, dims[i], dims[j]):
-            assert (canonical(space, dims), _state(space, made)) == before
+            assert canonical(space, dims) == axes
+            assert space.snapshot()[: len(before)] == before
 
 
 @many
@@ -104,19 +104,14 @@ def test_a_clash_leaves_no_trace(program: Program) -> None:
 def test_a_transaction_restores_everything(program: Program) -> None:
     """Even what worked inside goes when something later in the same transaction does not."""
     space, dims = build(program)
-    made = len(space._parent)
-    before = canonical(space, dims), _state(space, made)
+    axes, before = canonical(space, dims), space.snapshot()
     with pytest.raises(CannotUnify), space.transaction():
         for i, j in program.equal:
             space.equate(dims[i], dims[j])
         space.pin(dims[0], Pin("in vain", "nowhere"))
         raise CannotUnify("at the end")
-    assert (canonical(space, dims), _state(space, made)) == before
-
-
-def _state(space: Space, count: int) -> tuple[tuple[Any, ...], ...]:
-    stores = (space._parent, space._size, space._form, space._pins, space._rank)
-    return tuple(tuple(store[:count]) for store in stores)
+    assert canonical(space, dims) == axes
+    assert space.snapshot()[: len(before)] == before
 
 
 @many

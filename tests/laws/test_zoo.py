@@ -15,8 +15,8 @@ import pytest
 
 from prunegraph.analysis.selection import Selection
 from prunegraph.pipeline import Analyzed, apply, load_and_analyze
+from tests.graphs.selections import part
 from tests.graphs.skeleton import load_skeleton, skeleton_names
-from tests.laws.test_architectures import draw
 
 ZOO = [name for name in skeleton_names() if name.startswith("zoo_")]
 GOLDEN = Path(__file__).with_name("golden_zoo.txt")
@@ -48,7 +48,7 @@ def test_slim_equals_the_masked_original(found: tuple[str, Analyzed], kinds: str
     name, analyzed = found
     rng = np.random.default_rng(sum(map(ord, name + kinds)))
     groups = [g for g in analyzed.analysis.groups if kinds == "every kind" or rng.random() < 0.5]
-    result = apply(analyzed, Selection({g.id: draw(g, rng) for g in groups}))
+    result = apply(analyzed, Selection({g.id: part(g, rng) for g in groups}))
     proof = result.report.verify
     assert proof is not None and proof.ok and proof.moved > 1e-3
     onnx.checker.check_model(ir.to_proto(result.ir_model), full_check=True)

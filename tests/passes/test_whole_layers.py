@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import logging
+import re
 
 import numpy as np
 import onnx
@@ -22,20 +23,19 @@ from prunegraph.passes.choose.whole_layers import WHOLE_KINDS, dropped, with_who
 from prunegraph.passes.rewrite.remove_groups import remove_whole_groups
 from prunegraph.pipeline import Analyzed, apply, load_and_analyze
 from prunegraph.result import PruneResult
+from tests.analysis.golden import read
 from tests.graphs import fused as graphs_fused
 from tests.graphs import quant as graphs_quant
 from tests.graphs.builder import Builder, layer_norm, linear
+from tests.graphs.selections import selections
 from tests.graphs.skeleton import load_skeleton
 from tests.graphs.small import GRAPHS, analysed, analysed_model
-from tests.laws.test_laws import assert_same, selections, weights
+from tests.laws.test_laws import assert_same, weights
 
 few = settings(derandomize=True, deadline=None, max_examples=3, database=None, phases=[Phase.generate])
 SKELETONS = ("zoo_bert", "zoo_gpt2", "zoo_llama", "zoo_llama_legacy", "zoo_deit", "zoo_t5", "zoo_swin", "zoo_cait")
-WITH_BLOCKS = [
-    name
-    for name in GRAPHS
-    if any(group.kind in WHOLE_KINDS and group.exact for group in analysed(name).analysis.groups)
-]
+BLOCK = re.compile(rf"^({'|'.join(WHOLE_KINDS)})\.\d+ .* exact:", re.MULTILINE)
+WITH_BLOCKS = [name for name, groups in read().items() if BLOCK.search(groups)]
 
 
 @functools.cache

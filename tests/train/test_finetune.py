@@ -12,7 +12,6 @@ import onnx
 import onnxruntime as ort
 import pytest
 from onnx import TensorProto, numpy_helper
-from sklearn.datasets import load_digits
 from typer.testing import CliRunner, Result
 
 from prunegraph import finetune, prune_graph
@@ -84,6 +83,8 @@ def sentences(count: int = 240, *, labels: bool = True) -> list[dict[str, Any]]:
 
 
 def digits(count: int = 600) -> dict[str, np.ndarray]:
+    from sklearn.datasets import load_digits
+
     found = load_digits()
     return {"pixels": (found.images[:count, None] / 16).astype(np.float32), "labels": found.target[:count]}
 
