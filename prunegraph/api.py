@@ -208,4 +208,5 @@ def verify_files(
         with clock.step("shrink"):
             small = undo_repair(found, small, keeps, repair)
     with clock.step("verify"):
-        return compare(found.original, found.normalized.model, small, found.analysis, keeps)
+        sizes = found.normalized.settled
+        return compare(found.original, found.normalized.model, small, found.analysis, keeps, sizes=sizes)

@@ -316,7 +316,8 @@ def prove(found: Analyzed, slim: ir.Model, keeps: Keeps) -> Verification:
     Raises:
         VerificationFailed: they differ by more than rounding.
     """
-    proof = verify(found.original, found.normalized.model, slim, found.analysis, keeps)
+    sizes = found.normalized.settled
+    proof = verify(found.original, found.normalized.model, slim, found.analysis, keeps, sizes=sizes)
     if not proof.ok:
         worst = max(proof.max_rel_error, proof.normalize_error)
         raise VerificationFailed(

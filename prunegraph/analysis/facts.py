@@ -17,8 +17,10 @@ class Facts:
         probes: How many runs the facts come from.
         shapes: Value name -> one `Size` an axis; a value of unknown rank is missing.
         integers: Value name -> the small integers it held in every probe, where they do not depend on the data.
+        unseen: Why the model could not be run, so that shapes are missing; empty where it could.
     """
 
     probes: int
     shapes: Mapping[str, tuple[Size, ...]]
     integers: Mapping[str, tuple[IntArray, ...]]
+    unseen: str = ""

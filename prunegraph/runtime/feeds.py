@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -11,6 +12,7 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from prunegraph.analysis.ops import traits_of
+from prunegraph.errors import ModelError
 
 Array = npt.NDArray[Any]
 Feeds = dict[str, Array]
@@ -30,20 +32,30 @@ def input_specs(graph: ir.Graph) -> tuple[InputSpec, ...]:
     """The inputs that must be fed: those without a default value.
 
     Raises:
-        ValueError: an input is no tensor of known rank.
+        ModelError: an input is no tensor, or nobody says how many axes it has.
     """
-    specs = []
-    for value in graph.inputs:
-        if value.name in graph.initializers:
-            continue
-        if value.dtype is None or value.shape is None or not value.name:
-            raise ValueError(f"the input {value.name!r} is no tensor of known rank")
-        dims = tuple(
-            dim if isinstance(dim, int) else (str(dim.value) if dim.value else f"{value.name}.{axis}")
-            for axis, dim in enumerate(value.shape)
-        )
-        specs.append(InputSpec(value.name, np.dtype(value.dtype.numpy()), dims, _index_bound(value)))
-    return tuple(specs)
+    return tuple(_input_spec(value) for value in graph.inputs if value.name not in graph.initializers)
+
+
+def _input_spec(value: ir.Value) -> InputSpec:
+    cut = "cut the model behind it (onnx.utils.extract_model) and prune the rest"
+    if isinstance(value.type, ir.SequenceType | ir.OptionalType):
+        what = "a sequence" if isinstance(value.type, ir.SequenceType) else "an optional value"
+        raise ModelError(f"the input {value.name!r} is {what}, no tensor: it cannot be made up", hint=cut)
+    if value.dtype is None or not value.name:
+        raise ModelError(f"the input {value.name!r} is no tensor of a known type", hint=cut)
+    if value.shape is None:
+        hint = "declare its dims, by a name for each that varies (onnx.tools.update_model_dims)"
+        raise ModelError(f"nobody says how many axes the input {value.name!r} has", hint=hint)
+    dims = tuple(_dim(value.name, axis, dim) for axis, dim in enumerate(value.shape))
+    return InputSpec(value.name, np.dtype(value.dtype.numpy()), dims, _index_bound(value))
+
+
+def _dim(name: str, axis: int, dim: int | ir.SymbolicDim) -> int | str:
+    """A length, or a name; -1 is how some exporters write that a dim varies."""
+    if isinstance(dim, int):
+        return dim if dim >= 0 else f"{name}.{axis}"
+    return str(dim.value) if dim.value else f"{name}.{axis}"
 
 
 def _index_bound(value: ir.Value) -> int | None:
@@ -73,7 +85,16 @@ def shape_of(spec: InputSpec, sizes: Mapping[str, int]) -> tuple[int, ...]:
 
 def constant_feeds(specs: Sequence[InputSpec], sizes: Mapping[str, int]) -> Feeds:
     """Ones everywhere: what shapes are learnt with."""
-    return {spec.name: np.ones(shape_of(spec, sizes), spec.dtype) for spec in specs}
+    return {spec.name: _ones(shape_of(spec, sizes), spec.dtype) for spec in specs}
+
+
+def _ones(shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
+    return np.full(shape, "1", dtype) if dtype.kind == "O" else np.ones(shape, dtype)
+
+
+def bytes_of(specs: Sequence[InputSpec], sizes: Mapping[str, int]) -> int:
+    """How much memory the inputs take under these sizes."""
+    return sum(math.prod(shape_of(spec, sizes)) * spec.dtype.itemsize for spec in specs)
 
 
 def random_feeds(specs: Sequence[InputSpec], sizes: Mapping[str, int], seed: int) -> Feeds:
@@ -82,7 +103,9 @@ def random_feeds(specs: Sequence[InputSpec], sizes: Mapping[str, int], seed: int
     feeds: Feeds = {}
     for spec in specs:
         shape = shape_of(spec, sizes)
-        if spec.dtype.kind in "iu" and spec.bound is not None:
+        if spec.dtype.kind == "O":
+            feeds[spec.name] = _ones(shape, spec.dtype)
+        elif spec.dtype.kind in "iu" and spec.bound is not None:
             feeds[spec.name] = rng.integers(0, spec.bound, shape).astype(spec.dtype)
         elif spec.dtype.kind in "iub":
             feeds[spec.name] = _right_padded(shape).astype(spec.dtype)

@@ -9,7 +9,8 @@ import numpy as np
 import onnx
 import onnx_ir as ir
 
-from prunegraph.runtime.session import Array, run, session_of, widened, widened_feeds
+from prunegraph.runtime.session import Array, run, session_of
+from prunegraph.runtime.widen import widened, widened_feeds
 
 
 def evaluate(graph: ir.Graph, node: ir.Node, runs: Sequence[Sequence[Array | None]]) -> list[list[Array]]:

@@ -6,12 +6,17 @@ import contextlib
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-import ml_dtypes
 import numpy as np
 import numpy.typing as npt
 import onnx
 import onnx_ir as ir
 import onnxruntime as ort
+
+from prunegraph.runtime.limits import SECONDS_A_TRIAL, interruptible, limit_memory
+from prunegraph.runtime.limits import CannotRun as CannotRun
+from prunegraph.runtime.widen import has_narrow as has_narrow
+from prunegraph.runtime.widen import widened as widened
+from prunegraph.runtime.widen import widened_feeds as widened_feeds
 
 Array = npt.NDArray[Any]
 
@@ -21,10 +26,6 @@ LIGHT = 1024
 _IN_MEMORY = {ir.DataType.FLOAT, ir.DataType.DOUBLE, ir.DataType.FLOAT16, ir.DataType.INT8, ir.DataType.UINT8}
 
 
-class CannotRun(Exception):
-    """ONNX Runtime refuses a model or a run of it."""
-
-
 @contextlib.contextmanager
 def open_session(
     model: ir.Model,
@@ -32,6 +33,7 @@ def open_session(
     optimize: bool = True,
     prepack: bool = True,
     providers: Sequence[str] = ("CPUExecutionProvider",),
+    trial: bool = False,
 ) -> Iterator[ort.InferenceSession]:
     """A session, on the CPU unless told otherwise, that reads the weights where they lie, in memory or mapped.
 
@@ -41,6 +43,7 @@ def open_session(
         prepack: Whether it may keep a second copy of weights in the order that its kernels read them: worth it for many
             runs.
         providers: Execution providers, the first choice first.
+        trial: Whether it is only tried, within `BYTES_A_TRIAL`.
 
     Raises:
         CannotRun: ONNX Runtime does not accept the model.
@@ -53,6 +56,8 @@ def open_session(
         options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
     if not prepack:
         options.add_session_config_entry("session.disable_prepacking", "1")
+    if trial:
+        limit_memory(options)
     light, weights = _without_weights(model)
     held = [ort.OrtValue.ortvalue_from_numpy(array) for array in weights.values()]
     if held:
@@ -84,8 +89,8 @@ def _without_weights(model: ir.Model) -> tuple[ir.Model, dict[str, Array]]:
     return light, weights
 
 
-def session_of(proto: onnx.ModelProto) -> ort.InferenceSession:
-    """A session for a small model, unoptimized.
+def session_of(proto: onnx.ModelProto, *, trial: bool = False) -> ort.InferenceSession:
+    """A session for a small model, unoptimized; `trial` as for `open_session`.
 
     Raises:
         CannotRun: ONNX Runtime does not accept it.
@@ -93,6 +98,8 @@ def session_of(proto: onnx.ModelProto) -> ort.InferenceSession:
     options = ort.SessionOptions()
     options.log_severity_level = 4
     options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+    if trial:
+        limit_memory(options)
     try:
         return ort.InferenceSession(proto.SerializeToString(), options, providers=["CPUExecutionProvider"])
     except Exception as error:
@@ -109,72 +116,32 @@ def _first_line(error: Exception) -> str:
     return str(error).strip().splitlines()[0][:300] if str(error).strip() else type(error).__name__
 
 
-def run(session: ort.InferenceSession, feeds: Mapping[str, Array], outputs: Sequence[str] | None = None) -> list[Array]:
+def run(
+    session: ort.InferenceSession,
+    feeds: Mapping[str, Array],
+    outputs: Sequence[str] | None = None,
+    *,
+    trial: bool = False,
+) -> list[Array]:
     """Run once; feeds that the model does not have are left out.
 
+    Args:
+        session: What runs.
+        feeds: Its inputs.
+        outputs: Names of outputs, all if None.
+        trial: Whether it is only tried: then it ends after `SECONDS_A_TRIAL`.
+
     Raises:
-        CannotRun: ONNX Runtime fails.
+        CannotRun: ONNX Runtime fails, or a trial takes too long.
     """
     wanted = {spec.name for spec in session.get_inputs()}
+    given = {name: array for name, array in feeds.items() if name in wanted}
     try:
-        found = session.run(outputs, {name: array for name, array in feeds.items() if name in wanted})
+        arrays = interruptible(session, given, outputs, seconds=SECONDS_A_TRIAL if trial else None, shrink=trial)
     except UnicodeDecodeError as error:
         raise CannotRun("a text that it gives is not UTF-8") from error
     except Exception as error:
         if _from_runtime(error):
             raise CannotRun(_first_line(error)) from error
         raise
-    return [np.asarray(array) for array in found]
-
-
-_NARROW = {ir.DataType.BFLOAT16, ir.DataType.FLOAT16}
-
-
-def has_narrow(model: ir.Model) -> bool:
-    """Whether any value of the model is float16 or bfloat16."""
-    values = [*model.graph.inputs, *model.graph.initializers.values()]
-    values += [value for node in model.graph for value in node.outputs]
-    return any(value.dtype in _NARROW for value in values) or any(
-        _narrow_attribute(a) for node in model.graph.all_nodes() for a in node.attributes.values()
-    )
-
-
-def widened(model: ir.Model) -> ir.Model:
-    """The model in float32, or the model itself if it has no narrower floats.
-
-    ONNX Runtime has no bfloat16 on most CPUs, and float16 rounds away the differences that a comparison looks for.
-    """
-    if not has_narrow(model):
-        return model
-    wide = model.clone()
-    for graph in wide.graphs():
-        for value in [*graph.inputs, *(v for node in graph for v in node.outputs)]:
-            if value.dtype in _NARROW:
-                value.type = ir.TensorType(ir.DataType.FLOAT)  # clones share type objects: never change one in place
-        for value in graph.initializers.values():
-            if value.dtype in _NARROW and value.const_value is not None:
-                value.const_value = ir.tensor(value.const_value.numpy().astype(np.float32), name=value.name)
-                value.type = ir.TensorType(ir.DataType.FLOAT)
-        for node in graph:
-            for name, attribute in list(node.attributes.items()):
-                if _narrow_attribute(attribute):
-                    node.attributes[name] = _widen_attribute(attribute)
-    return wide
-
-
-def _narrow_attribute(attribute: ir.Attr) -> bool:
-    if attribute.type == ir.AttributeType.INT and attribute.name in ("to", "dtype", "stash_type", "output_dtype"):
-        return attribute.as_int() in _NARROW
-    return attribute.type == ir.AttributeType.TENSOR and attribute.as_tensor().dtype in _NARROW
-
-
-def _widen_attribute(attribute: ir.Attr) -> ir.Attr:
-    if attribute.type == ir.AttributeType.INT:
-        return ir.AttrInt64(attribute.name, int(ir.DataType.FLOAT))
-    return ir.AttrTensor(attribute.name, ir.tensor(attribute.as_tensor().numpy().astype(np.float32)))
-
-
-def widened_feeds(feeds: Mapping[str, Array]) -> dict[str, Array]:
-    """The feeds for a widened model."""
-    narrow = (np.float16, ml_dtypes.bfloat16)
-    return {name: array.astype(np.float32) if array.dtype in narrow else array for name, array in feeds.items()}
+    return [np.asarray(array) for array in arrays]

@@ -69,12 +69,12 @@ class Builder:
         self.nodes.append(helper.make_node(op, names, outputs, name=f"n_{label}", domain=domain, **attributes))
         return outputs[0] if n == 1 else outputs
 
-    def model(self) -> onnx.ModelProto:
+    def model(self, *, full_check: bool = True) -> onnx.ModelProto:
         tensors = [numpy_helper.from_array(array, name) for name, array in self.initializers.items()]
         graph = helper.make_graph(self.nodes, self.name, self.inputs, self.outputs, tensors)
         opsets = [helper.make_opsetid(domain, version) for domain, version in {"": self.opset, **self.domains}.items()]
         model = helper.make_model(graph, opset_imports=opsets, ir_version=IR_VERSION, functions=self.functions)
-        onnx.checker.check_model(model, full_check=True)
+        onnx.checker.check_model(model, full_check=full_check)
         return model
 
 

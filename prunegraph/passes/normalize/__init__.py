@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import onnx_ir as ir
 from onnx_ir.passes.common import (
@@ -24,6 +24,7 @@ from prunegraph.passes.normalize.names import name_values
 from prunegraph.passes.normalize.probe import integers, probe
 from prunegraph.passes.normalize.split_projections import split_projections
 from prunegraph.passes.normalize.state_scales import state_scales
+from prunegraph.runtime.trial_sizes import Plan
 
 __all__ = ["Normalized", "normalize"]
 
@@ -35,20 +36,41 @@ class Normalized:
     Attributes:
         model: Flat and frozen, constants copied per use, projections split; it computes what the original computes.
         facts: What was seen when it ran.
-        sizes: The lengths of dynamic dims of inputs in the first probe, which is what costs are stated for.
+        plan: Lengths of dynamic dims of inputs at which it was seen to run, one for each probe; empty where none was.
     """
 
     model: ir.Model
     facts: Facts
-    sizes: Mapping[str, int]
+    plan: Plan = ()
+
+    @property
+    def sizes(self) -> Mapping[str, int]:
+        """The lengths that costs are stated for."""
+        return self.plan[0] if self.plan else {}
+
+    @property
+    def settled(self) -> Mapping[str, int]:
+        """Lengths of dims that are declared dynamic and had one length whenever the model ran."""
+        return {dim: n for dim, n in self.sizes.items() if all(sizes[dim] == n for sizes in self.plan)}
 
 
-def normalize(model: ir.Model) -> Normalized:
+def normalize(
+    model: ir.Model, sizes: Mapping[str, int] | None = None, likely: Mapping[str, int] | None = None
+) -> Normalized:
     """A copy of the model that can be analysed.
 
     Functions are inlined, constants become initializers, whatever all probes saw alike is frozen, small constants
     get one copy per use, parts that are computed as one are computed apart.  Inputs, outputs, dynamic dims, names of
     weights and metadata stay.
+
+    Args:
+        model: It is not changed.
+        sizes: Lengths of dynamic dims of inputs, by name, where the caller knows them.
+        likely: Lengths at which it is known to run, such as those of data: tried where the usual ones fail.
+
+    Raises:
+        ModelError: an input is no tensor of known rank.
+        UsageError: the model has no such dim.
     """
     model = model.clone()
     for step in (
@@ -60,7 +82,7 @@ def normalize(model: ir.Model) -> Normalized:
     ):
         step(model)
     name_values(model.graph)
-    probed = probe(model)
+    probed = probe(model, sizes, likely)
     facts, stated = canonicalize(model.graph, probed.facts, probed.held, probed.blocks)
     freeze(model, stated)
     state_scales(model.graph, facts)
@@ -68,7 +90,7 @@ def normalize(model: ir.Model) -> Normalized:
     facts = copy_tables(model, _with_constants(model, facts))
     copy_constants(model.graph)
     model, facts = split_projections(model, _with_constants(model, facts))
-    return Normalized(model, facts, probed.sizes)
+    return Normalized(model, facts, probed.plan)
 
 
 def _with_constants(model: ir.Model, facts: Facts) -> Facts:
@@ -76,4 +98,4 @@ def _with_constants(model: ir.Model, facts: Facts) -> Facts:
     for name, value in model.graph.initializers.items():
         if value.const_value is not None:
             shapes[name] = tuple((int(n),) * facts.probes for n in value.const_value.shape.numpy())
-    return Facts(facts.probes, shapes, {**facts.integers, **integers(model.graph, {}, facts.probes)})
+    return replace(facts, shapes=shapes, integers={**facts.integers, **integers(model.graph, {}, facts.probes)})

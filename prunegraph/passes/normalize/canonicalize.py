@@ -5,6 +5,8 @@ The rules then need to know one spelling only.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
@@ -44,7 +46,7 @@ def canonicalize(graph: ir.Graph, facts: Facts, stated: Held, blocks: Blocks) ->
         elif indices and _is_flat(node, facts) and all(a.ndim > 1 and _counts(a) for a in indices):
             added |= _reshape(editor, node, indices)
     shapes |= {name: ((len(arrays[0]),) * facts.probes,) for name, arrays in added.items()}
-    return Facts(facts.probes, shapes, {**facts.integers, **added}), stated | added
+    return replace(facts, shapes=shapes, integers={**facts.integers, **added}), stated | added
 
 
 def _indices(node: ir.Node, facts: Facts, stated: Held) -> Indices | None:

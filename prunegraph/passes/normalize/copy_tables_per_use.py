@@ -7,6 +7,7 @@ stays equal after pruning is computed once again: Cleanup merges equal nodes.
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 
 import onnx_ir as ir
 from onnx_ir.passes.common import RemoveUnusedNodesPass
@@ -50,7 +51,7 @@ def copy_tables(model: ir.Model, facts: Facts) -> Facts:
             node.replace_input_with(index, copy)
         used |= free
     RemoveUnusedNodesPass()(model)
-    return Facts(facts.probes, shapes, facts.integers)
+    return replace(facts, shapes=shapes)
 
 
 def _computed_from(value: ir.Value | None) -> set[ir.Value]:

@@ -14,7 +14,8 @@ from onnx_ir.passes.common import RemoveUnusedNodesPass
 
 from prunegraph.analysis.ops import traits_of
 from prunegraph.runtime.edit import Editor
-from prunegraph.runtime.session import Array, has_narrow
+from prunegraph.runtime.session import Array
+from prunegraph.runtime.widen import has_narrow
 
 _NO_WEIGHTS = {ir.DataType.INT64, ir.DataType.INT32, ir.DataType.BOOL, ir.DataType.STRING}
 

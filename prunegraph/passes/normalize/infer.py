@@ -15,13 +15,21 @@ import onnx
 import onnx_ir as ir
 from onnx import numpy_helper
 
+from prunegraph.passes.normalize.exact import impossible
 from prunegraph.passes.normalize.slice_assignment import Block, block_of
 from prunegraph.runtime.session import Array, CannotRun, run, session_of
 
 KNOWN_UP_TO = 4096
 """Values with more elements are neither folded nor remembered."""
 
+LARGE = 1 << 26
+"""Values with more elements are not computed."""
+
 MAX_TURNS = 8
+
+
+class NotUnderstood(CannotRun):
+    """Inference fails whatever the sizes: ONNX Runtime may know better."""
 
 
 @dataclass(slots=True)
@@ -50,9 +58,16 @@ class Seen:
         return bool(held)
 
 
+Dims = tuple[int | None, ...]
+"""A shape as far as it is known."""
+
+FILLERS = (37, 71)
+"""What stands for an unknown length: what comes out alike for both does not hang on it."""
+
+
 def infer(
     blank: onnx.ModelProto,
-    inputs: Mapping[str, tuple[int, ...]],
+    inputs: Mapping[str, Dims],
     constants: Mapping[str, Array],
     stated: Sequence[str],
     written: Set[str],
@@ -61,7 +76,7 @@ def infer(
 
     Args:
         blank: The model, its weights blank.
-        inputs: A shape for every input.
+        inputs: A shape for every input, None for lengths that are to stay open.
         constants: Small constants by name.
         stated: Values that follow from constants and shapes alone.
         written: Names of the indices of a ScatterND.
@@ -73,29 +88,35 @@ def infer(
     wanted = set(stated)
     nodes = [node for node in blank.graph.node if not wanted.isdisjoint(node.output)]
     for _ in range(MAX_TURNS):
-        seen.shapes = _infer_once(blank, inputs, seen.held)
-        if not seen.remember(_evaluate(blank, nodes, seen.shapes, {**constants, **seen.held}), written):
+        dims = _infer_once(blank, inputs, seen.held)
+        if not seen.remember(_evaluate(blank, nodes, dims, {**constants, **seen.held}), written):
             break
-    _check_reshapes(blank, seen.shapes)
+    seen.shapes = _known(dims)
+    for _, reason in impossible(blank.graph.node, seen.shapes, {**constants, **seen.held}):
+        raise CannotRun(reason)
     return seen
 
 
-def _check_reshapes(blank: onnx.ModelProto, shapes: Mapping[str, tuple[int, ...]]) -> None:
-    """Inference believes what a Reshape is told; a graph that was traced for short sequences may not run longer ones.
-
-    Raises:
-        CannotRun: the output of one has more or fewer elements than its input.
-    """
+def static_shapes(
+    blank: onnx.ModelProto, inputs: Mapping[str, Dims], constants: Mapping[str, Array]
+) -> dict[str, tuple[int, ...]]:
+    """What can be told of a model that does not run at these sizes: shapes of what lies before the trouble."""
+    dims = _infer_once(blank, inputs, {}, strict=False)
+    shapes = _known(dims)
+    wrong = {name for node, _ in impossible(blank.graph.node, shapes, constants) for name in node.output}
     for node in blank.graph.node:
-        if node.op_type == "Reshape" and not {node.input[0], node.output[0]} - shapes.keys():
-            before, after = shapes[node.input[0]], shapes[node.output[0]]
-            if math.prod(before) != math.prod(after):
-                raise CannotRun(f"{node.name} cannot reshape {before} to {after}")
+        if not wrong.isdisjoint(node.input) or not all(name in dims for name in node.output if name):
+            wrong.update(node.output)
+    return {name: shape for name, shape in shapes.items() if name not in wrong}
+
+
+def _known(dims: Mapping[str, Dims]) -> dict[str, tuple[int, ...]]:
+    return {name: tuple(n for n in each if n is not None) for name, each in dims.items() if None not in each}
 
 
 def _infer_once(
-    blank: onnx.ModelProto, inputs: Mapping[str, tuple[int, ...]], held: Mapping[str, Array]
-) -> dict[str, tuple[int, ...]]:
+    blank: onnx.ModelProto, inputs: Mapping[str, Dims], held: Mapping[str, Array], *, strict: bool = True
+) -> dict[str, Dims]:
     concrete = onnx.ModelProto(ir_version=blank.ir_version, opset_import=blank.opset_import)
     graph = concrete.graph
     graph.name = "shapes"
@@ -106,24 +127,44 @@ def _infer_once(
     graph.initializer.extend(numpy_helper.from_array(array, name) for name, array in held.items())
     graph.node.extend(node for node in blank.graph.node if not set(node.output) <= held.keys())
     try:
-        inferred = onnx.shape_inference.infer_shapes(concrete, data_prop=True, strict_mode=True)
+        inferred = onnx.shape_inference.infer_shapes(concrete, data_prop=True, strict_mode=strict)
     except onnx.shape_inference.InferenceError as error:
-        raise CannotRun(str(error).splitlines()[0][:300]) from error
-    found = {name: tuple(array.shape) for name, array in held.items()} | dict(inputs)
+        reason = str(error).splitlines()[0][:300]
+        raise (NotUnderstood if "[TypeInferenceError]" in reason else CannotRun)(reason) from error
+    found: dict[str, Dims] = {tensor.name: tuple(tensor.dims) for tensor in graph.initializer} | dict(inputs)
     for info in inferred.graph.value_info:
-        shape = info.type.tensor_type.shape
-        if info.type.tensor_type.HasField("shape") and all(dim.HasField("dim_value") for dim in shape.dim):
-            found[info.name] = tuple(dim.dim_value for dim in shape.dim)
+        if info.type.tensor_type.HasField("shape"):
+            found[info.name] = tuple(
+                dim.dim_value if dim.HasField("dim_value") else None for dim in info.type.tensor_type.shape.dim
+            )
     return found
 
 
 def _evaluate(
+    blank: onnx.ModelProto, nodes: Sequence[onnx.NodeProto], dims: Mapping[str, Dims], known: dict[str, Array]
+) -> dict[str, Array]:
+    """Compute the stated values that have become computable, and hang on no unknown length."""
+    if all(None not in each for each in dims.values()):
+        return _evaluate_with(blank, nodes, dims, known, None)
+    try:
+        first, second = (_evaluate_with(blank, nodes, dims, known, filler) for filler in FILLERS)
+    except CannotRun:  # what stands in fits nothing
+        return _evaluate_with(blank, nodes, dims, known, None)
+    return {name: array for name, array in first.items() if name in second and _equal(array, second[name])}
+
+
+def _equal(a: Array, b: Array) -> bool:
+    return a.shape == b.shape and np.array_equal(a, b, equal_nan=a.dtype.kind == "f")
+
+
+def _evaluate_with(
     blank: onnx.ModelProto,
     nodes: Sequence[onnx.NodeProto],
-    shapes: Mapping[str, tuple[int, ...]],
+    dims: Mapping[str, Dims],
     known: dict[str, Array],
+    filler: int | None,
 ) -> dict[str, Array]:
-    """Compute the stated values that have become computable."""
+    """The same with a length in the place of those that are unknown; without one, what hangs on them is left out."""
     lengths: dict[str, Array] = {}
     available = set(known)
     ready: list[onnx.NodeProto] = []
@@ -131,10 +172,11 @@ def _evaluate(
         if set(node.output) <= available:
             continue
         if node.op_type in ("Shape", "Size"):
-            if node.input[0] in shapes:
-                lengths[node.output[0]] = _stated_by(node, shapes[node.input[0]])
+            shape = tuple(filler if n is None else n for n in dims.get(node.input[0], (None,)))
+            if node.input[0] in dims and None not in shape:
+                lengths[node.output[0]] = _stated_by(node, tuple(n for n in shape if n is not None))
                 available.add(node.output[0])
-        elif all(name in available or not name for name in node.input):
+        elif all(name in available or not name for name in node.input) and not _is_large(node, dims):
             ready.append(node)
             available.update(node.output)
     found = dict(lengths)
@@ -151,13 +193,19 @@ def _evaluate(
         )
         model = onnx.ModelProto(ir_version=blank.ir_version, opset_import=blank.opset_import)
         model.graph.CopyFrom(small)
-        found |= zip(made, run(session_of(model), {}), strict=True)
+        found |= zip(made, run(session_of(model, trial=True), {}, trial=True), strict=True)
     return found
+
+
+def _is_large(node: onnx.NodeProto, dims: Mapping[str, Dims]) -> bool:
+    """Whether it makes more than anybody would fold."""
+    shapes = (dims[name] for name in node.output if name in dims)
+    return any(math.prod(n or 1 for n in shape) > LARGE for shape in shapes)
 
 
 def _stated_by(node: onnx.NodeProto, shape: tuple[int, ...]) -> Array:
     if node.op_type == "Size":
-        return np.array(int(np.prod(shape)), dtype=np.int64)
+        return np.array(math.prod(shape), dtype=np.int64)
     bounds = {attribute.name: attribute.i for attribute in node.attribute}
     return np.array(shape[bounds.get("start", 0) : bounds.get("end", len(shape))], dtype=np.int64)
 

@@ -1,14 +1,15 @@
 """Probes: look at the model at several sizes and write down every shape and every integer that states one.
 
 What exporters annotate is not trusted: most leave shapes out, and some give one extent several names.  An extent that
-all probes see alike is static; one of them is long, since a short sequence may be padded up to a block.  What inference
-at concrete sizes cannot tell is learnt by running the model on blank weights.
+all probes see alike is static, unless it hangs on data or on a dim that could not be varied; one of the probes is long,
+since a short sequence may be padded up to a block.  What inference at concrete sizes cannot tell is learnt by running
+the model on blank weights, within limits of time and memory; sizes that neither accepts prove nothing.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence, Set
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -16,14 +17,17 @@ import onnx_ir as ir
 
 from prunegraph.analysis.axes import Size
 from prunegraph.analysis.facts import Facts
-from prunegraph.analysis.ops import traits_of
 from prunegraph.analysis.relations import IntArray
-from prunegraph.passes.normalize.infer import KNOWN_UP_TO, Seen, constants_of, infer
+from prunegraph.errors import UsageError
+from prunegraph.passes.normalize.infer import KNOWN_UP_TO, Seen
 from prunegraph.passes.normalize.slice_assignment import Block
-from prunegraph.passes.normalize.without_weights import is_large, without_weights
-from prunegraph.runtime.feeds import InputSpec, constant_feeds, input_specs, shape_of
-from prunegraph.runtime.session import Array, CannotRun, open_session, run, widened, widened_feeds
-from prunegraph.runtime.trial_sizes import size_plans
+from prunegraph.passes.normalize.trial import Trial
+from prunegraph.runtime.feeds import InputSpec, shape_of
+from prunegraph.runtime.limits import TooLong
+from prunegraph.runtime.session import Array, CannotRun
+from prunegraph.runtime.sizes_from_weights import sizes_from_weights
+from prunegraph.runtime.trial_sizes import Plan, baked_sizes, narrow_plans, size_plans
+from prunegraph.runtime.widen import widened
 
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -46,124 +50,117 @@ class Probed:
         facts: Shapes and small integers.
         held: What every stated value held in each probe.
         blocks: Which block each ScatterND writes, by the name of its indices.
-        sizes: The lengths of dynamic dims of inputs in the first probe; empty where nothing could be tried.
+        plan: The lengths of dynamic dims of inputs in each probe; empty where the model runs at none that was tried.
     """
 
     facts: Facts
     held: Held
     blocks: Blocks
-    sizes: Mapping[str, int]
+    plan: Plan
 
 
-def probe(model: ir.Model) -> Probed:
-    """Learn shapes at every size of `RUNS`; without the long one where the model does not take it, or has to run."""
-    wide = widened(model)
-    graph = wide.graph
-    specs = input_specs(graph)
-    stated = _stated(graph)
-    values = [v.name for node in graph for v in node.outputs if v.name and not traits_of(node).sequences]
-    dynamic = any(isinstance(dim, str) for spec in specs for dim in spec.dims)
-    inferred: list[Seen] = []
-    plans = list(size_plans(specs, RUNS if dynamic else RUNS[:1]))
-    small = list(size_plans(specs, SMALL)) if dynamic else plans
-    tries = [(_infer, plans[0]), *((_infer, plan[:2]) for plan in plans), *((_infer, plan) for plan in small)]
-    for look, plan in (*(tries if dynamic else tries[:1]), *((_run, plan) for plan in small)):
+def probe(model: ir.Model, sizes: Mapping[str, int] | None = None, likely: Mapping[str, int] | None = None) -> Probed:
+    """Learn shapes at every size of `RUNS`, or at such sizes as the model takes.
+
+    Args:
+        model: Flat, its constants initializers.
+        sizes: Lengths of dynamic dims of inputs that the caller gives.
+        likely: Lengths at which it is known to run, such as those of data: tried where the usual ones fail.
+
+    Raises:
+        ModelError: an input is no tensor of known rank.
+        UsageError: there is no such dim.
+    """
+    trial = Trial.of(widened(model))
+    given = _checked(trial.specs, sizes or {})
+    follows = sizes_from_weights(trial.graph, trial.blank, trial.specs) if trial.dynamic else {}
+    fixed = {**follows, **given}
+    reason, last = CannotRun("it takes no input"), Plan()
+    for plan, known in _attempts(trial, given, fixed, {**fixed, **(likely or {})}):
+        last = last or plan
         try:
-            seen = look(wide, specs, plan, values, stated)
-        except CannotRun as reason:
-            logger.debug("probing at %s failed: %s", plan, reason)
+            seen = trial.look(plan, unvaried=_unvaried(trial.specs, plan) - (follows.keys() & known.keys()))
+        except TooLong as error:
+            reason = error
+            break
+        except CannotRun as error:
+            logger.debug("probing at %s failed: %s", plan, error)
+            reason = error
             continue
-        if all(name in each.shapes for each in seen for name in values):
-            return _facts(graph, specs, plan, seen)
-        inferred = seen
-    logger.warning("the model cannot be run; what shape inference cannot tell is pinned")
-    return _facts(graph, specs, (), inferred)
+        return _facts(trial, plan, seen)
+    why = f"ONNX Runtime runs it at none of the sizes tried: {reason}"
+    logger.warning("the model cannot be run; what shape inference cannot tell is pinned (%s)", why)
+    return _unseen(trial, last, why)
 
 
-def _stated(graph: ir.Graph) -> list[str]:
-    """Values that follow from constants and from shapes alone, whatever the weights and the data."""
-    found = {
-        name: value
-        for name, value in graph.initializers.items()
-        if not value.is_graph_input() and value.const_value is not None and not is_large(value.const_value)
-    }
-    for node in graph:
-        traits = traits_of(node)  # folded, a weight would no longer be a quantized one
-        if traits.random or traits.quantizes or any(a.type == ir.AttributeType.GRAPH for a in node.attributes.values()):
-            continue
-        if traits.states_lengths or all(v is None or v.name in found for v in node.inputs):
-            found.update((value.name or "", value) for value in node.outputs)
-    return list(found)
+def _checked(specs: Sequence[InputSpec], sizes: Mapping[str, int]) -> Mapping[str, int]:
+    """The caller's sizes of dims that there are.
+
+    Raises:
+        UsageError: no input has a dynamic dim of that name, or a size is not positive.
+    """
+    names = sorted({dim for spec in specs for dim in spec.dims if isinstance(dim, str)})
+    for name, size in sizes.items():
+        if name not in names:
+            hint = f"its dynamic dims are: {', '.join(names) or 'none, every size is static'}"
+            raise UsageError(f"the model has no dynamic dim named {name}", hint=hint)
+        if size < 1:
+            raise UsageError(f"the size of {name!r} is not positive", hint="sizes are 1 or more")
+    return sizes
 
 
-def _infer(
-    model: ir.Model,
-    specs: Sequence[InputSpec],
-    plan: Sequence[dict[str, int]],
-    values: Sequence[str],
-    stated: Sequence[str],
-) -> list[Seen]:
-    blank = ir.to_proto(without_weights(model))
-    constants = constants_of(model.graph, stated)
-    made = [name for name in stated if name not in model.graph.initializers]
-    inputs = [{spec.name: shape_of(spec, sizes) for spec in specs} for sizes in plan]
-    written = _written(model.graph)
-    return [infer(blank, shapes, constants, made, written) for shapes in inputs]
+def _attempts(
+    trial: Trial, given: Mapping[str, int], fixed: Mapping[str, int], likely: Mapping[str, int]
+) -> Iterator[tuple[Plan, Mapping[str, int]]]:
+    """Sizes to try, the most usual first, each with what of them was known before."""
+    if not trial.dynamic:
+        yield ({},), {}
+        return
+    specs = trial.specs
+    usual = list(size_plans(specs, RUNS, fixed))
+    if trial.can_infer(usual):
+        yield usual[0], fixed
+        yield from ((plan[:2], fixed) for plan in usual)
+    yield from ((plan, fixed) for plan in size_plans(specs, SMALL, fixed))
+    if likely != fixed:
+        yield from ((plan, fixed) for plan in size_plans(specs, SMALL, likely))
+    rows, batches, sides = baked_sizes(trial.graph)
+    yield from ((plan, fixed) for plan in narrow_plans(specs, rows, fixed, batches, sides))
+    if fixed != given:
+        yield from ((plan, given) for plan in size_plans(specs, SMALL, given))
 
 
-def _run(
-    model: ir.Model,
-    specs: Sequence[InputSpec],
-    plan: Sequence[dict[str, int]],
-    values: Sequence[str],
-    stated: Sequence[str],
-) -> list[Seen]:
-    made = [name for name in stated if name not in model.graph.initializers]
-    written = _written(model.graph)
-    reason = CannotRun("no inputs to try")
-    with open_session(without_weights(model, values, made), optimize=False) as session:
-        for fill in (1, 0):
-            try:
-                outputs = [
-                    run(
-                        session,
-                        widened_feeds({n: a * a.dtype.type(fill) for n, a in constant_feeds(specs, sizes).items()}),
-                    )
-                    for sizes in plan
-                ]
-            except CannotRun as error:
-                reason = error
-                continue
-            return [_seen(values, made, arrays, written) for arrays in outputs]
-    raise reason
+def _unvaried(specs: Sequence[InputSpec], plan: Plan) -> set[str]:
+    """Dims that are declared dynamic and had one length in all probes."""
+    names = {dim for spec in specs for dim in spec.dims if isinstance(dim, str)}
+    return {name for name in names if len({sizes[name] for sizes in plan}) == 1}
 
 
-def _seen(values: Sequence[str], made: Sequence[str], arrays: Sequence[Array], written: Set[str]) -> Seen:
-    """What a run gave: the shapes of `values`, then what was `made` from constants and shapes."""
-    seen = Seen({name: tuple(int(n) for n in shape) for name, shape in zip(values, arrays, strict=False)})
-    seen.remember(dict(zip(made, arrays[len(values) :], strict=True)), written)
-    return seen
-
-
-def _written(graph: ir.Graph) -> set[str]:
-    """The values by whose positions a ScatterND writes."""
-    scatters = [node for node in graph if node.op_type == "ScatterND"]
-    return {value.name or "" for node in scatters if (value := node.inputs[1]) is not None}
-
-
-def _facts(graph: ir.Graph, specs: Sequence[InputSpec], plan: Sequence[dict[str, int]], seen: Sequence[Seen]) -> Probed:
-    probes = max(1, len(seen))
-    shapes: dict[str, tuple[Size, ...]] = dict(_constant_shapes(graph, probes))
-    for spec in specs if plan else ():
+def _facts(trial: Trial, plan: Plan, seen: Sequence[Seen]) -> Probed:
+    probes = len(seen)
+    shapes: dict[str, tuple[Size, ...]] = dict(_constant_shapes(trial.graph, probes))
+    for spec in trial.specs:
         shapes[spec.name] = tuple(zip(*(shape_of(spec, sizes) for sizes in plan), strict=True))
-    for name in seen[0].shapes if seen else ():
-        found = [each.shapes.get(name) for each in seen]
-        ranks = {len(shape) if shape is not None else None for shape in found}
-        if len(ranks) == 1 and None not in ranks:
-            shapes[name] = tuple(zip(*(shape for shape in found if shape is not None), strict=True))
+    shapes |= _agreeing([each.shapes for each in seen])
     held, blocks = _by_name([each.held for each in seen]), _by_name([each.blocks for each in seen])
-    sizes = {name: plan[0][name] for spec in specs for name in spec.dims if isinstance(name, str)} if plan else {}
-    return Probed(Facts(probes, shapes, integers(graph, held, probes)), held, blocks, sizes)
+    return Probed(Facts(probes, shapes, integers(trial.graph, held, probes)), held, blocks, plan)
+
+
+def _unseen(trial: Trial, plan: Plan, why: str) -> Probed:
+    """What static shapes say of a model that could not be run: nothing in it is frozen."""
+    probes = max(len(plan), 1)
+    shapes: dict[str, tuple[Size, ...]] = dict(_constant_shapes(trial.graph, probes))
+    shapes |= _agreeing(trial.static_shapes(plan))
+    return Probed(Facts(probes, shapes, integers(trial.graph, {}, probes), why), {}, {}, ())
+
+
+def _agreeing(seen: Sequence[Mapping[str, tuple[int, ...]]]) -> dict[str, tuple[Size, ...]]:
+    """The lengths of every value in each probe, where it has one rank in all of them."""
+    return {
+        name: tuple(zip(*shapes, strict=True))
+        for name, shapes in _by_name(seen).items()
+        if len({len(shape) for shape in shapes}) == 1
+    }
 
 
 def _by_name(seen: Sequence[Mapping[str, T]]) -> dict[str, tuple[T, ...]]:
@@ -172,7 +169,7 @@ def _by_name(seen: Sequence[Mapping[str, T]]) -> dict[str, tuple[T, ...]]:
     return {name: tuple(each[name] for each in seen) for name in first if all(name in each for each in seen)}
 
 
-def _constant_shapes(graph: ir.Graph, probes: int) -> Iterator[tuple[str, tuple[Size, ...]]]:
+def _constant_shapes(graph: ir.Graph, probes: int) -> Iterable[tuple[str, tuple[Size, ...]]]:
     for name, value in graph.initializers.items():
         if value.const_value is not None:
             yield name, tuple((int(n),) * probes for n in value.const_value.shape.numpy())

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import onnx_ir as ir
@@ -53,7 +53,7 @@ def split_projections(model: ir.Model, facts: Facts) -> tuple[ir.Model, Facts]:
     editor = Editor(model.graph)
     parts = [part for stack in stacks for part in _clone_per_part(editor, nodes, stack, shapes)]
     RemoveUnusedNodesPass()(model)
-    return _keep_one_slot_each(model, Facts(facts.probes, shapes, facts.integers), parts)
+    return _keep_one_slot_each(model, replace(facts, shapes=shapes), parts)
 
 
 def _slice_users(graph: ir.Graph, facts: Facts) -> Iterator[SliceUser]:

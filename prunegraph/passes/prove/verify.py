@@ -73,6 +73,7 @@ def verify(
     analysis: Analysis,
     keeps: Keeps,
     feeds: Iterable[Feeds] | None = None,
+    sizes: Mapping[str, int] | None = None,
 ) -> Verification:
     """Compare a slim model with the original minus what was removed.
 
@@ -85,6 +86,7 @@ def verify(
         analysis: The analysis of `normalized`.
         keeps: What stays.
         feeds: Inputs to compare on; random ones at sizes no probe has used if None.
+        sizes: Sizes of dynamic dims by name, for random inputs.
 
     Raises:
         PruneGraphError: ONNX Runtime cannot run the original.
@@ -92,7 +94,7 @@ def verify(
     """
     solution = analysis.solution
     wide = [widened(model) for model in (original, normalized, slim)]
-    given, before = _outputs(wide[0], feeds)
+    given, before = _outputs(wide[0], feeds, sizes or {})
     cut = [_cut(feed, [value.name or "" for value in slim.graph.inputs], analysis, keeps) for feed in given]
     outputs = [value.name or "" for value in normalized.graph.outputs]
     smooth = unrounded(wide[1])
@@ -129,10 +131,12 @@ def verify(
     )
 
 
-def _outputs(model: ir.Model, feeds: Iterable[Feeds] | None) -> tuple[list[Feeds], list[list[Array]]]:
+def _outputs(
+    model: ir.Model, feeds: Iterable[Feeds] | None, sizes: Mapping[str, int]
+) -> tuple[list[Feeds], list[list[Array]]]:
     """Inputs that the original accepts, and what it makes of them."""
     reason: Exception = CannotRun("no inputs to run it on")
-    for given in [list(feeds)] if feeds is not None else _random(model):
+    for given in [list(feeds)] if feeds is not None else _random(model, sizes):
         try:
             return given, _run_all(model, given)
         except CannotRun as error:
@@ -143,14 +147,14 @@ def _outputs(model: ir.Model, feeds: Iterable[Feeds] | None) -> tuple[list[Feeds
     )
 
 
-def _random(model: ir.Model) -> Iterable[list[Feeds]]:
+def _random(model: ir.Model, known: Mapping[str, int]) -> Iterable[list[Feeds]]:
     """Random inputs, short and long ones where the sequence is dynamic; short ones alone if the long are too long."""
     specs = input_specs(model.graph)
     both = next(iter(size_plans(specs, (SHORT, LONG))))
     same_batch = next(iter(size_plans(specs, (SHORT, {**SHORT, "row": LONG["row"]}))))
     plans = size_plans(specs, (SHORT,))
     for plan in plans if same_batch[0] == same_batch[1] else chain([both], plans):
-        yield [random_feeds(specs, sizes, seed) for seed, sizes in enumerate(plan)]
+        yield [random_feeds(specs, {**sizes, **known}, seed) for seed, sizes in enumerate(plan)]
 
 
 def _run_all(model: ir.Model, feeds: Sequence[Feeds]) -> list[list[Array]]:

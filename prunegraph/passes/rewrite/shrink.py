@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import Any
 
@@ -53,7 +53,7 @@ def shrink_in_place(slim: ir.Model, solution: Solution, keeps: Keeps) -> Shrunk:
     shapes = {name: tuple(lengths.both(axis)[1] for axis in solution.resolve(name)) for name in solution.axes}
     for name, arrays in integers.items():
         shapes.setdefault(name, tuple(tuple(a.shape[k] for a in arrays) for k in range(arrays[0].ndim)))
-    return Shrunk(slim, Facts(solution.facts.probes, shapes, integers))
+    return Shrunk(slim, replace(solution.facts, shapes=shapes, integers=integers))
 
 
 # ---- constants -----------------------------------------------------------------------------------------------------
@@ -139,12 +139,25 @@ class _Writer:
             for site in sites:
                 flat[site.entry or 0] = self._restated(int(flat[site.entry or 0]), site)
             self.node.replace_input_with(index, self._constant(str(index), array))
+        elif (operand.name or "") not in self.integers:
+            self.node.replace_input_with(index, self._scaled_where_stated(operand, sites))
         else:
             values = self.integers[operand.name or ""]
             stated_here = [site for site in sites if self.lengths.changed(site.axis) and self._states(values, site)]
             ratios = {site.entry or 0: self.lengths.ratio(site.axis) for site in stated_here}
             here = self.editor.at(self.node).before()
             self.node.replace_input_with(index, self._scaled(here, operand, values, ratios))
+
+    def _scaled_where_stated(self, operand: ir.Value, sites: Sequence[Site]) -> ir.Value:
+        """The operand of a node that hangs on data: whatever of it is positive states a length."""
+        here = self.editor.at(self.node).before()
+        ratios = {site.entry or 0: self.lengths.ratio(site.axis) for site in sites if self.lengths.changed(site.axis)}
+        unknown = np.zeros(max(site.entry or 0 for site in sites) + 1, dtype=np.int64)
+        scaled = self._scaled(here, operand, (unknown,) * self.lengths.probes, ratios)
+        states = here.add("Greater", operand, self._constant("none", np.array(0)), name=f"{scaled.name}/states")
+        written = here.add("Where", states, scaled, operand, name=f"{scaled.name}/stated", like=operand)
+        self.integers.pop(scaled.name or "", None)
+        return written
 
     def keep_stating(self, sites: Sequence[Site], width: int) -> None:
         """Let an output of Shape go on stating the old lengths: what else was computed from them must not change."""

@@ -1,0 +1,167 @@
+"""Sizes of symbolic input dims that follow from the weights: a convolution says how many channels an image has.
+
+What the axis rules of the ops say is equal is unified, for single axes alone; a class that holds an axis of a weight
+(or of anything else of known length) is as long as that one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import onnx
+import onnx_ir as ir
+
+from prunegraph.analysis.axes import Expr, Ref, expr_size
+from prunegraph.analysis.registry import rule_for
+from prunegraph.analysis.relations import CannotAnalyze, IntArray, NodeView
+from prunegraph.runtime.feeds import InputSpec
+
+UNKNOWN = (1009, 2003)
+"""What an axis of unknown length is taken for: all alike, so that rules relate them, and longer than most weights."""
+
+_SMALL = 4096
+Dims = tuple[int | None, ...]
+Place = tuple[str, int]
+"""A value and one of its axes."""
+
+
+def sizes_from_weights(graph: ir.Graph, blank: onnx.ModelProto, specs: Sequence[InputSpec]) -> dict[str, int]:
+    """Lengths of dynamic dims of inputs, by the name of the dim, where weights leave no choice.
+
+    Args:
+        graph: Flat, its constants initializers.
+        blank: The same as a message, its weights blank.
+        specs: The inputs.
+    """
+    dims = _dims(graph, blank, specs)
+    classes = _Classes()
+    integers = _integers(graph)
+    weights = set(graph.initializers)
+    for node in graph:
+        view = _view(graph, node, dims, integers, weights)
+        rule = rule_for(node.domain, node.op_type)
+        if rule is None:
+            continue
+        try:
+            pairs = rule(view).equal
+        except (CannotAnalyze, ValueError, IndexError, TypeError, KeyError, AttributeError):
+            continue  # at sizes that are made up a rule may not follow
+        for a, b in pairs:
+            _relate(classes, node, a, b)
+    return dict(_lengths(specs, classes))
+
+
+def _dims(graph: ir.Graph, blank: onnx.ModelProto, specs: Sequence[InputSpec]) -> dict[str, Dims]:
+    """What inference says of every value of known rank, None where a length is unknown."""
+    dims: dict[str, Dims] = {
+        name: tuple(int(n) for n in value.const_value.shape.numpy())
+        for name, value in graph.initializers.items()
+        if value.const_value is not None
+    }
+    inferred = onnx.shape_inference.infer_shapes(blank, data_prop=True)
+    for value in (*inferred.graph.value_info, *inferred.graph.output):
+        if value.type.tensor_type.HasField("shape"):
+            shape = value.type.tensor_type.shape.dim
+            dims[value.name] = tuple(
+                d.dim_value if d.HasField("dim_value") and d.dim_value >= 0 else None for d in shape
+            )
+    return dims | {spec.name: tuple(d if isinstance(d, int) else None for d in spec.dims) for spec in specs}
+
+
+def _integers(graph: ir.Graph) -> dict[str, tuple[IntArray, ...]]:
+    tensors = ((name, value.const_value) for name, value in graph.initializers.items())
+    return {
+        name: (tensor.numpy(),) * len(UNKNOWN)
+        for name, tensor in tensors
+        if tensor is not None and tensor.dtype.is_integer() and tensor.size <= _SMALL
+    }
+
+
+def _view(
+    graph: ir.Graph,
+    node: ir.Node,
+    dims: Mapping[str, Dims],
+    integers: Mapping[str, tuple[IntArray, ...]],
+    weights: set[str],
+) -> NodeView:
+    def refs(side: str, index: int, value: ir.Value | None) -> tuple[Ref, ...] | None:
+        known = dims.get(value.name or "") if value is not None else None
+        if known is None:
+            return None
+        sizes = (UNKNOWN if n is None else (n,) * len(UNKNOWN) for n in known)
+        return tuple(Ref(side, index, axis, size) for axis, size in enumerate(sizes))
+
+    return NodeView(
+        op=node.op_type,
+        domain=node.domain,
+        version=node.version or graph.opset_imports.get(node.domain, 0),
+        inputs=tuple(refs("x", k, value) for k, value in enumerate(node.inputs)),
+        outputs=tuple(refs("y", k, value) for k, value in enumerate(node.outputs)),
+        attributes={name: attribute.value for name, attribute in node.attributes.items()},
+        constants=[integers.get(value.name or "") if value is not None else None for value in node.inputs],
+        probes=len(UNKNOWN),
+        weights=tuple(value is None or value.name in weights for value in node.inputs),
+    )
+
+
+@dataclass(slots=True)
+class _Classes:
+    """Axes that are equally long, and how long they are."""
+
+    parent: dict[Place, Place] = field(default_factory=dict)
+    length: dict[Place, int] = field(default_factory=dict)
+
+    def find(self, place: Place) -> Place:
+        root = place
+        while (above := self.parent.get(root, root)) != root:
+            root = above
+        while (above := self.parent.get(place, place)) != root:
+            self.parent[place], place = root, above
+        return root
+
+    def join(self, a: Place, b: Place) -> None:
+        a, b = self.find(a), self.find(b)
+        if a != b:
+            self.parent[b] = a
+            if b in self.length:
+                self.length.setdefault(a, self.length[b])
+
+    def state(self, place: Place, length: int) -> None:
+        self.length.setdefault(self.find(place), length)
+
+
+def _relate(classes: _Classes, node: ir.Node, a: Expr, b: Expr) -> None:
+    places = [
+        _place(node, expr) if expr_size(expr, 2) == UNKNOWN and isinstance(expr, Ref) else None for expr in (a, b)
+    ]
+    match places:
+        case [None, None]:
+            return
+        case [None, place]:
+            _state(classes, place, a)
+        case [place, None]:
+            _state(classes, place, b)
+        case [left, right]:
+            assert left is not None and right is not None
+            classes.join(left, right)
+
+
+def _state(classes: _Classes, place: Place | None, expr: Expr) -> None:
+    sizes = expr_size(expr, len(UNKNOWN))
+    if place is not None and len(set(sizes)) == 1 and sizes[0] > 1:  # one may broadcast
+        classes.state(place, sizes[0])
+
+
+def _place(node: ir.Node, ref: Ref) -> Place:
+    value = (node.inputs if ref.side == "x" else node.outputs)[ref.index]
+    assert value is not None
+    return value.name or "", ref.axis
+
+
+def _lengths(specs: Sequence[InputSpec], classes: _Classes) -> Iterator[tuple[str, int]]:
+    for spec in specs:
+        for axis, dim in enumerate(spec.dims):
+            length = classes.length.get(classes.find((spec.name, axis)))
+            if isinstance(dim, str) and length is not None:
+                yield dim, length
