@@ -15,6 +15,7 @@ from prunegraph.passes.score.by_kind import FALLBACK, KindScorers, needs_data, r
 from prunegraph.passes.score.cahp import Cahp
 from prunegraph.passes.score.magnitude import Magnitude
 from prunegraph.passes.score.michel import Michel
+from prunegraph.passes.score.obs import Obs
 from prunegraph.passes.score.observed import observe_for
 from prunegraph.passes.score.random import Random
 from prunegraph.passes.score.registry import SCORERS, FunctionScorer, as_scorer, make_scorer, scorer_names
@@ -33,6 +34,7 @@ __all__ = [
     "KindScorers",
     "Magnitude",
     "Michel",
+    "Obs",
     "Random",
     "ReportTable",
     "Sap",

@@ -19,6 +19,7 @@ from prunegraph.passes.score.base import Context, Scorer, ScorerLike, Scores
 from prunegraph.passes.score.cahp import Cahp
 from prunegraph.passes.score.magnitude import Magnitude
 from prunegraph.passes.score.michel import Michel
+from prunegraph.passes.score.obs import Obs
 from prunegraph.passes.score.options import option_names, read_options
 from prunegraph.passes.score.random import Random
 from prunegraph.passes.score.sap import Sap
@@ -27,7 +28,7 @@ from prunegraph.passes.score.taylor import Taylor
 
 ENTRY_POINTS = "prunegraph.scorers"
 
-_CLASSES: tuple[type[Scorer], ...] = (Magnitude, Random, Activation, Snp, Taylor, Michel, Cahp, Sap)
+_CLASSES: tuple[type[Scorer], ...] = (Magnitude, Random, Activation, Obs, Snp, Taylor, Michel, Cahp, Sap)
 
 SCORERS: dict[str, type[Scorer]] = {str(cls.name): cls for cls in _CLASSES}
 """The scorers that come with the package."""
