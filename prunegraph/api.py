@@ -100,7 +100,7 @@ def prune_graph(
             or a list with one for every such group in the order of the graph (`{"head": 0.5, "ffn": [0.5, 0.25]}`);
             or a JSON or YAML file of that, or the name of a preset such as "snp-deit-base". Without one 0.5, unless
             `keep`, `budget` or `drop` says how much.
-        scorer: Which units go first: "magnitude", "random", "activation", "snp", "taylor", and for heads "michel",
+        scorer: Which units go first: "magnitude", "random", "activation", "obs", "snp", "taylor"; for heads "michel",
             "cahp" and "sap"; or one a kind (`{"head": "michel", "ffn": "snp"}`). Kinds that a scorer cannot score go by
             magnitude.
         align: Kept numbers are rounded up to a multiple of this.

@@ -84,9 +84,9 @@ def prune(
         list[str] | None,
         typer.Option(
             metavar="[KIND=]NAME",
-            help="What decides which units go first: magnitude, random, activation, snp (neurons), taylor, michel "
-            "(heads), cahp (heads), or sap (heads, by the syntax in --data). KIND=NAME is for that kind alone. "
-            "Repeatable.  [default: magnitude]",
+            help="What decides which units go first: magnitude, random, activation, obs, snp (neurons), taylor, "
+            "michel (heads), cahp (heads), or sap (heads, by the syntax in --data); or that of another package. "
+            "KIND=NAME is for that kind alone. Repeatable.  [default: magnitude]",
             show_default=False,
         ),
     ] = None,
