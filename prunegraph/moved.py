@@ -13,8 +13,11 @@ from types import ModuleType
 MOVED = {
     "amounts": "passes.choose.amounts",
     "options": "passes.choose.request",
+    "analysis.outline": "cli.outline",
     "analysis.positions": "analysis.router_indices",
     "analysis.sizes": "analysis.slots",
+    "analysis.wording": "cli.wording",
+    "bench.table": "cli.latency_table",
     "export.backward": "torch_twin.backward",
     "export.doors": "export.convert",
     "export.external": "export.external_data",

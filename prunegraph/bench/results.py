@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-from rich.table import Table
 
 from prunegraph.bench.stats import FloatArray, PairedRatio
 
@@ -85,9 +84,3 @@ class Comparison:
             if samples:
                 entry["samples_ms"] = raw
         return {"schema": 1, **data}
-
-    def to_table(self) -> Table:
-        """The table for people."""
-        from prunegraph.bench.table import latency_table
-
-        return latency_table(self)

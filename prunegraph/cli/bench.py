@@ -70,4 +70,6 @@ def bench(
     if json:
         show_json(found.to_dict())
     else:
-        show(found.to_table())
+        from prunegraph.cli.latency_table import latency_table
+
+        show(latency_table(found))

@@ -45,8 +45,9 @@ def explain(
     """  # noqa: D301 - \b keeps the lines that follow as they are
     with progress() as step:
         step("load")
-        from prunegraph.analysis.explain import render, to_dict
+        from prunegraph.analysis.explain import to_dict
         from prunegraph.api import analyze
+        from prunegraph.cli.explain_view import render
 
         analysis = analyze(model, allow_io=allow_io or (), progress=step)
     if json:

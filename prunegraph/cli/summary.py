@@ -10,7 +10,7 @@ from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from prunegraph.analysis.wording import span
+from prunegraph.cli.wording import span
 from prunegraph.passes.prove.verify import TOLERANCE, Verification
 from prunegraph.passes.repair import Repaired
 from prunegraph.report import GroupReport, Report

@@ -13,9 +13,10 @@ from onnx import TensorProto, helper, numpy_helper
 from rich.console import Console
 
 from prunegraph import Analysis, analyze
-from prunegraph.analysis.explain import free_share, render, to_dict
+from prunegraph.analysis.explain import free_share, to_dict
 from prunegraph.analysis.names import readable_names, scopes
-from prunegraph.analysis.outline import blocks, modules, ranges, shared_prefix, shorten
+from prunegraph.cli.explain_view import render
+from prunegraph.cli.outline import blocks, modules, ranges, shared_prefix, shorten
 from prunegraph.export.onnx_file import load
 from tests.graphs.cli import FFN, classifier, frozen
 

@@ -25,6 +25,7 @@ from prunegraph.bench.latency import interleave
 from prunegraph.bench.providers import check_actual, find_provider
 from prunegraph.bench.results import Latency
 from prunegraph.bench.stats import MIN_ROUNDS, paired_ratio
+from prunegraph.cli.latency_table import latency_table
 from prunegraph.errors import ModelError, PruneGraphError, UsageError
 
 INT64, FLOAT = TensorProto.INT64, TensorProto.FLOAT
@@ -401,7 +402,7 @@ def test_json_and_table_say_the_same_and_name_nobody(tmp_path: Path) -> None:
     assert (data["threads"], data["environment"]["onnxruntime"]) == (1, ort.__version__)
 
     out = io.StringIO()
-    Console(file=out, width=160).print(found.to_table())
+    Console(file=out, width=160).print(latency_table(found))
     text = out.getvalue()
     assert f"{ratio.median:.2f} [{ratio.low:.2f}, {ratio.high:.2f}]" in text
     assert f"{found.results[0].median_ms:.3f}" in text
