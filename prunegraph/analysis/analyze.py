@@ -89,15 +89,14 @@ def analyze_graph(graph: ir.Graph, facts: Facts, allow_io: Sequence[str] = ()) -
     aligned = _aligned(solution)
     weights = [name for name in graph.initializers if name in solution.axes]
     places = _places(graph, solution, weights)
-    free = [
-        leaf
-        for leaf in _in_graph_order(graph, solution)
-        if leaf in places and roles[leaf].has_maker and _is_choice(leaf, solution)
-    ]
+    first = _first_nodes(graph, solution)
+    free = [leaf for leaf in first if leaf in places and roles[leaf].has_maker and _is_choice(leaf, solution)]
+    free.sort(key=lambda leaf: min(roles[leaf].makers.values(), default=first[leaf]))
     copied = {leaf for leaf in free if roles[leaf].copied and roles[leaf].batched}
     grouped = sharing(solution, list(solution.axes), copied)
     names = readable_names(graph)
-    scope = scopes(names, places)
+    makers = _makers(graph, solution, roles, places)
+    scope = scopes(names, {leaf: makers[leaf] or held for leaf, held in places.items()})
     groups = _groups(free, solution, roles, grouped, holders, aligned, places, scope)
     return Analysis(
         groups=groups,
@@ -113,16 +112,42 @@ def _is_choice(leaf: int, solution: Solution) -> bool:
     return not solution.space.pins(leaf) and len(set(size)) == 1 and size[0] > 1
 
 
-def _in_graph_order(graph: ir.Graph, solution: Solution) -> Iterator[int]:
-    """Free leaves as nodes make them."""
-    seen: set[int] = set()
-    values = [*graph.inputs, *(value for node in graph for value in (*node.inputs, *node.outputs) if value is not None)]
-    for value in values:
+def _first_nodes(graph: ir.Graph, solution: Solution) -> Mapping[int, int]:
+    """Free leaves in the order in which nodes meet them, and the position of the first one that does."""
+    first: dict[int, int] = {}
+    values = [(-1, value) for value in graph.inputs]
+    values += [
+        (k, value) for k, node in enumerate(graph) for value in (*node.inputs, *node.outputs) if value is not None
+    ]
+    for k, value in values:
         for dim in solution.axes.get(value.name or "", ()):
             for leaf in solution.space.leaves(dim):
-                if leaf not in seen:
-                    seen.add(leaf)
-                    yield leaf
+                first.setdefault(leaf, k)
+    return first
+
+
+def _makers(
+    graph: ir.Graph, solution: Solution, roles: Roles, places: Mapping[int, Sequence[tuple[str, int]]]
+) -> Mapping[int, list[tuple[str, int]]]:
+    """The places of a leaf that lie in weights that make it: not those that read it, norms, biases and tables."""
+    producers = {value.name: node for node in graph for value in node.outputs}
+
+    def behind(value: str, leaf: int) -> set[str]:
+        """What a weight is computed from, itself included, as far as it holds the leaf."""
+        names, waiting = set[str](), [value]
+        while waiting:
+            name = waiting.pop()
+            if name not in names and leaf in solution.leaves(name):
+                names.add(name)
+                node = producers.get(name)
+                waiting += [each.name or "" for each in node.inputs if each is not None] if node is not None else []
+        return names
+
+    makers = {}
+    for leaf, held in places.items():
+        sources = set[str]().union(*(behind(value, leaf) for value in roles[leaf].makers))
+        makers[leaf] = [place for place in held if place[0] in sources]
+    return makers
 
 
 def _holders(solution: Solution) -> Mapping[int, set[tuple[Axis, ...]]]:

@@ -28,6 +28,7 @@ class Role:
     mean: bool = False  # a mean is taken over it
     ranked: bool = False  # a router ranks its slots
     least: int = 1  # how many slots must stay
+    makers: dict[str, int] = field(default_factory=dict)  # weights that make it, and at which node each does so first
     feeds: set[int] = field(default_factory=set)  # Dims that a weight makes from it
     fed_by: set[int] = field(default_factory=set)  # Dims that a weight makes it from
 

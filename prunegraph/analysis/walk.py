@@ -34,7 +34,7 @@ class _Walk:
 
     def visit(self, k: int, node: ir.Node) -> None:
         """The node at position `k`; those before it have been visited."""
-        self.pick(node)
+        self.pick(k, node)
         self.copy(node, self.copied(k))
         for contraction in self.solution.contracted[k]:
             self.contract(contraction)
@@ -51,12 +51,16 @@ class _Walk:
         """The leaves that a value holds."""
         return self.solution.leaves(value.name or "")
 
-    def pick(self, node: ir.Node) -> None:
+    def pick(self, k: int, node: ir.Node) -> None:
         """Follow slots of weights, such as the expert that a router names: what is picked is a weight still."""
         traits = traits_of(node)
-        if any(lookup.rows and self.is_weight(node.inputs[lookup.table]) for lookup in traits.looks_up):
+        for table in (node.inputs[lookup.table] for lookup in traits.looks_up if lookup.rows):
+            if table is None or not self.is_weight(table):
+                continue
             for leaf in self.held(node.outputs[0]):
                 self.roles[leaf].looked_up = True
+                if leaf in self.held(table):
+                    self.roles[leaf].makers.setdefault(table.name or "", k)
         source = node.inputs[0] if node.inputs and 0 in traits.carries else None
         if source is not None and (self.is_weight(source) or source.name in self.picked):
             routed = self.picked.get(source.name or "") or any(self.roles[leaf].ranked for leaf in self.held(source))
@@ -103,6 +107,7 @@ class _Walk:
             self.roles[leaf].made |= not contraction.conv
             self.roles[leaf].convolved |= contraction.conv
             self.roles[leaf].fed_by |= contraction.summed
+            self.roles[leaf].makers.setdefault(weight.value, contraction.node)
         for leaf in contraction.summed:
             self.roles[leaf].summed = True
             self.roles[leaf].feeds |= weight.leaves

@@ -1,6 +1,7 @@
 """A part of the zoo, small and from both exporters: the groups of every architecture, and slim equals masked.
 
-`python -m tests.laws.test_zoo` writes `golden_zoo.txt` anew; read what changed before you commit it.
+`python -m tests.laws.test_zoo` writes `golden_zoo.txt` and `golden_scopes.txt` anew; read what changed before you
+commit it.
 """
 
 from __future__ import annotations
@@ -20,11 +21,16 @@ from tests.graphs.skeleton import load_skeleton, skeleton_names
 
 ZOO = [name for name in skeleton_names() if name.startswith("zoo_")]
 GOLDEN = Path(__file__).with_name("golden_zoo.txt")
+SCOPES = Path(__file__).with_name("golden_scopes.txt")
+DECODERS = [
+    *("zoo_bloom", "zoo_deepseek_v3", "zoo_gemma", "zoo_gpt2", "zoo_gpt_neox", "zoo_gpt_oss", "zoo_gptj", "zoo_llama"),
+    *("zoo_llama_legacy", "zoo_mistral", "zoo_mixtral", "zoo_opt", "zoo_phi3", "zoo_t5"),
+]
 
 
-def read() -> dict[str, str]:
+def read(path: Path = GOLDEN) -> dict[str, str]:
     """Model -> its groups."""
-    return dict(line.split(": ", 1) for line in GOLDEN.read_text(encoding="utf-8").splitlines())
+    return dict(line.split(": ", 1) for line in path.read_text(encoding="utf-8").splitlines())
 
 
 @pytest.fixture(scope="module", params=ZOO)
@@ -43,6 +49,20 @@ def test_the_groups_are_those_of_the_architecture(found: tuple[str, Analyzed]) -
     assert census(analyzed) == read()[name]
 
 
+def scopes(analyzed: Analyzed) -> str:
+    """`head.0=layer.0.attn …`, in the order of the graph."""
+    return " ".join(f"{group.id}={group.scope}" for group in analyzed.analysis.groups)
+
+
+def test_groups_of_decoders_are_numbered_by_layer_and_bear_the_scope_of_what_makes_them(
+    found: tuple[str, Analyzed],
+) -> None:
+    """Positions that are rotated for all layers at once decide neither the order nor the scope."""
+    name, analyzed = found
+    if name in DECODERS:
+        assert scopes(analyzed) == read(SCOPES)[name]
+
+
 @pytest.mark.parametrize("kinds", ["every kind", "half of the groups"])
 def test_slim_equals_the_masked_original(found: tuple[str, Analyzed], kinds: str) -> None:
     name, analyzed = found
@@ -55,6 +75,6 @@ def test_slim_equals_the_masked_original(found: tuple[str, Analyzed], kinds: str
 
 
 if __name__ == "__main__":
-    GOLDEN.write_text(
-        "".join(f"{name}: {census(load_and_analyze(load_skeleton(name)))}\n" for name in ZOO), encoding="utf-8"
-    )
+    analyses = {name: load_and_analyze(load_skeleton(name)) for name in ZOO}
+    GOLDEN.write_text("".join(f"{name}: {census(each)}\n" for name, each in analyses.items()), encoding="utf-8")
+    SCOPES.write_text("".join(f"{name}: {scopes(analyses[name])}\n" for name in DECODERS), encoding="utf-8")
