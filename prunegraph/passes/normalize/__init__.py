@@ -19,6 +19,7 @@ from prunegraph.passes.normalize.canonicalize import canonicalize
 from prunegraph.passes.normalize.copy_constants_per_use import copy_constants
 from prunegraph.passes.normalize.copy_tables_per_use import copy_tables
 from prunegraph.passes.normalize.freeze import freeze
+from prunegraph.passes.normalize.inline_branches import inline_branches
 from prunegraph.passes.normalize.merge_equal_weights import merge_equal_weights
 from prunegraph.passes.normalize.names import name_values
 from prunegraph.passes.normalize.probe import integers, probe
@@ -82,7 +83,10 @@ def normalize(
     ):
         step(model)
     name_values(model.graph)
+    inline_branches(model)
     probed = probe(model, sizes, likely)
+    if inline_branches(model, probed.held):
+        probed = probe(model, sizes, likely)
     facts, stated = canonicalize(model.graph, probed.facts, probed.held, probed.blocks)
     freeze(model, stated)
     state_scales(model.graph, facts)

@@ -8,13 +8,13 @@ import onnx_ir as ir
 from onnx_ir.passes.common import (
     CommonSubexpressionEliminationPass,
     DeduplicateInitializersPass,
-    IdentityEliminationPass,
     RemoveUnusedNodesPass,
 )
 
 from prunegraph.analysis.axes import Size
 from prunegraph.analysis.lengths import Lengths
 from prunegraph.analysis.solve import Solution
+from prunegraph.passes.rewrite.cleanup.identities import remove_identities
 from prunegraph.passes.rewrite.cleanup.parts import join_parts
 from prunegraph.passes.rewrite.cleanup.scales import push_scales
 from prunegraph.passes.rewrite.cleanup.targets import literal_targets
@@ -34,7 +34,7 @@ def cleanup(model: ir.Model, solution: Solution, lengths: Lengths) -> ir.Model:
     literal_targets(model.graph, solution, lengths)
     sizes, changed = _sizes(solution, lengths)
     push_scales(model.graph, sizes)
-    IdentityEliminationPass()(model)
+    remove_identities(model)
     RemoveUnusedNodesPass()(model)
     shorten_views(model, sizes, changed)
     join_parts(model.graph)

@@ -11,11 +11,12 @@ from collections.abc import Collection, Iterator, Sequence
 
 import numpy as np
 import onnx_ir as ir
-from onnx_ir.passes.common import IdentityEliminationPass, RemoveUnusedNodesPass
+from onnx_ir.passes.common import RemoveUnusedNodesPass
 
 from prunegraph.analysis.axes import Size
 from prunegraph.analysis.ops import traits_of
 from prunegraph.passes.rewrite.cleanup.atoms import Atoms, Layout, Step, ways
+from prunegraph.passes.rewrite.cleanup.identities import remove_identities
 from prunegraph.passes.rewrite.cleanup.targets import stated
 from prunegraph.passes.rewrite.provenance import part_of
 from prunegraph.runtime.edit import Editor, numbers
@@ -38,7 +39,7 @@ def shorten_views(model: ir.Model, sizes: Sizes, touched: Collection[str]) -> No
     while shorter:
         editor = Editor(model.graph)
         shorter = any([_shorten(editor, chain, sizes) for chain in list(_chains(model.graph, sizes, touched))])
-        IdentityEliminationPass()(model)
+        remove_identities(model)
         RemoveUnusedNodesPass()(model)
 
 

@@ -1,0 +1,158 @@
+"""Ifs that always go one way, and branches that hand out what is not theirs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+import onnxruntime as ort
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+
+from prunegraph import prune_graph
+from prunegraph.passes.normalize import normalize
+from prunegraph.passes.rewrite.cleanup.identities import remove_identities
+
+FLOAT, BOOL = TensorProto.FLOAT, TensorProto.BOOL
+value, node = helper.make_tensor_value_info, helper.make_node
+RNG = np.random.default_rng(0)
+
+
+def branch(
+    output: str, *nodes: onnx.NodeProto, rank: int = 2, weights: dict[str, np.ndarray] | None = None
+) -> onnx.GraphProto:
+    tensors = [numpy_helper.from_array(array, name) for name, array in (weights or {}).items()]
+    return helper.make_graph(nodes, output, [], [value(output, FLOAT, [None] * rank)], tensors)
+
+
+def model(
+    nodes: Sequence[onnx.NodeProto],
+    *,
+    condition: bool,
+    output: str = "y",
+    constants: dict[str, np.ndarray] | None = None,
+) -> onnx.ModelProto:
+    """`x[b, 8]` through 12 neurons to `w[b, 5]`, and what `nodes` make of that."""
+    weights = {"up": RNG.normal(size=(8, 12)), "down": RNG.normal(size=(12, 5))}
+    first = [node("MatMul", ["x", "up"], ["u"]), node("Relu", ["u"], ["v"]), node("MatMul", ["v", "down"], ["w"])]
+    tensors = [numpy_helper.from_array(a.astype(np.float32), name) for name, a in weights.items()]
+    tensors += [numpy_helper.from_array(array, name) for name, array in (constants or {}).items()]
+    inputs = [value("x", FLOAT, ["b", 8]), *([value("c", BOOL, [])] if condition else [])]
+    graph = helper.make_graph([*first, *nodes], "g", inputs, [value(output, FLOAT, ["b", 5])], tensors)
+    made = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
+    onnx.checker.check_model(made)
+    return made
+
+
+def outputs(proto: onnx.ModelProto, feeds: dict[str, np.ndarray]) -> list[np.ndarray]:
+    session = ort.InferenceSession(proto.SerializeToString(), providers=["CPUExecutionProvider"])
+    return list(session.run(None, feeds))
+
+
+def handing_out(count: int) -> onnx.ModelProto:
+    ifs = [
+        node(
+            "If",
+            ["c"],
+            [f"z{k}"],
+            then_branch=branch(f"t{k}", node("Neg", ["w"], [f"t{k}"])),
+            else_branch=branch(f"e{k}", node("Identity", ["w"], [f"e{k}"])),
+        )
+        for k in range(count)
+    ]
+    return model([*ifs, node("Sum", [f"z{k}" for k in range(count)], ["y"])], condition=True)
+
+
+@pytest.mark.parametrize("count", [1, 2, 3])
+def test_branches_that_hand_out_an_outer_value_stay_legal(count: int) -> None:
+    result = prune_graph(handing_out(count), {"ffn": 0.5})
+    assert [(g.before, g.after) for g in result.report.groups] == [(12, 6)]
+    slim = ir.to_proto(result.ir_model)
+    onnx.checker.check_model(slim, full_check=True)
+    x = RNG.normal(size=(3, 8)).astype(np.float32)
+    yes, no = (outputs(slim, {"x": x, "c": np.array(c)})[0] for c in (True, False))
+    np.testing.assert_allclose(yes, -no, rtol=1e-5)
+
+
+def test_identities_between_values_of_one_graph_go() -> None:
+    nodes = [node("Identity", ["w"], ["w1"]), node("Tanh", ["w1"], ["w2"]), node("Identity", ["w2"], ["y"])]
+    given = model(nodes, condition=False)
+    made = ir.from_proto(given)
+    remove_identities(made)
+    assert [each.op_type for each in made.graph] == ["MatMul", "Relu", "MatMul", "Tanh"]
+    assert [each.name for each in made.graph.outputs] == ["y"]
+    x = RNG.normal(size=(2, 8)).astype(np.float32)
+    np.testing.assert_array_equal(outputs(ir.to_proto(made), {"x": x})[0], outputs(given, {"x": x})[0])
+
+
+def squeeze_or_not(cond: str) -> onnx.NodeProto:
+    """As the tracing exporter writes `squeeze(1)`: one branch squeezes, one is an Identity; weights inside, too."""
+    scale = node("Constant", [], ["scale"], value_floats=RNG.normal(size=5).tolist())
+    axes = node("Constant", [], ["axes"], value_ints=[1])
+    then = branch("t", axes, scale, node("Squeeze", ["w3", "axes"], ["s"]), node("Mul", ["s", "scale"], ["t"]))
+    return node("If", [cond], ["y"], then_branch=then, else_branch=branch("e", node("Identity", ["w3"], ["e"]), rank=3))
+
+
+def constants() -> dict[str, np.ndarray]:
+    return {"one": np.array([1]), "one_scalar": np.array(1), "index": np.array(1), "yes": np.array(True)}
+
+
+LEADING = [node("Unsqueeze", ["w", "one"], ["w3"])]
+ASKED = [
+    node("Shape", ["w3"], ["shape"]),
+    node("Gather", ["shape", "index"], ["length"]),
+    node("Equal", ["length", "one_scalar"], ["is_one"]),
+]
+
+
+@pytest.mark.parametrize(
+    ("before", "condition"), [([], "yes"), (ASKED, "is_one")], ids=["a constant", "a length that is static"]
+)
+def test_an_if_that_always_goes_one_way_is_inlined(before: list[onnx.NodeProto], condition: str) -> None:
+    made = model([*LEADING, *before, squeeze_or_not(condition)], condition=False, constants=constants())
+    normal = normalize(ir.from_proto(made))
+    assert all(each.op_type != "If" for each in normal.model.graph)
+    x = RNG.normal(size=(3, 8)).astype(np.float32)
+    np.testing.assert_allclose(outputs(ir.to_proto(normal.model), {"x": x})[0], outputs(made, {"x": x})[0], rtol=1e-6)
+    result = prune_graph(made, {"ffn": 0.5})
+    assert [(g.before, g.after) for g in result.report.groups] == [(12, 6)]
+
+
+def test_nested_ifs_are_inlined_and_names_stay_unique() -> None:
+    inner = node(
+        "If",
+        ["yes"],
+        ["t"],
+        then_branch=branch("w9", node("Neg", ["v2"], ["w9"])),
+        else_branch=branch("e2", node("Abs", ["v2"], ["e2"])),
+    )
+    then = branch("t", node("Relu", ["w"], ["v2"]), inner)
+    outer = node("If", ["yes"], ["y"], then_branch=then, else_branch=branch("e", node("Identity", ["w"], ["e"])))
+    made = model([outer], condition=False, constants={"yes": np.array(True)})
+    normal = ir.to_proto(normalize(ir.from_proto(made)).model)
+    onnx.checker.check_model(normal)
+    names = [name for each in normal.graph.node for name in each.output]
+    assert len(names) == len(set(names)) and all(each.op_type != "If" for each in normal.graph.node)
+    x = RNG.normal(size=(3, 8)).astype(np.float32)
+    np.testing.assert_allclose(outputs(normal, {"x": x})[0], outputs(made, {"x": x})[0], rtol=1e-6)
+
+
+def test_a_branch_that_hands_out_an_outer_value_as_the_output_is_inlined() -> None:
+    outer = node(
+        "If",
+        ["yes"],
+        ["y"],
+        then_branch=branch("t", node("Identity", ["w"], ["t"])),
+        else_branch=branch("e", node("Neg", ["w"], ["e"])),
+    )
+    made = model([outer], condition=False, constants={"yes": np.array(True)})
+    result = prune_graph(made, {"ffn": 0.5})
+    assert [each.name for each in result.ir_model.graph.outputs] == ["y"]
+    assert all(each.op_type != "If" for each in result.ir_model.graph)
+
+
+def test_an_if_that_hangs_on_an_input_stays() -> None:
+    made = model([*LEADING, squeeze_or_not("c")], condition=True, constants=constants())
+    assert any(each.op_type == "If" for each in normalize(ir.from_proto(made)).model.graph)
