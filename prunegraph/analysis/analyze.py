@@ -240,7 +240,7 @@ def _groups(
                 units=units,
                 outer=outer,
                 rows=rows,
-                exact=not roles[leaf].mean,
+                exact=not (roles[leaf].mean or roles[leaf].extreme),
                 places=held,
                 scope=scope.get(leaf, ""),
                 params=total // units,

@@ -32,7 +32,8 @@ class Group:
         units: How many slots there are to choose from.
         outer: Dims over whose slots the choice may differ (equal counts); empty for one choice everywhere.
         rows: The lengths of the outer Dims, so that a keep array has the shape `(*rows, units)`.
-        exact: Whether removing equals zeroing; False where a mean is taken over the axis.
+        exact: Whether removing equals zeroing; False where a mean is taken over the axis, or the
+            largest or smallest of its slots, which zero might be.
         places: The initializers that get smaller.
         scope: Where in the model it is, as far as names tell.
         params: How many parameters one unit takes with it.

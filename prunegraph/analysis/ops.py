@@ -77,6 +77,7 @@ class Traits:
         reshapes: It gives all numbers of its first input in the same row-major order, under another shape.
         permutes: It gives all numbers of its first input, its axes in another order.
         keeps_order: Along an axis, what was larger is larger still.
+        nonnegative: What it gives is never below zero, and zero where its input is zero.
         softmax: It is a Softmax along one axis.
         exponential: It is the exponential function, of which a Softmax can be made.
         looks_up: Its tables, and what they are looked up by.
@@ -99,6 +100,7 @@ class Traits:
     reshapes: bool = False
     permutes: bool = False
     keeps_order: bool = False
+    nonnegative: bool = False
     softmax: bool = False
     exponential: bool = False
     looks_up: tuple[Lookup, ...] = ()

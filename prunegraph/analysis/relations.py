@@ -16,9 +16,10 @@ IntArray = npt.NDArray[Any]
 
 
 class Reduction(Enum):
-    """How an axis is consumed: removing a slot equals zeroing it under SUM, ignoring it under MAX.
+    """How an axis is consumed: removing a slot equals zeroing it under SUM.
 
-    Under MEAN and RANK (a router's Softmax and TopK) what stays is weighed against fewer others.
+    Under MAX and MIN it equals that only where zero cannot be the largest or smallest of them.  Under MEAN and RANK
+    (a router's Softmax and TopK) what stays is weighed against fewer others.
     """
 
     SUM = "sum"

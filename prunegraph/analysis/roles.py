@@ -26,6 +26,7 @@ class Role:
     copied: bool = False  # keys or values are copied along it
     looked_up: bool = False  # column of an embedding table
     mean: bool = False  # a mean is taken over it
+    extreme: bool = False  # the largest or smallest of its slots is taken, and zero might be that
     ranked: bool = False  # a router ranks its slots
     least: int = 1  # how many slots must stay
     makers: dict[str, int] = field(default_factory=dict)  # weights that make it, and at which node each does so first

@@ -8,7 +8,7 @@ from collections import defaultdict
 import onnx_ir as ir
 
 from prunegraph.analysis.axes import Axis
-from prunegraph.analysis.ops import traits_of
+from prunegraph.analysis.ops import FIRST, traits_of
 from prunegraph.analysis.relations import Reduction
 from prunegraph.analysis.roles import Role, Roles
 from prunegraph.analysis.solution import ContractionSite, Operand, ReduceSite, Solution
@@ -17,9 +17,10 @@ from prunegraph.analysis.solution import ContractionSite, Operand, ReduceSite, S
 def gather_roles(graph: ir.Graph, solution: Solution) -> Roles:
     """What all nodes do to the slots of every Dim."""
     walk = _Walk(solution)
+    nodes = list(graph)
     for site in solution.reduces:
-        walk.reduce(site)
-    for k, node in enumerate(graph):
+        walk.reduce(site, nodes[site.node].inputs[site.index])
+    for k, node in enumerate(nodes):
         walk.visit(k, node)
     return walk.roles
 
@@ -135,14 +136,16 @@ class _Walk:
             for leaf, places in by_leaf.items():
                 self.roles[leaf].joined |= len(places) > 1
 
-    def reduce(self, site: ReduceSite) -> None:
-        """Means, rankings, and how many slots they need."""
-        value = self.solution.inputs[site.node][site.index]
-        for leaf in self.solution.leaves(value, site.axis):
+    def reduce(self, site: ReduceSite, value: ir.Value | None) -> None:
+        """Means, rankings, extremes, and how many slots they need."""
+        name = self.solution.inputs[site.node][site.index]
+        extreme = site.kind is Reduction.MIN or (site.kind is Reduction.MAX and not _is_nonnegative(value))
+        for leaf in self.solution.leaves(name, site.axis):
             self.roles[leaf].mean |= site.kind.weighs
+            self.roles[leaf].extreme |= extreme
             self.roles[leaf].ranked |= site.kind is Reduction.RANK
         if site.least > 1:
-            self.need(self.solution.resolve(value)[site.axis], site.least)
+            self.need(self.solution.resolve(name)[site.axis], site.least)
 
     def need(self, axis: Axis, least: int) -> None:
         """So many slots of an axis must stay; in a product, the last Dim sees to that as far as it can."""
@@ -155,3 +158,13 @@ class _Walk:
                 share = min(missing, self.solution.dim_size(factor)[0])
                 self.roles[factor].least = max(self.roles[factor].least, share)
                 missing = math.ceil(missing / share)
+
+
+def _is_nonnegative(value: ir.Value | None) -> bool:
+    """Whether no number of a value is below zero, so that a zero among them is never larger than the rest."""
+    while value is not None and (node := value.producer()) is not None:
+        traits = traits_of(node)
+        if traits.nonnegative:
+            return True
+        value = node.inputs[0] if traits.carries == FIRST else None
+    return False

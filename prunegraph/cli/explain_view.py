@@ -24,6 +24,14 @@ from prunegraph.cli.wording import amount, count, percent, some, span
 OVERCOUPLED = 0.05
 """A unit that takes more than this share of all parameters with it deserves a second look."""
 
+_WHY_INEXACT = {
+    Reduction.RANK: "what a router gives the rest changes a little when units go",
+    Reduction.MEAN: "the mean over this axis changes a little when units go",
+    Reduction.MAX: "the maximum over this axis is that of what stays, while zeroed units might be larger",
+    Reduction.MIN: "the minimum over this axis is that of what stays, while zeroed units might be smaller",
+}
+"""What a reduction makes of the difference between a unit that goes and one that is zero."""
+
 
 def render(
     analysis: Analysis, *, title: str = "", verbose: bool = False, bases: Mapping[str, str] | None = None
@@ -143,18 +151,15 @@ class _View:
             yield Text.assemble((f"per {kind}: ", "bold"), text)
 
     def _inexact(self) -> Iterator[Text]:
-        inexact = [group for group in self.analysis.groups if not group.exact]
-        whys = {
-            Reduction.MEAN: "the mean over this axis changes",
-            Reduction.RANK: "what a router gives the rest changes",
-        }
-        for kind, why in whys.items():
-            mine = [group for group in inexact if (group.kind == "expert") == (kind is Reduction.RANK)]
-            if mine:
-                nodes = self._nodes_that(kind, mine)
+        left = [group for group in self.analysis.groups if not group.exact]
+        for kind, why in _WHY_INEXACT.items():
+            concerned = [group for group in left if self._nodes_that(kind, [group])]
+            left = [group for group in left if group not in concerned]
+            if concerned:
+                nodes = self._nodes_that(kind, concerned)
                 text = (
-                    f"{why} a little when units go; it is taken by {count(nodes, 'node')} ({some(nodes)}); a plain "
-                    f"ratio leaves such groups whole, --ratio {mine[0].kind}=0.3 prunes them"
+                    f"{why}; it is taken by {count(nodes, 'node')} ({some(nodes)}); a plain "
+                    f"ratio leaves such groups whole, --ratio {concerned[0].kind}=0.3 prunes them"
                 )
                 yield Text.assemble(("~ inexact: ", "bold"), text)
 

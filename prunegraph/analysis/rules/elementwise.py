@@ -36,8 +36,8 @@ def pointwise(node: NodeView, *inputs: int) -> AxisRule:
 
 
 _UNARY = (
-    "Abs Acos Acosh Asin Asinh Atan Atanh BitwiseNot Ceil Celu Cos Cosh Elu Erf Floor Gelu HardSigmoid HardSwish IsInf "
-    "IsNaN LeakyRelu Log Mish Neg Not Reciprocal Relu Round Selu Shrink Sigmoid Sign Sin Sinh Softplus Softsign Sqrt "
+    "Acos Acosh Asin Asinh Atan Atanh BitwiseNot Ceil Celu Cos Cosh Elu Erf Floor Gelu HardSigmoid HardSwish IsInf "
+    "IsNaN LeakyRelu Log Mish Neg Not Reciprocal Round Selu Shrink Sigmoid Sign Sin Sinh Softplus Softsign "
     "Swish Tan Tanh ThresholdedRelu"
 )
 _NARY = (
@@ -48,6 +48,7 @@ _NARY = (
 
 @axis_rule(*_UNARY.split())
 @axis_rule("Cast", "Identity", carries=FIRST, keeps_order=True)
+@axis_rule("Abs", "Relu", "Sqrt", nonnegative=True)
 @axis_rule("Exp", exponential=True)
 @axis_rule("Bernoulli", random=True)
 def unary(node: NodeView) -> AxisRule:

@@ -115,7 +115,7 @@ def _found(model: ir.Model, analysis: Analysis, dims: set[int]) -> Iterator[Site
         if weight is None or not contraction.summed & dims:
             continue
         if contraction.summed & dims & means:
-            why = "a mean is taken over its units, so that other activations reach it"
+            why = "a mean or an extreme is taken over its units, so that other activations reach it"
             yield Left(node.name or "", weight.value, why)
             continue
         try:
