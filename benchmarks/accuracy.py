@@ -24,8 +24,8 @@ import numpy.typing as npt
 from benchmarks import fashion
 from benchmarks.accuracy_page import render
 from benchmarks.movie import movie
-from prunegraph import prune_graph
-from prunegraph.observe.stream import Calibration
+from prunegraph import Amount, Repair, prune_graph, scorers
+from prunegraph.observe.stream import Data
 from prunegraph.train.finetune import finetune
 
 RESULTS = Path("build/accuracy")
@@ -44,10 +44,10 @@ class Task:
     """A trained model with data: to look at while scoring (unlabelled but for taylor), to train on, to judge by."""
 
     model: Path
-    calibration: Calibration
-    train: Calibration
-    validation: Calibration
-    test: Calibration
+    calibration: Data
+    train: Data
+    validation: Data
+    test: Data
     lr: float
     freeze: Sequence[str] = ()
 
@@ -75,15 +75,14 @@ def task(name: str) -> Task:
     if name == "fashion":
         data = fashion.splits()
         calibration, train, validation, test = (
-            Calibration(_rows(data[split], count), batch_size=64)
+            Data(_rows(data[split], count), batch_size=64)
             for split, count in (("train", 512), ("train", 3_000), ("validation", 1000), ("test", 4_000))
         )
         return Task(fashion.trained(), calibration, train, validation, test, lr=3e-4)
     files = movie(name)
     every = (files.train, files.train, files.validation, files.test)
     parts = [
-        Calibration(path, files.tokenizer, limit=count)
-        for path, count in zip(every, (512, 2000, None, None), strict=True)
+        Data(path, files.tokenizer, limit=count) for path, count in zip(every, (512, 2000, None, None), strict=True)
     ]
     return Task(files.model, *parts, lr=5e-5, freeze=("*word_embeddings*",))
 
@@ -110,12 +109,10 @@ def measure(case: Case, on: Task) -> dict[str, Any]:
     kinds = WIDTHS[case.widths]
     result = prune_graph(
         on.model,
-        scorer=case.scorer,
-        budget={"macs": 1 - case.fewer},
-        kinds=kinds,
+        Amount(macs=1 - case.fewer, kinds=kinds),
+        scorer=scorers.Random(seed=case.draw) if case.scorer == "random" else case.scorer,
         data=on.calibration,
-        repair="auto" if case.recovery != "none" else "none",
-        seed=case.draw,
+        after=Repair("auto" if case.recovery != "none" else "none"),
     )
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "slim.onnx"
@@ -138,7 +135,7 @@ def measure(case: Case, on: Task) -> dict[str, Any]:
     }
 
 
-def judged(model: Path, test: Calibration) -> npt.NDArray[np.bool_]:
+def judged(model: Path, test: Data) -> npt.NDArray[np.bool_]:
     """Whether each example is classified rightly, run by ONNX Runtime."""
     import onnx_ir as ir
     import onnxruntime as ort

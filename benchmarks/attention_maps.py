@@ -16,7 +16,7 @@ from rich.table import Table
 from prunegraph.analysis.selection import Selection
 from prunegraph.export.onnx_file import load
 from prunegraph.observe.attention_similarity import attention_similarity, heat_map
-from prunegraph.observe.stream import Calibration
+from prunegraph.observe.stream import Data
 from prunegraph.pipeline import load_and_analyze
 
 
@@ -30,7 +30,7 @@ def main() -> None:
     given = parser.parse_args()
     plan = Selection.from_json(given.plan.read_text(encoding="utf-8"))
     original = load_and_analyze(given.model)
-    inputs = Calibration(given.data, given.tokenizer, limit=given.samples).opened().inputs(original.original)
+    inputs = Data(given.data, given.tokenizer, limit=given.samples).opened().inputs(original.original)
     found = attention_similarity((original.normalized.model, original.analysis), load(given.slim), plan, inputs)
     table = Table("layer", "heads", "mean cosine", "least", "where", box=None)
     for layer, (label, heads, cosines) in enumerate(zip(found.labels, found.heads, found.cosines, strict=True)):

@@ -30,7 +30,7 @@ from prunegraph.analysis.groups import Group
 from prunegraph.analysis.selection import Selection
 from prunegraph.observe.gradients import Objective
 from prunegraph.observe.head_mask import GatedSession, gate_of, gated
-from prunegraph.observe.stream import Calibration, observe
+from prunegraph.observe.stream import Data, observe
 from prunegraph.passes.choose.rank import global_counts, select
 from prunegraph.passes.score import Cahp, Context, Scores, Taylor, score_with
 from prunegraph.passes.score.cahp import OBSERVATION, SALIENCE
@@ -40,7 +40,8 @@ from prunegraph.passes.score.head_mask_gradients import GateGradients
 from prunegraph.passes.score.michel import by_layer
 from prunegraph.passes.score.separability import features
 from prunegraph.passes.score.signature import Signatures
-from prunegraph.pipeline import apply, load_and_analyze
+from prunegraph.pipeline import load_and_analyze
+from prunegraph.result import apply
 from prunegraph.runtime.session import open_session
 from prunegraph.torch_twin.backward import backward
 
@@ -89,7 +90,7 @@ class Bench:
         self.heads: list[Group] = [group for group in self.found.analysis.groups if group.kind == "head"]
         model, analysis = self.found.normalized.model, self.found.analysis
         context = Context(model, analysis)
-        train = Calibration(self.files.train, self.files.tokenizer, limit=samples).inputs(self.found.original)
+        train = Data(self.files.train, self.files.tokenizer, limit=samples).inputs(self.found.original)
         self.signatures: Signatures = Cahp().observes(self.heads, context, train)[OBSERVATION]  # type: ignore[assignment]
         self.timed("signatures", lambda: observe(model, train, [self.signatures]), self.signatures.counts)
         gates = Cahp().gradients(self.heads, context, train)[SALIENCE]
@@ -118,7 +119,7 @@ class Bench:
         twin, self.sites = gated(self.found.normalized.model, self.found.analysis)
         self._session = open_session(twin)
         self.session = self._session.__enter__()
-        inputs = Calibration(self.files.test, self.files.tokenizer, batch_size=32).inputs(self.found.original)
+        inputs = Data(self.files.test, self.files.tokenizer, batch_size=32).inputs(self.found.original)
         self.batches = list(inputs.batches())
 
     def accuracy(self, keep: Keep) -> float:
@@ -182,9 +183,9 @@ class Bench:
                 f"fine-tuning ({name})",
                 lambda slim=slim: finetune(  # type: ignore[misc]
                     slim,
-                    Calibration(self.files.train, self.files.tokenizer, limit=sentences),
+                    Data(self.files.train, self.files.tokenizer, limit=sentences),
                     teacher=self.files.model,
-                    validation=Calibration(self.files.validation, self.files.tokenizer, limit=sentences),
+                    validation=Data(self.files.validation, self.files.tokenizer, limit=sentences),
                     epochs=epochs,
                     freeze=("*word_embeddings*",),
                 ),

@@ -6,15 +6,15 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import onnx
 import onnxruntime as ort
 
 from benchmarks.child import Record, reason
+from prunegraph import Graph, Scope, analyze
 from prunegraph.errors import NothingToPrune, PruneGraphError
-from prunegraph.passes.choose.request import Options
-from prunegraph.pipeline import Analyzed, apply, choose, load_and_analyze
 
 VARIANTS = ("as exported", "ort basic", "ort extended", "ort transformers", "float16")
 EXACT, HIDDEN = 0.5, 0.25
@@ -67,7 +67,7 @@ def vary(file: Path, variant: str, folder: Path) -> Path:
 
 def prune(path: Path) -> Record:
     """Half of every exact kind; then a quarter of the hidden width as well."""
-    found = load_and_analyze(path)
+    found = analyze(path)
     kinds = Counter(group.kind for group in found.analysis.groups)
     exact = {kind: EXACT for kind in {g.kind for g in found.analysis.groups if g.exact}}
     rest = [g.id for g in found.analysis.groups if not g.exact]
@@ -80,15 +80,16 @@ def prune(path: Path) -> Record:
     return record
 
 
-def outcome(found: Analyzed, ratio: dict[str, float], whole: Sequence[str] = ()) -> Record:
+def outcome(found: Graph, ratio: dict[str, float], whole: Sequence[str] = ()) -> Record:
     """What one run removed, and how far it is from the masked original; the groups `whole` are left alone."""
     if not ratio:
         return {"refused": "nothing can be removed exactly"}
     try:
-        selection = choose(found, Options(ratio, exclude=whole))
+        graph = replace(found, scope=Scope(exclude=whole))
+        selection = graph.select(graph.score(groups=graph.targets(ratio).of_group), ratio)
     except NothingToPrune as reason:
         return {"refused": reason.message}
-    result = apply(found, selection)
+    result = graph.apply(selection)
     before, after = found.original.graph, result.ir_model.graph
     proof = result.report.verify
     assert proof is not None
@@ -101,7 +102,7 @@ def outcome(found: Analyzed, ratio: dict[str, float], whole: Sequence[str] = ())
     }
 
 
-def pins(found: Analyzed) -> dict[str, str]:
+def pins(found: Graph) -> dict[str, str]:
     """The first reason for every length that no group has: the kind that is missing has it here."""
     free = {group.units for group in found.analysis.groups}
     return {str(p.units): str(p.pins[0]) for p in found.analysis.pinned if p.units > 1 and p.units not in free}

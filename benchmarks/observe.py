@@ -19,7 +19,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.reviews import reviews
-from prunegraph.observe.stream import Calibration, observe
+from prunegraph.observe.stream import Data, observe
 from prunegraph.passes.score import Context, Sap
 from prunegraph.pipeline import load_and_analyze
 
@@ -53,7 +53,7 @@ def measure(model: Path, tokenizer: Path, count: int) -> dict[str, float]:
     """Observe once, nothing cached: parsing, running, aligning and counting."""
     texts = [{"text": review.text} for review in reviews()[:count]]
     found = load_and_analyze(model)
-    inputs = Calibration(texts, tokenizer).inputs(found.original)
+    inputs = Data(texts, tokenizer).inputs(found.original)
     groups = [group for group in found.analysis.groups if group.kind in ("head", "kv_group", "query_slot")]
     (relations,) = Sap().observes(groups, Context(found.normalized.model, found.analysis), inputs).values()
     before, start = _peak(), time.perf_counter()

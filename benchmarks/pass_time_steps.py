@@ -32,9 +32,9 @@ def peak() -> int:
 
 def passes(file: str) -> Result:
     """Load, normalize, analyze, score, shrink and verify one file: seconds of each, and the peak up to its end."""
-    from prunegraph import pipeline
     from prunegraph.clock import Clock
-    from prunegraph.passes.choose.request import Options
+    from prunegraph.graph import analyze_source
+    from prunegraph.passes.choose.request import Scope
 
     steps: dict[str, Result] = {}
     baseline = peak()
@@ -47,8 +47,9 @@ def passes(file: str) -> Result:
             steps[name] = {"seconds": _between(start, _now()), "peak": peak() - baseline}
 
     meter = Meter()
-    found = pipeline.load_and_analyze(file, clock=meter)
-    result = pipeline.apply(found, pipeline.choose(found, Options(ratio=0.5), meter), clock=meter)
+    found = analyze_source(file, Scope(), meter)
+    targets = found.targets(0.5)
+    result = found.apply(found.select(found.score(groups=targets.of_group), targets))
     tensors = [value.const_value for value in found.original.graph.initializers.values()]
     proof = result.report.verify
     assert proof is not None

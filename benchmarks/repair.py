@@ -22,12 +22,13 @@ import onnx_ir as ir
 from rich.console import Console
 
 from benchmarks.movie import TASKS, Movie, movie
+from prunegraph import Graph, analyze
 from prunegraph.analysis.selection import Selection
 from prunegraph.observe.attention_similarity import attention_similarity
-from prunegraph.observe.stream import Calibration, Inputs
-from prunegraph.passes.choose.request import Options
+from prunegraph.observe.stream import Data, Inputs
 from prunegraph.passes.repair import Evidence, Outcome, evidence, rewritten, solved
-from prunegraph.pipeline import Analyzed, apply, choose, load_and_analyze
+from prunegraph.passes.score import resolve_scorers
+from prunegraph.request import with_seed
 from prunegraph.runtime.session import open_session, run
 
 Bools = npt.NDArray[np.bool_]
@@ -97,9 +98,11 @@ def answers(model: ir.Model, inputs: Inputs) -> Bools:
     return np.concatenate(found)
 
 
-def selected(found: Analyzed, plan: Mapping[str, float], scorer: Any, seed: int, data: Calibration) -> Selection:
+def selected(graph: Graph, plan: Mapping[str, float], scorer: Any, seed: int, data: Data) -> Selection:
     """What stays, by a scorer that sees the calibration sentences."""
-    return choose(found, Options(dict(plan), scorer, seed=seed), calibration=data)
+    scorers = with_seed(resolve_scorers(scorer), seed)
+    targets = graph.targets(dict(plan), scorers)
+    return graph.select(graph.score(scorers, data, groups=targets.of_group, kept=targets.kept), targets)
 
 
 def results(
@@ -107,16 +110,16 @@ def results(
 ) -> Iterator[Result]:
     """Everything of one dense model."""
     files: Movie = movie(task, seed)
-    found = load_and_analyze(files.model)
-    data = Calibration(unlabelled(files.train, SENTENCES), files.tokenizer).opened()
+    found = analyze(files.model)
+    data = Data(unlabelled(files.train, SENTENCES), files.tokenizer).opened()
     inputs = data.inputs(found.original)
-    judged = Calibration(getattr(files, split), files.tokenizer, batch_size=32).opened().inputs(found.original)
+    judged = Data(getattr(files, split), files.tokenizer, batch_size=32).opened().inputs(found.original)
     dense = answers(found.original, judged)
-    maps = Calibration(unlabelled(files.validation, MAPS), files.tokenizer).opened().inputs(found.original)
+    maps = Data(unlabelled(files.validation, MAPS), files.tokenizer).opened().inputs(found.original)
     for plan in plans:
         for scorer in scorers:
             selection = selected(found, PLANS[plan], SCORERS[scorer], seed, data)
-            bare = apply(found, selection).ir_model
+            bare = found.apply(selection).ir_model
             keeps = selection.keeps(found.analysis.groups)
             model, analysis = found.normalized.model, found.analysis
             seen = [each for each in evidence(model, analysis, keeps, inputs) if isinstance(each, Evidence)]

@@ -24,7 +24,7 @@ from scipy.stats import spearmanr
 from benchmarks.movie import TASKS, movie
 from prunegraph.analysis.groups import Group
 from prunegraph.observe.head_mask import GatedSession, gate_of, gated
-from prunegraph.observe.stream import Calibration, Inputs, observe
+from prunegraph.observe.stream import Data, Inputs, observe
 from prunegraph.passes.choose.rank import global_counts, select
 from prunegraph.passes.score import Context, Sap, score_with
 from prunegraph.passes.score.base import Scores
@@ -109,7 +109,7 @@ class Bench:
 
     def inputs(self, rows: Sequence[Mapping[str, Any]], batch: int) -> Inputs:
         """Sentences for the model."""
-        return Calibration(rows, self.tokenizer, batch_size=batch).inputs(self.found.original)
+        return Data(rows, self.tokenizer, batch_size=batch).inputs(self.found.original)
 
     def hits(self, ranking: Ranking | None, ratio: float) -> Hits:
         """Which validation sentences are right without the heads that rank last."""

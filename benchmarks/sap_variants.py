@@ -24,7 +24,7 @@ from rich.table import Table
 from benchmarks.reviews import Review, reviews
 from prunegraph.analysis.groups import Group
 from prunegraph.observe.head_mask import GatedSession, gate_of, gated
-from prunegraph.observe.stream import Calibration, Inputs, observe
+from prunegraph.observe.stream import Data, Inputs, observe
 from prunegraph.passes.choose.rank import global_counts, select
 from prunegraph.passes.score import Context, Sap, score_with
 from prunegraph.passes.score.base import Scores
@@ -97,7 +97,7 @@ class Bench:
     def inputs(self, of: Sequence[Review]) -> Inputs:
         """Sentences, numbered by their labels."""
         rows = [{"text": review.text, "label": k} for k, review in enumerate(of)]
-        return Calibration(rows, self.tokenizer).inputs(self.found.original)
+        return Data(rows, self.tokenizer).inputs(self.found.original)
 
     def embedded(
         self, of: Sequence[Review], keep: Mapping[str, npt.NDArray[np.bool_]]

@@ -26,7 +26,7 @@ from onnx.tools.update_model_dims import update_inputs_outputs_dims
 from rich.console import Console
 from rich.table import Table
 
-from prunegraph import prune_graph
+from prunegraph import Amount, prune_graph
 from prunegraph.bench import Comparison, compare
 from prunegraph.export.hub_build import build
 from prunegraph.export.hub_inputs import Sizes
@@ -127,10 +127,9 @@ def measure(case: Case, folder: Path, rounds: int, seconds: float) -> Outcome:
     stem = case.name.replace(" ", "_")
     files = {1: folder / f"{stem}.slim.onnx", ALIGN: folder / f"{stem}.slim{ALIGN}.onnx"}
     for align, file in files.items():
-        amount = {"ratio": case.preset} if case.preset else {"budget": {"macs": float(case.gmacs) * 1e9 / before[0]}}
-        result = prune_graph(
-            dense, **amount, kinds=KINDS, align=align, scorer="snp", data=images, repair="none", verify=align == 1
-        )
+        macs = None if case.preset else float(case.gmacs) * 1e9 / before[0]
+        amount = Amount(case.preset or None, macs=macs, kinds=KINDS, align=align)
+        result = prune_graph(dense, amount, scorer="snp", data=images, after=(), verify=align == 1)
         result.save(file)
     after = cost(files[1])
     timed = compare(

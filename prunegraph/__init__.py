@@ -9,43 +9,138 @@ from prunegraph.moved import forward_old_paths
 forward_old_paths()
 
 if TYPE_CHECKING:
+    from prunegraph import scorers
     from prunegraph.analysis.analyze import Analysis
     from prunegraph.analysis.groups import Group
     from prunegraph.analysis.selection import Selection
-    from prunegraph.api import analyze, prune_graph
-    from prunegraph.errors import PruneGraphError
+    from prunegraph.api import analyze, from_torch, prune_graph, to_torch, verify, verify_files, write_back
+    from prunegraph.errors import (
+        MissingExtra,
+        ModelError,
+        NothingToPrune,
+        OutputError,
+        PruneGraphError,
+        UsageError,
+        VerificationFailed,
+    )
+    from prunegraph.graph import Graph
+    from prunegraph.observe.evaluation import Evaluation
+    from prunegraph.observe.stream import Data
+    from prunegraph.passes.choose.head_filter import FilterOptions
+    from prunegraph.passes.choose.request import Amount, Scope
+    from prunegraph.passes.choose.scored import Scores
+    from prunegraph.passes.choose.select_units import Targets
+    from prunegraph.passes.choose.targets import ByScorer, Kept, Ranked
+    from prunegraph.passes.prove.verify import Verification
+    from prunegraph.passes.score import Context, Scorer
+    from prunegraph.report import Report
+    from prunegraph.request import Repair
     from prunegraph.result import PruneResult
     from prunegraph.train.finetune import FinetuneResult, finetune
+    from prunegraph.train.options import Finetune
+
+    __version__: str
 else:
     _HOMES = {
-        "Analysis": "prunegraph.analysis.analyze",
-        "FinetuneResult": "prunegraph.train.finetune",
-        "Group": "prunegraph.analysis.groups",
-        "PruneGraphError": "prunegraph.errors",
-        "PruneResult": "prunegraph.result",
-        "Selection": "prunegraph.analysis.selection",
-        "analyze": "prunegraph.api",
-        "finetune": "prunegraph.train.finetune",
-        "prune_graph": "prunegraph.api",
+        "Amount": "passes.choose.request",
+        "Analysis": "analysis.analyze",
+        "ByScorer": "passes.choose.targets",
+        "Context": "passes.score",
+        "Data": "observe.stream",
+        "Evaluation": "observe.evaluation",
+        "FilterOptions": "passes.choose.head_filter",
+        "Finetune": "train.options",
+        "FinetuneResult": "train.finetune",
+        "Graph": "graph",
+        "Group": "analysis.groups",
+        "Kept": "passes.choose.targets",
+        "MissingExtra": "errors",
+        "ModelError": "errors",
+        "NothingToPrune": "errors",
+        "OutputError": "errors",
+        "PruneGraphError": "errors",
+        "PruneResult": "result",
+        "Ranked": "passes.choose.targets",
+        "Repair": "request",
+        "Report": "report",
+        "Scope": "passes.choose.request",
+        "Scorer": "passes.score",
+        "Scores": "passes.choose.scored",
+        "Selection": "analysis.selection",
+        "Targets": "passes.choose.select_units",
+        "UsageError": "errors",
+        "Verification": "passes.prove.verify",
+        "VerificationFailed": "errors",
+        "analyze": "api",
+        "finetune": "train.finetune",
+        "from_torch": "api",
+        "prune_graph": "api",
+        "to_torch": "api",
+        "verify": "api",
+        "verify_files": "api",
+        "write_back": "api",
     }
 
     def __getattr__(name: str) -> object:
         """Import on first use: onnx and ONNX Runtime take a second that `prunegraph --help` does not need."""
         import importlib
 
+        if name == "__version__":
+            from importlib.metadata import PackageNotFoundError, version
+
+            try:
+                return version("prunegraph")
+            except PackageNotFoundError:
+                return "0+unknown"
+        if name == "scorers":
+            return importlib.import_module("prunegraph.scorers")
         if name not in _HOMES:
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-        return getattr(importlib.import_module(_HOMES[name]), name)
+        return getattr(importlib.import_module(f"prunegraph.{_HOMES[name]}"), name)
+
+    def __dir__() -> list[str]:
+        """What there is to complete."""
+        return sorted({*globals(), *__all__})
 
 
 __all__ = [
+    "Amount",
     "Analysis",
+    "ByScorer",
+    "Context",
+    "Data",
+    "Evaluation",
+    "FilterOptions",
+    "Finetune",
     "FinetuneResult",
+    "Graph",
     "Group",
+    "Kept",
+    "MissingExtra",
+    "ModelError",
+    "NothingToPrune",
+    "OutputError",
     "PruneGraphError",
     "PruneResult",
+    "Ranked",
+    "Repair",
+    "Report",
+    "Scope",
+    "Scorer",
+    "Scores",
     "Selection",
+    "Targets",
+    "UsageError",
+    "Verification",
+    "VerificationFailed",
+    "__version__",
     "analyze",
     "finetune",
+    "from_torch",
     "prune_graph",
+    "scorers",
+    "to_torch",
+    "verify",
+    "verify_files",
+    "write_back",
 ]

@@ -19,6 +19,12 @@ class Clock:
         self._running = ""
         self.seconds: dict[str, float] = {}
 
+    def fork(self) -> Clock:
+        """A clock that goes on from here and reports to the same listener."""
+        other = Clock(self._progress)
+        other.seconds = dict(self.seconds)
+        return other
+
     def count(self, done: int) -> None:
         """Tell how far the running step has come."""
         if self._progress is not None:

@@ -14,6 +14,7 @@ PACKAGES = {
     "report": ("jinja2", "matplotlib"),
     "torch": ("torch", "onnxscript"),
     "graphsurgeon": ("onnx_graphsurgeon",),
+    "pandas": ("pandas",),
     "yaml": ("yaml",),
 }
 """By extra the modules that it brings and that are imported where they are used."""

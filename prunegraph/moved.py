@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec
 from types import ModuleType
@@ -90,6 +90,24 @@ def new_path(name: str) -> str | None:
         if new is not None:
             return ".".join((package, new, *parts[count:]))
     return None
+
+
+def former_names(module: str, **names: object) -> Callable[[str], object]:
+    """What a module's `__getattr__` is that still gives things under the names that they had.
+
+    Args:
+        module: The name of the module.
+        names: By former name what is meant.
+    """
+
+    def get(name: str) -> object:
+        if name not in names:
+            raise AttributeError(f"module {module!r} has no attribute {name!r}")
+        now = getattr(names[name], "__name__", "")
+        warnings.warn(f"{module}.{name} is now called {now}", DeprecationWarning, stacklevel=2)
+        return names[name]
+
+    return get
 
 
 def forward_old_paths() -> None:

@@ -1,135 +1,128 @@
-"""The whole way of the data: Normalize, analyze, score, select, Shrink, Cleanup, verify, repair."""
+"""The steps of pruning, one function each: load and analyze, score, select, rewrite, prove, repair, fine-tune."""
 
 from __future__ import annotations
 
 import importlib.util
-import os
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import onnx_ir as ir
 
 from prunegraph.analysis.analyze import Analysis, analyze_graph
 from prunegraph.analysis.cost import count_macs, count_parameters
-from prunegraph.analysis.names import as_patterns, check_patterns
-from prunegraph.analysis.roles import KINDS
+from prunegraph.analysis.groups import Group
+from prunegraph.analysis.names import check_patterns
 from prunegraph.analysis.selection import Selection
 from prunegraph.analysis.slots import Keeps
 from prunegraph.clock import Clock
 from prunegraph.errors import NothingToPrune, UsageError, VerificationFailed
 from prunegraph.export.convert import Kind, Source, kind_of, open_source
-from prunegraph.observe.data import Data
+from prunegraph.observe.cache import default_cache
 from prunegraph.observe.gradients import Backward
-from prunegraph.observe.stream import Calibration
+from prunegraph.observe.stream import Data
 from prunegraph.passes.choose.head_filter import Filtered, FilterOptions, filter_candidates
-from prunegraph.passes.choose.nothing_to_prune import nothing_to_prune
-from prunegraph.passes.choose.request import Options
-from prunegraph.passes.choose.select_units import (
-    observe_for_scorers,
-    rank_and_keep,
-    scorer_decides,
-    scoring_reports,
-    target_counts,
-)
-from prunegraph.passes.choose.whole_layers import WHOLE_KINDS, dropped, names_of, with_whole
+from prunegraph.passes.choose.request import Amount, Scope
+from prunegraph.passes.choose.scored import Scores
+from prunegraph.passes.choose.select_units import Targets, choose_targets, rank_and_keep
+from prunegraph.passes.choose.whole_layers import with_whole
 from prunegraph.passes.normalize import Normalized, normalize
 from prunegraph.passes.prove.verify import Verification, verify
-from prunegraph.passes.repair import Written, repaired, restored
+from prunegraph.passes.repair import Repaired, Written, repaired, restored
 from prunegraph.passes.rewrite.cleanup import cleanup
 from prunegraph.passes.rewrite.remove_groups import remove_whole_groups
-from prunegraph.passes.score import Context, ScoringReport, needs_data
+from prunegraph.passes.score import Context, KindScorers, observe_for, score_with
 from prunegraph.report import GroupReport, Report
-from prunegraph.result import PruneResult
-from prunegraph.train.options import TrainOptions
 
 
 @dataclass(frozen=True)
 class Analyzed:
-    """A model made analysable, and what was found in it."""
+    """A model made analysable, and what was found in it.
+
+    Attributes:
+        original: The model as it was given.
+        normalized: The form of it that is analysed.
+        analysis: Its groups and pins.
+        kind: What models are given back as.
+        scope: Which part of it may change.
+    """
 
     original: ir.Model
     normalized: Normalized
     analysis: Analysis
     kind: Kind = Kind.PROTO
-    allow_io: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True)
-class Decision:
-    """What stays, and by name of a scorer what it has to say of that."""
-
-    selection: Selection
-    accounts: Mapping[str, ScoringReport]
+    scope: Scope = field(default_factory=Scope)
 
 
 def load_and_analyze(
     model: Source,
-    allow_io: str | Sequence[str] = (),
+    scope: Scope | None = None,
     clock: Clock | None = None,
-    example_inputs: Any = None,
-    dynamic_shapes: Any = None,
+    trace: Mapping[str, Any] | None = None,
 ) -> Analyzed:
     """Read a model, make it analysable, and find its groups.
+
+    Args:
+        model: Anything that `open_source` reads.
+        scope: Which part of it may change.
+        clock: Told of the steps.
+        trace: What a torch module is traced with, see `open_source`.
 
     Raises:
         ModelError: the model cannot be read or traced, or the ONNX checker rejects it.
         UsageError: a pattern matches no graph input or output.
     """
-    clock = clock or Clock()
+    clock, scope = clock or Clock(), scope or Scope()
     with clock.step("load"):
-        original = open_source(model, example_inputs, dynamic_shapes)
-    allow_io = as_patterns(allow_io)
-    doors = [value.name or "" for value in (*original.graph.inputs, *original.graph.outputs)]
-    check_patterns(allow_io, doors, "graph input or output", hint=f"there are {', '.join(doors)}")
+        original = open_source(model, **(trace or {}))
+    io = [value.name or "" for value in (*original.graph.inputs, *original.graph.outputs)]
+    check_patterns(scope.allow_io, io, "graph input or output", hint=f"there are {', '.join(io)}")
     with clock.step("normalize"):
         normalized = normalize(original)
     with clock.step("analyze"):
-        analysis = analyze_graph(normalized.model.graph, normalized.facts, allow_io)
+        analysis = analyze_graph(normalized.model.graph, normalized.facts, tuple(scope.allow_io))
         analysis = replace(analysis, params=count_parameters(original.graph))
-    return Analyzed(original, normalized, analysis, kind_of(model), tuple(allow_io))
+    return Analyzed(original, normalized, analysis, kind_of(model), scope)
 
 
-def choose(
-    found: Analyzed, options: Options, clock: Clock | None = None, calibration: Calibration | None = None
-) -> Selection:
-    """What stays; see `select_units`."""
-    return select_units(found, options, clock, calibration).selection
+def find_targets(analyzed: Analyzed, amount: Amount, scorers: KindScorers) -> Targets:
+    """How much of which group shall stay; see `choose_targets`."""
+    return choose_targets(analyzed.analysis, analyzed.normalized, amount, analyzed.scope, scorers)
 
 
-def select_units(
-    found: Analyzed, options: Options, clock: Clock | None = None, calibration: Calibration | None = None
-) -> Decision:
-    """Score the units of every group that shall shrink, and keep the best.
+def score_units(
+    analyzed: Analyzed,
+    scorers: KindScorers,
+    groups: Sequence[Group],
+    data: Data | None = None,
+    clock: Clock | None = None,
+    kept: Mapping[str, int] | None = None,
+) -> Scores:
+    """Observe what the scorers need, and score every unit of some groups.
+
+    Args:
+        analyzed: The model.
+        scorers: One for all kinds, or one a kind.
+        groups: What is to be scored.
+        data: What the model is run on, where a scorer needs that.
+        clock: Told of the steps.
+        kept: By group id how many units shall stay, where the caller says so.
 
     Raises:
-        NothingToPrune: no group is left that could get smaller.
-        UsageError: a pattern matches no group, or the data do not suit the scorer.
+        UsageError: a scorer needs data, or they do not suit it, or it can score none of the groups.
     """
     clock = clock or Clock()
-    names = [name for group in found.analysis.groups for name in group.names]
-    hint = "`prunegraph explain` shows groups; with --json, the id and the scope of each"
-    check_patterns([*options.include, *options.exclude], names, "group", hint=hint)
-    keep = target_counts(found.analysis, found.normalized, options)
-    groups = [group for group in found.analysis.groups if group.id in keep]
-    whole = dropped_group_ids(found.analysis, options)
-    if not groups and not whole:
-        raise nothing_to_prune(found.analysis, options)
-    free = scorer_decides(found.analysis.groups, options)
-    asked = {name: count for name, count in keep.items() if name not in free}
-    context = Context(found.normalized.model, found.analysis, options.seed, kept=asked)
+    context = Context(analyzed.normalized.model, analyzed.analysis, kept=kept or {})
+    shares = scorers.shares(groups)
     with clock.step("observe"):
-        inputs = calibration.inputs(found.original) if calibration is not None else None
-        context = observe_for_scorers(options.scorers, groups, context, inputs, clock.count, gradients())
+        inputs = data.inputs(analyzed.original) if data is not None else None
+        context = observe_for(
+            shares, context, inputs, cache=default_cache(), progress=clock.count, backward=gradients()
+        )
     with clock.step("score"):
-        selection = rank_and_keep(groups, keep, context, options) if groups else Selection({})
-        reports = scoring_reports(options.scorers, groups, context)
-    with clock.step("layers"):
-        selection = with_whole(selection, found.normalized.model, found.analysis, whole, options.layer_threshold)
-    if whole and not selection.keep:
-        hint = "the warnings say why; a ratio takes units of them"
-        raise NothingToPrune(f"none of {', '.join(whole)} can go whole", hint=hint)
-    return Decision(selection, reports)
+        arrays = score_with(scorers, groups, context) if groups else {}
+        reports = {scorer.name: scorer.report(context.of(scorer)) for scorer in shares}
+    return Scores(arrays, scorers, context, {name: each for name, each in reports.items() if each is not None})
 
 
 def gradients() -> Backward | None:
@@ -141,141 +134,70 @@ def gradients() -> Backward | None:
     return backward
 
 
-def dropped_group_ids(analysis: Analysis, options: Options) -> tuple[str, ...]:
-    """The ids of the groups that shall go whole.
+def select_units(analyzed: Analyzed, scores: Scores, targets: Targets, clock: Clock | None = None) -> Selection:
+    """Keep the best units of every group, and take whole groups away where that was asked for.
 
     Raises:
-        UsageError: a pattern matches no group of heads or FFN neurons.
+        NothingToPrune: nothing but whole groups was asked for, and none can go whole.
+        UsageError: there are no scores of a group that shall get smaller.
     """
-    names = [name for group in analysis.groups if group.kind in WHOLE_KINDS for name in names_of(group)]
-    hint = f"whole groups of {', '.join(WHOLE_KINDS)} can go; `prunegraph explain --json` shows their ids and scopes"
-    check_patterns(options.drop, names, "group to drop", hint=hint)
-    return tuple(group.id for group in dropped(analysis.groups, options.drop))
-
-
-def open_calibration(
-    options: Options,
-    data: Data | Calibration | None,
-    tokenizer: str | os.PathLike[str] | None = None,
-    filtering: FilterOptions | None = None,
-    finetune: TrainOptions | None = None,
-) -> Calibration | None:
-    """The data, opened; None if none are given.
-
-    Raises:
-        UsageError: the scorer does not exist, it or filtering needs data, or there is something wrong with them.
-    """
-    if data is not None:
-        given = data if isinstance(data, Calibration) else Calibration(data, tokenizer)
-        return replace(given, providers=options.providers or given.providers).opened()
-    for kind in filter(options.may_prune, KINDS):
-        scorer = options.scorers.of(kind)
-        if not needs_data(scorer, kind):
-            continue
-        hint = "give texts with the model's tokenizer: data=…, tokenizer=… (--data FILE --tokenizer FOLDER)"
-        raise UsageError(f"the scorer {scorer.name!r} needs data to run the model on", hint=hint)
-    if options.repair not in (None, "none"):
-        hint = "give some (data=…, --data FILE), labels are not needed; without data there is no repair"
-        raise UsageError(f"the repair {options.repair!r} needs data to run the model on", hint=hint)
-    if finetune is not None:
-        raise UsageError("fine-tuning needs data", hint="give examples with labels: data=…, --data FILE")
-    if filtering is not None and not callable(filtering.metric):
-        raise UsageError(
-            "filtering needs data", hint="give validation data (data=…, --data FILE), or a function as metric"
-        )
-    return None
+    clock = clock or Clock()
+    analysis, amount = analyzed.analysis, targets.amount
+    selection = rank_and_keep(analysis.groups, targets, scores, scores.scorers, scores.context)
+    with clock.step("layers"):
+        model = analyzed.normalized.model
+        selection = with_whole(selection, model, analysis, targets.whole, amount.layer_threshold)
+    if targets.whole and not selection.keep:
+        hint = "the warnings say why; a ratio takes units of them"
+        raise NothingToPrune(f"none of {', '.join(targets.whole)} can go whole", hint=hint)
+    return selection
 
 
 def filter_heads(
-    found: Analyzed, selection: Selection, options: FilterOptions, clock: Clock, calibration: Calibration | None
+    analyzed: Analyzed,
+    selection: Selection,
+    options: FilterOptions,
+    data: Data | None = None,
+    clock: Clock | None = None,
 ) -> Filtered:
     """Take back the removal of heads that cost too much on the data."""
+    clock = clock or Clock()
     with clock.step("filter"):
-        inputs = calibration.inputs(found.original) if calibration is not None else None
-        model, analysis = found.normalized.model, found.analysis
+        inputs = data.inputs(analyzed.original) if data is not None else None
+        model, analysis = analyzed.normalized.model, analyzed.analysis
         return filter_candidates(model, analysis, selection, inputs, options, progress=clock.count)
 
 
-def apply(
-    found: Analyzed,
-    selection: Selection,
-    *,
-    check: bool = True,
-    clock: Clock | None = None,
-    accounts: Mapping[str, ScoringReport] | None = None,
-) -> PruneResult:
-    """Carry out a selection on an analysed model and prove the result."""
+def rewrite(
+    analyzed: Analyzed, selection: Selection, *, check: bool = True, clock: Clock | None = None
+) -> tuple[ir.Model, Report]:
+    """Carry out a selection on an analysed model, and prove the result.
+
+    Raises:
+        UsageError: the selection does not fit the model, or a group cannot go whole.
+        VerificationFailed: the slim model does not compute what the masked original computes.
+    """
     clock = clock or Clock()
-    analysis = found.analysis
+    analysis = analyzed.analysis
     keeps = selection.keeps(analysis.groups)
     with clock.step("shrink"):
-        made = remove_whole_groups(found.normalized.model, analysis.solution, keeps)
-        if made.refused:
-            raise _cannot_go_whole(analysis, made.refused)
-        slim = cleanup(made.model, analysis.solution, made.lengths)
+        shrunk = remove_whole_groups(analyzed.normalized.model, analysis.solution, keeps)
+        if shrunk.refused:
+            raise _cannot_go_whole(analysis, shrunk.refused)
+        slim = cleanup(shrunk.model, analysis.solution, shrunk.lengths)
     proof = None
     if check:
         with clock.step("verify"):
-            proof = prove(found, slim, keeps)
+            proof = prove(analyzed, slim, keeps)
     report = Report(
-        params=(count_parameters(found.original.graph), count_parameters(slim.graph)),
-        macs=count_macs(analysis.solution, made.lengths, made.gone),
-        sizes=found.normalized.sizes,
-        groups=tuple(group_reports(analysis, keeps, made.left)),
+        params=(count_parameters(analyzed.original.graph), count_parameters(slim.graph)),
+        macs=count_macs(analysis.solution, shrunk.lengths, shrunk.gone),
+        sizes=analyzed.normalized.sizes,
+        groups=tuple(group_reports(analysis, keeps, shrunk.left)),
         verify=proof,
         seconds=clock.seconds,
-        accounts=accounts or {},
     )
-    return PruneResult(slim, selection, report, found.kind, allow_io=found.allow_io)
-
-
-def repair_result(
-    found: Analyzed, result: PruneResult, options: Options, clock: Clock, calibration: Calibration | None
-) -> PruneResult:
-    """Re-fit what reads removed units, after the proof and where data are given; see `passes.repair`."""
-    asked = options.repair or "auto"
-    if calibration is None or asked == "none":
-        return result
-    with clock.step("repair"):
-        keeps = result.selection.keeps(found.analysis.groups)
-        inputs = calibration.inputs(found.original)
-        made, what = repaired(found.normalized.model, found.analysis, keeps, inputs, asked, progress=clock.count)
-    slim = made or result.ir_model
-    params = (result.report.params[0], count_parameters(slim.graph))
-    return replace(result, ir_model=slim, report=replace(result.report, params=params, repair=what))
-
-
-def finetune_result(
-    found: Analyzed, result: PruneResult, options: TrainOptions, clock: Clock, calibration: Calibration
-) -> PruneResult:
-    """Train the slim model again on the data, the original as teacher; see `train.finetune`."""
-    from prunegraph.train.finetune import finetune
-
-    with clock.step("finetune"):
-        tuned = finetune(
-            result.ir_model,
-            calibration,
-            teacher=found.original,
-            progress=lambda what, done, total: clock.count(done),
-            **{field.name: getattr(options, field.name) for field in fields(options)},
-        )
-    return replace(result, ir_model=tuned.ir_model, tuned=tuned)
-
-
-def undo_repair(found: Analyzed, slim: ir.Model, keeps: Keeps, written: Written) -> ir.Model:
-    """A repaired slim model with the weights that Shrink gave it.
-
-    Raises:
-        VerificationFailed: it does not have the weights that were re-fitted.
-    """
-    made = remove_whole_groups(found.normalized.model, found.analysis.solution, keeps)
-    bare = dict(made.model.graph.initializers)
-    bare |= cleanup(made.model, found.analysis.solution, made.lengths).graph.initializers
-    try:
-        return restored(slim, bare, written)
-    except KeyError as name:
-        hint = "use the plan written beside the slim model; weights that another tool has renamed cannot be compared"
-        raise VerificationFailed(f"the slim model does not have the re-fitted weight {name}", hint=hint) from None
+    return slim, report
 
 
 def group_reports(analysis: Analysis, keeps: Keeps, left: Collection[int] | None) -> Iterator[GroupReport]:
@@ -287,11 +209,60 @@ def group_reports(analysis: Analysis, keeps: Keeps, left: Collection[int] | None
             yield GroupReport(group.id, group.kind, group.units, keeps[group.dim].count)
 
 
-def _cannot_go_whole(analysis: Analysis, refused: Mapping[int, str]) -> UsageError:
-    """Why nothing may be left out altogether of some groups."""
-    group = next((group for group in analysis.groups if group.dim in refused), None)
-    name, why = (group.id, refused[group.dim]) if group else ("a group", next(iter(refused.values())))
-    return UsageError(f"{name} cannot go whole: {why}", hint="keep at least one unit of it")
+def prove(analyzed: Analyzed, slim: ir.Model, keeps: Keeps) -> Verification:
+    """Compare a slim model with the masked original.
+
+    Raises:
+        VerificationFailed: they differ by more than rounding.
+    """
+    normalized = analyzed.normalized
+    proof = verify(analyzed.original, normalized.model, slim, analyzed.analysis, keeps, sizes=normalized.settled)
+    if not proof.ok:
+        worst = max(proof.max_rel_error, proof.normalize_error)
+        raise VerificationFailed(
+            f"the slim model differs from the masked original by {worst:.2e} of the output's scale; it was discarded",
+            hint="please report the model; --exclude leaves out the groups at fault",
+        )
+    return proof
+
+
+def compare(
+    analyzed: Analyzed,
+    slim: ir.Model,
+    plan: Selection,
+    *,
+    repair: Written | None = None,
+    data: Data | None = None,
+    clock: Clock | None = None,
+) -> Verification:
+    """Compare a slim model with the masked original, whoever made it; nothing of it is trusted but the plan.
+
+    Args:
+        analyzed: The original.
+        slim: What was made of it.
+        plan: What stays of every group that got smaller.
+        repair: Which weights were re-fitted: those that Shrink makes stand in for them.
+        data: Compare on these, instead of random inputs.
+        clock: Told of the steps.
+
+    Raises:
+        VerificationFailed: the plan does not fit the model, or the slim model has other inputs or outputs, or does
+            not run.
+    """
+    clock = clock or Clock()
+    try:
+        keeps = plan.keeps(analyzed.analysis.groups)
+    except UsageError as error:
+        hint = "use the plan written beside the slim model, the model it was made from, and the same --allow-io"
+        raise VerificationFailed(f"the plan does not fit the model: {error}", hint=hint) from error
+    check_interface(analyzed.original, slim)
+    if repair:
+        with clock.step("shrink"):
+            slim = undo_repair(analyzed, slim, keeps, repair)
+    feeds = [batch.feeds for batch in data.inputs(analyzed.original).batches()] if data is not None else None
+    with clock.step("verify"):
+        normalized, sizes = analyzed.normalized.model, analyzed.normalized.settled
+        return verify(analyzed.original, normalized, slim, analyzed.analysis, keeps, feeds, sizes=sizes)
 
 
 def check_interface(model: ir.Model, slim: ir.Model) -> None:
@@ -310,18 +281,40 @@ def check_interface(model: ir.Model, slim: ir.Model) -> None:
             )
 
 
-def prove(found: Analyzed, slim: ir.Model, keeps: Keeps) -> Verification:
-    """Compare a slim model with the masked original.
+def undo_repair(analyzed: Analyzed, slim: ir.Model, keeps: Keeps, written: Written) -> ir.Model:
+    """A repaired slim model with the weights that Shrink gave it.
 
     Raises:
-        VerificationFailed: they differ by more than rounding.
+        VerificationFailed: it does not have the weights that were re-fitted.
     """
-    sizes = found.normalized.settled
-    proof = verify(found.original, found.normalized.model, slim, found.analysis, keeps, sizes=sizes)
-    if not proof.ok:
-        worst = max(proof.max_rel_error, proof.normalize_error)
-        raise VerificationFailed(
-            f"the slim model differs from the masked original by {worst:.2e} of the output's scale; it was discarded",
-            hint="please report the model; --exclude leaves out the groups at fault",
-        )
-    return proof
+    shrunk = remove_whole_groups(analyzed.normalized.model, analyzed.analysis.solution, keeps)
+    bare = dict(shrunk.model.graph.initializers)
+    bare |= cleanup(shrunk.model, analyzed.analysis.solution, shrunk.lengths).graph.initializers
+    try:
+        return restored(slim, bare, written)
+    except KeyError as name:
+        hint = "use the plan written beside the slim model; weights that another tool has renamed cannot be compared"
+        raise VerificationFailed(f"the slim model does not have the re-fitted weight {name}", hint=hint) from None
+
+
+def repair(
+    analyzed: Analyzed, selection: Selection, method: str, data: Data, clock: Clock | None = None
+) -> tuple[ir.Model | None, Repaired]:
+    """Re-fit the weights that read removed units on data; see `passes.repair`.
+
+    Returns:
+        The slim model, None where no weight could be improved; and what was done.
+    """
+    clock = clock or Clock()
+    with clock.step("repair"):
+        keeps = selection.keeps(analyzed.analysis.groups)
+        inputs = data.inputs(analyzed.original)
+        model = analyzed.normalized.model
+        return repaired(model, analyzed.analysis, keeps, inputs, method, progress=clock.count)
+
+
+def _cannot_go_whole(analysis: Analysis, refused: Mapping[int, str]) -> UsageError:
+    """Why nothing may be left out altogether of some groups."""
+    group = next((group for group in analysis.groups if group.dim in refused), None)
+    name, why = (group.id, refused[group.dim]) if group else ("a group", next(iter(refused.values())))
+    return UsageError(f"{name} cannot go whole: {why}", hint="keep at least one unit of it")

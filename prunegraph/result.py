@@ -4,22 +4,39 @@ from __future__ import annotations
 
 import json
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import onnx_ir as ir
 
+from prunegraph.analysis.cost import count_parameters
 from prunegraph.analysis.selection import Selection
+from prunegraph.clock import Clock
+from prunegraph.errors import UsageError
 from prunegraph.export.atomic_write import make_folder, stage
 from prunegraph.export.convert import Kind, Model, in_kind
 from prunegraph.export.onnx_file import save
+from prunegraph.observe.data import DataLike
+from prunegraph.observe.evaluation import Evaluation, evaluate_models
+from prunegraph.observe.stream import Data
 from prunegraph.passes.choose.head_filter import Filtered
+from prunegraph.passes.prove.verify import Verification
+from prunegraph.pipeline import Analyzed, compare, repair, rewrite
 from prunegraph.report import Report
+from prunegraph.train.options import Finetune
 
 if TYPE_CHECKING:
     from prunegraph.train.finetune import FinetuneResult
+
+
+def apply(analyzed: Analyzed, selection: Selection, *, check: bool = True, clock: Clock | None = None) -> PruneResult:
+    """Carry out a selection on an analysed model: shrink, clean up, prove; see `pipeline.rewrite`."""
+    clock = clock or Clock()
+    slim, report = rewrite(analyzed, selection, check=check, clock=clock)
+    allow_io = tuple(analyzed.scope.allow_io)
+    return PruneResult(slim, selection, report, analyzed.kind, allow_io=allow_io, analyzed=analyzed, clock=clock)
 
 
 @dataclass(frozen=True)
@@ -34,6 +51,8 @@ class PruneResult:
         filtered: What candidate filtering did, if it was asked for.
         tuned: How the slim model was trained again, if that was asked for.
         allow_io: Patterns of graph inputs and outputs that were allowed to shrink.
+        analyzed: The model that this was made from; None if nobody keeps it.
+        clock: Told of the steps that follow.
     """
 
     ir_model: ir.Model
@@ -43,11 +62,87 @@ class PruneResult:
     filtered: Filtered | None = None
     tuned: FinetuneResult | None = None
     allow_io: tuple[str, ...] = ()
+    analyzed: Analyzed | None = field(default=None, repr=False, compare=False)
+    clock: Clock = field(default_factory=Clock, repr=False, compare=False)
 
     @cached_property
     def model(self) -> Model:
         """The slim model: an `onnx_ir.Model` or an `onnx_graphsurgeon.Graph` if one was given, else a `ModelProto`."""
         return in_kind(self.ir_model, self.kind)
+
+    def repair(self, data: DataLike | Data, method: str = "auto") -> PruneResult:
+        """Re-fit weights that read removed units on data, without gradients and labels; see `Repair`.
+
+        Raises:
+            UsageError: the data do not fit the model, or the result was fine-tuned already.
+        """
+        if self.tuned is not None:
+            raise UsageError("a fine-tuned model cannot be repaired", hint="repair first, then fine-tune")
+        analyzed = self._analyzed()
+        model, what = repair(analyzed, self.selection, method, Data.of(data).opened(), self.clock)
+        slim = model or self.ir_model
+        params = (self.report.params[0], count_parameters(slim.graph))
+        report = replace(self.report, params=params, repair=what, seconds=self.clock.seconds)
+        return replace(self, ir_model=slim, report=report)
+
+    def finetune(self, data: DataLike | Data, options: Finetune | None = None) -> PruneResult:
+        """Train the slim model again on data, the original as teacher; see `prunegraph.finetune`.
+
+        Raises:
+            UsageError: the data do not fit the model.
+            MissingExtra: torch is not installed.
+        """
+        from prunegraph.train.finetune import finetune
+
+        options = options or Finetune()
+        with self.clock.step("finetune"):
+            tuned = finetune(
+                self.ir_model,
+                Data.of(data),
+                teacher=self._analyzed().original,
+                progress=lambda what, done, total: self.clock.count(done),
+                **{field.name: getattr(options, field.name) for field in fields(options)},
+            )
+        report = replace(self.report, seconds=self.clock.seconds)
+        return replace(self, ir_model=tuned.ir_model, tuned=tuned, report=report)
+
+    def verify(self, data: DataLike | Data | None = None) -> Verification:
+        """Compare the slim model with the masked original once more, on data or on random inputs.
+
+        Weights that were re-fitted are put back to what Shrink makes of the original before that.
+
+        Raises:
+            UsageError: the model was fine-tuned, so that there is nothing to compare.
+        """
+        if self.tuned is not None and self.tuned.best:
+            hint = "verify the result before it is fine-tuned"
+            raise UsageError("all weights were trained after the proof: there is nothing to compare", hint=hint)
+        written = self.report.repair.written if self.report.repair is not None else None
+        opened = None if data is None else Data.of(data).opened()
+        return compare(self._analyzed(), self.ir_model, self.selection, repair=written, data=opened, clock=self.clock)
+
+    def evaluate(self, data: DataLike | Data, metric: str = "auto", *, output: str = "") -> Evaluation:
+        """How good the original and the slim model are on data, both run by ONNX Runtime.
+
+        Args:
+            data: Examples, with labels or without.
+            metric: One of `observe.evaluation.METRICS`, or `module:function`; "auto" is accuracy where the data have
+                labels, else agreement of the argmax with the original.
+            output: The output that is judged; the first if empty.
+
+        Raises:
+            UsageError: the data do not fit the model, or there is no such metric or output.
+        """
+        original = self._analyzed().original
+        with self.clock.step("evaluate"):
+            inputs = Data.of(data).opened().inputs(original)
+            models = {"original": original, "slim": self.ir_model}
+            return evaluate_models(models, inputs, metric, output=output, progress=self.clock.count)
+
+    def _analyzed(self) -> Analyzed:
+        if self.analyzed is None:
+            raise UsageError("the result does not know what it was made from", hint="take that of Graph.apply")
+        return self.analyzed
 
     def save(self, path: str | os.PathLike[str]) -> tuple[Path, ...]:
         """Write the model, and beside it `NAME.plan.json` with what was removed; all files appear or none.

@@ -45,6 +45,30 @@ def to_dict(analysis: Analysis, bases: Mapping[str, str] | None = None) -> dict[
     }
 
 
+def to_text(analysis: Analysis, *, verbose: bool = False) -> str:
+    """Groups, and why the rest stays, as plain text: a line a group, a line a reason or, verbosely, a pin.
+
+    Args:
+        analysis: What was found.
+        verbose: Name every pin with the node to blame, instead of one line a reason.
+    """
+    lines = [f"{len(analysis.groups)} groups, {analysis.params:,} parameters"]
+    for group in analysis.groups:
+        size = " x ".join(map(str, group.shape))
+        exact = "" if group.exact else "  inexact"
+        lines.append(f"  {group.id:<12} {size:>10} units  {group.params:>10,} parameters each  {group.scope}{exact}")
+    pins = _by_pin(analysis.pinned)
+    lines.append(f"{len(pins)} pins")
+    if verbose:
+        lines += [f"  {pin.where}: {pin.why} ({len(axes)} axes)" for pin, axes in pins.items()]
+        return "\n".join(lines)
+    by_reason: dict[str, int] = defaultdict(int)
+    for pin, axes in pins.items():
+        by_reason[pin.why] += len(axes)
+    lines += [f"  {why}: {count} axes" for why, count in sorted(by_reason.items(), key=lambda item: -item[1])]
+    return "\n".join(lines)
+
+
 def free_share(analysis: Analysis, *, exact: bool) -> float:
     """The share of the parameters that lie on a slot that may go: of exact groups, or of all."""
     groups = [g for g in analysis.groups if g.exact or not exact]

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import math
+import os
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TypeGuard
 
 import numpy as np
@@ -32,6 +34,55 @@ class Selection:
     """
 
     keep: Mapping[str, Mask]
+
+    @staticmethod
+    def of(
+        groups: Iterable[Group],
+        keep: Mapping[str, Sequence[int] | Mask] | None = None,
+        *,
+        remove: Mapping[str, Sequence[int] | Mask] | None = None,
+    ) -> Selection:
+        """A selection from numbers of units, or from boolean arrays of the groups' shapes.
+
+        Args:
+            groups: The groups of the model.
+            keep: By group id what stays: `{"ffn.0": [0, 1, 5]}`; in every row where the group is chosen row by row.
+            remove: By group id what goes.
+
+        Raises:
+            UsageError: a group or a unit does not exist, or an array has another shape.
+        """
+        known = {group.id: group for group in groups}
+        masks = {name: _units(known, name, units) for name, units in (keep or {}).items()}
+        masks |= {name: ~_units(known, name, units) for name, units in (remove or {}).items()}
+        return Selection(masks)
+
+    @staticmethod
+    def load(path: str | os.PathLike[str]) -> Selection:
+        """Read a plan file.
+
+        Raises:
+            UsageError: it cannot be read, or is no plan.
+        """
+        try:
+            return Selection.from_json(Path(path).read_text(encoding="utf-8"))
+        except (OSError, UnicodeDecodeError) as error:
+            raise UsageError(f"the plan {path} cannot be read: {error}", hint=_PLAN_HINT) from error
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write a plan file.
+
+        Raises:
+            UsageError: it cannot be written.
+        """
+        try:
+            Path(path).write_text(self.to_json(), encoding="utf-8")
+        except OSError as error:
+            raise UsageError(f"the plan {path} cannot be written: {error}", hint="name a file in a folder") from error
+
+    def replaced(self, other: Selection) -> Selection:
+        """This selection, with what another one says of its groups in the place of what this one says of them."""
+        return Selection({**self.keep, **other.keep})
 
     @property
     def removed(self) -> int:
@@ -131,6 +182,30 @@ def _rows_left(group: Group, keeps: Mapping[int, Keep]) -> Mask:
         if dim in keeps:
             left &= keeps[dim].mask[(*(position[outer] for outer in keeps[dim].outer), position[dim])]
     return left
+
+
+def _units(groups: Mapping[str, Group], name: str, units: Sequence[int] | Mask) -> Mask:
+    """A mask of a group with True at these units.
+
+    Raises:
+        UsageError: the group or a unit does not exist, or an array has another shape.
+    """
+    group = groups.get(name)
+    if group is None:
+        raise UsageError(f"the model has no group {name!r}", hint="`prunegraph explain` lists the groups")
+    given = np.asarray(units)
+    if given.dtype == bool:
+        if given.shape != group.shape:
+            raise UsageError(
+                f"{name} has the shape {group.shape}, the array {given.shape}", hint="give one for every unit"
+            )
+        return given.copy()
+    mask = np.zeros(group.shape, dtype=bool)
+    numbers = given.astype(np.int64) if given.size else np.zeros(0, np.int64)
+    if given.ndim != 1 or np.any(numbers != given) or np.any((numbers < 0) | (numbers >= group.units)):
+        raise UsageError(f"{name} has the units 0 to {group.units - 1}, not {units!r}", hint="give numbers of units")
+    mask[..., numbers] = True
+    return mask
 
 
 def _mask(name: str, entry: object) -> Mask:

@@ -4,11 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
 from prunegraph.errors import UsageError
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
+
+    from prunegraph.observe.stream import Data
+    from prunegraph.passes.score import KindScorers
 
 Model = Annotated[Path, typer.Argument(metavar="MODEL", help="The ONNX file as it was exported; it is never changed.")]
 AllowIo = Annotated[
@@ -64,6 +70,53 @@ ParserNoise = Annotated[
     float,
     typer.Option(metavar="P", min=0, max=1, help="Corrupt this fraction of dependency arcs, to see what that does."),
 ]
+
+
+def data_of(
+    model: Path,
+    data: Path | None,
+    tokenizer: Path | None,
+    text: list[str] | None,
+    label: str,
+    samples: int | None,
+    ep: str,
+) -> Data | None:
+    """The data that the options of a command name; None if none are given."""
+    from prunegraph.observe.stream import Data
+
+    if data is None:
+        return None
+    beside = tokenizer_for(model, tokenizer)
+    return Data(data, beside, text=text or (), label=label, limit=samples, providers=ep.split(","))
+
+
+def scorers_of(scorer: list[str] | None, options: list[str] | None, noise: float, seed: int) -> KindScorers:
+    """The scorers that the options of a command name, with their options and seed.
+
+    Raises:
+        UsageError: there is no such scorer or option.
+    """
+    from prunegraph.passes.choose.request import scorers_by_kind
+    from prunegraph.request import with_seed
+
+    named = parse_scorers(scorer) if scorer else "magnitude"
+    return with_seed(scorers_by_kind(named, parse_options(options or (), noise)), seed)
+
+
+def load_for(model: Path, output: Path) -> ir.Model:
+    """The model, after a check that its result can be written: where nothing can be written, nothing is begun.
+
+    Raises:
+        OutputError: the output is an input file or a folder, or cannot be written.
+        ModelError: the model cannot be read.
+    """
+    from prunegraph.export.atomic_write import check_target
+    from prunegraph.export.onnx_file import check_outputs, load, source_of
+
+    check_target(output, [model])
+    original = load(model)
+    check_outputs(output, source_of(original).files, [f"{output.stem}.plan.json"])
+    return original
 
 
 def tokenizer_for(model: Path, given: Path | None) -> Path | None:

@@ -67,11 +67,11 @@ def evaluate(
         from prunegraph.errors import UsageError
         from prunegraph.export.onnx_file import load
         from prunegraph.observe.evaluation import evaluate_models
-        from prunegraph.observe.stream import Calibration
+        from prunegraph.observe.stream import Data
 
         if data is None:
             raise UsageError("nothing to evaluate on", hint="give examples: --data test.csv")
-        given = Calibration(
+        given = Data(
             data,
             tokenizer_for(model, tokenizer),
             text=text_column or (),

@@ -48,8 +48,9 @@ def explain(
         from prunegraph.analysis.explain import to_dict
         from prunegraph.api import analyze
         from prunegraph.cli.explain_view import render
+        from prunegraph.passes.choose.request import Scope
 
-        analysis = analyze(model, allow_io=allow_io or (), progress=step)
+        analysis = analyze(model, scope=Scope(allow_io=allow_io or ()), progress=step).analysis
     if json:
         show_json(to_dict(analysis))
         return

@@ -96,15 +96,15 @@ def finetune(
         step("load")
         from prunegraph.export.atomic_write import check_target
         from prunegraph.export.onnx_file import check_outputs, load, source_of
-        from prunegraph.observe.stream import Calibration
+        from prunegraph.observe.stream import Data
         from prunegraph.train.finetune import finetune as run
 
         check_target(output, [model, *([teacher] if teacher else [])])
         given = load(model)
         check_outputs(output, source_of(given).files)
     columns: dict[str, Any] = {"text": text_column or (), "label": label_column}
-    learnt = Calibration(data, tokenizer, limit=samples, **columns)
-    held = None if validation is None else Calibration(validation, tokenizer, **columns)
+    learnt = Data(data, tokenizer, limit=samples, **columns)
+    held = None if validation is None else Data(validation, tokenizer, **columns)
     with rounds() as report:
         result = run(
             given, learnt, teacher=teacher, validation=held, checkpoint=checkpoint, resume=resume, progress=report,

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import replace
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -21,23 +20,14 @@ from prunegraph.cli.arguments import (
     ScorerOptions,
     TextColumns,
     Tokenizer,
+    data_of,
+    load_for,
     parse_budget,
     parse_keep,
-    parse_options,
     parse_ratio,
-    parse_scorers,
-    tokenizer_for,
+    scorers_of,
 )
 from prunegraph.cli.console import progress, say, show, show_json
-
-if TYPE_CHECKING:
-    from prunegraph.observe.stream import Calibration
-    from prunegraph.passes.choose.head_filter import FilterOptions
-    from prunegraph.passes.choose.request import Options
-    from prunegraph.result import PruneResult
-    from prunegraph.train.options import TrainOptions
-
-_HOW_MUCH, _WHICH, _PROOF = "How much goes", "What goes first, and what stays", "Proof and output"
 
 
 def prune(
@@ -76,6 +66,18 @@ def prune(
             help="What one number and a budget are for; without it every exact kind but qk_dim and v_dim. Repeatable.",
         ),
     ] = None,
+    rank: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="local: a ratio holds in every group; global: over all groups of a kind, units ranked together.  "
+            "[default: global where the scorer's scores compare]",
+            show_default=False,
+        ),
+    ] = None,
+    least: Annotated[
+        float, typer.Option(metavar="SHARE", help="With --rank global: what every group keeps at least of its units.")
+    ] = 0.0,
     align: Annotated[
         int,
         typer.Option(metavar="N", help="Round what is kept up to a multiple of this (not heads)."),
@@ -192,39 +194,41 @@ def prune(
     amount = parse_ratio(ratio) if ratio else None
     with progress() as step:
         step("load")
-        from prunegraph.observe.stream import Calibration
+        from prunegraph.api import prune_graph
+        from prunegraph.passes.choose.amounts import check_budget
         from prunegraph.passes.choose.head_filter import FilterOptions
-        from prunegraph.passes.choose.request import Options
-        from prunegraph.train.options import TrainOptions
+        from prunegraph.passes.choose.request import Amount, Scope
+        from prunegraph.request import Repair, Step
+        from prunegraph.train.options import Finetune
 
-        settings = parse_options(scorer_option or (), parser_noise)
-        patterns = (include or (), exclude or (), allow_io or ())
-        verify = not no_verify
-        options = Options(
-            amount,
-            parse_scorers(scorer) if scorer else "magnitude",
-            align,
-            *patterns,
-            seed,
-            verify,
-            settings,
-            keep=parse_keep(keep or ()),
-            budget=parse_budget(budget or ()),
-            kinds=kind or (),
-            drop=drop or (),
-            layer_threshold=layer_threshold,
-            providers=ep.split(","),
-            repair=repair,
-        )
-        given = None
-        if data is not None:
-            given = Calibration(
-                data, tokenizer_for(model, tokenizer), text=text_column or (), label=label_column, limit=samples
-            )
-        filtering = FilterOptions(tolerance, policy) if tolerance is not None else None
-        training = TrainOptions(epochs=epochs, lr=lr, seed=seed) if finetune else None
-        result, files = _prune(model, output, options, step, given, filtering, training)
-        files = (*files, *(result.write_report(report) if report else ()))
+        budgets: dict[str, Any] = parse_budget(budget or ())
+        check_budget(budgets)
+        after: list[Step] = [Repair(repair or "auto")] if repair or data is not None else []
+        if finetune:
+            after.append(Finetune(epochs=epochs, lr=lr, seed=seed))
+        request: dict[str, Any] = {
+            "amount": Amount(
+                amount,
+                parse_keep(keep or ()),
+                **budgets,
+                drop=drop or (),
+                layer_threshold=layer_threshold,
+                kinds=kind or (),
+                align=align,
+                rank=rank,
+                least=least,
+                filtering=None if tolerance is None else FilterOptions(tolerance, policy),
+            ),
+            "scorer": scorers_of(scorer, scorer_option, parser_noise, seed),
+            "data": data_of(model, data, tokenizer, text_column, label_column, samples, ep),
+            "scope": Scope(include or (), exclude or (), allow_io or ()),
+            "after": after,
+            "verify": not no_verify,
+        }
+        original = load_for(model, output)
+        result = prune_graph(original, **request, progress=step)
+        step("save")
+        files = (*result.save(output), *(result.write_report(report) if report else ()))
     filtered, tuned = result.filtered, result.tuned
     if json:
         show_json({**result.to_dict(), "files": [str(path) for path in files]})
@@ -241,47 +245,6 @@ def prune(
         say(f"\nfine-tuned: {change}, epoch {tuned.best} of {tuned.history[-1].number}")
     say("\nwrote ", _listed(files))
     say("next: ", (f"prunegraph bench {model} {output}", "bold"))
-
-
-def _prune(
-    model: Path,
-    output: Path,
-    options: Options,
-    step: Callable[[str], None],
-    data: Calibration | None,
-    filtering: FilterOptions | None,
-    training: TrainOptions | None,
-) -> tuple[PruneResult, tuple[Path, ...]]:
-    """Everything between the arguments and the report; where nothing can be written, nothing is begun."""
-    from prunegraph.clock import Clock
-    from prunegraph.export.atomic_write import check_target
-    from prunegraph.export.onnx_file import check_outputs, load, source_of
-    from prunegraph.pipeline import (
-        apply,
-        filter_heads,
-        finetune_result,
-        load_and_analyze,
-        open_calibration,
-        repair_result,
-        select_units,
-    )
-
-    data = open_calibration(options, data, filtering=filtering, finetune=training)
-    clock = Clock(step)
-    check_target(output, [model])
-    with clock.step("load"):
-        given = load(model)
-    check_outputs(output, source_of(given).files, [f"{output.stem}.plan.json"])
-    found = load_and_analyze(given, options.allow_io, clock)
-    choice = select_units(found, options, clock, data)
-    filtered = filter_heads(found, choice.selection, filtering, clock, data) if filtering else None
-    selection = filtered.selection if filtered else choice.selection
-    result = apply(found, selection, check=options.verify, clock=clock, accounts=choice.accounts)
-    result = replace(repair_result(found, result, options, clock, data), filtered=filtered)
-    if training and data:
-        result = finetune_result(found, result, training, clock, data)
-    with clock.step("save"):
-        return result, result.save(output)
 
 
 def _listed(files: Sequence[Path]) -> str:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -19,17 +17,15 @@ from prunegraph.cli.arguments import (
     ScorerOptions,
     TextColumns,
     Tokenizer,
-    parse_options,
-    tokenizer_for,
+    data_of,
+    scorers_of,
 )
 from prunegraph.cli.console import progress, show, show_json
 
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from prunegraph.observe.stream import Calibration
-    from prunegraph.passes.choose.request import Options
-    from prunegraph.passes.score import ReportTable, ScoringReport
+    from prunegraph.passes.score import ReportTable
 
 
 def score(
@@ -62,50 +58,33 @@ def score(
     """  # noqa: D301 - \b keeps the lines that follow as they are
     with progress() as step:
         step("load")
-        from prunegraph.observe.stream import Calibration
-        from prunegraph.passes.choose.request import Options
+        from prunegraph.api import analyze
+        from prunegraph.errors import NothingToPrune, UsageError
+        from prunegraph.passes.score import needs_data
 
-        settings = parse_options(scorer_option or (), parser_noise)
-        options = Options(scorer=scorer, seed=seed, scorer_options=settings, providers=ep.split(","))
-        given = None
-        if data is not None:
-            given = Calibration(
-                data, tokenizer_for(model, tokenizer), text=text_column or (), label=label_column, limit=samples
-            )
-        scores, report = _score(model, options, given, step)
+        scorers = scorers_of([scorer], scorer_option, parser_noise, seed)
+        judge = scorers.every
+        assert judge is not None
+        given = data_of(model, data, tokenizer, text_column, label_column, samples, ep)
+        if given is not None:
+            given = given.opened()
+        elif any(needs_data(judge, kind) for kind in judge.kinds):
+            hint = "give texts with the model's tokenizer: data=…, tokenizer=… (--data FILE --tokenizer FOLDER)"
+            raise UsageError(f"the scorer {judge.name!r} needs data to run the model on", hint=hint)
+        graph = analyze(model, progress=step)
+        groups = [group.id for group in graph.groups if group.kind in judge.kinds]
+        if not groups:
+            hint = "`prunegraph explain` lists its groups"
+            raise NothingToPrune(f"the model has no group that {judge.name} could score", hint=hint)
+        scores = graph.score(scorers, given, groups=groups)
+        report = scores.reports.get(judge.name)
     if json:
         facts = dict(report.facts) if report is not None else {}
         show_json({"scorer": scorer, "scores": {name: array.tolist() for name, array in scores.items()}, **facts})
         return
     lines = report.lines if report is not None else ()
     tables = [_colored(table) for table in report.tables] if report is not None else []
-    show(*lines, *(part for table in tables or [_units(scores)] for part in ("", table)))
-
-
-def _score(
-    model: Path, options: Options, data: Calibration | None, step: Callable[[str], None]
-) -> tuple[dict[str, Any], ScoringReport | None]:
-    from prunegraph.clock import Clock
-    from prunegraph.errors import NothingToPrune
-    from prunegraph.passes.choose.select_units import observe_for_scorers
-    from prunegraph.passes.score import Context, score_with
-    from prunegraph.pipeline import gradients, load_and_analyze, open_calibration
-
-    data = open_calibration(options, data)
-    clock = Clock(step)
-    found = load_and_analyze(model, (), clock)
-    inputs = data.inputs(found.original) if data is not None else None
-    scorer = options.scorers.every
-    assert scorer is not None
-    groups = [group for group in found.analysis.groups if group.kind in scorer.kinds]
-    if not groups:
-        hint = "`prunegraph explain` lists its groups"
-        raise NothingToPrune(f"the model has no group that {scorer.name} could score", hint=hint)
-    context = Context(found.normalized.model, found.analysis, options.seed)
-    with clock.step("observe"):
-        context = observe_for_scorers(options.scorers, groups, context, inputs, clock.count, gradients())
-    with clock.step("score"):
-        return score_with(options.scorers, groups, context), scorer.report(context.of(scorer))
+    show(*lines, *(part for table in tables or [_units(dict(scores))] for part in ("", table)))
 
 
 def _table(title: str, *headings: str) -> Table:

@@ -21,7 +21,7 @@ from prunegraph.observe.files import is_file, open_text, read_npz
 from prunegraph.strict_json import parse_json
 
 Array = npt.NDArray[Any]
-Data = str | os.PathLike[str] | Iterable[Mapping[str, Any]] | Mapping[str, Array]
+DataLike = str | os.PathLike[str] | Iterable[Mapping[str, Any]] | Mapping[str, Array]
 
 TEXTS = (
     ("sentence1", "sentence2"), ("premise", "hypothesis"), ("question1", "question2"), ("question", "sentence"),
@@ -76,7 +76,9 @@ class Source:
         raise UsageError(f"{self.name} holds no example", hint="give at least one text, or one row of inputs")
 
 
-def open_data(data: Data | Source, *, text: Sequence[str] = (), label: str = "", limit: int | None = None) -> Source:
+def open_data(
+    data: DataLike | Source, *, text: Sequence[str] = (), label: str = "", limit: int | None = None
+) -> Source:
     """Samples from whatever holds them.
 
     Args:

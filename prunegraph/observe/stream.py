@@ -15,10 +15,12 @@ from typing import Any, Protocol
 import numpy.typing as npt
 import onnx_ir as ir
 
+from prunegraph.analysis.names import as_patterns
 from prunegraph.errors import PruneGraphError, UsageError
+from prunegraph.moved import former_names
 from prunegraph.observe.attention_sites import Tap
 from prunegraph.observe.cache import Gathered, through_cache
-from prunegraph.observe.data import Data, Source, open_data
+from prunegraph.observe.data import DataLike, Source, open_data
 from prunegraph.observe.text import MAX_LENGTH, Batch, TextReader, batches, check_data
 from prunegraph.observe.with_outputs import tapped
 from prunegraph.runtime.feeds import InputSpec, input_specs
@@ -77,11 +79,14 @@ class Inputs:
 
 
 @dataclass(frozen=True, slots=True)
-class Calibration:
-    """Data before it is known which model they are for.
+class Data:
+    """What a model is run on, before it is known which model.
+
+    >>> Data("reviews.txt", tokenizer="folder", providers="cuda").providers
+    ('cuda',)
 
     Attributes:
-        data: See `open_data`.
+        source: Texts (.txt .csv .tsv .jsonl .conllu) or inputs (.npz), rows, or arrays by input; see `open_data`.
         tokenizer: A folder or a `tokenizer.json`, where the data are texts.
         batch_size: How many samples run together.
         max_length: Tokens of a text that are read.
@@ -91,24 +96,34 @@ class Calibration:
         providers: Execution providers that run them, see `execution_providers`.
     """
 
-    data: Data | Source
+    source: DataLike | Source
     tokenizer: str | os.PathLike[str] | None = None
     batch_size: int = 16
     max_length: int = MAX_LENGTH
-    text: Sequence[str] = ()
+    text: str | Sequence[str] = ()
     label: str = ""
     limit: int | None = None
-    providers: Sequence[str] = ()
+    providers: str | Sequence[str] = ()
 
-    def opened(self) -> Calibration:
+    @staticmethod
+    def of(data: DataLike | Data) -> Data:
+        """Data from what stands for them."""
+        return data if isinstance(data, Data) else Data(data)
+
+    def __post_init__(self) -> None:
+        """Make tuples of columns and providers; a plain string is one of them."""
+        for name in ("text", "providers"):
+            object.__setattr__(self, name, as_patterns(getattr(self, name)))
+
+    def opened(self) -> Data:
         """The same with the data opened, so that what is wrong with them is told before a model is read.
 
         Raises:
             UsageError: see `open_data` and `execution_providers`.
         """
-        providers = execution_providers(self.providers)
-        source = open_data(self.data, text=self.text, label=self.label, limit=self.limit)
-        return replace(self, data=source, limit=None, providers=providers)
+        providers = execution_providers(as_patterns(self.providers))
+        source = open_data(self.source, text=as_patterns(self.text), label=self.label, limit=self.limit)
+        return replace(self, source=source, limit=None, providers=providers)
 
     def inputs(self, model: ir.Model) -> Inputs:
         """The data for this model.
@@ -118,20 +133,20 @@ class Calibration:
         """
         inputs = prepare(
             model,
-            self.data,
+            self.source,
             self.tokenizer,
             batch_size=self.batch_size,
             max_length=self.max_length,
-            text=self.text,
+            text=as_patterns(self.text),
             label=self.label,
             limit=self.limit,
         )
-        return replace(inputs, providers=execution_providers(self.providers))
+        return replace(inputs, providers=execution_providers(as_patterns(self.providers)))
 
 
 def prepare(
     model: ir.Model,
-    data: Data | Source | Inputs,
+    data: DataLike | Source | Inputs,
     tokenizer: str | os.PathLike[str] | None = None,
     *,
     batch_size: int = 16,
@@ -222,3 +237,6 @@ def _pass(
     except CannotRun as error:
         hint = "check the data, shorten the texts (max_length) or give inputs that the model accepts"
         raise PruneGraphError(f"ONNX Runtime does not run the model on the data: {error}", hint=hint) from error
+
+
+__getattr__ = former_names(__name__, Calibration=Data)

@@ -15,9 +15,9 @@ from prunegraph.clock import Clock
 from prunegraph.errors import PruneGraphError, UsageError
 from prunegraph.export.convert import Kind, Model, Source, in_kind, kind_of, open_source
 from prunegraph.export.onnx_file import save
-from prunegraph.observe.data import Data
+from prunegraph.observe.data import DataLike
 from prunegraph.observe.fingerprint import fingerprint
-from prunegraph.observe.stream import Calibration
+from prunegraph.observe.stream import Data
 from prunegraph.runtime.feeds import input_specs
 from prunegraph.runtime.session import CannotRun, open_session, run, widened, widened_feeds
 from prunegraph.train.checkpoint import Checkpoint
@@ -25,7 +25,7 @@ from prunegraph.train.hidden import shared_states, with_states
 from prunegraph.train.loop import Epoch, Progress, Trainer
 from prunegraph.train.loss import Loss, Tally, metric_name
 from prunegraph.train.network import Network
-from prunegraph.train.options import TrainOptions
+from prunegraph.train.options import Finetune
 from prunegraph.train.split import Examples, examples
 
 
@@ -81,11 +81,11 @@ class FinetuneResult:
 
 def finetune(
     model: Source,
-    data: Data | Calibration,
+    data: DataLike | Data,
     *,
     teacher: Source | None = None,
     tokenizer: str | os.PathLike[str] | None = None,
-    validation: Data | Calibration | None = None,
+    validation: DataLike | Data | None = None,
     checkpoint: str | os.PathLike[str] | None = None,
     resume: bool = False,
     progress: Progress | None = None,
@@ -110,7 +110,7 @@ def finetune(
         checkpoint: A folder to keep the state in, every minute and after every epoch.
         resume: Go on with the run whose state is there; the result is that of a run that was never interrupted.
         progress: Called after every step.
-        options: Fields of `TrainOptions`: ``epochs=3, lr=5e-5, batch_size=32, distill=0.5, temperature=2.0, hidden=0.0,
+        options: Fields of `Finetune`: ``epochs=3, lr=5e-5, batch_size=32, distill=0.5, temperature=2.0, hidden=0.0,
             patience=2, validation_share=0.1, freeze=(), metric="auto", seed=0, device="cpu"`` and others.
 
     Raises:
@@ -151,21 +151,21 @@ def finetune(
     )
 
 
-def train_options(given: dict[str, Any]) -> TrainOptions:
+def train_options(given: dict[str, Any]) -> Finetune:
     """Options by name.
 
     Raises:
         UsageError: there is no such option, or its value cannot be.
     """
-    names = TrainOptions.__dataclass_fields__
+    names = Finetune.__dataclass_fields__
     unknown = [name for name in given if name not in names]
     if unknown:
         raise UsageError(f"there is no option {unknown[0]!r}", hint=f"options are {', '.join(names)}")
-    return TrainOptions(**given)
+    return Finetune(**given)
 
 
-def _opened(data: Data | Calibration, tokenizer: str | os.PathLike[str] | None) -> Calibration:
-    return (data if isinstance(data, Calibration) else Calibration(data, tokenizer)).opened()
+def _opened(data: DataLike | Data, tokenizer: str | os.PathLike[str] | None) -> Data:
+    return (data if isinstance(data, Data) else Data(data, tokenizer)).opened()
 
 
 def _output(student: ir.Model, teacher: ir.Model | None, wanted: str) -> str:
@@ -191,7 +191,7 @@ def _output(student: ir.Model, teacher: ir.Model | None, wanted: str) -> str:
     return output
 
 
-def _about(student: ir.Model, teacher: ir.Model | None, found: Examples, options: TrainOptions) -> dict[str, str]:
+def _about(student: ir.Model, teacher: ir.Model | None, found: Examples, options: Finetune) -> dict[str, str]:
     """What must be the same for a run to be the same."""
     return {
         "options": repr(replace(options, device="cpu")),
@@ -201,9 +201,7 @@ def _about(student: ir.Model, teacher: ir.Model | None, found: Examples, options
     }
 
 
-def _trainer(
-    student: ir.Model, teacher: ir.Model | None, found: Examples, options: TrainOptions, metric: str
-) -> Trainer:
+def _trainer(student: ir.Model, teacher: ir.Model | None, found: Examples, options: Finetune, metric: str) -> Trainer:
     loss = Loss.of(options, options.output, labelled=found.labelled, teacher=teacher is not None)
     states: Sequence[str] = shared_states(student, teacher) if teacher is not None and loss.hidden else ()
     outputs = [options.output, *states]

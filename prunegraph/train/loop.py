@@ -13,7 +13,7 @@ from prunegraph.observe.text import Batch
 from prunegraph.train.checkpoint import Checkpoint
 from prunegraph.train.loss import Loss, Tally
 from prunegraph.train.network import Network
-from prunegraph.train.options import TrainOptions
+from prunegraph.train.options import Finetune
 from prunegraph.train.split import Examples
 
 if TYPE_CHECKING:
@@ -78,7 +78,7 @@ class Trainer:
     examples: Examples
     loss: Loss
     metric: str
-    options: TrainOptions
+    options: Finetune
     checkpoint: Checkpoint | None = None
     progress: Progress | None = None
     history: list[Epoch] = field(default_factory=list)

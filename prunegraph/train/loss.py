@@ -13,7 +13,7 @@ from prunegraph.errors import UsageError
 from prunegraph.observe.gradients import Objective
 from prunegraph.observe.metric import cosines, rows_of
 from prunegraph.observe.text import Batch
-from prunegraph.train.options import TrainOptions
+from prunegraph.train.options import Finetune
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -43,7 +43,7 @@ class Loss:
     cosine: bool
 
     @staticmethod
-    def of(options: TrainOptions, output: str, *, labelled: bool, teacher: bool) -> Loss:
+    def of(options: Finetune, output: str, *, labelled: bool, teacher: bool) -> Loss:
         """The loss that the data and the teacher allow.
 
         Args:
@@ -136,7 +136,7 @@ class Tally:
         return self._total / self._count
 
 
-def metric_name(options: TrainOptions, *, labelled: bool, teacher: bool) -> str:
+def metric_name(options: Finetune, *, labelled: bool, teacher: bool) -> str:
     """The metric that validation goes by.
 
     Raises:

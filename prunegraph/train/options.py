@@ -6,13 +6,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from prunegraph.errors import UsageError
+from prunegraph.moved import former_names
 from prunegraph.observe.metric import METRICS
 
 DEVICES = ("cpu", "cuda")
 
 
 @dataclass(frozen=True, slots=True)
-class TrainOptions:
+class Finetune:
     """How a model is fine-tuned.
 
     Attributes:
@@ -87,8 +88,11 @@ class TrainOptions:
     def rate(self, done: float) -> float:
         """The learning rate after this share of the training.
 
-        >>> [round(TrainOptions(lr=1.0).rate(done), 2) for done in (0.05, 0.1, 0.55, 1.0)]
+        >>> [round(Finetune(lr=1.0).rate(done), 2) for done in (0.05, 0.1, 0.55, 1.0)]
         [0.5, 1.0, 0.5, 0.0]
         """
         rising = done / self.warmup if self.warmup else 1.0
         return self.lr * min(rising, (1 - done) / (1 - self.warmup))
+
+
+__getattr__ = former_names(__name__, TrainOptions=Finetune)

@@ -11,9 +11,9 @@ import onnx_ir as ir
 
 from prunegraph.errors import UsageError
 from prunegraph.observe.data import Sample, Source
-from prunegraph.observe.stream import Calibration, Inputs
+from prunegraph.observe.stream import Data, Inputs
 from prunegraph.observe.text import WINDOW, Batch, batches
-from prunegraph.train.options import TrainOptions
+from prunegraph.train.options import Finetune
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,9 +54,7 @@ class Examples:
         return batches(source, self.inputs.reader, self.inputs.specs, self.inputs.batch_size)
 
 
-def examples(
-    model: ir.Model, data: Calibration, validation: Calibration | None, options: TrainOptions, *, teacher: bool
-) -> Examples:
+def examples(model: ir.Model, data: Data, validation: Data | None, options: Finetune, *, teacher: bool) -> Examples:
     """Read the data and split them.
 
     Args:

@@ -82,7 +82,7 @@ def test_no_line_is_wider_than_the_terminal_and_no_name_is_lost(width: int) -> N
 
 
 def test_verbose_lists_every_group_every_weight_and_every_pin() -> None:
-    analysis = analyze(classifier())
+    analysis = analyze(classifier()).analysis
     written = re.sub(r"\s", "", text(analysis, width=200, verbose=True))
     for group in analysis.groups:
         assert group.id in written
@@ -113,7 +113,7 @@ def test_data_keeps_the_contract() -> None:
 
 def test_shares_count_every_parameter_once() -> None:
     """The head's bias alone lies on no group, and what the embedding takes is counted for no exact one."""
-    analysis = analyze(classifier())
+    analysis = analyze(classifier()).analysis
     assert analysis.params == sum(w.dims and int(np.prod(w.dims)) for w in floats(classifier()))
     assert free_share(analysis, exact=False) == (analysis.params - 3) / analysis.params
     alone = replace(analysis, groups=tuple(g for g in analysis.groups if g.kind == "ffn"))
@@ -188,7 +188,7 @@ def test_what_all_names_begin_with(names: list[str], prefix: str) -> None:
 
 def test_blocks_that_differ_are_not_put_together() -> None:
     """One block of two with a wider FFN: two blocks with a title each."""
-    analysis = analyze(classifier())
+    analysis = analyze(classifier()).analysis
     groups = [replace(g, units=g.units + 4) if g.id == "ffn.1" else g for g in analysis.groups]
     found = blocks(groups, modules(groups, analysis.names))
     assert [block.title for block in found] == ["", "layer.0", "layer.1"]
@@ -196,7 +196,7 @@ def test_blocks_that_differ_are_not_put_together() -> None:
 
 
 def test_every_group_stands_in_exactly_one_row() -> None:
-    analysis = analyze(classifier())
+    analysis = analyze(classifier()).analysis
     found = blocks(analysis.groups, modules(analysis.groups, analysis.names))
     shown = [group.id for block in found for row in block.members for group in row]
     assert sorted(shown) == sorted(group.id for group in analysis.groups)

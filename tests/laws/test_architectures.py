@@ -12,7 +12,8 @@ import pytest
 from prunegraph import prune_graph
 from prunegraph.analysis.analyze import Analysis
 from prunegraph.analysis.selection import Selection
-from prunegraph.pipeline import Analyzed, apply, load_and_analyze
+from prunegraph.pipeline import Analyzed, load_and_analyze
+from prunegraph.result import apply
 from tests.graphs.selections import part
 from tests.graphs.skeleton import load_skeleton
 

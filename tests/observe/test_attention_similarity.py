@@ -13,9 +13,10 @@ from prunegraph.analysis.selection import Selection
 from prunegraph.errors import UsageError
 from prunegraph.observe.attention_similarity import Preservation, attention_similarity, heat_map
 from prunegraph.observe.attention_sites import attentions
-from prunegraph.observe.stream import Calibration, Inputs
+from prunegraph.observe.stream import Data, Inputs
 from prunegraph.observe.with_outputs import tapped
-from prunegraph.pipeline import Analyzed, apply, load_and_analyze
+from prunegraph.pipeline import Analyzed, load_and_analyze
+from prunegraph.result import apply
 from prunegraph.runtime.session import open_session, run
 from tests.graphs import attention as graphs_attention
 from tests.graphs import blocks as graphs_blocks
@@ -47,7 +48,7 @@ def test_heads_that_stay_attend_as_before_where_nothing_came_before(make: Callab
     found = load_and_analyze(model)
     kind = next(group.kind for group in found.analysis.groups if group.kind in ("head", "kv_group"))
     selection = half(found, kind)
-    inputs = Calibration(data_for(model)).opened().inputs(found.original)
+    inputs = Data(data_for(model)).opened().inputs(found.original)
     seen = compared(found, apply(found, selection).model, selection, inputs)
     assert seen.mean == pytest.approx(1, abs=1e-5)
     (site,) = attentions(found.normalized.model, found.analysis)
@@ -61,7 +62,7 @@ def test_fewer_dims_of_queries_and_keys_attend_elsewhere() -> None:
     selection = half(found, "qk_dim")
     data = data_for(model)
     slim = apply(found, selection).model
-    seen = compared(found, slim, selection, Calibration(data).opened().inputs(found.original))
+    seen = compared(found, slim, selection, Data(data).opened().inputs(found.original))
     assert len(seen.labels) == 2 and 0 < seen.mean < 0.999
     maps = []
     for each in (found, load_and_analyze(slim)):
@@ -82,7 +83,7 @@ def test_padding_does_not_count(tmp_path: Path) -> None:
     texts = [{"text": text} for text, _ in SENTENCES]
     both = []
     for size in (1, 8):
-        data = Calibration(texts, word_tokenizer(tmp_path), batch_size=size).opened()
+        data = Data(texts, word_tokenizer(tmp_path), batch_size=size).opened()
         both.append(compared(found, slim, selection, data.inputs(found.original)))
     for one, other in zip(*(seen.cosines for seen in both), strict=True):
         np.testing.assert_allclose(one, other, atol=1e-5)
@@ -91,7 +92,7 @@ def test_padding_does_not_count(tmp_path: Path) -> None:
 def test_another_plan_is_refused() -> None:
     model = graphs_attention.mha()
     found = load_and_analyze(model)
-    inputs = Calibration(data_for(model)).opened().inputs(found.original)
+    inputs = Data(data_for(model)).opened().inputs(found.original)
     with pytest.raises(UsageError, match="compared"):
         compared(found, model, half(found, "head"), inputs)
 

@@ -15,7 +15,7 @@ from prunegraph.analysis.selection import Selection
 from prunegraph.errors import UsageError
 from prunegraph.observe.conllu import read_conllu
 from prunegraph.observe.data import open_data
-from prunegraph.observe.stream import Calibration
+from prunegraph.observe.stream import Data
 from prunegraph.observe.text import TextReader
 from prunegraph.pipeline import load_and_analyze
 from prunegraph.runtime.feeds import InputSpec
@@ -141,7 +141,7 @@ def test_arrays_are_fed_as_they_are(tmp_path: Path) -> None:
     arrays = {"input_ids": ids, "attention_mask": np.ones_like(ids), "position_ids": ids % 2, "labels": np.arange(5)}
     np.savez(tmp_path / "inputs.npz", **arrays)
     for data in (tmp_path / "inputs.npz", arrays):
-        first, second = Calibration(data, batch_size=3).inputs(model).batches()
+        first, second = Data(data, batch_size=3).inputs(model).batches()
         assert np.concatenate([first.feeds["input_ids"], second.feeds["input_ids"]]).tolist() == ids.tolist()
         assert [sample.label for sample in second.samples] == [3, 4]
 
@@ -178,25 +178,25 @@ WRONG: dict[str, tuple[Callable[[Path], Any], str]] = {
 def test_wrong_data(case: str, tmp_path: Path) -> None:
     make, message = WRONG[case]
     with pytest.raises(UsageError, match=message) as caught:
-        Calibration(make(tmp_path), word_tokenizer(tmp_path)).inputs(load_and_analyze(shifting([[0, 1]])).original)
+        Data(make(tmp_path), word_tokenizer(tmp_path)).inputs(load_and_analyze(shifting([[0, 1]])).original)
     assert caught.value.hint
 
 
 def test_wrong_tokenizers(tmp_path: Path) -> None:
     model = load_and_analyze(shifting([[0, 1]])).original
     with pytest.raises(UsageError, match="need a tokenizer"):
-        Calibration(ROWS).inputs(model)
+        Data(ROWS).inputs(model)
     with pytest.raises(UsageError, match="no tokenizer"):
-        Calibration(ROWS, tmp_path / "nowhere").inputs(model)
+        Data(ROWS, tmp_path / "nowhere").inputs(model)
     (tmp_path / "tokenizer.json").write_text("{}")
     with pytest.raises(UsageError, match="is no tokenizer"):
-        Calibration(ROWS, tmp_path).inputs(model)
+        Data(ROWS, tmp_path).inputs(model)
     folder = word_tokenizer(tmp_path / "words")
     written_down = json.loads((folder / "tokenizer.json").read_text())
     written_down["model"]["vocab"] |= {f"more{k}": 14 + k for k in range(9)}
     (folder / "tokenizer.json").write_text(json.dumps(written_down))
     with pytest.raises(UsageError, match="23 tokens, the model an embedding of 14"):
-        Calibration(ROWS, folder).inputs(model)
+        Data(ROWS, folder).inputs(model)
 
 
 def test_bad_data_is_told_before_the_model_is_read(tmp_path: Path) -> None:

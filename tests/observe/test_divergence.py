@@ -9,7 +9,7 @@ import pytest
 
 from prunegraph.observe import divergence as module
 from prunegraph.observe.divergence import divergence, outputs_of
-from prunegraph.observe.stream import Calibration
+from prunegraph.observe.stream import Data
 from tests.graphs.builder import Builder
 from tests.graphs.small import analysed_model
 
@@ -49,7 +49,7 @@ def test_a_model_is_compared_with_the_whole_one(name: str) -> None:
     expected, columns, rank = CASES[name]
     whole, other = model(1, columns, rank), model(2, columns, rank)
     case = analysed_model(whole)
-    outputs = outputs_of(case.normalized, case.analysis, Calibration(DATA).inputs(case.model))
+    outputs = outputs_of(case.normalized, case.analysis, Data(DATA).inputs(case.model))
     assert outputs.kind == name.partition(",")[0]
     assert divergence(case.normalized, outputs) == pytest.approx(0, abs=1e-6)
     assert divergence(ir.from_proto(other), outputs) == pytest.approx(expected(logits(whole), logits(other)), rel=1e-4)
@@ -58,7 +58,7 @@ def test_a_model_is_compared_with_the_whole_one(name: str) -> None:
 def test_many_rows_are_a_sample(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "ROWS", 12)
     case = analysed_model(model(1))
-    outputs = outputs_of(case.normalized, case.analysis, Calibration(DATA, batch_size=16).inputs(case.model))
+    outputs = outputs_of(case.normalized, case.analysis, Data(DATA, batch_size=16).inputs(case.model))
     assert sum(len(whole) for whole in outputs.whole) == 12
     assert divergence(case.normalized, outputs) == pytest.approx(0, abs=1e-6)
     assert divergence(ir.from_proto(model(2)), outputs) > 0.01

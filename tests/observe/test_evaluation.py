@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 from prunegraph.cli import app
 from prunegraph.errors import UsageError
 from prunegraph.observe.evaluation import Evaluation, evaluate_models, macro_f1
-from prunegraph.observe.stream import Calibration
+from prunegraph.observe.stream import Data
 from tests.graphs.builder import Builder, linear
 
 CLASSES, WIDTH, EXAMPLES = 7, 5, 60
@@ -46,7 +46,7 @@ def examples() -> dict[str, np.ndarray]:
 
 def evaluated(metric: str, examples: dict[str, np.ndarray], *protos: onnx.ModelProto) -> Evaluation:
     models = {f"m{k}": ir.from_proto(proto) for k, proto in enumerate(protos)}
-    return evaluate_models(models, Calibration(examples).inputs(models["m0"]), metric)
+    return evaluate_models(models, Data(examples).inputs(models["m0"]), metric)
 
 
 def cosine(a: np.ndarray, b: np.ndarray) -> np.ndarray:

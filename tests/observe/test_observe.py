@@ -18,7 +18,7 @@ from prunegraph.analysis.selection import Selection
 from prunegraph.observe.attention_sites import HEAD_KINDS, Tap, attentions, consumed
 from prunegraph.observe.head_mask import NAME, GatedSession, gate_of, gated, open_gate
 from prunegraph.observe.moments import Moments
-from prunegraph.observe.stream import Calibration, observe
+from prunegraph.observe.stream import Data, observe
 from prunegraph.observe.text import Batch
 from prunegraph.observe.with_outputs import tapped
 from prunegraph.passes.prove.mask import masked
@@ -159,7 +159,7 @@ def texts(folder: Path, count: int = 40) -> Path:
 
 def test_all_statistics_share_one_pass(tmp_path: Path) -> None:
     found = load_and_analyze(shifting([[0, 1]]))
-    inputs = Calibration(texts(tmp_path), word_tokenizer(tmp_path), batch_size=16).inputs(found.original)
+    inputs = Data(texts(tmp_path), word_tokenizer(tmp_path), batch_size=16).inputs(found.original)
     (site,) = attentions(found.normalized.model, found.analysis)
     assert site.probabilities is not None
     one, none = Watcher("one", [site.probabilities]), Watcher("none")
@@ -176,13 +176,13 @@ def test_all_statistics_share_one_pass(tmp_path: Path) -> None:
 def test_what_was_seen_is_not_run_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     found = load_and_analyze(shifting([[0, 1]]))
     model = found.normalized.model
-    inputs = Calibration(texts(tmp_path), word_tokenizer(tmp_path)).inputs(found.original)
+    inputs = Data(texts(tmp_path), word_tokenizer(tmp_path)).inputs(found.original)
     first, other = Watcher("a"), Watcher("b")
     observe(model, inputs, [first], cache=tmp_path / "cache")
     again, runs = Watcher("a"), []
     observe(model, inputs, [again, other], cache=tmp_path / "cache", progress=runs.append)
     assert again.samples == first.samples and not again.shown and other.shown  # only what was new was run
-    changed = Calibration(texts(tmp_path, 41), word_tokenizer(tmp_path)).inputs(found.original)
+    changed = Data(texts(tmp_path, 41), word_tokenizer(tmp_path)).inputs(found.original)
     fresh = Watcher("a")
     observe(model, changed, [fresh], cache=tmp_path / "cache")
     assert fresh.shown
@@ -203,7 +203,7 @@ def test_padding_changes_no_statistic(left: bool, tmp_path: Path) -> None:
     ((joined, axis),) = consumed(model, analysis, analysis.group("head.1"))
     seen: list[Moments] = []
     for size in (1, 16):
-        calibration = Calibration(texts(tmp_path), word_tokenizer(tmp_path, left=left), batch_size=size)
+        calibration = Data(texts(tmp_path), word_tokenizer(tmp_path, left=left), batch_size=size)
         moments = Moments([(site.context, 3), (joined, axis)])
         observe(model, calibration.inputs(found.original), [moments])
         seen.append(moments)
@@ -239,7 +239,7 @@ def test_fixed_sizes_are_filled_up(tmp_path: Path) -> None:
     path.write_text(conllu(SENTENCES * 2))
     found = load_and_analyze(model)
     watcher = Watcher("all")
-    observe(found.normalized.model, Calibration(path, word_tokenizer(tmp_path)).inputs(found.original), [watcher])
+    observe(found.normalized.model, Data(path, word_tokenizer(tmp_path)).inputs(found.original), [watcher])
     assert sorted(watcher.samples) == sorted([text for text, _ in SENTENCES] * 2)
 
 
@@ -258,6 +258,6 @@ def test_memory_does_not_grow_with_the_data(tmp_path: Path) -> None:
             alive.append(sum(reference() is not None for reference in maps))
             maps.extend(weakref.ref(array) for array in values.values())
 
-    inputs = Calibration(texts(tmp_path, 24), word_tokenizer(tmp_path), batch_size=4).inputs(found.original)
+    inputs = Data(texts(tmp_path, 24), word_tokenizer(tmp_path), batch_size=4).inputs(found.original)
     observe(found.normalized.model, inputs, [Counting("count", [site.probabilities])])
     assert len(alive) == 6 and max(alive) == 0

@@ -18,9 +18,10 @@ from prunegraph.cli import app
 from prunegraph.errors import MissingExtra, UsageError
 from prunegraph.passes.choose.amounts import presets
 from prunegraph.passes.choose.budget import cost
-from prunegraph.passes.choose.request import Options
-from prunegraph.passes.choose.select_units import target_counts
-from prunegraph.passes.choose.targets import resolve_counts
+from prunegraph.passes.choose.request import Amount, Scope
+from prunegraph.passes.choose.select_units import in_scope
+from prunegraph.passes.choose.targets import Kept, resolve_targets
+from prunegraph.passes.score import resolve_scorers
 from prunegraph.pipeline import Analyzed, load_and_analyze
 from tests.graphs.cli import classifier
 from tests.graphs.skeleton import load_skeleton
@@ -32,14 +33,14 @@ def found() -> Analyzed:
     return load_and_analyze(classifier())
 
 
-def kept(found: Analyzed, **options: Any) -> dict[str, int]:
+def kept(found: Analyzed, *, exclude: tuple[str, ...] = (), **amount: Any) -> dict[str, int]:
     """What stays of everything that gets smaller."""
-    units = {group.id: group.units for group in found.analysis.groups}
-    return {
-        name: n
-        for name, n in target_counts(found.analysis, found.normalized, Options(**options)).items()
-        if n < units[name]
-    }
+    groups = found.analysis.groups
+    among = {group.id for group in groups if in_scope(group, Scope(exclude=exclude))}
+    costs = cost(found.analysis, found.normalized)
+    targets = resolve_targets(groups, Amount(**amount), resolve_scorers("magnitude"), costs, among)
+    assert all(isinstance(target, Kept) for target in targets.values())
+    return {name: target.units for name, target in targets.items() if isinstance(target, Kept)}
 
 
 AMOUNTS: dict[str, tuple[dict[str, Any], dict[str, int]]] = {
@@ -151,7 +152,7 @@ def test_broken_files_are_refused(name: str, tmp_path: Path) -> None:
     if text is not None:
         (tmp_path / name).write_text(text)
     with pytest.raises(UsageError, match=said):
-        Options(tmp_path / name)
+        Amount(tmp_path / name)
 
 
 def test_yaml_without_its_package_names_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -165,7 +166,7 @@ def test_yaml_without_its_package_names_it(tmp_path: Path, monkeypatch: pytest.M
 
     monkeypatch.setattr(builtins, "__import__", without)
     with pytest.raises(MissingExtra, match="needs the package pyyaml") as error:
-        Options(tmp_path / "a.yaml")
+        Amount(tmp_path / "a.yaml")
     assert error.value.hint and "JSON" in error.value.hint
 
 
@@ -184,15 +185,16 @@ BUDGETS: dict[str, dict[str, Any]] = {
 def test_a_budget_is_met_within_one_unit(case: str) -> None:
     """What is left is no more than asked for, and with one unit more of the last group to give way it would be."""
     found = load_and_analyze(load_skeleton("zoo_bert"))
-    options = Options(**BUDGETS[case])
+    budget, kinds = BUDGETS[case]["budget"], BUDGETS[case].get("kinds", ())
+    amount = {name: value for name, value in BUDGETS[case].items() if name != "budget"}
     groups = found.analysis.groups
     measure = cost(found.analysis, found.normalized)
-    got = resolve_counts(groups, options, {group.id for group in groups}, measure)
+    got = {group.id: group.units for group in groups} | kept(found, **amount, **budget)
     left = measure(got)
-    assert all(left[name] <= limit for name, limit in options.budget.items())
-    free = [g for g in groups if g.kind in (options.kinds or ("head", "ffn", "dense"))]
+    assert all(left[name] <= limit for name, limit in budget.items())
+    free = [g for g in groups if g.kind in (kinds or ("head", "ffn", "dense"))]
     more = ({**got, g.id: got[g.id] + 1} for g in free if got[g.id] < g.units)
-    assert any(measure(each)[name] > limit for each in more for name, limit in options.budget.items())
+    assert any(measure(each)[name] > limit for each in more for name, limit in budget.items())
     assert len({round(1 - got[g.id] / g.units, 1) for g in free if g.units > 40}) <= 2  # one ratio for all
 
 
@@ -247,14 +249,14 @@ def test_a_preset_on_a_real_export_costs_the_same() -> None:
     """The true graph of DeiT-Tiny, by lengths: what its slim file has is a matter of Shrink, tested elsewhere."""
     found = load_and_analyze(load_skeleton("deit_tiny_dynamo"))
     groups = {group.id: group for group in found.analysis.groups}
-    keep = target_counts(found.analysis, found.normalized, Options("snp-deit-tiny"))
+    keep = kept(found, ratio="snp-deit-tiny")
     assert len(keep) == 1 + 3 * 12
     left = cost(found.analysis, found.normalized)(keep)
     lengths = Lengths(found.analysis.solution, {})
     macs, _ = count_macs(found.analysis.solution, lengths)
     assert f"{left['macs'] * macs / 1e9:.2f}" == "0.64"
     assert f"{left['params'] * count_parameters(found.normalized.model.graph) / 1e6:.2f}" == "3.01"
-    aligned = target_counts(found.analysis, found.normalized, Options("snp-deit-tiny", align=8))
+    aligned = kept(found, ratio="snp-deit-tiny", align=8)
     assert all(n % 8 == 0 and keep[name] <= n < keep[name] + 8 for name, n in aligned.items())
     assert {groups[name].kind for name in aligned} == {"hidden", "qk_dim", "v_dim", "ffn"}
 

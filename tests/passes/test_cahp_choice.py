@@ -19,7 +19,7 @@ from prunegraph.passes.score import Cahp, make_scorer
 from prunegraph.passes.score.complement import Chosen, choose
 from prunegraph.passes.score.head_mask_gradients import GateGradients
 from prunegraph.pipeline import load_and_analyze
-from prunegraph.train.options import TrainOptions
+from prunegraph.train.options import Finetune
 from tests.graphs.text import word_tokenizer
 from tests.passes.test_cahp import Shape, seen_of, site
 from tests.train.tiny_classifier import CLASSES, Tiny, texts
@@ -195,8 +195,8 @@ def test_from_a_classifier_to_a_trained_slim_one(tmp_path: Path) -> None:
 
 
 def test_fine_tuning_from_python(tiny: dict[str, Any]) -> None:
-    result = prune_graph(**tiny, finetune=TrainOptions(epochs=2, lr=0.01))
+    result = prune_graph(**tiny, finetune=Finetune(epochs=2, lr=0.01))
     assert result.tuned is not None and len(result.tuned.history) == 3
     assert result.ir_model is result.tuned.ir_model
     with pytest.raises(UsageError, match="needs data"):
-        prune_graph(tiny["model"], finetune=TrainOptions())
+        prune_graph(tiny["model"], finetune=Finetune())

@@ -14,7 +14,7 @@ import prunegraph.pipeline
 from prunegraph import prune_graph
 from prunegraph.errors import MissingExtra, ModelError, UsageError
 from prunegraph.observe.gradients import Objective
-from prunegraph.observe.stream import Calibration, Inputs
+from prunegraph.observe.stream import Data, Inputs
 from prunegraph.passes.score import Context, Michel, Scorer, Taylor, observe_for, score_with
 from prunegraph.passes.score.differentiate import HOW
 from prunegraph.passes.score.head_mask_gradients import BATCH, GateGradients
@@ -41,7 +41,7 @@ def _set_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 def given(tiny: Tiny, folder: Path, **settings: Any) -> tuple[Analyzed, Inputs]:
     found = load_and_analyze(tiny.onnx())
-    return found, Calibration(texts(COUNT, **settings), word_tokenizer(folder)).inputs(found.original)
+    return found, Data(texts(COUNT, **settings), word_tokenizer(folder)).inputs(found.original)
 
 
 def by_autograd(tiny: Tiny, inputs: Inputs, labels: bool = True) -> tuple[np.ndarray, list[dict[str, np.ndarray]]]:

@@ -14,7 +14,7 @@ from prunegraph import prune_graph
 from prunegraph.analysis.selection import Selection
 from prunegraph.errors import UsageError
 from prunegraph.observe.head_mask import GatedSession
-from prunegraph.observe.stream import Calibration, Inputs
+from prunegraph.observe.stream import Data, Inputs
 from prunegraph.passes.choose.head_filter import Filtered, FilterOptions, filter_candidates
 from prunegraph.passes.prove.mask import masked
 from prunegraph.pipeline import Analyzed, load_and_analyze
@@ -36,7 +36,7 @@ def setting(tmp_path_factory: pytest.TempPathFactory) -> tuple[Analyzed, Inputs]
         for _ in range(120)
     ]
     found = load_and_analyze(shifting(SHIFTS))
-    return found, Calibration(rows, word_tokenizer(folder)).inputs(found.original)
+    return found, Data(rows, word_tokenizer(folder)).inputs(found.original)
 
 
 def selection(removed: dict[str, list[int]] | list[tuple[str, int]]) -> Selection:
@@ -195,7 +195,7 @@ def test_refused_with_a_reason(case: str, setting: tuple[Analyzed, Inputs]) -> N
 def test_accuracy_needs_labels_and_filtering_data(setting: tuple[Analyzed, Inputs], tmp_path: Path) -> None:
     found, _ = setting
     model, analysis = found.normalized.model, found.analysis
-    plain = Calibration([{"text": "the dog"}], word_tokenizer(tmp_path)).inputs(found.original)
+    plain = Data([{"text": "the dog"}], word_tokenizer(tmp_path)).inputs(found.original)
     with pytest.raises(UsageError, match="needs labels"):
         filter_candidates(model, analysis, selection(CANDIDATES), plain, FilterOptions(metric="accuracy"))
     with pytest.raises(UsageError, match="needs data"):
@@ -248,5 +248,5 @@ def test_providers_that_are_not_there(name: str, message: str, tmp_path: Path) -
 
 
 def test_data_run_on_the_providers_asked_for(tmp_path: Path) -> None:
-    data = Calibration([{"text": "the dog"}], word_tokenizer(tmp_path), providers=["CPU", "CPUExecutionProvider"])
+    data = Data([{"text": "the dog"}], word_tokenizer(tmp_path), providers=["CPU", "CPUExecutionProvider"])
     assert data.opened().inputs(load_and_analyze(shifting(SHIFTS)).original).providers == ("CPUExecutionProvider",)

@@ -14,7 +14,7 @@ import pytest
 
 from prunegraph import prune_graph
 from prunegraph.errors import PruneGraphError, UsageError
-from prunegraph.observe.stream import Calibration
+from prunegraph.observe.stream import Data
 from prunegraph.passes.score import Context, Obs, observe_for, score_with
 from prunegraph.passes.score.elimination import Reader, eliminate
 from prunegraph.pipeline import load_and_analyze
@@ -112,7 +112,7 @@ def redundant_mlp() -> onnx.ModelProto:
 
 def scored(model: onnx.ModelProto, folder: Path, scorer: Obs, kinds: tuple[str, ...]) -> dict[str, Any]:
     found = load_and_analyze(model)
-    inputs = Calibration(data_for(model, folder), batch_size=64).inputs(found.original)
+    inputs = Data(data_for(model, folder), batch_size=64).inputs(found.original)
     groups = [group for group in found.analysis.groups if group.kind in kinds]
     context = observe_for({scorer: groups}, Context(found.normalized.model, found.analysis), inputs)
     report = scorer.report(context.of(scorer))

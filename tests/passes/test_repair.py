@@ -17,13 +17,13 @@ from prunegraph.analysis.groups import Group
 from prunegraph.analysis.selection import Selection
 from prunegraph.cli import app
 from prunegraph.errors import UsageError
-from prunegraph.observe.stream import Calibration
+from prunegraph.observe.stream import Data
 from prunegraph.observe.text import Batch
 from prunegraph.passes.repair import Outcome, repaired
 from prunegraph.passes.repair.sites import Site
 from prunegraph.passes.repair.statistics import FIT, FLOOR, HELD, JUDGE, Gram
-from prunegraph.pipeline import Analyzed, apply, load_and_analyze
-from prunegraph.result import PruneResult
+from prunegraph.pipeline import Analyzed, load_and_analyze
+from prunegraph.result import PruneResult, apply
 from prunegraph.runtime.session import open_session, run
 from tests.graphs import attention as graphs_attention
 from tests.graphs import blocks as graphs_blocks
@@ -97,7 +97,7 @@ def repair(
     found = load_and_analyze(model)
     selection = without_last(found)
     bare = apply(found, selection, check=False)
-    inputs = Calibration(data or samples(model)).opened().inputs(found.original)
+    inputs = Data(data or samples(model)).opened().inputs(found.original)
     keeps = selection.keeps(found.analysis.groups)
     made, what = repaired(found.normalized.model, found.analysis, keeps, inputs, asked, ridge=ridge)
     return bare, made, what.outcomes
@@ -168,7 +168,7 @@ def test_a_unit_that_fires_on_one_token_is_not_spread_over_all() -> None:
     found = load_and_analyze(model)
     (group,) = found.analysis.groups
     keep = Selection({group.id: np.arange(UNITS) < UNITS - 1})
-    inputs = Calibration(data).opened().inputs(found.original)
+    inputs = Data(data).opened().inputs(found.original)
     made, what = repaired(found.normalized.model, found.analysis, keep.keeps([group]), inputs, "bias")
     assert made is None and [outcome.method for outcome in what.outcomes] == ["none"]
     weights = {tensor.name: numpy_helper.to_array(tensor) for tensor in model.graph.initializer}

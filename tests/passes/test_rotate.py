@@ -14,7 +14,7 @@ import pytest
 
 from prunegraph.analysis.selection import Selection
 from prunegraph.errors import UsageError
-from prunegraph.observe.stream import Calibration, observe
+from prunegraph.observe.stream import Data, observe
 from prunegraph.observe.text import Batch
 from prunegraph.passes.prove.verify import verify
 from prunegraph.passes.rewrite.cleanup import cleanup
@@ -322,7 +322,7 @@ def outputs(model: ir.Model, data: dict[str, np.ndarray], *names: str) -> list[n
 def gathered(found: Analysed, rows: np.ndarray, batch: int = 4, **more: np.ndarray) -> tuple[list[Turn], HeadMoments]:
     turns = turns_of(found)
     seen = HeadMoments(places(turns))
-    observe(found.normalized, Calibration({"x": rows, **more}, batch_size=batch).opened().inputs(found.model), [seen])
+    observe(found.normalized, Data({"x": rows, **more}, batch_size=batch).opened().inputs(found.model), [seen])
     return turns, seen
 
 

@@ -21,9 +21,8 @@ from prunegraph.errors import MissingExtra, PruneGraphError, UsageError
 from prunegraph.observe.attention_sites import Attention, HeadAxes, Tap
 from prunegraph.observe.conllu import Parse
 from prunegraph.observe.data import Sample
-from prunegraph.observe.stream import Calibration
+from prunegraph.observe.stream import Data
 from prunegraph.observe.text import Batch, Tokens
-from prunegraph.passes.choose.select_units import observe_for_scorers
 from prunegraph.passes.score import Context, Sap, make_scorer, observe_for, resolve_scorers, score_with
 from prunegraph.passes.score.dependencies import SpacyParser, corrupted, pairs
 from prunegraph.passes.score.relations import RelationAttention
@@ -123,11 +122,11 @@ def trees(folder: Path, *sentences: Any) -> Path:
 
 def penalties(model: Any, folder: Path, sentences: Any, **settings: Any) -> tuple[list[list[float]], Context, Analysis]:
     found = load_and_analyze(model)
-    inputs = Calibration(trees(folder, *sentences), word_tokenizer(folder)).inputs(found.original)
+    inputs = Data(trees(folder, *sentences), word_tokenizer(folder)).inputs(found.original)
     groups = [group for group in found.analysis.groups if group.kind in ("head", "kv_group", "query_slot")]
     scorer = make_scorer("sap", settings)
     context = Context(found.normalized.model, found.analysis)
-    context = observe_for_scorers(resolve_scorers(scorer), groups, context, inputs, lambda done: None).of(scorer)
+    context = observe_for(resolve_scorers(scorer).shares(groups), context, inputs).of(scorer)
     of = context.observations[RESULT]
     return [penalty.tolist() for penalty in of.penalties], context, found.analysis
 
@@ -314,7 +313,7 @@ def test_neither_padding_nor_its_side_matters(causal: bool, tmp_path: Path) -> N
     for left in (False, True):
         for size in (1, 8):
             folder = word_tokenizer(tmp_path / f"{left}", left=left)
-            inputs = Calibration(trees(tmp_path, *SENTENCES, BUILT), folder, batch_size=size).inputs(found.original)
+            inputs = Data(trees(tmp_path, *SENTENCES, BUILT), folder, batch_size=size).inputs(found.original)
             context = observe_for({scorer: groups}, Context(model, analysis), inputs)
             of = result(context.of(scorer).observations[OBSERVATION], scorer)
             counts.append([penalty.tolist() for penalty in of.penalties])

@@ -15,7 +15,7 @@ from onnx import numpy_helper
 from prunegraph import prune_graph
 from prunegraph.errors import PruneGraphError, UsageError
 from prunegraph.observe.data import Sample
-from prunegraph.observe.stream import Calibration
+from prunegraph.observe.stream import Data
 from prunegraph.observe.text import Batch
 from prunegraph.observe.with_outputs import tapped
 from prunegraph.passes.score import Activation, Context, Snp, make_scorer, observe_for, score_with
@@ -116,7 +116,7 @@ def data_for(model: onnx.ModelProto, folder: Path, count: int = 5, length: int =
 def observed(model: onnx.ModelProto, folder: Path, batch_size: int = 16, **settings: Any) -> tuple[Analyzed, Context]:
     found = load_and_analyze(model)
     context, scorer = Context(found.normalized.model, found.analysis), make_scorer("snp", settings)
-    inputs = Calibration(data_for(model, folder), batch_size=batch_size).inputs(found.original)
+    inputs = Data(data_for(model, folder), batch_size=batch_size).inputs(found.original)
     return found, observe_for({scorer: found.analysis.groups}, context, inputs).of(scorer)
 
 
@@ -341,7 +341,7 @@ def test_refresh_ranks_by_removal() -> None:
 def test_activation_is_what_reaches_the_next_weight(statistic: str, tmp_path: Path) -> None:
     model = gated()
     found = load_and_analyze(model)
-    inputs = Calibration(data_for(model, tmp_path), batch_size=2).inputs(found.original)
+    inputs = Data(data_for(model, tmp_path), batch_size=2).inputs(found.original)
     scorer = Activation(statistic)
     context = Context(found.normalized.model, found.analysis)
     context = observe_for({scorer: found.analysis.groups}, context, inputs)

@@ -21,8 +21,8 @@ from prunegraph.errors import NothingToPrune, UsageError
 from prunegraph.observe.attention_sites import HEAD_KINDS
 from prunegraph.passes.choose.whole_layers import WHOLE_KINDS, dropped, with_whole
 from prunegraph.passes.rewrite.remove_groups import remove_whole_groups
-from prunegraph.pipeline import Analyzed, apply, load_and_analyze
-from prunegraph.result import PruneResult
+from prunegraph.pipeline import Analyzed, load_and_analyze
+from prunegraph.result import PruneResult, apply
 from tests.analysis.golden import read
 from tests.graphs import fused as graphs_fused
 from tests.graphs import quant as graphs_quant

@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 from prunegraph.analysis.analyze import Analysis
 from prunegraph.analysis.groups import Group
 from prunegraph.errors import NothingToPrune
 from prunegraph.passes.choose.amounts import is_pattern
-from prunegraph.passes.choose.request import Options
+from prunegraph.passes.choose.request import Amount
 
 
-def nothing_to_prune(analysis: Analysis, options: Options) -> NothingToPrune:
+def nothing_to_prune(analysis: Analysis, amount: Amount) -> NothingToPrune:
     """Why no group got smaller, from what is there and from the pins."""
-    keys = [*(options.ratio if isinstance(options.ratio, Mapping) else ()), *options.keep]
+    keys = [*amount.ratios, *amount.keep]
     kinds = sorted({key for key in keys if not is_pattern(key)})
     missing = [kind for kind in kinds if all(group.kind != kind for group in analysis.groups)]
     if analysis.groups and not missing:
-        if not keys and not options.kinds and (others := _not_by_default(analysis.groups, options)):
+        if not keys and not amount.kinds and (others := _not_by_default(analysis.groups, amount)):
             return others
         return NothingToPrune(
             "nothing to prune: the ratio, the patterns or the alignment leave every group whole",
@@ -32,9 +32,9 @@ def nothing_to_prune(analysis: Analysis, options: Options) -> NothingToPrune:
     return NothingToPrune(f"{what}; most axes are held by: {common}", hint=hint)
 
 
-def _not_by_default(groups: Sequence[Group], options: Options) -> NothingToPrune | None:
+def _not_by_default(groups: Sequence[Group], amount: Amount) -> NothingToPrune | None:
     """The refusal where all groups are of such as one number for all kinds leaves alone; None where some are not."""
-    if any(options.by_default(group.kind, group.exact) for group in groups):
+    if any(amount.by_default(group.kind, group.exact) for group in groups):
         return None
     kinds = list(dict.fromkeys(group.kind for group in groups))
     listed = ", ".join(f"{group.id} ({group.units} units{'' if group.exact else ', inexact'})" for group in groups[:4])

@@ -1,26 +1,20 @@
-"""Select: from scores and ratios to what stays."""
+"""Rank units by their scores, and keep the best."""
 
 from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 
 import numpy as np
 
 from prunegraph.analysis.groups import Group
-from prunegraph.analysis.names import matches
 from prunegraph.analysis.selection import Selection
 from prunegraph.analysis.slots import Mask
 from prunegraph.passes.score.base import Scores
 
 WHOLE_UNITS = ("head", "kv_group", "query_slot", "expert")
 """Kinds whose numbers no hardware wants to be a multiple of anything."""
-
-
-def filter_groups(groups: Iterable[Group], include: Sequence[str], exclude: Sequence[str]) -> list[Group]:
-    """Groups whose id or scope matches a pattern of `include` (any, if empty) and none of `exclude`."""
-    return [g for g in groups if (not include or matches(g.names, include)) and not matches(g.names, exclude)]
 
 
 def keep_after_ratio(units: int, ratio: float, align: int = 1) -> int:
@@ -35,10 +29,25 @@ def keep_after_ratio(units: int, ratio: float, align: int = 1) -> int:
     return min(units, math.ceil(keep / align) * align)
 
 
+def aligned_count(group: Group, count: int, align: int) -> int:
+    """A number of units that stay, rounded up to a multiple of `align` where the kind wants that, and at least `least`.
+
+    Args:
+        group: The group; it keeps no more than it has.
+        count: How many would stay.
+        align: The multiple.
+    """
+    multiple = 1 if group.kind in WHOLE_UNITS else align
+    return min(group.units, max(group.least, math.ceil(count / multiple) * multiple))
+
+
 def global_counts(
-    groups: Iterable[Group], scores: Mapping[str, Scores], ratio: Callable[[Group], float]
+    groups: Iterable[Group],
+    scores: Mapping[str, Scores],
+    ratio: Callable[[Group], float],
+    least: Callable[[Group], int] = lambda group: group.least,
 ) -> dict[str, int]:
-    """How many units stay of every group, at least `least`, when all units of a kind are ranked together.
+    """How many units stay of every group when all units of a kind are ranked together.
 
     Groups that are chosen row by row are left out: their rows keep equal numbers.  Ties go to the first.
 
@@ -46,6 +55,7 @@ def global_counts(
         groups: The groups to choose in.
         scores: By group id, comparable across groups of a kind.
         ratio: The fraction to remove.
+        least: How many units stay at least.
     """
     by_kind: dict[str, list[Group]] = defaultdict(list)
     for group in groups:
@@ -59,7 +69,7 @@ def global_counts(
         remove = math.floor(sum(ratio(group) * group.units for group in members) + 0.5)
         for unit in order:
             name = members[owner[unit]].id
-            if remove and left[name] > members[owner[unit]].least and ratio(members[owner[unit]]) > 0:
+            if remove and left[name] > least(members[owner[unit]]) and ratio(members[owner[unit]]) > 0:
                 left[name] -= 1
                 remove -= 1
     return left

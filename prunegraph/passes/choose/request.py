@@ -1,15 +1,16 @@
-"""What the caller may ask for, checked once, with errors that name the fix."""
+"""What the caller asks for: how much (`Amount`) of which part of a model (`Scope`), checked before a model is read."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from prunegraph.analysis.names import as_patterns
 from prunegraph.errors import UsageError
 from prunegraph.passes.choose.amounts import (
+    BUDGETS,
     Keep,
     Ratio,
     check_budget,
@@ -19,86 +20,89 @@ from prunegraph.passes.choose.amounts import (
     is_pattern,
     read_amounts,
 )
+from prunegraph.passes.choose.head_filter import FilterOptions
 from prunegraph.passes.score import KindScorers, Scorers, resolve_scorers
-
-__all__ = ["NOT_BY_DEFAULT", "Keep", "Options", "Ratio"]
 
 NOT_BY_DEFAULT = ("qk_dim", "v_dim")
 """Exact kinds that a plain ratio leaves alone: with heads gone already, thinner ones cost accuracy fast."""
 
-REPAIRS = ("none", "bias", "lstsq", "auto")
-"""What can be done to weights that read removed units."""
+RANKS = ("local", "global")
 
 
 @dataclass(frozen=True, slots=True)
-class Options:
-    """How much of what to remove.
+class Amount:
+    """How much goes.
+
+    >>> Amount(0.5).plain_ratio, Amount(macs=0.6, kinds="ffn").budget
+    (0.5, {'macs': 0.6})
 
     Attributes:
-        ratio: Fraction removed, in [0, 1): one number for all `kinds`; or by kind or by pattern of group ids or scopes,
-            a number or a list with one for every such group in the order of the graph; or a preset, or a JSON or YAML
-            file. None: 0.5, unless `keep` or `budget` says how much.
-        scorer: The scorer by its name, or a scorer, or a function from a group and a context to scores; or one a kind.
-        align: Kept numbers of units are rounded up to a multiple of this (head counts are not).
-        include: Patterns of group ids or scopes; only groups that match one are pruned. Empty: all.
-        exclude: Patterns of group ids or scopes that stay whole.
-        allow_io: Patterns of graph inputs and outputs that may shrink.
-        seed: For scorers that draw.
-        verify: Whether to prove the result before it is returned.
-        scorer_options: Options of the scorer itself, by name; `NAME.option` is for the scorer of that name alone.
-        keep: Kept numbers of units by kind or pattern, one or a list as for `ratio`; wins over it.
-        budget: Fractions of "macs", "params" or "bytes" that are left: one ratio for all groups of `kinds` that nothing
-            else speaks of is found.
-        kinds: What one number and a budget are for; empty: every exact kind but `qk_dim` and `v_dim`.
+        ratio: Fraction removed, in [0, 1): one number for all `kinds`; or by kind, or by pattern of group ids or
+            scopes, a number or a list with one for every such group in the order of the graph
+            (`{"head": 0.5, "ffn": [0.5, 0.25]}`); or a JSON or YAML file of that, or the name of a preset such as
+            "snp-deit-base". None: 0.5, unless `keep`, a budget or `drop` says how much.
+        keep: How many units stay, by kind or pattern, one number or a list as for `ratio`: `{"head": 6}`; wins over it.
+        macs: Budget: the fraction of multiply-accumulates that is left. The smallest ratio that meets all budgets is
+            found, one for all groups of `kinds` that `ratio` and `keep` do not speak of.
+        params: Budget: the fraction of parameters that is left.
+        bytes: Budget: the fraction of the bytes of weights that is left.
+        drop: Patterns of ids or scopes of groups of heads or FFN neurons that go whole, with the sub-block around
+            them: `["ffn.3"]`. Without a ratio, nothing else goes.
+        layer_threshold: All heads of a layer go where more than this share of them would; 1 lets one stay.
+        kinds: What one number and a budget are for; by default every exact kind but `qk_dim` and `v_dim`.
+        align: Numbers that stay are rounded up to a multiple of this (heads and experts are not).
+        rank: "local": the ratio holds in every group; "global": it holds over all groups of a kind together, and units
+            are ranked across them (groups that are chosen row by row stay local). None: global for scorers whose
+            scores compare across groups, local for the others.
+        least: The share of its units that every group keeps at least where units are ranked across groups.
+        filtering: Take back the removal of heads that cost too much on the data.
         fits: By kind, the shape that every group must have, as a preset says.
-        drop: Patterns of ids or scopes of groups of heads or FFN neurons that go whole, whatever the ratio.
-        layer_threshold: All heads of a layer go where more than this share of them would.
-        providers: Execution providers that run the data, `cuda` or `CUDAExecutionProvider`; the CPU if empty.
-        repair: How weights that read removed units are re-fitted on the data, see `passes.repair`; None: "auto" where
-            data are given, else "none".
-        scorers: The scorers with their options, by kind.
     """
 
     ratio: Ratio | None = None
-    scorer: Scorers = "magnitude"
-    align: int = 1
-    include: Sequence[str] = ()
-    exclude: Sequence[str] = ()
-    allow_io: Sequence[str] = ()
-    seed: int = 0
-    verify: bool = True
-    scorer_options: Mapping[str, Any] = field(default_factory=dict)
     keep: Keep = field(default_factory=dict)
-    budget: Mapping[str, float] = field(default_factory=dict)
-    kinds: Sequence[str] = ()
-    fits: Mapping[str, Sequence[int]] = field(default_factory=dict)
-    drop: Sequence[str] = ()
+    macs: float | None = None
+    params: float | None = None
+    bytes: float | None = None
+    drop: str | Sequence[str] = ()
     layer_threshold: float = 1.0
-    providers: Sequence[str] = ()
-    repair: str | None = None
-    scorers: KindScorers = field(init=False, repr=False, compare=False)
+    kinds: str | Sequence[str] = ()
+    align: int = 1
+    rank: str | None = None
+    least: float = 0.0
+    filtering: FilterOptions | None = None
+    fits: Mapping[str, Sequence[int]] = field(default_factory=dict)
+
+    @staticmethod
+    def of(amount: Amount | Ratio | None, **fields: Any) -> Amount:
+        """An amount from what stands for one: a number, a mapping, a file or a preset is a ratio.
+
+        Args:
+            amount: The amount, or a ratio.
+            fields: What is said of it elsewhere.
+        """
+        if isinstance(amount, Amount):
+            return replace(amount, **fields) if fields else amount
+        return Amount(amount, **fields)
 
     def __post_init__(self) -> None:
         """Check everything that can be checked without a model, and read presets and files.
 
         Raises:
-            UsageError: an amount is wrong, a kind or a preset does not exist, or `align` is no positive number.
+            UsageError: a number is wrong, or a kind or a preset does not exist.
         """
-        for name in ("include", "exclude", "allow_io", "kinds", "drop", "providers"):
+        for name in ("kinds", "drop"):
             self._set(name, as_patterns(getattr(self, name)))
         if isinstance(self.ratio, (str, os.PathLike)):
-            said = read_amounts(self.ratio)
-            self._set("ratio", said.ratio)
-            self._set("keep", {**said.keep, **self.keep})
-            self._set("fits", said.fits)
+            amounts = read_amounts(self.ratio)
+            self._set("ratio", amounts.ratio)
+            self._set("keep", {**amounts.keep, **self.keep})
+            self._set("fits", amounts.fits)
         if self.ratio is not None:
             check_ratio(self.ratio)
         check_keep(self.keep)
         check_budget(self.budget)
         check_kinds(self.kinds)
-        if isinstance(self.scorer, Mapping):
-            check_kinds(self.scorer)
-        self._set("scorers", resolve_scorers(self.scorer, self.scorer_options))
         if self.budget and not isinstance(self.ratio, Mapping | None):
             hint = "leave out the ratio, or give it for some kinds only; the budget finds one for the others"
             raise UsageError("one ratio for all kinds beside a budget", hint=hint)
@@ -107,23 +111,25 @@ class Options:
         if not 0 < self.layer_threshold <= 1:
             problem = f"the layer threshold must be in (0, 1], not {self.layer_threshold}"
             raise UsageError(problem, hint="0.8 removes an attention of which more than four fifths would go")
-
-        if self.repair is not None and self.repair not in REPAIRS:
-            raise UsageError(f"there is no repair {self.repair!r}", hint=f"choose one of {', '.join(REPAIRS)}")
+        if self.rank is not None and self.rank not in RANKS:
+            raise UsageError(f"there is no rank {self.rank!r}", hint=f"choose {' or '.join(RANKS)}")
+        if isinstance(self.least, bool) or not isinstance(self.least, (int, float)) or not 0 <= self.least <= 1:
+            hint = "0.2 keeps a fifth of every group where units are ranked across groups"
+            raise UsageError(f"the least share must be in [0, 1], not {self.least!r}", hint=hint)
 
     def _set(self, name: str, value: object) -> None:
         object.__setattr__(self, name, value)
 
-    def by_default(self, kind: str, exact: bool) -> bool:
-        """Whether one number for all kinds, or a budget, is for groups of this kind."""
-        return kind in self.kinds if self.kinds else exact and kind not in NOT_BY_DEFAULT
+    @property
+    def budget(self) -> dict[str, float]:
+        """By "macs", "params" and "bytes" the fraction that is left, as far as it is limited."""
+        limits = {name: getattr(self, name) for name in BUDGETS}
+        return {name: limit for name, limit in limits.items() if limit is not None}
 
-    def ratio_of(self, kind: str, exact: bool) -> float:
-        """The fraction to remove of a group of this kind, as far as kinds decide."""
-        if isinstance(self.ratio, Mapping):
-            said = self.ratio.get(kind, 0.0)
-            return float(said) if isinstance(said, (int, float)) else 0.0
-        return self.plain_ratio if self.by_default(kind, exact) else 0.0
+    @property
+    def ratios(self) -> Mapping[str, float | Sequence[float]]:
+        """The ratios by kind or pattern; empty where one is for all."""
+        return self.ratio if isinstance(self.ratio, Mapping) else {}
 
     @property
     def plain_ratio(self) -> float:
@@ -132,8 +138,43 @@ class Options:
             return float(self.ratio)
         return 0.5 if self.ratio is None and not (self.keep or self.budget or self.drop) else 0.0
 
+    def by_default(self, kind: str, exact: bool) -> bool:
+        """Whether one number for all kinds, or a budget, is for groups of this kind."""
+        return kind in self.kinds if self.kinds else exact and kind not in NOT_BY_DEFAULT
+
     def may_prune(self, kind: str) -> bool:
         """Whether a group of this kind may get smaller, as far as can be told without a model."""
-        named = [*(self.ratio if isinstance(self.ratio, Mapping) else ()), *self.keep]
+        named = [*self.ratios, *self.keep]
         everywhere = bool(self.budget) or self.plain_ratio > 0
         return kind in named or any(map(is_pattern, named)) or (everywhere and self.by_default(kind, True))
+
+
+def scorers_by_kind(scorer: Scorers | KindScorers, settings: Mapping[str, Any] | None = None) -> KindScorers:
+    """Scorers from what stands for them; see `resolve_scorers`.
+
+    Raises:
+        UsageError: there is no such scorer, option or kind.
+    """
+    if isinstance(scorer, Mapping):
+        check_kinds(scorer)
+    return resolve_scorers(scorer, settings)
+
+
+@dataclass(frozen=True, slots=True)
+class Scope:
+    """Which part of a model may change; a plain string is one pattern.
+
+    Attributes:
+        include: Patterns of group ids or scopes to prune; all if empty.
+        exclude: Patterns of group ids or scopes to leave whole.
+        allow_io: Patterns of graph inputs and outputs that may shrink with the rest.
+    """
+
+    include: str | Sequence[str] = ()
+    exclude: str | Sequence[str] = ()
+    allow_io: str | Sequence[str] = ()
+
+    def __post_init__(self) -> None:
+        """Make tuples of all patterns."""
+        for name in ("include", "exclude", "allow_io"):
+            object.__setattr__(self, name, as_patterns(getattr(self, name)))

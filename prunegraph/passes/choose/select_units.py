@@ -1,107 +1,128 @@
-"""Choose: observe what the scorers need, score, and keep the best."""
+"""Choose units: which groups get smaller and by how much, and which of their units stay."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 
 from prunegraph.analysis.analyze import Analysis
 from prunegraph.analysis.groups import Group
+from prunegraph.analysis.names import check_patterns, matches
 from prunegraph.analysis.selection import Selection
-from prunegraph.observe.cache import default_cache
-from prunegraph.observe.gradients import Backward
-from prunegraph.observe.stream import Inputs
+from prunegraph.errors import UsageError
 from prunegraph.passes.choose.budget import cost
-from prunegraph.passes.choose.rank import filter_groups, global_counts, select
-from prunegraph.passes.choose.request import Options
-from prunegraph.passes.choose.targets import aligned_count, kept_numbers, ratios, resolve_counts, with_own_amount
+from prunegraph.passes.choose.nothing_to_prune import nothing_to_prune
+from prunegraph.passes.choose.rank import aligned_count, global_counts, select
+from prunegraph.passes.choose.request import Amount, Scope
+from prunegraph.passes.choose.targets import ByScorer, Kept, Ranked, Target, resolve_targets
+from prunegraph.passes.choose.whole_layers import WHOLE_KINDS, dropped, names_of
 from prunegraph.passes.normalize import Normalized
-from prunegraph.passes.score import Context, KindScorers, ScoringReport, observe_for, score_with
+from prunegraph.passes.score import Context, KindScorers, Scores
+
+_EXPLAIN = "`prunegraph explain` shows groups; with --json, the id and the scope of each"
 
 
-def target_counts(analysis: Analysis, normalized: Normalized, options: Options) -> dict[str, int]:
-    """By id of every group that gets smaller, or may where a scorer decides over several, how many units stay.
+@dataclass(frozen=True, slots=True)
+class Targets:
+    """How much of every group shall stay.
+
+    Attributes:
+        of_group: By id of every group that gets smaller, or may.
+        whole: The ids of groups that shall go whole.
+        amount: What was asked for.
+    """
+
+    of_group: Mapping[str, Target]
+    whole: tuple[str, ...]
+    amount: Amount
+
+    @property
+    def kept(self) -> dict[str, int]:
+        """By group id how many units stay, where the caller says so: all but where the scorer decides."""
+        return {name: each.units for name, each in self.of_group.items() if not isinstance(each, ByScorer)}
+
+
+def choose_targets(
+    analysis: Analysis, normalized: Normalized, amount: Amount, scope: Scope, scorers: KindScorers
+) -> Targets:
+    """Which groups get smaller, and how much of each shall stay.
 
     Raises:
-        UsageError: an amount does not fit the model, or a budget cannot be met.
+        NothingToPrune: no group is left that could get smaller.
+        UsageError: a pattern matches no group, an amount does not fit the model, or a budget cannot be met.
     """
     groups = analysis.groups
-    mine = {group.id for group in filter_groups(groups, options.include, options.exclude)}
-    keep = resolve_counts(groups, options, mine, cost(analysis, normalized))
-    free = scorer_decides(groups, options)
-    if options.ratio is None and options.scorers.every is not None and options.scorers.every.decides:
-        # nobody asked for less of what the scorer does not decide
-        keep = {name: count for name, count in keep.items() if name in free | with_own_amount(groups, options)}
-    open_ended = free | {group.id for group in ranked_globally(groups, options)}
-    return {
-        group.id: keep[group.id]
-        for group in groups
-        if group.id in keep and (keep[group.id] < group.units or group.id in open_ended)
-    }
+    check_patterns([*scope.include, *scope.exclude], [n for g in groups for n in g.names], "group", hint=_EXPLAIN)
+    among = {group.id for group in groups if in_scope(group, scope)}
+    of_group = resolve_targets(groups, amount, scorers, cost(analysis, normalized), among)
+    whole = _dropped_ids(groups, amount)
+    if not of_group and not whole:
+        raise nothing_to_prune(analysis, amount)
+    return Targets(of_group, whole, amount)
 
 
-def scorer_decides(groups: Sequence[Group], options: Options) -> set[str]:
-    """The ids of exact groups of which the scorer itself decides how much stays: the caller gives no amount."""
-    if options.budget or isinstance(options.ratio, (int, float)):
-        return set()
-    said = with_own_amount(groups, options)
-    return {g.id for g in groups if options.scorers.of(g.kind).decides and g.exact and g.id not in said}
+def in_scope(group: Group, scope: Scope) -> bool:
+    """Whether the id or scope of a group matches a pattern of `include` (any, if empty) and none of `exclude`."""
+    return (not scope.include or matches(group.names, scope.include)) and not matches(group.names, scope.exclude)
 
 
-def ranked_globally(groups: Sequence[Group], options: Options) -> list[Group]:
-    """Groups that are ranked with others of their kind: by ratio, in one piece, and by scores that compare."""
-    if options.budget:
-        return []
-    fraction, number = ratios(groups, options), kept_numbers(groups, options)
-    free = scorer_decides(groups, options)
-    return [
-        group
-        for group in groups
-        if options.scorers.of(group.kind).comparable
-        and not group.rows
-        and fraction[group.id] > 0
-        and group.id not in free
-        and group.id not in number
-    ]
+def _dropped_ids(groups: Sequence[Group], amount: Amount) -> tuple[str, ...]:
+    """The ids of the groups that shall go whole.
+
+    Raises:
+        UsageError: a pattern matches no group of heads or FFN neurons.
+    """
+    names = [name for group in groups if group.kind in WHOLE_KINDS for name in names_of(group)]
+    hint = f"whole groups of {', '.join(WHOLE_KINDS)} can go; `prunegraph explain --json` shows their ids and scopes"
+    check_patterns(amount.drop, names, "group to drop", hint=hint)
+    return tuple(group.id for group in dropped(groups, amount.drop))
 
 
-def observe_for_scorers(
-    scorers: KindScorers,
-    groups: Sequence[Group],
-    context: Context,
-    inputs: Inputs | None,
-    progress: Callable[[int], None],
-    backward: Backward | None = None,
-) -> Context:
-    """The context with what the scorers need observed, from the cache where it was seen before."""
-    shares = scorers.shares(groups)
-    return observe_for(shares, context, inputs, cache=default_cache(), progress=progress, backward=backward)
-
-
-def scoring_reports(scorers: KindScorers, groups: Sequence[Group], context: Context) -> dict[str, ScoringReport]:
-    """By name of a scorer what it has to say, after `rank_and_keep`."""
-    reports = {scorer.name: scorer.report(context.of(scorer)) for scorer in scorers.shares(groups)}
-    return {name: report for name, report in reports.items() if report is not None}
-
-
-def rank_and_keep(groups: Sequence[Group], keep: Mapping[str, int], context: Context, options: Options) -> Selection:
-    """Score groups and keep the best of each, or the best of all of a kind where the scorer's scores compare.
+def rank_and_keep(
+    groups: Sequence[Group], targets: Targets, scores: Mapping[str, Scores], scorers: KindScorers, context: Context
+) -> Selection:
+    """Keep the best units of every group, or the best of all groups of a kind where they are ranked together.
 
     Args:
-        groups: The groups to choose in.
-        keep: How many units stay of each, see `target_counts`.
-        context: For the scorers.
-        options: What the caller asked for.
+        groups: All groups of the model.
+        targets: How much of which stays.
+        scores: By group id an array of the group's shape, high for what should stay.
+        scorers: They say how much stays where the caller does not.
+        context: What these were given.
+
+    Raises:
+        UsageError: there are no scores of a group.
     """
-    scores = score_with(options.scorers, groups, context)
-    fraction = ratios(context.analysis.groups, options)
-    ranked = global_counts(
-        [group for group in ranked_globally(context.analysis.groups, options) if group.id in keep],
+    smaller = [group for group in groups if group.id in targets.of_group]
+    _check_scores(smaller, scores)
+    kept = {name: target.units for name, target in targets.of_group.items() if isinstance(target, Kept)}
+    kept |= _ranked_counts(smaller, targets, scores)
+    free = [group for group in smaller if isinstance(targets.of_group[group.id], ByScorer)]
+    kept |= {group.id: group.units for group in free}
+    for scorer, members in scorers.shares(free).items():
+        kept |= scorer.counts(members, context.of(scorer))
+    return select(smaller, scores, kept)
+
+
+def _ranked_counts(groups: Sequence[Group], targets: Targets, scores: Mapping[str, Scores]) -> dict[str, int]:
+    ranked = {name: target for name, target in targets.of_group.items() if isinstance(target, Ranked)}
+    counts = global_counts(
+        [group for group in groups if group.id in ranked],
         scores,
-        lambda group: fraction[group.id],
+        lambda group: ranked[group.id].ratio,
+        lambda group: ranked[group.id].least,
     )
-    free = scorer_decides(context.analysis.groups, options)
-    own: dict[str, int] = {group.id: group.units for group in groups if group.id in free}
-    for scorer, members in options.scorers.shares(group for group in groups if group.id in free).items():
-        own |= scorer.counts(members, context.of(scorer))
-    rounded = {group.id: aligned_count(group, options, 0.0, ranked[group.id]) for group in groups if group.id in ranked}
-    return select(groups, scores, {**keep, **rounded, **own})
+    by_id = {group.id: group for group in groups}
+    return {name: aligned_count(by_id[name], count, targets.amount.align) for name, count in counts.items()}
+
+
+def _check_scores(groups: Collection[Group], scores: Mapping[str, Scores]) -> None:
+    for group in groups:
+        if group.id not in scores:
+            hint = "score the groups that shall get smaller, or give an amount of those that are scored"
+            raise UsageError(f"there are no scores of {group.id}", hint=hint)
+        if scores[group.id].shape != group.shape:
+            raise UsageError(
+                f"{group.id} has the shape {group.shape}, its scores {scores[group.id].shape}",
+                hint="give one number for every unit",
+            )

@@ -1,17 +1,19 @@
-"""From ratios, kept numbers and budgets to how many units stay of every group."""
+"""Targets: from what was asked to one answer a group, worked out once; everything after reads it."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from typing import Any, TypeVar
+from dataclasses import dataclass
+from typing import TypeVar
 
 from prunegraph.analysis.groups import Group
 from prunegraph.analysis.names import matches
 from prunegraph.errors import UsageError
 from prunegraph.passes.choose.amounts import is_pattern
-from prunegraph.passes.choose.rank import WHOLE_UNITS, keep_after_ratio
-from prunegraph.passes.choose.request import Options
+from prunegraph.passes.choose.rank import aligned_count, keep_after_ratio
+from prunegraph.passes.choose.request import Amount
+from prunegraph.passes.score import KindScorers
 
 T = TypeVar("T", int, float)
 
@@ -21,104 +23,146 @@ Cost = Callable[[Mapping[str, int]], Mapping[str, float]]
 _STEPS = 30
 
 
-def ratios(groups: Sequence[Group], options: Options) -> dict[str, float]:
-    """By group id the fraction to remove, as far as ratios say.
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """So many units stay (in every row)."""
 
-    Raises:
-        UsageError: a list has another length than there are groups, a kind or pattern matches none.
+    units: int
+
+
+@dataclass(frozen=True, slots=True)
+class Ranked:
+    """This fraction of all groups of the kind goes together, and units are ranked across them.
+
+    Attributes:
+        ratio: The fraction of this group that goes into the common number.
+        least: How many units stay at least.
+        units: How many stayed if the fraction held in this group alone.
     """
-    said: Any = options.ratio if isinstance(options.ratio, Mapping) else {}
-    plain = options.plain_ratio
-    found = {group.id: plain if plain and options.by_default(group.kind, group.exact) else 0.0 for group in groups}
-    return found | _by_group(groups, said, "ratio")
+
+    ratio: float
+    least: int
+    units: int
 
 
-def kept_numbers(groups: Sequence[Group], options: Options) -> dict[str, int]:
-    """By group id the kept number, where the caller gives one.
-
-    Raises:
-        UsageError: see `ratios`; or more is kept than there is.
-    """
-    _check_fit(groups, options)
-    found = _by_group(groups, options.keep, "number")
-    for group in groups:
-        if found.get(group.id, 0) > group.units:
-            hint = f"keep at most {group.units}"
-            raise UsageError(f"{group.id} has {group.units} units: {found[group.id]} cannot stay", hint=hint)
-    return found
+@dataclass(frozen=True, slots=True)
+class ByScorer:
+    """The scorer itself says how many units stay."""
 
 
-def with_own_amount(groups: Sequence[Group], options: Options) -> set[str]:
-    """The ids of groups for which the caller gives an amount of their own."""
-    said: Any = options.ratio if isinstance(options.ratio, Mapping) else {}
-    return set(kept_numbers(groups, options)) | set(_by_group(groups, said, "ratio"))
+Target = Kept | Ranked | ByScorer
 
 
-def aligned_count(group: Group, options: Options, ratio: float, number: int | None = None) -> int:
-    """How many units of a group stay: a fraction of them removed, or a given number, rounded up as `align` says."""
-    align = 1 if group.kind in WHOLE_UNITS else options.align
-    stays = keep_after_ratio(group.units, ratio, align) if number is None else math.ceil(number / align) * align
-    return min(group.units, max(group.least, stays))
-
-
-def resolve_counts(
-    groups: Sequence[Group], options: Options, chosen: Collection[str], cost: Cost | None = None
-) -> dict[str, int]:
-    """By group id how many units stay of every chosen group.
+def resolve_targets(
+    groups: Sequence[Group], amount: Amount, scorers: KindScorers, cost: Cost, among: Collection[str] | None = None
+) -> dict[str, Target]:
+    """By id of every group that gets smaller, or may, how many units of it stay and who says so.
 
     Args:
         groups: All groups of the model, in order.
-        options: What the caller asked for.
-        chosen: The ids of groups that may get smaller.
+        amount: What the caller asked for.
+        scorers: Some of them decide themselves how much stays, where the caller gives no amount.
         cost: For a budget.
+        among: The ids of groups that may get smaller; all if None.
 
     Raises:
         UsageError: an amount does not fit the model, or a budget cannot be met.
     """
-    fraction, number = ratios(groups, options), kept_numbers(groups, options)
-    mine = [group for group in groups if group.id in chosen]
-    found = {group.id: aligned_count(group, options, fraction[group.id], number.get(group.id)) for group in mine}
-    if not options.budget:
-        return found
-    free = [g for g in mine if g.id not in with_own_amount(groups, options) and options.by_default(g.kind, g.exact)]
-    assert cost is not None
-    return found | _within(free, found, options, cost)
+    _check_fit(groups, amount)
+    numbers = _kept_numbers(groups, amount)
+    own = _by_group(groups, amount.ratios, "ratio")
+    asked_of_all = bool(amount.budget) or isinstance(amount.ratio, (int, float))
+    only_own = amount.ratio is None and scorers.every is not None and scorers.every.decides
+    targets: dict[str, Target] = {}
+    shared: list[Group] = []  # what a budget finds one ratio for
+    for group in groups:
+        if among is not None and group.id not in among:
+            continue
+        scorer = scorers.of(group.kind)
+        by_default = amount.by_default(group.kind, group.exact)
+        if group.id in numbers:
+            targets[group.id] = Kept(aligned_count(group, numbers[group.id], amount.align))
+        elif group.id in own:
+            targets[group.id] = _by_ratio(group, own[group.id], amount, scorer.comparable)
+        elif scorer.decides and group.exact and not asked_of_all:
+            targets[group.id] = ByScorer()
+        elif amount.budget and by_default:
+            shared.append(group)
+        elif by_default and amount.plain_ratio and not only_own:  # nobody asked for less of what it does not decide
+            targets[group.id] = _by_ratio(group, amount.plain_ratio, amount, scorer.comparable)
+    if amount.budget:
+        fixed = {name: target.units for name, target in targets.items() if isinstance(target, (Kept, Ranked))}
+        within = _within(shared, fixed, amount, cost)
+        targets |= {group.id: Kept(within[group.id]) for group in shared}
+    units = {group.id: group.units for group in groups}
+    return {
+        group.id: targets[group.id]
+        for group in groups
+        if group.id in targets and targets[group.id] != Kept(units[group.id])
+    }
 
 
-def _within(free: Sequence[Group], fixed: Mapping[str, int], options: Options, cost: Cost) -> dict[str, int]:
-    """One ratio for all free groups, the smallest that meets the budget, and of its last step only what is needed."""
+def _by_ratio(group: Group, ratio: float, amount: Amount, comparable: bool) -> Target:
+    count = aligned_count(group, keep_after_ratio(group.units, ratio), amount.align)
+    across = comparable if amount.rank is None else amount.rank == "global"
+    if not across or group.rows or not ratio or amount.budget:
+        return Kept(count)
+    return Ranked(ratio, max(group.least, math.ceil(amount.least * group.units)), count)
+
+
+def _kept_numbers(groups: Sequence[Group], amount: Amount) -> dict[str, int]:
+    """By group id the kept number, where the caller gives one.
+
+    Raises:
+        UsageError: see `_by_group`; or more is kept than there is.
+    """
+    numbers = _by_group(groups, amount.keep, "number")
+    for group in groups:
+        if numbers.get(group.id, 0) > group.units:
+            hint = f"keep at most {group.units}"
+            raise UsageError(f"{group.id} has {group.units} units: {numbers[group.id]} cannot stay", hint=hint)
+    return numbers
+
+
+def _within(shared: Sequence[Group], fixed: Mapping[str, int], amount: Amount, cost: Cost) -> dict[str, int]:
+    """One ratio for all these groups, the smallest that meets the budget; of its last step only what is needed."""
 
     def at(ratio: float) -> dict[str, int]:
-        return {**fixed, **{group.id: aligned_count(group, options, ratio) for group in free}}
+        counts = {g.id: aligned_count(g, keep_after_ratio(g.units, ratio), amount.align) for g in shared}
+        return {**fixed, **counts}
 
-    def over(tried: Mapping[str, int]) -> float:
-        left = cost(tried)
-        return max(left[name] - limit for name, limit in options.budget.items())
+    def over(counts: Mapping[str, int]) -> float:
+        left = cost(counts)
+        return max(left[name] - limit for name, limit in amount.budget.items())
 
     low, high = 0.0, 1.0 - 1e-9
     if over(at(low)) <= 0:
         return at(low)
     if over(at(high)) > 0:
-        left = ", ".join(f"{cost(at(high))[name]:.3f} of {name}" for name in options.budget)
+        left = ", ".join(f"{cost(at(high))[name]:.3f} of {name}" for name in amount.budget)
         hint = "raise the budget, or let more kinds be pruned: kinds=…, --kind KIND (hidden, qk_dim, v_dim)"
         raise UsageError(f"the budget cannot be met: with one unit left of every group there are {left}", hint=hint)
     for _ in range(_STEPS):
         middle = (low + high) / 2
         low, high = (middle, high) if over(at(middle)) > 0 else (low, middle)
-    found, least = at(low), at(high)
-    for group in free:
-        if over(found) <= 0:
+    counts, least = at(low), at(high)
+    for group in shared:
+        if over(counts) <= 0:
             break
-        found[group.id] = least[group.id]
-    return found
+        counts[group.id] = least[group.id]
+    return counts
 
 
-def _by_group(groups: Sequence[Group], said: Mapping[str, T | Sequence[T]], what: str) -> dict[str, T]:
-    """By group id; patterns win over kinds, and later ones over earlier ones."""
-    found: dict[str, T] = {}
-    for key in sorted(said, key=is_pattern):
-        value = said[key]
-        members = [group for group in groups if _named(group, key)]
+def _by_group(groups: Sequence[Group], given: Mapping[str, T | Sequence[T]], what: str) -> dict[str, T]:
+    """By group id; patterns win over kinds, and later ones over earlier ones.
+
+    Raises:
+        UsageError: a list has another length than there are groups, or a pattern matches none.
+    """
+    values: dict[str, T] = {}
+    for key in sorted(given, key=is_pattern):
+        value = given[key]
+        members = [group for group in groups if _is_meant(group, key)]
         if not members and is_pattern(key):
             hint = "`prunegraph explain` shows groups; with --json, the id and the scope of each"
             raise UsageError(f"no group matches {key!r}", hint=hint)
@@ -129,29 +173,29 @@ def _by_group(groups: Sequence[Group], said: Mapping[str, T | Sequence[T]], what
                 raise UsageError(
                     f"{len(value)} {what}s are given for {key}, and the model has {len(members)} such groups", hint=hint
                 )
-            found |= {group.id: each for group, each in zip(members, value, strict=True)}
+            values |= {group.id: each for group, each in zip(members, value, strict=True)}
         else:
-            found |= {group.id: value for group in members}
-    return found
+            values |= {group.id: value for group in members}
+    return values
 
 
-def _named(group: Group, key: str) -> bool:
-    if not is_pattern(key):
-        return group.kind == key
-    return matches(group.names, [key])
+def _is_meant(group: Group, key: str) -> bool:
+    return matches(group.names, [key]) if is_pattern(key) else group.kind == key
 
 
-def _check_fit(groups: Iterable[Group], options: Options) -> None:
-    """Whether the model is the one that a preset is for.
+def _check_fit(groups: Iterable[Group], amount: Amount) -> None:
+    """Check that the model is the one that a preset is for.
 
     Raises:
         UsageError: it has other groups.
     """
     everything = list(groups)
-    for kind, shape in options.fits.items():
+    for kind, shape in amount.fits.items():
         shapes = {group.shape for group in everything if group.kind == kind}
         if shapes != {tuple(shape)}:
             there = ", ".join("x".join(map(str, s)) for s in sorted(shapes)) or "none"
             hint = "presets fit the models that they were published for; give ratios of your own for another"
-            wanted = "x".join(map(str, shape))
-            raise UsageError(f"the preset is for {kind} groups of {wanted} units, and the model has {there}", hint=hint)
+            expected = "x".join(map(str, shape))
+            raise UsageError(
+                f"the preset is for {kind} groups of {expected} units, and the model has {there}", hint=hint
+            )

@@ -1,0 +1,230 @@
+"""The staged object: a model that is analysed once, and scored, selected from and rewritten as often as one likes."""
+
+from __future__ import annotations
+
+import html
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import onnx_ir as ir
+
+from prunegraph.analysis.analyze import Pinned
+from prunegraph.analysis.axes import Axis
+from prunegraph.analysis.explain import to_text
+from prunegraph.analysis.groups import Group
+from prunegraph.analysis.selection import Selection
+from prunegraph.analysis.solve import Solution
+from prunegraph.clock import Clock
+from prunegraph.errors import UsageError
+from prunegraph.export.convert import Kind
+from prunegraph.observe.data import DataLike
+from prunegraph.observe.stream import Data
+from prunegraph.passes.choose.amounts import Ratio
+from prunegraph.passes.choose.request import Amount, Scope, scorers_by_kind
+from prunegraph.passes.choose.scored import Scores
+from prunegraph.passes.choose.select_units import Targets
+from prunegraph.passes.score import Context, KindScorers, Scorers
+from prunegraph.passes.score.base import Scores as Array
+from prunegraph.pipeline import (
+    Analyzed,
+    filter_heads,
+    find_targets,
+    load_and_analyze,
+    score_units,
+    select_units,
+)
+from prunegraph.result import PruneResult, apply
+
+
+@dataclass(frozen=True, repr=False, eq=False)
+class Graph(Analyzed):
+    """A model, normalized and analysed once: its groups, what pins the rest, and the steps that prune it.
+
+    >>> import prunegraph as pg
+    >>> graph = pg.analyze("model.onnx")  # doctest: +SKIP
+    >>> scores = graph.score("activation", "texts.npz")  # doctest: +SKIP
+    >>> for ratio in (0.25, 0.5):  # analysed and observed once  # doctest: +SKIP
+    ...     graph.apply(graph.select(scores, ratio)).save(f"slim-{ratio}.onnx")
+
+    It pickles; what comes back has been analysed anew.
+
+    Attributes:
+        clock: Told of the steps, and knows how long each took.
+    """
+
+    clock: Clock = field(default_factory=Clock)
+
+    @property
+    def groups(self) -> tuple[Group, ...]:
+        """Every choice there is, in the order of the graph."""
+        return self.analysis.groups
+
+    @property
+    def pinned(self) -> tuple[Pinned, ...]:
+        """Axes of weights that stay whole, and why."""
+        return self.analysis.pinned
+
+    @property
+    def pins(self) -> tuple[Pinned, ...]:
+        """The same as `pinned`."""
+        return self.analysis.pinned
+
+    @property
+    def solution(self) -> Solution:
+        """The settled axes of all values."""
+        return self.analysis.solution
+
+    @property
+    def params(self) -> int:
+        """Numbers in the weights."""
+        return self.analysis.params
+
+    @property
+    def names(self) -> Mapping[str, str]:
+        """Every weight's name for people, in the order of use."""
+        return self.analysis.names
+
+    def group(self, name: str) -> Group:
+        """The group of this id.
+
+        Raises:
+            KeyError: there is none.
+        """
+        return self.analysis.group(name)
+
+    def render(self, axis: Axis) -> str:
+        """An axis printed like einops."""
+        return self.analysis.render(axis)
+
+    def explain(self, *, verbose: bool = False) -> str:
+        """What can be removed, what cannot and why, as plain text.
+
+        Args:
+            verbose: Name every pin with the node to blame, instead of one line a reason.
+        """
+        return to_text(self.analysis, verbose=verbose)
+
+    def targets(self, amount: Amount | Ratio | None = None, scorer: Scorers | KindScorers = "magnitude") -> Targets:
+        """How much of which group would stay, before anything is scored.
+
+        Args:
+            amount: See `prune_graph`.
+            scorer: Some scorers decide how much stays, or rank across groups.
+
+        Raises:
+            NothingToPrune: no group is left that could get smaller.
+            UsageError: an amount does not fit the model.
+        """
+        return find_targets(self, Amount.of(amount), scorers_by_kind(scorer))
+
+    def score(
+        self,
+        scorer: Scorers | KindScorers = "magnitude",
+        data: DataLike | Data | None = None,
+        *,
+        groups: Iterable[str] | None = None,
+        kept: Mapping[str, int] | None = None,
+    ) -> Scores:
+        """A score for every unit: high for what should stay.
+
+        Args:
+            scorer: See `prune_graph`.
+            data: What the model is run on, where the scorer needs that.
+            groups: The ids of the groups to score; all if None.
+            kept: By group id how many units shall stay, for scorers that ask.
+
+        Raises:
+            UsageError: the scorer needs data, or these do not suit it, or it can score none of the groups.
+        """
+        among = None if groups is None else set(groups)
+        chosen = [group for group in self.groups if among is None or group.id in among]
+        opened = None if data is None else Data.of(data).opened()
+        return score_units(self, scorers_by_kind(scorer), chosen, opened, self.clock, kept)
+
+    def select(
+        self,
+        scores: Scores | Mapping[str, Array],
+        amount: Amount | Ratio | Targets | None = None,
+        data: DataLike | Data | None = None,
+    ) -> Selection:
+        """What stays of every group that gets smaller.
+
+        Args:
+            scores: What `score` returned, or scores of your own by group id.
+            amount: See `prune_graph`; or what `targets` returned.
+            data: For an amount with head filtering.
+
+        Raises:
+            NothingToPrune: no group is left that could get smaller.
+            UsageError: an amount does not fit the model, or there are no scores of a group.
+        """
+        if not isinstance(scores, Scores):
+            context = Context(self.normalized.model, self.analysis)
+            scores = Scores(scores, scorers_by_kind("magnitude"), context, {})
+        targets = amount if isinstance(amount, Targets) else self.targets(amount, scores.scorers)
+        selection = select_units(self, scores, targets, self.clock)
+        filtering = targets.amount.filtering
+        if filtering is None:
+            return selection
+        opened = None if data is None else Data.of(data).opened()
+        return filter_heads(self, selection, filtering, opened, self.clock).selection
+
+    def apply(self, selection: Selection, *, verify: bool = True) -> PruneResult:
+        """Carry out a selection: shrink, clean up, prove.
+
+        Args:
+            selection: What stays; groups that it does not name stay whole.
+            verify: Prove the result, and refuse to return a wrong one.
+
+        Raises:
+            UsageError: the selection does not fit the model, or a group cannot go whole.
+            VerificationFailed: the slim model does not compute what the masked original computes.
+        """
+        return apply(self, selection, check=verify, clock=self.clock.fork())
+
+    @property
+    def _title(self) -> str:
+        return self.original.graph.name or "the graph"
+
+    def __repr__(self) -> str:
+        kinds = Counter(group.kind for group in self.groups)
+        listed = ", ".join(f"{count} {kind}" for kind, count in kinds.items()) or "none"
+        return f"Graph({self._title!r}: {len(self.groups)} groups ({listed}), {self.params:,} parameters)"
+
+    def _repr_html_(self) -> str:
+        head = "".join(f"<th>{name}</th>" for name in ("group", "units", "exact", "scope"))
+        rows = "".join(
+            f"<tr><td>{group.id}</td><td>{' x '.join(map(str, group.shape))}</td>"
+            f"<td>{'yes' if group.exact else 'no'}</td><td>{html.escape(group.scope)}</td></tr>"
+            for group in self.groups
+        )
+        summary = f"{len(self.groups)} groups, {self.params:,} parameters"
+        return f"<p><b>{html.escape(self._title)}</b>: {summary}</p><table><tr>{head}</tr>{rows}</table>"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        model = self.original.clone()
+        ir.external_data.load_to_model(model)
+        try:
+            return _analyzed_again, (ir.to_proto(model).SerializeToString(), self.kind, self.scope)
+        except ValueError as error:
+            hint = "keep the path of the model instead, and analyse it again where it is needed"
+            raise UsageError("a model of more than 2 GB does not pickle", hint=hint) from error
+
+
+def analyze_source(model: Any, scope: Scope, clock: Clock, trace: Mapping[str, Any] | None = None) -> Graph:
+    """A model, normalized and analysed; see `pipeline.load_and_analyze`."""
+    analyzed = load_and_analyze(model, scope, clock, trace)
+    return Graph(analyzed.original, analyzed.normalized, analyzed.analysis, analyzed.kind, analyzed.scope, clock)
+
+
+def _analyzed_again(serialized: bytes, kind: Kind, scope: Scope) -> Graph:
+    analyzed = load_and_analyze(ir.from_proto(_proto(serialized)), scope)
+    return Graph(analyzed.original, analyzed.normalized, analyzed.analysis, kind, scope)
+
+
+def _proto(serialized: bytes) -> Any:
+    import onnx
+
+    return onnx.ModelProto.FromString(serialized)

@@ -1,0 +1,121 @@
+"""One call's request, put together and checked before a model is read."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+
+from prunegraph.analysis.roles import KINDS
+from prunegraph.errors import UsageError
+from prunegraph.observe.data import DataLike
+from prunegraph.observe.stream import Data
+from prunegraph.passes.choose.amounts import Ratio
+from prunegraph.passes.choose.request import Amount, Scope, scorers_by_kind
+from prunegraph.passes.score import KindScorers, Scorers, needs_data
+from prunegraph.train.options import Finetune
+
+METHODS = ("none", "bias", "lstsq", "auto")
+
+
+@dataclass(frozen=True, slots=True)
+class Repair:
+    """Re-fit weights that read removed units on the data, after the proof, without gradients and labels.
+
+    Only where the error on held-out samples falls.
+
+    Attributes:
+        method: "lstsq" (weight and bias), "bias" (the mean of what went), "auto" (the better one of each weight) or
+            "none".
+    """
+
+    method: str = "auto"
+
+    def __post_init__(self) -> None:
+        """Check the method.
+
+        Raises:
+            UsageError: there is no such method.
+        """
+        if self.method not in METHODS:
+            raise UsageError(f"there is no repair {self.method!r}", hint=f"choose one of {', '.join(METHODS)}")
+
+
+Step = Repair | Finetune
+"""What can follow the proof."""
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """Everything that a call asks for.
+
+    Attributes:
+        amount: How much goes.
+        scorers: Which units go first.
+        data: What the model is run on.
+        scope: Which part of the model may change.
+        after: What follows the proof, in order.
+        verify: Whether to prove the result.
+    """
+
+    amount: Amount
+    scorers: KindScorers
+    data: Data | None
+    scope: Scope
+    after: tuple[Step, ...]
+    verify: bool
+
+    @staticmethod
+    def of(
+        amount: Amount | Ratio | None,
+        scorer: Scorers | KindScorers,
+        data: DataLike | Data | None,
+        scope: Scope | None,
+        after: Step | Iterable[Step] | None,
+        verify: bool,
+    ) -> Request:
+        """A request from what stands for its parts, checked, with the data opened.
+
+        Raises:
+            UsageError: a part is wrong, or needs data and there are none, or there is something wrong with them.
+        """
+        amount, scorers = Amount.of(amount), scorers_by_kind(scorer)
+        if after is None:
+            after = () if data is None else (Repair(),)
+        steps = (after,) if isinstance(after, (Repair, Finetune)) else tuple(after)
+        for step in steps:
+            if not isinstance(step, (Repair, Finetune)):
+                hint = "give pg.Repair() or pg.Finetune(), or a list of them"
+                raise UsageError(f"{step!r} is nothing that can follow the proof", hint=hint)
+        opened = None if data is None else Data.of(data).opened()
+        request = Request(amount, scorers, opened, scope or Scope(), steps, verify)
+        if opened is None:
+            request._check_without_data()
+        return request
+
+    def _check_without_data(self) -> None:
+        for kind in filter(self.amount.may_prune, KINDS):
+            scorer = self.scorers.of(kind)
+            if needs_data(scorer, kind):
+                hint = "give texts with the model's tokenizer: data=…, tokenizer=… (--data FILE --tokenizer FOLDER)"
+                raise UsageError(f"the scorer {scorer.name!r} needs data to run the model on", hint=hint)
+        for step in self.after:
+            if isinstance(step, Finetune):
+                raise UsageError("fine-tuning needs data", hint="give examples with labels: data=…, --data FILE")
+            if step.method != "none":
+                hint = "give some (data=…, --data FILE), labels are not needed; without data there is no repair"
+                raise UsageError(f"the repair {step.method!r} needs data to run the model on", hint=hint)
+        filtering = self.amount.filtering
+        if filtering is not None and not callable(filtering.metric):
+            hint = "give validation data (data=…, --data FILE), or a function as metric"
+            raise UsageError("filtering needs data", hint=hint)
+
+
+def with_seed(scorers: KindScorers, seed: int) -> KindScorers:
+    """The same scorers, those that draw and have no seed of their own with this one."""
+
+    def seeded(scorer: object) -> object:
+        own = getattr(scorer, "seed", 0)
+        return replace(scorer, seed=seed) if own is None else scorer  # type: ignore[type-var]
+
+    every = None if scorers.every is None else seeded(scorers.every)
+    return KindScorers(every, {kind: seeded(scorer) for kind, scorer in scorers.by_kind.items()})  # type: ignore[arg-type, misc]
