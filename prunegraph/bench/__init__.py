@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from prunegraph.bench.compare import ProgressCallback, compare
-from prunegraph.bench.providers import PROVIDERS, Provider
 from prunegraph.bench.results import Comparison, Latency
-from prunegraph.bench.sessions import ModelSource
 from prunegraph.bench.stats import PairedRatio
+from prunegraph.runtime.on_provider import ModelSource
+from prunegraph.runtime.providers import PROVIDERS, Provider
 
 __all__ = [
     "PROVIDERS",

@@ -10,13 +10,15 @@ from pathlib import Path
 import numpy as np
 
 from prunegraph.bench.environment import environment
-from prunegraph.bench.inputs import ID_BOUNDS, Array, check_same_inputs, input_specs, random_feeds, resolve_sizes
 from prunegraph.bench.latency import interleave
-from prunegraph.bench.providers import Provider, find_provider, require_available
 from prunegraph.bench.results import Comparison, Latency
-from prunegraph.bench.sessions import LoadedModel, ModelSource, load
 from prunegraph.bench.stats import MIN_ROUNDS, FloatArray, paired_ratio
 from prunegraph.errors import ModelError, UsageError
+from prunegraph.runtime.feeds import ID_BOUNDS, Array, random_feeds
+from prunegraph.runtime.inputs import check_same_inputs, session_inputs
+from prunegraph.runtime.on_provider import LoadedModel, ModelSource, load
+from prunegraph.runtime.providers import Provider, find_provider, require_available
+from prunegraph.runtime.sizes_by_role import resolve_sizes
 
 ProgressCallback = Callable[[str, int, int], None]
 """Called with what is being done, how much of it is done, and how much there is."""
@@ -116,12 +118,12 @@ def _compare_on(provider: Provider, models: Mapping[str, ModelSource], settings:
     for label, source in models.items():
         settings.progress(f"{provider.name}: load {label}", len(loaded), len(models))
         loaded.append(load(source, label, provider, settings.threads))
-    first_specs = input_specs(loaded[0].session)
+    first_specs = session_inputs(loaded[0].session)
     sizes = resolve_sizes(first_specs, batch=settings.batch, sequence=settings.sequence, sizes=settings.sizes)
     for bound in ID_BOUNDS:
-        feeds = random_feeds(first_specs, sizes, seed=settings.seed, id_bound=bound)
+        feeds = random_feeds(first_specs, sizes, settings.seed, id_bound=bound, whole_masks=True)
         for other in loaded[1:]:
-            check_same_inputs(input_specs(other.session), feeds, other.label, loaded[0].label)
+            check_same_inputs(session_inputs(other.session), feeds, other.label, loaded[0].label)
         try:
             started = [model.start(feeds) for model in loaded]
             break

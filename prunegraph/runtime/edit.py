@@ -3,6 +3,7 @@
 It lies below `observe` and `passes`, since both edit what they hand to ONNX Runtime: head masks and taps there, every
 rewrite here.  An editor is made where a pass over a graph begins.
 
+>>> import numpy as np
 >>> x = ir.val("x", ir.DataType.FLOAT, [2])
 >>> graph = ir.Graph([x], [], nodes=[ir.node("Relu", [x], name="relu")], opset_imports={"": 18})
 >>> graph.outputs.append(graph[0].outputs[0])

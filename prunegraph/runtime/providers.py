@@ -1,15 +1,123 @@
-"""Execution providers that the data are run on, by ONNX Runtime's names or their short forms."""
+"""Execution providers by their short names, and the check that a session really runs on the one asked for."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import platform
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
 
 import onnxruntime as ort
 
-from prunegraph.errors import UsageError
+from prunegraph.errors import PruneGraphError, UsageError
 
-CPU = ("CPUExecutionProvider",)
-_ENDING = "ExecutionProvider"
+CPU_EP = "CPUExecutionProvider"
+CPU = (CPU_EP,)
+
+
+@dataclass(frozen=True, slots=True)
+class Provider:
+    """One execution provider and how the benchmark asks ONNX Runtime for it.
+
+    Attributes:
+        name: Short name, as on the command line.
+        ep: ONNX Runtime's name.
+        install: What brings it; completes the sentence "this needs ...".
+        options: Provider options; ``{threads}`` in a value becomes the number of threads.
+        after: Providers for the nodes that this one does not take, before the CPU provider.
+        device: Where inputs and outputs live, so that copies stay out of the time: ``cpu`` or ``cuda``.
+    """
+
+    name: str
+    ep: str
+    install: str
+    options: Mapping[str, str] = field(default_factory=dict)
+    after: tuple[str, ...] = ()
+    device: str = "cpu"
+
+    def requested(self, threads: int) -> list[tuple[str, dict[str, str]]]:
+        """The ``providers`` argument of ``onnxruntime.InferenceSession``."""
+        options = {key: value.format(threads=threads) for key, value in self.options.items()}
+        return [(self.ep, options), *((name, {}) for name in self.after)]
+
+
+# One environment per wheel: these all unpack into the same package `onnxruntime`, and the last one installed wins.
+_OWN = "pip install {} in an environment of its own, without the package onnxruntime"
+
+PROVIDERS: Mapping[str, Provider] = {
+    provider.name: provider
+    for provider in (
+        Provider("cpu", CPU_EP, "pip install onnxruntime"),
+        # TF32 off: a float32 model is timed in float32, or precision would pass for speed.
+        Provider(
+            "cuda",
+            "CUDAExecutionProvider",
+            _OWN.format('"onnxruntime-gpu[cuda,cudnn]"'),
+            {"use_tf32": "0"},
+            device="cuda",
+        ),
+        Provider(
+            "tensorrt",
+            "TensorrtExecutionProvider",
+            _OWN.format('"onnxruntime-gpu[cuda,cudnn]"') + ", and TensorRT 10",
+            after=("CUDAExecutionProvider",),
+            device="cuda",
+        ),
+        Provider(
+            "openvino",
+            "OpenVINOExecutionProvider",
+            _OWN.format("onnxruntime-openvino"),
+            {"device_type": "CPU", "precision": "FP32", "num_of_threads": "{threads}", "num_streams": "1"},
+        ),
+        Provider("coreml", "CoreMLExecutionProvider", "pip install onnxruntime on macOS"),
+        Provider("dml", "DmlExecutionProvider", _OWN.format("onnxruntime-directml") + ", on Windows"),
+        Provider("qnn", "QNNExecutionProvider", _OWN.format('"onnxruntime-qnn<2"') + ", on Windows on Arm"),
+        Provider("migraphx", "MIGraphXExecutionProvider", _OWN.format("onnxruntime-migraphx") + ", with ROCm"),
+        Provider("cann", "CANNExecutionProvider", _OWN.format("onnxruntime-cann") + ", with an Ascend NPU"),
+        Provider(
+            "xnnpack",
+            "XnnpackExecutionProvider",
+            "build onnxruntime from source with --use_xnnpack",
+            {"intra_op_num_threads": "{threads}"},
+        ),
+    )
+}
+
+
+def find_provider(name: str) -> Provider:
+    """The provider of a short name (``cuda``) or of ONNX Runtime's own (``CUDAExecutionProvider``).
+
+    Raises:
+        UsageError: No such provider is known.
+    """
+    key = name.strip().lower()
+    for provider in PROVIDERS.values():
+        if key in (provider.name, provider.ep.lower()):
+            return provider
+    for full in ort.get_all_providers():  # those that nobody has timed yet
+        short = full.removesuffix("ExecutionProvider").lower()
+        if key in (short, full.lower()):
+            return Provider(short, full, f"an onnxruntime built with {full}")
+    raise UsageError(f"unknown execution provider {name!r}", hint=f"known are: {', '.join(PROVIDERS)}")
+
+
+def require_available(provider: Provider) -> None:
+    """Check that this onnxruntime was built with the provider.
+
+    Raises:
+        UsageError: It was not; the hint names what to install.
+    """
+    available = ort.get_available_providers()
+    if provider.ep in available:
+        return
+    hint = provider.install
+    if provider.device == "cuda" and _is_jetson():
+        hint = "on a Jetson take onnxruntime-gpu from the Jetson AI Lab index: the PyPI wheel has no code for its GPU"
+    raise UsageError(
+        f"the provider {provider.name} is not in this onnxruntime {ort.__version__} (it has {', '.join(available)})",
+        hint=hint,
+    )
 
 
 def execution_providers(names: Sequence[str]) -> tuple[str, ...]:
@@ -22,23 +130,52 @@ def execution_providers(names: Sequence[str]) -> tuple[str, ...]:
         names: `cuda` or `CUDAExecutionProvider`, the first choice first; empty for the CPU.
 
     Raises:
-        UsageError: ONNX Runtime knows no such provider, or this one was built without it.
+        UsageError: no such provider is known, or this onnxruntime was built without it.
     """
-    known = {_short(name): name for name in ort.get_all_providers()}
-    available = ort.get_available_providers()
-    found = []
+    chosen = []
     for name in names:
-        full = known.get(_short(name.strip()))
-        if full is None:
-            hint = f"known are {', '.join(known)}"
-            raise UsageError(f"unknown execution provider {name!r}", hint=hint)
-        if full not in available:
-            there = ", ".join(map(_short, available))
-            hint = f"it has {there}; others come with other packages, such as onnxruntime-gpu in place of onnxruntime"
-            raise UsageError(f"this onnxruntime {ort.__version__} has no provider {_short(full)}", hint=hint)
-        found.append(full)
-    return tuple(dict.fromkeys([*found, *CPU]))
+        provider = find_provider(name)
+        require_available(provider)
+        chosen.append(provider.ep)
+    return tuple(dict.fromkeys([*chosen, *CPU]))
 
 
-def _short(name: str) -> str:
-    return name.lower().removesuffix(_ENDING.lower())
+def nodes_per_provider(session: ort.InferenceSession) -> dict[str, int]:
+    """How many nodes each provider was given; empty where ONNX Runtime is too old to tell.
+
+    The session must have been made with ``session.record_ep_graph_assignment_info`` set to 1.
+    """
+    if not hasattr(session, "get_provider_graph_assignment_info"):
+        return {}
+    counts: Counter[str] = Counter()
+    for part in session.get_provider_graph_assignment_info():
+        counts[part.ep_name] += len(part.get_nodes())
+    return dict(counts)
+
+
+def check_actual(session: ort.InferenceSession, provider: Provider, model: str) -> dict[str, int]:
+    """Refuse a session that fell back: ONNX Runtime only warns, and the figure would be the CPU's.
+
+    Returns:
+        Nodes per provider, see `nodes_per_provider`.
+
+    Raises:
+        PruneGraphError: The provider is not the session's first, or it was given no node.
+    """
+    actual = session.get_providers()
+    if not actual or actual[0] != provider.ep:
+        raise PruneGraphError(
+            f"asked for {provider.name}, but ONNX Runtime runs {model} on {', '.join(actual) or 'nothing'}",
+            hint=f"its message on stderr says which library did not load; {provider.name} needs: {provider.install}",
+        )
+    nodes = nodes_per_provider(session)
+    if nodes and not nodes.get(provider.ep):
+        raise PruneGraphError(
+            f"{provider.name} took none of the {sum(nodes.values())} nodes of {model}: all run on {', '.join(nodes)}",
+            hint=f"time it on another provider; {provider.name} supports none of its operators or types",
+        )
+    return nodes
+
+
+def _is_jetson() -> bool:
+    return platform.machine() == "aarch64" and Path("/etc/nv_tegra_release").exists()

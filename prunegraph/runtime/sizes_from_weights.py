@@ -15,7 +15,7 @@ import onnx_ir as ir
 from prunegraph.analysis.axes import Expr, Ref, expr_size
 from prunegraph.analysis.registry import rule_for
 from prunegraph.analysis.relations import CannotAnalyze, IntArray, NodeView
-from prunegraph.runtime.feeds import InputSpec
+from prunegraph.runtime.inputs import InputSpec
 
 UNKNOWN = (1009, 2003)
 """What an axis of unknown length is taken for: all alike, so that rules relate them, and longer than most weights."""

@@ -12,7 +12,8 @@ from itertools import product
 
 import onnx_ir as ir
 
-from prunegraph.runtime.feeds import InputSpec
+from prunegraph.runtime.inputs import InputSpec
+from prunegraph.runtime.roles import role_of
 
 Plan = tuple[dict[str, int], ...]
 """For every run a size for every dynamic dim."""
@@ -84,7 +85,7 @@ def narrow_plans(
 
 def _roles(specs: Sequence[InputSpec], fixed: Mapping[str, int]) -> set[str]:
     return {
-        _role(spec, axis)
+        role_of(spec, axis)
         for spec in specs
         for axis, dim in enumerate(spec.dims)
         if isinstance(dim, str) and dim not in fixed
@@ -96,29 +97,17 @@ def _sizes(run: Mapping[str, int], image: int, scale: float, mask_covers_past: b
     return {"batch": run["batch"], "row": row, "image": image, "past": past, "mask": row + past * mask_covers_past}
 
 
-def _role(spec: InputSpec, axis: int) -> str:
-    """What the size of a dim depends on, told from its place."""
-    rank = len(spec.dims)
-    if axis == 0:
-        return "batch"
-    if rank == 4 and axis >= 2:
-        return "image" if isinstance(spec.dims[2], str) and isinstance(spec.dims[3], str) else "past"
-    if rank == 2 and spec.dtype.kind in "iub" and spec.bound is None:
-        return "mask"
-    return "row"
-
-
 def _assign(specs: Sequence[InputSpec], sizes: Mapping[str, int], fixed: Mapping[str, int]) -> dict[str, int]:
     assigned: dict[str, int] = dict(fixed)
     computed: list[tuple[str, str]] = []
     # Token ids name the sequence before a mask of the same name can claim it.
-    for spec in sorted(specs, key=lambda spec: any(_role(spec, axis) == "mask" for axis in range(len(spec.dims)))):
+    for spec in sorted(specs, key=lambda spec: any(role_of(spec, axis) == "mask" for axis in range(len(spec.dims)))):
         for axis, dim in enumerate(spec.dims):
             if isinstance(dim, str) and dim not in assigned:
                 if any(sign in dim for sign in "+*-/ "):
-                    computed.append((dim, _role(spec, axis)))
+                    computed.append((dim, role_of(spec, axis)))
                 else:
-                    assigned[dim] = sizes[_role(spec, axis)]
+                    assigned[dim] = sizes[role_of(spec, axis)]
     for dim, role in computed:
         try:
             value = ir.SymbolicDim(dim).evaluate(assigned)

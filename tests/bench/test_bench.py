@@ -20,13 +20,15 @@ from rich.console import Console
 
 from prunegraph.bench import PROVIDERS, PairedRatio, Provider, compare
 from prunegraph.bench.environment import cpu_model
-from prunegraph.bench.inputs import InputSpec, random_feeds, resolve_sizes
 from prunegraph.bench.latency import interleave
-from prunegraph.bench.providers import check_actual, find_provider
 from prunegraph.bench.results import Latency
 from prunegraph.bench.stats import MIN_ROUNDS, paired_ratio
 from prunegraph.cli.latency_table import latency_table
 from prunegraph.errors import ModelError, PruneGraphError, UsageError
+from prunegraph.runtime.feeds import random_feeds
+from prunegraph.runtime.inputs import InputSpec
+from prunegraph.runtime.providers import check_actual, execution_providers, find_provider
+from prunegraph.runtime.sizes_by_role import resolve_sizes
 
 INT64, FLOAT = TensorProto.INT64, TensorProto.FLOAT
 QUICK: dict[str, Any] = {"warmup": 1, "rounds": MIN_ROUNDS, "sequence": 8}
@@ -233,17 +235,21 @@ def test_values_by_kind_of_input() -> None:
         spec(3, name="flag", dtype="bool"),
         spec(name="temperature", dtype="float16"),
     ]
-    feeds = random_feeds(specs, {})
+
+    def timed(seed: int = 0, id_bound: int = 100) -> dict[str, Any]:
+        return random_feeds(specs, {}, seed, id_bound=id_bound, whole_masks=True)
+
+    feeds = timed()
     assert feeds["pixels"].dtype == np.float32
     assert abs(feeds["pixels"].mean()) < 0.1 < 0.9 < feeds["pixels"].std() < 1.1
     assert (feeds["ids"].min(), feeds["ids"].max()) == (0, 99)
-    assert random_feeds(specs, {}, id_bound=2)["ids"].max() == 1
+    assert timed(id_bound=2)["ids"].max() == 1
     assert feeds["attention_mask"].tolist() == [[1] * 4] * 2
     assert feeds["flag"].tolist() == [True] * 3
     assert (feeds["temperature"].shape, feeds["temperature"].dtype) == ((), np.dtype(np.float16))
-    again = random_feeds(specs, {})
+    again = timed()
     assert all(np.array_equal(feeds[name], again[name]) for name in feeds)
-    assert not np.array_equal(feeds["ids"], random_feeds(specs, {}, seed=1)["ids"])
+    assert not np.array_equal(feeds["ids"], timed(seed=1)["ids"])
 
 
 @pytest.mark.parametrize(
@@ -290,6 +296,14 @@ def test_an_unknown_provider_is_refused_with_the_known_ones() -> None:
     with pytest.raises(UsageError, match="'gpu'") as caught:
         compare([relu(1)], providers=["cpu", "gpu"], **QUICK)
     assert all(name in caught.value.hint for name in PROVIDERS)
+
+
+@pytest.mark.parametrize("read", [find_provider, lambda name: execution_providers([name])])
+def test_data_and_timing_know_the_same_providers(read: Callable[[str], Any]) -> None:
+    for name in ("cpu", "CPU", "CPUExecutionProvider", " cpu "):
+        assert read(name)
+    with pytest.raises(UsageError, match="unknown execution provider 'abacus'"):
+        read("abacus")
 
 
 def test_a_provider_that_is_not_in_this_build_is_refused_before_anything_is_timed(

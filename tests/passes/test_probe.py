@@ -19,8 +19,9 @@ from prunegraph import prune_graph
 from prunegraph.errors import ModelError, UsageError
 from prunegraph.passes.normalize import Normalized, normalize
 from prunegraph.passes.normalize.depends_on_data import depends_on_data
-from prunegraph.runtime.feeds import input_specs
+from prunegraph.runtime.inputs import InputSpec, input_specs
 from prunegraph.runtime.limits import TooLong, interruptible
+from prunegraph.runtime.roles import role_of
 from prunegraph.runtime.trial_sizes import narrow_plans
 from tests.graphs.builder import Builder
 
@@ -415,3 +416,23 @@ def test_narrow_plans_are_few_and_begin_with_small_sizes(rows: list[int]) -> Non
     specs = input_specs(ir.from_proto(baked((-1, 9, 3, 4))).graph)
     plans = list(narrow_plans(specs, rows))
     assert len(plans) == 2 * (1 + len(rows)) and plans[0] == ({"batch": 1, "rows": 11}, {"batch": 2, "rows": 23})
+
+
+# ---- roles ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("dims", "dtype", "roles"),
+    [
+        (("batch", "sequence"), "float32", ["batch", "row"]),
+        (("sequence", "batch", 8), "float32", ["row", "batch"]),
+        (("s0", "s1", 8), "float32", ["batch", "row"]),
+        (("b", "s"), "int64", ["batch", "mask"]),
+        (("b", 3, "h", "w"), "float32", ["batch", "image", "image"]),
+        (("b", 4, "past", 16), "float32", ["batch", "past"]),
+        (("samples",), "float32", ["batch"]),
+    ],
+)
+def test_every_dynamic_dim_has_a_role(dims: tuple[int | str, ...], dtype: str, roles: list[str]) -> None:
+    spec = InputSpec("x", np.dtype(dtype), dims)
+    assert [role_of(spec, axis) for axis, dim in enumerate(dims) if isinstance(dim, str)] == roles

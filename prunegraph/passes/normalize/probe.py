@@ -22,7 +22,7 @@ from prunegraph.errors import UsageError
 from prunegraph.passes.normalize.infer import KNOWN_UP_TO, Seen
 from prunegraph.passes.normalize.slice_assignment import Block
 from prunegraph.passes.normalize.trial import Trial
-from prunegraph.runtime.feeds import InputSpec, shape_of
+from prunegraph.runtime.inputs import InputSpec, shape_of
 from prunegraph.runtime.limits import TooLong
 from prunegraph.runtime.session import Array, CannotRun
 from prunegraph.runtime.sizes_from_weights import sizes_from_weights

@@ -13,7 +13,8 @@ from prunegraph.analysis.ops import traits_of
 from prunegraph.passes.normalize.depends_on_data import depends_on_data
 from prunegraph.passes.normalize.infer import NotUnderstood, Seen, constants_of, infer, static_shapes
 from prunegraph.passes.normalize.without_weights import is_large, without_weights
-from prunegraph.runtime.feeds import Feeds, InputSpec, bytes_of, constant_feeds, input_specs, shape_of
+from prunegraph.runtime.feeds import Feeds, constant_feeds
+from prunegraph.runtime.inputs import InputSpec, bytes_of, input_specs, shape_of
 from prunegraph.runtime.limits import BYTES_A_TRIAL
 from prunegraph.runtime.session import Array, CannotRun, open_session, run
 from prunegraph.runtime.trial_sizes import Plan

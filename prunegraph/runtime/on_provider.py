@@ -1,4 +1,4 @@
-"""One ONNX Runtime session as something that can be run and timed."""
+"""A model on the execution provider that was asked for, checked, as something that can be run and timed."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ import numpy as np
 import onnx
 import onnxruntime as ort
 
-from prunegraph.bench.inputs import Array
-from prunegraph.bench.providers import Provider, check_actual
 from prunegraph.errors import ModelError
+from prunegraph.runtime.feeds import Array
+from prunegraph.runtime.providers import Provider, check_actual
 
 logger = logging.getLogger(__name__)
 
