@@ -6,18 +6,18 @@ mean of what stays is taken instead.
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Sequence
 
 import numpy as np
 import onnx_ir as ir
 
-from prunegraph.analysis.axes import Size
 from prunegraph.analysis.ops import Norm, traits_of
 from prunegraph.analysis.relations import Reduction
-from prunegraph.analysis.slots import Keeps, Mask, kept_positions
+from prunegraph.analysis.slots import Keeps, Mask
 from prunegraph.analysis.solve import ReduceSite, Solution
 from prunegraph.errors import VerificationFailed
+from prunegraph.passes.prove.positions import Positions
 from prunegraph.runtime.edit import Editor
 
 _FILL = {
@@ -43,52 +43,23 @@ def masked(model: ir.Model, solution: Solution, keeps: Keeps) -> ir.Model:
     by_operand: dict[tuple[int, int], list[ReduceSite]] = defaultdict(list)
     for site in solution.reduces:
         by_operand[site.node, site.index].append(site)
-    reduced = Counter(k for k, _ in by_operand)
-    positions = _Positions(solution, keeps)
+    reduced: dict[int, list[int]] = defaultdict(list)
+    for k, index in by_operand:
+        reduced[k].append(index)
+    positions = Positions(solution, keeps)
     editor = Editor(twin.graph)
     for (k, index), sites in by_operand.items():
         name = operands[k][index]
         assert name is not None
-        constant = all(other is None or other in solution.weights for other in operands[k])
+        others = [operands[k][other] for other in reduced[k] if other != index]
         summed = all(site.kind is Reduction.SUM and not site.inside for site in sites)
-        if name in solution.weights and not constant and reduced[k] < 3 and summed:
+        if name in solution.weights and len(others) == 1 and others[0] not in solution.weights and summed:
             continue  # masking the other operand is enough
         mask = positions.mask(name, [site.axis for site in sites])
         if mask is not None:
             periodic = [axis for axis in range(mask.ndim) if mask.shape[axis] > 1 and positions.dynamic(name, axis)]
             _Writer(editor, nodes[k], index, mask, [site.axis for site in sites], periodic).write(sites[0])
     return twin
-
-
-class _Positions:
-    def __init__(self, solution: Solution, keeps: Keeps) -> None:
-        self._solution = solution
-        self._keeps = keeps
-        self._of: dict[str, Sequence[Mask | None]] = {}
-
-    def _period(self, dim: int) -> Size:
-        """A dynamic Dim counts once: it varies slowest, so that a mask repeats with it."""
-        size = self._solution.dim_size(dim)
-        return size if len(set(size)) == 1 else (1,) * len(size)
-
-    def dynamic(self, value: str, axis: int) -> bool:
-        """Whether an axis of a value is longer in some runs than in others."""
-        return len(set(self._solution.facts.shapes[value][axis])) > 1
-
-    def mask(self, value: str, axes: Sequence[int]) -> Mask | None:
-        """One mask for several axes of a value, broadcastable to it; None where nothing goes."""
-        if value not in self._of:
-            self._of[value] = kept_positions(self._solution.resolve(value), self._keeps, self._period)
-        rank = len(self._of[value])
-        total: Mask | None = None
-        for axis in axes:
-            mask = self._of[value][axis]
-            if mask is None:
-                continue
-            if mask.ndim == 1:
-                mask = mask.reshape([-1 if k == axis else 1 for k in range(rank)])
-            total = mask if total is None else np.asarray(total & mask)
-        return total
 
 
 class _Writer:

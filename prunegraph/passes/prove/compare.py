@@ -1,0 +1,130 @@
+"""Compare two arrays to rounding, at a scale of their own for every slice along every axis.
+
+One output may hold boxes of hundreds beside scores of hundredths: what is small beside the one is all there is of the
+other.  So a difference has to be small beside every slice that it lies in, and where the numbers of a slice are what is
+left of a cancellation, what counts as small is what rounding was seen to do to it in this very model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+Array = npt.NDArray[Any]
+Vector = npt.NDArray[np.float64]
+
+TOLERANCE = 1e-4
+"""Largest difference, relative to the largest value of a slice, that counts as rounding without further proof."""
+
+NOISE = 8.0
+"""How many times the rounding that was measured in a slice a difference may be, see `slice_noise`."""
+
+_LEAST = 1e-30
+"""Below this float32 underflows, here or there."""
+
+
+@dataclass(frozen=True, slots=True)
+class Gap:
+    """How far two arrays are apart.
+
+    Attributes:
+        absolute: Largest difference; infinite where the shapes differ, or one of both is not finite.
+        relative: The same, relative to the largest value of the whole array.
+        excess: The largest difference over what counts as rounding in its slice: more than 1 is no rounding.
+        axis: Along which axis that slice is one index, -1 for an array without axes.
+        index: Which index.
+    """
+
+    absolute: float = 0.0
+    relative: float = 0.0
+    excess: float = 0.0
+    axis: int = -1
+    index: int = 0
+
+    @property
+    def rounding(self) -> bool:
+        """Whether the arrays are equal to rounding."""
+        return self.excess <= 1
+
+
+EQUAL = Gap()
+APART = Gap(float("inf"), float("inf"), float("inf"))
+
+
+def compare(expected: Array, actual: Array, noise: Sequence[Vector] | None = None) -> Gap:
+    """How far `actual` is from `expected`, slice by slice along every axis.
+
+    Equal infinities are equal, and so are two NaNs.
+
+    Args:
+        expected: The numbers that give the scales.
+        actual: What is compared with them.
+        noise: What rounding does to every slice, see `slice_noise`; nothing if None.
+
+    >>> compare(np.array([[640.0, 0.5]]), np.array([[640.001, 0.5]])).rounding
+    True
+    >>> compare(np.array([[640.0, 0.5]]), np.array([[640.0, 0.501]])).rounding
+    False
+    """
+    if expected.shape != actual.shape:
+        return APART
+    if expected.size == 0:
+        return EQUAL
+    if expected.dtype.kind not in "fiub" or actual.dtype.kind not in "fiub":
+        return EQUAL if np.array_equal(expected, actual) else APART
+    gap = difference(expected, actual)
+    absolute = float(gap.max())
+    if absolute == 0:
+        return EQUAL
+    if not np.isfinite(absolute):
+        return APART
+    sizes = np.abs(expected.astype(np.float64))
+    sizes = np.where(np.isfinite(sizes), sizes, 0.0)
+    scale = float(sizes.max())
+    worst = (-1.0, -1, 0)
+    for axis, gaps in enumerate(slice_maxima(gap)):
+        rounding = NOISE * noise[axis] if noise is not None else np.zeros_like(gaps)
+        allowed = TOLERANCE * slice_maxima(sizes, axis)[0] + np.minimum(rounding, TOLERANCE * scale)
+        excess = gaps / np.maximum(allowed, _LEAST)
+        at = int(excess.argmax())
+        worst = max(worst, (float(excess[at]), axis, at))
+    excess, axis, index = worst
+    return Gap(absolute, absolute / max(scale, _LEAST), excess, axis if expected.ndim else -1, index)
+
+
+def difference(a: Array, b: Array) -> npt.NDArray[np.float64]:
+    """Absolute differences of two arrays of one shape; 0 for equal NaN and Inf, infinite for one NaN alone."""
+    left, right = a.astype(np.float64), b.astype(np.float64)
+    same = (left == right) | (np.isnan(left) & np.isnan(right))
+    with np.errstate(invalid="ignore"):
+        gap = np.where(same, 0.0, np.abs(left - right))
+    return np.where(np.isnan(gap), np.inf, gap)
+
+
+def slice_maxima(array: npt.NDArray[np.float64], *axes: int) -> list[Vector]:
+    """The largest number of every slice along these axes, all if none are named; one slice where there is no axis."""
+    if array.ndim == 0:
+        return [array.reshape(1)]
+    chosen = axes or range(array.ndim)
+    return [np.asarray(array.max(axis=tuple(k for k in range(array.ndim) if k != axis))) for axis in chosen]
+
+
+def slice_noise(array: Array, again: Array) -> list[Vector] | None:
+    """What rounding does to every slice: how far two runs that differ in nothing else are apart.
+
+    None where the shapes differ. What is not finite in one of them alone says nothing.
+    """
+    if array.shape != again.shape or array.size == 0 or array.dtype.kind != "f":
+        return None
+    gap = difference(array, again)
+    return slice_maxima(np.where(np.isfinite(gap), gap, 0.0))
+
+
+def noisier(noises: Iterable[Sequence[Vector] | None]) -> list[Vector] | None:
+    """The larger noise of several measurements, slice by slice."""
+    measured = [noise for noise in noises if noise is not None]
+    return [np.maximum.reduce(each) for each in zip(*measured, strict=True)] if measured else None
