@@ -8,7 +8,7 @@ left of a cancellation, what counts as small is what rounding was seen to do to 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -85,15 +85,15 @@ def compare(expected: Array, actual: Array, noise: Sequence[Vector] | None = Non
     sizes = np.abs(expected.astype(np.float64))
     sizes = np.where(np.isfinite(sizes), sizes, 0.0)
     scale = float(sizes.max())
-    worst = (-1.0, -1, 0)
+    worst = Gap(absolute, absolute / max(scale, _LEAST), -1.0)
     for axis, gaps in enumerate(slice_maxima(gap)):
         rounding = NOISE * noise[axis] if noise is not None else np.zeros_like(gaps)
         allowed = TOLERANCE * slice_maxima(sizes, axis)[0] + np.minimum(rounding, TOLERANCE * scale)
         excess = gaps / np.maximum(allowed, _LEAST)
-        at = int(excess.argmax())
-        worst = max(worst, (float(excess[at]), axis, at))
-    excess, axis, index = worst
-    return Gap(absolute, absolute / max(scale, _LEAST), excess, axis if expected.ndim else -1, index)
+        index = int(excess.argmax())
+        if excess[index] > worst.excess:
+            worst = replace(worst, excess=float(excess[index]), axis=axis if expected.ndim else -1, index=index)
+    return worst
 
 
 def difference(a: Array, b: Array) -> npt.NDArray[np.float64]:

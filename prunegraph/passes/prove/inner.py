@@ -1,0 +1,160 @@
+"""Inner values that the masked original and the slim graph both have, and which of them show a rewritten weight first.
+
+Names are the map: a value keeps its name through Shrink and Cleanup as long as it holds the same numbers.  Where one is
+gone (a chain of views that got shorter, parts that are computed as one again), what is computed from it is followed
+down to the next values that both graphs have.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnx_ir as ir
+
+from prunegraph.analysis.solve import Solution
+from prunegraph.passes.rewrite.constants import add_constant, unused
+
+Array = npt.NDArray[Any]
+
+FAR = 24
+"""Nodes between a weight and the first value that both graphs have: more are not followed."""
+
+_INTEGERS = {ir.DataType.INT64, ir.DataType.BOOL, ir.DataType.STRING}
+"""Types of lengths, positions and texts, which are no weights."""
+
+
+def shared_values(masked: ir.Graph, slim: ir.Graph, solution: Solution) -> frozenset[str]:
+    """Values that nodes of both graphs make, by name, of known axes; what is made of weights alone is none of them."""
+    both = {value.name for value in _made(masked)} & {value.name for value in _made(slim)}
+    return frozenset(name for name in both if name and name in solution.axes and name not in solution.weights)
+
+
+def _made(graph: ir.Graph) -> Iterator[ir.Value]:
+    return (value for node in graph for value in node.outputs if value.name)
+
+
+def rewritten_weights(slim: ir.Graph, normalized: ir.Graph) -> list[str]:
+    """Initializers of the slim graph that are not, number by number, those that were analysed."""
+    return [
+        name for name, value in slim.initializers.items() if _is_rewritten(value, normalized.initializers.get(name))
+    ]
+
+
+def _is_rewritten(new: ir.Value, old: ir.Value | None) -> bool:
+    if new.const_value is None or new.const_value.dtype in _INTEGERS:
+        return False
+    if old is None or old.const_value is None:
+        return True
+    if new.const_value is old.const_value:
+        return False
+    return not np.array_equal(new.const_value.numpy(), old.const_value.numpy())
+
+
+def perturbed(array: Array, whole: Sequence[int] | None) -> Array:
+    """Other numbers in place of those of a weight: what stays of it in another order.
+
+    Rolled by one along the first axis that was cut (the longest, where `whole`, its shape before, does not tell); where
+    that changes nothing every second number is made half as large again, and zeros become a tenth.
+    """
+    if array.ndim == 0:
+        return _scaled(array)
+    cut = [k for k, n in enumerate(array.shape) if whole is not None and len(whole) == array.ndim and whole[k] != n]
+    for axis in (*cut, int(np.argmax(array.shape))):
+        rolled = np.roll(array, 1, axis=axis)
+        if not np.array_equal(rolled, array):
+            return rolled
+    return _scaled(array)
+
+
+def _scaled(array: Array) -> Array:
+    every_second = (np.arange(array.size) % 2 == 0).reshape(array.shape)
+    if array.dtype.kind in "iu":
+        return np.where(every_second, array ^ np.array(1, array.dtype), array)
+    wide = array.astype(np.float32)
+    return np.where(every_second, np.where(wide == 0, 0.1, wide * 1.5), wide).astype(array.dtype)
+
+
+@dataclass(frozen=True, slots=True)
+class Shadow:
+    """What one value would be if one weight held other numbers.
+
+    Attributes:
+        weight: The initializer.
+        value: The first value that both graphs have and that depends on it.
+        name: The value beside it that is made of the other numbers.
+    """
+
+    weight: str
+    value: str
+    name: str
+
+
+def with_shadows(
+    slim: ir.Model, weights: Mapping[str, Array], shared: Collection[str]
+) -> tuple[ir.Model, list[Shadow]]:
+    """A copy that computes what every one of some weights is read into a second time, from other numbers.
+
+    What the readers get besides is as it was, so that one run tells of every weight by itself.
+
+    Args:
+        slim: The slim model.
+        weights: Initializer -> the other numbers.
+        shared: The values that both graphs have.
+    """
+    twin = slim.clone()
+    order = {node: k for k, node in enumerate(twin.graph)}
+    shadows: list[Shadow] = []
+    for name, array in weights.items():
+        weight = twin.graph.initializers[name]
+        assert weight.const_value is not None
+        other = add_constant(twin.graph, f"{name}/perturbed", ir.tensor(array, dtype=weight.const_value.dtype))
+        shadows += [Shadow(name, value, twin_name) for value, twin_name in _follow(weight, other, order, shared)]
+    return twin, shadows
+
+
+def _follow(
+    weight: ir.Value, other: ir.Value, order: dict[ir.Node, int], shared: Collection[str]
+) -> Iterator[tuple[str, str]]:
+    """Write the readers of a weight a second time, in place, down to the first values that both graphs have."""
+    twins = {weight: other}
+    waiting = [(order[node], node) for node in dict.fromkeys(weight.consumers()) if node in order]
+    heapq.heapify(waiting)
+    done: set[ir.Node] = set()
+    while waiting and len(done) < FAR:
+        _, node = heapq.heappop(waiting)
+        if node in done or any(a.type == ir.AttributeType.GRAPH for a in node.attributes.values()):
+            continue
+        done.add(node)
+        twin = _twin(node, twins)
+        for old, new in zip(node.outputs, twin.outputs, strict=True):
+            if not old.name:
+                continue
+            if old.name in shared:
+                yield old.name, new.name or ""
+            else:
+                twins[old] = new
+                for reader in old.consumers():
+                    if reader in order:
+                        heapq.heappush(waiting, (order[reader], reader))
+
+
+def _twin(node: ir.Node, twins: Mapping[ir.Value, ir.Value]) -> ir.Node:
+    """The same node beside it, reading other values."""
+    graph = node.graph
+    assert isinstance(graph, ir.Graph)
+    outputs = [ir.Value(name=unused(graph, f"{v.name}/perturbed") if v.name else "", type=v.type) for v in node.outputs]
+    twin = ir.Node(
+        node.domain,
+        node.op_type,
+        [None if value is None else twins.get(value, value) for value in node.inputs],
+        list(node.attributes.values()),
+        outputs=outputs,
+        name=unused(graph, f"{node.name}/perturbed"),
+    )
+    graph.insert_after(node, twin)
+    return twin

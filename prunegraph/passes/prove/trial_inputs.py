@@ -1,0 +1,175 @@
+"""Inputs to compare two graphs on: the caller's, or random ones of which the original makes numbers.
+
+Masks of ones hide everything from one model and show everything to another, logarithms want positive numbers, and a
+selection must not be empty: what gives no number is tried again with other numbers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import chain, islice
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnx_ir as ir
+
+from prunegraph.errors import PruneGraphError
+from prunegraph.passes.prove.runs import Values
+from prunegraph.runtime.feeds import Feeds, InputSpec, input_specs, random_feeds
+from prunegraph.runtime.session import CannotRun, open_session, run, widened_feeds
+from prunegraph.runtime.trial_sizes import size_plans
+
+Array = npt.NDArray[Any]
+
+SHORT, LONG = {"batch": 3, "row": 17}, {"batch": 1, "row": 130}
+"""Sizes that no probe has used; the long one tells a length that is static from one that is padded to a multiple."""
+
+BATCHES = 2
+"""How many batches of the caller's data are compared on."""
+
+_HINT = "give inputs that it accepts (data=…, --data FILE), or skip the proof (verify=False, --no-verify)"
+
+
+@dataclass(frozen=True, slots=True)
+class Fill:
+    """What random inputs are filled with: `floats`, and `flags` for truths and for integers that look up nothing."""
+
+    floats: str = "normal"
+    flags: str = "padded"
+
+
+FILLS = (
+    Fill(),
+    Fill(flags="inverse"),
+    Fill(flags="ones"),
+    Fill(floats="positive"),
+    Fill("positive", "inverse"),
+    Fill(flags="mixed"),
+    Fill(flags="counts"),
+    Fill("positive", "counts"),
+    Fill("negative"),
+    Fill("unit"),
+)
+"""What is tried in turn where the original makes something of it that is not finite."""
+
+
+@dataclass(frozen=True, slots=True)
+class Trial:
+    """Inputs, and what the original makes of them.
+
+    Attributes:
+        feeds: One dict of arrays a run.
+        outputs: What came of each.
+        finite: Which share of the numbers is finite.
+    """
+
+    feeds: list[Feeds]
+    outputs: list[Values]
+    finite: float
+
+
+def trial_inputs(
+    model: ir.Model, outputs: Sequence[str], feeds: Iterable[Feeds] | None, sizes: Mapping[str, int] | None = None
+) -> Trial:
+    """Inputs that the original accepts, and what it makes of them: the caller's before random ones.
+
+    Args:
+        model: The original.
+        outputs: The names of its outputs.
+        feeds: The caller's inputs; the first ones are taken.
+        sizes: Sizes that the caller gives to dynamic dims of random inputs.
+
+    Raises:
+        PruneGraphError: it runs on none of them, or nothing that it makes is a number.
+    """
+    try:
+        with open_session(model, prepack=False) as session:
+            if feeds is not None:
+                best = _tried(session, list(islice(feeds, BATCHES)), outputs)
+            else:
+                best = _random(session, input_specs(model.graph), outputs, sizes or {})
+    except CannotRun as reason:
+        raise _cannot(reason) from reason
+    if best.finite == 0:
+        message = "cannot verify: what the original makes of the inputs that were tried is not finite"
+        raise PruneGraphError(message, hint=_HINT)
+    return best
+
+
+def _cannot(reason: Exception) -> PruneGraphError:
+    return PruneGraphError(f"cannot verify: ONNX Runtime does not run the original ({reason})", hint=_HINT)
+
+
+def _random(session: Any, specs: Sequence[InputSpec], outputs: Sequence[str], sizes: Mapping[str, int]) -> Trial:
+    """The first fill of which everything is finite, or the one of which most is, at the first sizes that run."""
+    plans = list(_plans(specs, sizes))
+    best: Trial | None = None
+    reason: Exception = CannotRun("no inputs to run it on")
+    for fill in FILLS:
+        for plan in list(plans):
+            try:
+                trial = _tried(session, [filled(specs, each, seed, fill) for seed, each in enumerate(plan)], outputs)
+            except CannotRun as error:
+                reason = error
+                continue
+            plans = [plan]  # sizes that run do so whatever the numbers are
+            if best is None or trial.finite > best.finite:
+                best = trial
+            break
+        if best is not None and best.finite == 1:
+            break
+    if best is None:
+        raise reason
+    return best
+
+
+def _plans(specs: Sequence[InputSpec], sizes: Mapping[str, int]) -> Iterator[Sequence[dict[str, int]]]:
+    """Short inputs and long ones where the sequence is dynamic; short ones alone if the long are too long."""
+    both = next(iter(size_plans(specs, (SHORT, LONG))))
+    same_batch = next(iter(size_plans(specs, (SHORT, {**SHORT, "row": LONG["row"]}))))
+    plans = size_plans(specs, (SHORT,))
+    for plan in plans if same_batch[0] == same_batch[1] else chain([both], plans):
+        yield [{**each, **sizes} for each in plan]
+
+
+def _tried(session: Any, feeds: list[Feeds], outputs: Sequence[str]) -> Trial:
+    made = [dict(zip(outputs, run(session, widened_feeds(feed), outputs), strict=True)) for feed in feeds]
+    floats = [array for values in made for array in values.values() if array.dtype.kind == "f"]
+    count = sum(array.size for array in floats)
+    finite = sum(int(np.isfinite(array).sum()) for array in floats) / count if count else 1.0
+    return Trial(feeds, made, finite)
+
+
+def filled(specs: Sequence[InputSpec], sizes: Mapping[str, int], seed: int, fill: Fill) -> Feeds:
+    """Random inputs of one kind."""
+    feeds = random_feeds(specs, sizes, seed)
+    rng = np.random.default_rng(seed)
+    for spec in specs:
+        array = feeds[spec.name]
+        if spec.dtype.kind == "f" or spec.dtype.num >= 256:
+            feeds[spec.name] = _floats(array.astype(np.float32), fill.floats, rng).astype(spec.dtype)
+        elif spec.dtype.kind in "iub" and spec.bound is None:
+            feeds[spec.name] = _flags(array, fill.flags, rng)
+    return feeds
+
+
+def _floats(array: Array, how: str, rng: np.random.Generator) -> Array:
+    if how == "normal":
+        return array
+    low, high = {"positive": (0.5, 2.0), "negative": (-2.0, -0.5), "unit": (0.05, 0.95)}[how]
+    return rng.uniform(low, high, array.shape)
+
+
+def _flags(array: Array, how: str, rng: np.random.Generator) -> Array:
+    match how:
+        case "inverse":
+            return (1 - array.astype(np.int64)).astype(array.dtype)
+        case "ones":
+            return np.ones_like(array)
+        case "mixed":
+            return (np.arange(array.size).reshape(array.shape) % 2 == 0).astype(array.dtype)
+        case "counts":
+            return rng.integers(1, 4, array.shape).astype(array.dtype)
+    return array
