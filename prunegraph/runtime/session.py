@@ -134,7 +134,7 @@ def run(
     Raises:
         CannotRun: ONNX Runtime fails, or a trial takes too long.
     """
-    wanted = {spec.name for spec in session.get_inputs()}
+    wanted = {spec.name for spec in (*session.get_inputs(), *session.get_overridable_initializers())}
     given = {name: array for name, array in feeds.items() if name in wanted}
     try:
         arrays = interruptible(session, given, outputs, seconds=SECONDS_A_TRIAL if trial else None, shrink=trial)

@@ -14,7 +14,7 @@ from prunegraph.runtime.feeds import Feeds
 from prunegraph.runtime.session import open_session, run, widened_feeds
 
 Array = npt.NDArray[Any]
-Values = Mapping[str, Array]
+Values = dict[str, Array]
 """What a run made, by name."""
 
 Noise = Mapping[str, list[Vector] | None]
@@ -35,7 +35,7 @@ def run_all(
         CannotRun: ONNX Runtime does not run it.
     """
     with open_session(with_outputs(model, inner), optimize=optimize, prepack=False) as session:
-        made = []
+        made: list[Values] = []
         for k, feed in enumerate(feeds):
             wanted = list(dict.fromkeys([*outputs, *(inner if k == 0 else ())]))
             made.append(dict(zip(wanted, run(session, widened_feeds(feed), wanted), strict=True)))

@@ -165,11 +165,11 @@ def _floats(array: Array, how: str, rng: np.random.Generator) -> Array:
 def _flags(array: Array, how: str, rng: np.random.Generator) -> Array:
     match how:
         case "inverse":
-            return (1 - array.astype(np.int64)).astype(array.dtype)
+            return np.asarray(array == 0).astype(array.dtype)
         case "ones":
             return np.ones_like(array)
         case "mixed":
-            return (np.arange(array.size).reshape(array.shape) % 2 == 0).astype(array.dtype)
+            return np.asarray(np.arange(array.size).reshape(array.shape) % 2 == 0).astype(array.dtype)
         case "counts":
             return rng.integers(1, 4, array.shape).astype(array.dtype)
     return array

@@ -1,40 +1,47 @@
-"""Verify: run the slim graph and the masked original, and compare every output.
+"""Verify: run the slim graph and the masked original, and compare every output and what shows a rewritten weight first.
 
-The proof has two halves, both by ONNX Runtime: normalizing changed nothing, and what Shrink made equals the original
-with the removed units masked.
+The proof has three parts, all by ONNX Runtime: normalizing changed nothing; what Shrink made equals the original with
+the removed units masked; and for every weight that was rewritten, other numbers in it would have been seen.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
-from itertools import chain
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from typing import Any
 
 import numpy as np
 import onnx_ir as ir
+import onnxruntime as ort
 
 from prunegraph.analysis.analyze import Analysis
-from prunegraph.analysis.slots import Keeps, compress, kept_positions
-from prunegraph.errors import PruneGraphError, VerificationFailed
+from prunegraph.analysis.slots import Keeps
+from prunegraph.errors import VerificationFailed
+from prunegraph.passes.prove.choices import Behind, behind_choices
+from prunegraph.passes.prove.compare import TOLERANCE, Gap, compare, noisier
 from prunegraph.passes.prove.float_reference import unrounded
+from prunegraph.passes.prove.group_facts import DEAD, OUTPUT, GroupFacts, fills, seen_at_outputs, weights_of
+from prunegraph.passes.prove.inner import Shadow, perturbed, rewritten_weights, shared_values, with_shadows
 from prunegraph.passes.prove.mask import masked
-from prunegraph.runtime.feeds import Feeds, input_specs, random_feeds
-from prunegraph.runtime.session import Array, CannotRun, open_session, run, widened, widened_feeds
-from prunegraph.runtime.trial_sizes import size_plans
+from prunegraph.passes.prove.positions import Positions
+from prunegraph.passes.prove.runs import Noise, Values, jittered, jittered_feeds, noise_of, run_all
+from prunegraph.passes.prove.same_noise import with_same_noise
+from prunegraph.passes.prove.trial_inputs import Trial, trial_inputs
+from prunegraph.runtime.feeds import Feeds
+from prunegraph.runtime.session import CannotRun, widened
+
+__all__ = ["TOLERANCE", "GroupFacts", "Verification", "verify"]
 
 logger = logging.getLogger(__name__)
 
-TOLERANCE = 1e-4
-"""Largest difference, relative to the largest value of the output, that counts as rounding."""
-
 MOVED = 1e-6
-"""A masking that changes outputs by less than this proves nothing."""
+"""A masking that changes outputs by less than this moves nothing."""
 
 _REPORT = "please report the model; exclude the groups at fault meanwhile"
 
-SHORT, LONG = {"batch": 3, "row": 17}, {"batch": 1, "row": 130}
-"""Sizes that no probe has used; the long one tells a length that is static from one that is padded to a multiple."""
+_SEEDS = (1, 2, 3)
+"""What rounding does is measured only where something differs by more than the tolerance, and so often at most."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,9 +54,14 @@ class Verification:
         max_abs_error: Largest difference of any output.
         max_rel_error: The same, relative to the largest value of that output.
         moved: How far masking moved the outputs of the original, relative to their largest value.
-        vacuous: The masking moved nothing, so that the agreement proves nothing: dead units.
+        vacuous: Masking moved nothing: dead units went.  What would have been seen stands in `groups`.
         normalize_error: Relative difference between the file given and its normalized form.
         runs: How many inputs were compared.
+        reason: What differs, and where, if anything does; else empty.
+        groups: What would have been seen of every group.
+        unseen: Rewritten weights in which other numbers would have moved nothing that was compared.
+        compared_before: The nodes before which the comparison ended, since rounding flips what they choose.
+        notes: What else is to be said: faults of the runtime, numbers that are none.
     """
 
     ok: bool
@@ -60,10 +72,17 @@ class Verification:
     vacuous: bool
     normalize_error: float
     runs: int
+    reason: str = ""
+    groups: tuple[GroupFacts, ...] = ()
+    unseen: tuple[str, ...] = ()
+    compared_before: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
-    def to_dict(self) -> dict[str, float | bool | int]:
+    def to_dict(self) -> dict[str, Any]:
         """For JSON."""
-        return asdict(self)
+        plain = {each.name: getattr(self, each.name) for each in fields(self)}
+        lists = {name: list(value) for name, value in plain.items() if isinstance(value, tuple)}
+        return {**plain, **lists, "groups": [group.to_dict() for group in self.groups]}
 
 
 def verify(
@@ -89,109 +108,310 @@ def verify(
         sizes: Sizes of dynamic dims by name, for random inputs.
 
     Raises:
-        PruneGraphError: ONNX Runtime cannot run the original.
+        PruneGraphError: ONNX Runtime cannot run the original, or makes no numbers of it.
         VerificationFailed: it cannot run the normalized or the slim model.
     """
-    solution = analysis.solution
-    wide = [widened(model) for model in (original, normalized, slim)]
-    given, before = _outputs(wide[0], feeds, sizes or {})
-    cut = [_cut(feed, [value.name or "" for value in slim.graph.inputs], analysis, keeps) for feed in given]
+    copies = _Copies.of(original, normalized, slim, analysis, keeps)
     outputs = [value.name or "" for value in normalized.graph.outputs]
-    smooth = unrounded(wide[1])
-    if smooth is not wide[1]:
-        before = _run_all(unrounded(wide[0]), given)
+    trial = trial_inputs(copies.given, outputs, feeds, sizes)
+    return _Proof(copies, outputs, trial, analysis, keeps, Positions(analysis.solution, keeps)).verification()
+
+
+@dataclass(frozen=True, slots=True)
+class _Copies:
+    """The models as they are compared: in float32, activations not rounded, the same noise in all.
+
+    `given` and `small`, the original and the slim model, have their activations rounded.
+    """
+
+    given: ir.Model
+    small: ir.Model
+    original: ir.Model
+    normalized: ir.Model
+    oracle: ir.Model
+    slim: ir.Model
+    weights: tuple[str, ...]
+
+    @staticmethod
+    def of(original: ir.Model, normalized: ir.Model, slim: ir.Model, analysis: Analysis, keeps: Keeps) -> _Copies:
+        wide = [widened(model) for model in (original, normalized, slim)]
+        given, plain, small = (with_same_noise(model) for model in wide)
+        return _Copies(
+            given=given,
+            small=small,
+            original=unrounded(given),
+            normalized=unrounded(plain),
+            oracle=unrounded(with_same_noise(masked(wide[1], analysis.solution, keeps))),
+            slim=unrounded(small),
+            weights=tuple(rewritten_weights(wide[2].graph, wide[1].graph)),
+        )
+
+    @property
+    def rounded(self) -> bool:
+        return self.slim is not self.small or self.original is not self.given
+
+
+@dataclass
+class _Proof:
+    """One comparison, from the first run to what is said of it."""
+
+    copies: _Copies
+    outputs: list[str]
+    trial: Trial
+    analysis: Analysis
+    keeps: Keeps
+    positions: Positions
+    notes: list[str] = field(default_factory=list)
+
+    def verification(self) -> Verification:
+        copies, outputs, feeds = self.copies, self.outputs, self.trial.feeds
+        if self.trial.finite < 1:
+            share = f"{1 - self.trial.finite:.1%} of the numbers that the original makes of the inputs tried"
+            self.notes.append(f"{share} are not finite; where they are not, the slim model must make the same")
+        before = self.trial.outputs if copies.original is copies.given else run_all(copies.original, feeds, outputs)
+        plain = _original(lambda: run_all(copies.normalized, feeds, outputs))
+        normalize_error, reason = self._normalizing(before, plain)
+        small = [self._cut_inputs(feed) for feed in feeds]
+        other = {name: self._other_numbers(name) for name in copies.weights if name in copies.slim.graph.initializers}
+        shared = shared_values(copies.oracle.graph, copies.slim.graph, self.analysis.solution)
+        shadowed, shadows = with_shadows(copies.slim, other, {*shared, *outputs})
+        behind = behind_choices(copies.slim.graph, list(other), {*shared, *outputs})
+        inner = [name for name in dict.fromkeys([*(s.value for s in shadows), *behind.last]) if name not in outputs]
+        expected = _original(lambda: run_all(copies.oracle, feeds, outputs, inner, optimize=False))
+        moved = max(_apart(a, b) for a, b in zip(plain, expected, strict=True))
+        try:
+            slimmed = run_all(copies.slim, small, outputs)
+            real = run_all(copies.small, small, outputs) if copies.rounded else slimmed
+            looked = run_all(shadowed, small[:1], outputs, [*inner, *(s.name for s in shadows)], optimize=False)[0]
+        except CannotRun as error:
+            raise VerificationFailed(f"ONNX Runtime does not run the slim model: {error}", hint=_REPORT) from error
+        left = [self.positions.cut_all(values) for values in expected]
+        judge = _Judge(copies.oracle, feeds, outputs, inner, left, self.positions, behind, [{}] * len(feeds))
+        faults = judge.faults([{**{k: looked[k] for k in inner}, **slimmed[0]}, *slimmed[1:]])
+        if faults and set(faults) & set(outputs):
+            faults = self._without_optimizing(judge, small, looked)
+        compared_before: tuple[str, ...] = ()
+        if faults and judge.only_choices(faults, shadows):
+            compared_before, faults = behind.nodes, []
+        unfinite = _new_holes(self.trial.outputs, real, self.positions)
+        seen = _seen(shadows, looked, left[0], judge.noise[0])
+        gaps = judge.gaps
+        reason = reason or (f"not finite: {unfinite}" if unfinite else "") or _words(faults, gaps, left)
+        shown = [
+            gaps[name] for name in outputs if name in gaps and name not in (behind.values if compared_before else ())
+        ]
+        return Verification(
+            ok=not reason,
+            exact=all(group.exact for group in self._groups()),
+            max_abs_error=max((gap.absolute for gap in shown), default=0.0),
+            max_rel_error=max((gap.relative for gap in shown), default=0.0),
+            moved=moved,
+            vacuous=moved < MOVED,
+            normalize_error=normalize_error,
+            runs=len(feeds),
+            reason=reason,
+            groups=tuple(self._facts(seen, other, small[0])),
+            unseen=tuple(name for name in other if name not in seen),
+            compared_before=compared_before,
+            notes=tuple(self.notes),
+        )
+
+    # ---- the parts of the proof ------------------------------------------------------------------------------------
+
+    def _normalizing(self, before: Sequence[Values], plain: Sequence[Values]) -> tuple[float, str]:
+        """How far normalizing moved the outputs, and what is to be said of it if that is too far."""
+        copies, feeds, outputs = self.copies, self.trial.feeds, self.outputs
+        gaps = _all_gaps(before, plain, [{}] * len(before))
+        if _worst(gaps).rounding:
+            return _worst(gaps).relative, ""
+        noise: list[Noise] = [{}] * len(before)
+        for seed in _SEEDS:
+            again = run_all(jittered(copies.normalized, seed), jittered_feeds(feeds, seed), outputs)
+            noise = _both(noise, noise_of(plain, again))
+        gaps = _all_gaps(before, plain, noise)
+        if not _worst(gaps).rounding:
+            unoptimized = [
+                run_all(model, feeds, outputs, optimize=False) for model in (copies.original, copies.normalized)
+            ]
+            plainly = _all_gaps(unoptimized[0], unoptimized[1], noise)
+            if _worst(plainly).rounding:
+                self._blame_runtime("the original", _worst(gaps))
+            gaps = plainly
+        if _worst(gaps).rounding:
+            return _worst(gaps).relative, ""
+        behind = behind_choices(copies.normalized.graph, [*copies.normalized.graph.initializers], outputs)
+        wrong = {name for name, gap in gaps.items() if not gap.rounding}
+        if wrong <= behind.values:
+            made = [
+                {value.name for node in model.graph for value in node.outputs}
+                for model in (copies.original, copies.normalized)
+            ]
+            both = made[0] & made[1]
+            last = list(
+                behind_choices(
+                    copies.normalized.graph, [*copies.normalized.graph.initializers], {n for n in both if n}
+                ).last
+            )
+            values = [
+                run_all(model, feeds, outputs, last, optimize=False) for model in (copies.original, copies.normalized)
+            ]
+            inner = _all_gaps([{n: values[0][0][n] for n in last}], [{n: values[1][0][n] for n in last}], [{}])
+            if last and _worst(inner).relative <= TOLERANCE:
+                self.notes.append(
+                    f"normalizing was compared before {', '.join(behind.nodes[:3])}: rounding flips a choice"
+                )
+                return _worst(inner).relative, ""
+        return _worst(gaps).relative, f"normalizing changed the model: {_words(sorted(wrong), gaps, before)}"
+
+    def _without_optimizing(self, judge: _Judge, small: Sequence[Feeds], looked: Values) -> list[str]:
+        """What is still wrong where ONNX Runtime runs the slim model as it is written."""
+        optimized = judge.gaps
+        plainly = run_all(self.copies.slim, small, self.outputs, optimize=False)
+        faults = judge.faults([{**{k: looked[k] for k in judge.inner}, **plainly[0]}, *plainly[1:]])
+        if not set(faults) & set(self.outputs):
+            self._blame_runtime("the slim model", _worst({name: optimized[name] for name in self.outputs}))
+        return faults
+
+    def _blame_runtime(self, what: str, gap: Gap) -> None:
+        self.notes.append(
+            f"ONNX Runtime {ort.__version__} computes something else for {what} when it optimizes it, off by "
+            f"{gap.relative:.1e} of the output's scale; compared is what it computes without that"
+        )
+
+    def _groups(self) -> list[Any]:
+        return [group for group in self.analysis.groups if group.dim in self.keeps]
+
+    def _facts(self, seen: Mapping[str, str], other: Mapping[str, Any], feed: Feeds) -> Iterable[GroupFacts]:
+        groups = self._groups()
+        held = weights_of(groups, list(other), self.copies.normalized.graph)
+        # One weight of each: all of them in the same other order may well compute the same.
+        shown = {group: [name for name in names if name in seen] for group, names in held.items()}
+        largest = {group: max(names, key=lambda name: other[name].size) for group, names in shown.items() if names}
+        alive = {group: {name: other[name]} for group, name in largest.items()}
+        moving = seen_at_outputs(self.copies.slim, alive, feed, self.outputs)
+        filled = fills(self.copies.normalized.graph, self.analysis.solution, self.keeps)
+        for group in groups:
+            where = [seen[name] for name in held[group.id] if name in seen]
+            inside = OUTPUT if where and where[0] in self.outputs else f"inside {where[0]}" if where else DEAD
+            yield GroupFacts(group.id, OUTPUT if group.id in moving else inside, filled.get(group.dim, ""))
+
+    # ---- arrays ----------------------------------------------------------------------------------------------------
+
+    def _cut_inputs(self, feed: Feeds) -> Feeds:
+        """Inputs as the slim model takes them: the same, unless the caller allowed them to shrink."""
+        doors = {value.name for value in self.copies.slim.graph.inputs}
+        return {name: self.positions.cut(name, array) if name in doors else array for name, array in feed.items()}
+
+    def _other_numbers(self, name: str) -> Any:
+        tensor = self.copies.slim.graph.initializers[name].const_value
+        whole = self.copies.normalized.graph.initializers.get(name)
+        shape = whole.const_value.shape.numpy() if whole is not None and whole.const_value is not None else None
+        assert tensor is not None
+        return perturbed(tensor.numpy(), shape)
+
+
+@dataclass
+class _Judge:
+    """What is expected of the slim model, and what rounding does to it, measured as often as it is needed."""
+
+    oracle: ir.Model
+    feeds: Sequence[Feeds]
+    outputs: Sequence[str]
+    inner: Sequence[str]
+    expected: Sequence[Values]
+    positions: Positions
+    behind: Behind
+    noise: list[Noise]
+    gaps: dict[str, Gap] = field(default_factory=dict)
+
+    def faults(self, actual: Sequence[Values]) -> list[str]:
+        """The names of what differs by more than rounding; the gaps of all are kept."""
+        for seed in (None, *_SEEDS):
+            if seed is not None:
+                self._measure(seed)
+            self.gaps = _all_gaps(self.expected, actual, self.noise)
+            wrong = [name for name, gap in self.gaps.items() if not gap.rounding]
+            if all(self.gaps[name].relative > 2 * TOLERANCE for name in wrong):  # no rounding is that large
+                break
+        return wrong
+
+    def _measure(self, seed: int) -> None:
+        again = run_all(jittered(self.oracle, seed), jittered_feeds(self.feeds, seed), self.outputs, self.inner)
+        measured = noise_of(self.expected, [self.positions.cut_all(values) for values in again])
+        self.noise = _both(self.noise, measured)
+
+    def only_choices(self, faults: Collection[str], shadows: Sequence[Shadow]) -> bool:
+        """Whether all that differs lies behind choices, and what lies before them agrees and shows every weight."""
+        before = {s.weight for s in shadows if s.value not in self.behind.values}
+        return (
+            set(faults) <= self.behind.values
+            and bool(self.behind.last)
+            and not set(faults) & set(self.behind.last)
+            and before == {s.weight for s in shadows}
+        )
+
+
+def _original(runs: Any) -> Any:
     try:
-        plain = _run_all(smooth, given)
-        zeroed = _run_all(unrounded(masked(wide[1], solution, keeps)), given)
+        return runs()
     except CannotRun as reason:
         message = f"ONNX Runtime runs the original at sizes at which it does not run what was analysed: {reason}"
         raise VerificationFailed(message, hint="please report the model") from reason
-    normalize_error = _difference(before, plain)[1]
-    try:
-        slimmed = _run_all(wide[2], cut)
-        finite = _finite(slimmed)
-        if smooth is not wide[1]:
-            slimmed = _run_all(unrounded(wide[2]), cut)
-    except CannotRun as reason:
-        raise VerificationFailed(f"ONNX Runtime does not run the slim model: {reason}", hint=_REPORT) from reason
-    zeroed_cut = [_cut(dict(zip(outputs, run, strict=True)), outputs, analysis, keeps) for run in zeroed]
-    expected = [[run[name] for name in outputs] for run in zeroed_cut]
-    absolute, relative = _difference(expected, slimmed)
-    moved = _difference(plain, zeroed)[1]
-    dims = set(keeps)
-    return Verification(
-        ok=finite and relative <= TOLERANCE and normalize_error <= TOLERANCE,
-        exact=all(group.exact for group in analysis.groups if group.dim in dims),
-        max_abs_error=absolute,
-        max_rel_error=relative,
-        moved=moved,
-        vacuous=moved < MOVED,
-        normalize_error=normalize_error,
-        runs=len(given),
-    )
 
 
-def _outputs(
-    model: ir.Model, feeds: Iterable[Feeds] | None, sizes: Mapping[str, int]
-) -> tuple[list[Feeds], list[list[Array]]]:
-    """Inputs that the original accepts, and what it makes of them."""
-    reason: Exception = CannotRun("no inputs to run it on")
-    for given in [list(feeds)] if feeds is not None else _random(model, sizes):
-        try:
-            return given, _run_all(model, given)
-        except CannotRun as error:
-            reason = error
-    raise PruneGraphError(
-        f"cannot verify: ONNX Runtime does not run the original ({reason})",
-        hint="give inputs that it accepts, or skip the proof (verify=False, --no-verify)",
-    )
+def _all_gaps(expected: Sequence[Values], actual: Sequence[Values], noise: Sequence[Noise]) -> dict[str, Gap]:
+    """The worst gap of every value over all runs, by name; only of those that both have."""
+    gaps: dict[str, Gap] = {}
+    for left, right, rounding in zip(expected, actual, noise, strict=True):
+        for name in left.keys() & right.keys():
+            gap = compare(left[name], right[name], rounding.get(name))
+            if name not in gaps or gap.excess > gaps[name].excess:
+                gaps[name] = gap
+    return gaps
 
 
-def _random(model: ir.Model, known: Mapping[str, int]) -> Iterable[list[Feeds]]:
-    """Random inputs, short and long ones where the sequence is dynamic; short ones alone if the long are too long."""
-    specs = input_specs(model.graph)
-    both = next(iter(size_plans(specs, (SHORT, LONG))))
-    same_batch = next(iter(size_plans(specs, (SHORT, {**SHORT, "row": LONG["row"]}))))
-    plans = size_plans(specs, (SHORT,))
-    for plan in plans if same_batch[0] == same_batch[1] else chain([both], plans):
-        yield [random_feeds(specs, {**sizes, **known}, seed) for seed, sizes in enumerate(plan)]
+def _worst(gaps: Mapping[str, Gap]) -> Gap:
+    return max(gaps.values(), key=lambda gap: gap.excess, default=Gap())
 
 
-def _run_all(model: ir.Model, feeds: Sequence[Feeds]) -> list[list[Array]]:
-    with open_session(model, prepack=False) as session:
-        return [run(session, widened_feeds(feed)) for feed in feeds]
+def _both(left: Sequence[Noise], right: Sequence[Noise]) -> list[Noise]:
+    return [{name: noisier([a.get(name), b[name]]) for name in b} for a, b in zip(left, right, strict=True)]
 
 
-def _finite(runs: Sequence[Sequence[Array]]) -> bool:
-    return all(np.isfinite(array).all() for run in runs for array in run if array.dtype.kind == "f")
+def _apart(a: Values, b: Values) -> float:
+    """How far two runs are apart, relative to the largest value of each output."""
+    return max((compare(a[name], b[name]).relative for name in a.keys() & b.keys()), default=0.0)
 
 
-def _cut(arrays: Mapping[str, Array], names: Sequence[str], analysis: Analysis, keeps: Keeps) -> Feeds:
-    """Inputs or outputs as the slim model has them: the same, unless the caller allowed them to shrink."""
-    solution = analysis.solution
-    found = dict(arrays)
-    for name in names:
-        if name in found and name in solution.axes:
-            axes = solution.resolve(name)
-            if any(dim in keeps for axis in axes for dim in axis.dims()):
-                found[name] = compress(found[name], kept_positions(axes, keeps, solution.dim_size))
-    return found
+def _new_holes(before: Sequence[Values], after: Sequence[Values], positions: Positions) -> str:
+    """An output in which the slim model makes something that is not finite where the original makes a number."""
+    for left, right in zip(before, after, strict=True):
+        for name, array in right.items():
+            whole = positions.cut(name, left[name])
+            if array.dtype.kind == "f" and whole.shape == array.shape:
+                if (~np.isfinite(array) & np.isfinite(whole)).any():
+                    return f"the slim model makes NaN or Inf in {name} where the original makes numbers"
+    return ""
 
 
-def _difference(a: Sequence[Sequence[Array]], b: Sequence[Sequence[Array]]) -> tuple[float, float]:
-    """Largest difference, absolute and relative to the output's largest value; infinite where shapes or NaNs differ."""
-    absolute = relative = 0.0
-    for x, y in ((x, y) for run_a, run_b in zip(a, b, strict=True) for x, y in zip(run_a, run_b, strict=True)):
-        if x.shape != y.shape:
-            return float("inf"), float("inf")
-        if x.size == 0 or x.dtype.kind not in "fiub":
-            continue
-        left, right = x.astype(np.float64), y.astype(np.float64)
-        same = (left == right) | (np.isnan(left) & np.isnan(right))
-        gap = np.where(same, 0.0, np.abs(left - right))
-        if np.isnan(gap).any():
-            return float("inf"), float("inf")
-        scale = float(np.max(np.abs(left[np.isfinite(left)]), initial=0.0))
-        absolute = max(absolute, float(gap.max()))
-        relative = max(relative, float(gap.max()) / max(scale, 1e-12))
-    return absolute, relative
+def _seen(shadows: Sequence[Shadow], looked: Values, expected: Values, noise: Noise) -> dict[str, str]:
+    """By weight the first value that other numbers in it move by more than rounding."""
+    seen: dict[str, str] = {}
+    for shadow in shadows:
+        if shadow.weight not in seen:
+            gap = compare(expected[shadow.value], looked[shadow.name], noise.get(shadow.value))
+            if not gap.rounding:
+                seen[shadow.weight] = shadow.value
+    return seen
+
+
+def _words(faults: Iterable[str], gaps: Mapping[str, Gap], expected: Sequence[Values]) -> str:
+    """What differs most, and where."""
+    worst = max(faults, key=lambda name: gaps[name].excess, default=None)
+    if worst is None:
+        return ""
+    gap, array = gaps[worst], expected[0][worst]
+    if not np.isfinite(gap.absolute):
+        return f"{worst} has another shape, or is not finite in one of them alone"
+    where = f" (worst at index {gap.index} of axis {gap.axis})" if array.ndim and array.shape[gap.axis] > 1 else ""
+    return f"{worst} differs by {gap.relative:.2e} of its scale, {gap.excess:.1f} times what counts as rounding{where}"
