@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from rich.console import Group as Lines
 from rich.console import RenderableType
@@ -42,18 +42,36 @@ def proof(seen: Verification | None) -> Sequence[Text]:
         return [Text("not verified: nothing compared the slim model with the original", style="bold yellow")]
     oracle = "the masked original" if seen.exact else "the original under masked statistics"
     if not seen.ok:
-        return [Text(f"NOT equal to {oracle}: off by {_worst(seen):.1e} of the output's scale", style="bold red")]
+        return [Text(f"NOT equal to {oracle}: {seen.reason}", style="bold red")]
     error = f"largest error {_worst(seen):.1e} of the output's scale (at most {TOLERANCE:.0e} counts as rounding)"
     lines = [Text.assemble(("verified: ", "bold green"), f"equal to {oracle}; {error}")]
     if seen.vacuous:
-        lines.append(
-            Text("the removed units were dead: without them the outputs are the same, so that this proves little")
-        )
+        lines.append(Text("the removed units were dead: without them the outputs are the same"))
     else:
         lines.append(
             Text(f"what was removed moves the outputs of the original by up to {seen.moved:.1%} of their scale")
         )
-    return lines
+    return [*lines, *map(Text, _sight(seen)), *map(Text, seen.notes)]
+
+
+def _sight(seen: Verification) -> Iterator[str]:
+    """What the proof could have seen, and where it ended."""
+    by_place: dict[str, list[str]] = defaultdict(list)
+    for group in seen.groups:
+        by_place[group.seen.split()[0]].append(group.id)
+    parts = [
+        f"{len(by_place[place])} {words}"
+        for place, words in (("output", "at an output"), ("inside", "at a value inside"), ("dead", "nowhere: dead"))
+        if by_place[place]
+    ]
+    if parts:
+        yield f"a wrong weight would have been seen, by group: {', '.join(parts)}"
+    if seen.unseen:
+        yield f"other numbers in {', '.join(seen.unseen[:3])}{', …' if len(seen.unseen) > 3 else ''} would move nothing"
+    if seen.compared_before:
+        yield f"compared before {', '.join(seen.compared_before[:3])}: rounding flips what is chosen there"
+    for group in [group for group in seen.groups if group.fill and "number" in group.fill][:3]:
+        yield f"{group.id}: removed units are filled with {group.fill}"
 
 
 def repair(done: Repaired | None) -> Sequence[Text]:

@@ -17,7 +17,7 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from prunegraph.analysis.solve import Solution
-from prunegraph.passes.rewrite.constants import add_constant, unused
+from prunegraph.runtime.edit import Editor
 
 Array = npt.NDArray[Any]
 
@@ -107,18 +107,19 @@ def with_shadows(
         shared: The values that both graphs have.
     """
     twin = slim.clone()
+    editor = Editor(twin.graph)
     order = {node: k for k, node in enumerate(twin.graph)}
     shadows: list[Shadow] = []
     for name, array in weights.items():
         weight = twin.graph.initializers[name]
         assert weight.const_value is not None
-        other = add_constant(twin.graph, f"{name}/perturbed", ir.tensor(array, dtype=weight.const_value.dtype))
-        shadows += [Shadow(name, value, twin_name) for value, twin_name in _follow(weight, other, order, shared)]
+        other = editor.constant(ir.tensor(array, dtype=weight.const_value.dtype), f"{name}/perturbed")
+        shadows += [Shadow(name, *pair) for pair in _follow(editor, weight, other, order, shared)]
     return twin, shadows
 
 
 def _follow(
-    weight: ir.Value, other: ir.Value, order: dict[ir.Node, int], shared: Collection[str]
+    editor: Editor, weight: ir.Value, other: ir.Value, order: dict[ir.Node, int], shared: Collection[str]
 ) -> Iterator[tuple[str, str]]:
     """Write the readers of a weight a second time, in place, down to the first values that both graphs have."""
     twins = {weight: other}
@@ -130,7 +131,8 @@ def _follow(
         if node in done or any(a.type == ir.AttributeType.GRAPH for a in node.attributes.values()):
             continue
         done.add(node)
-        twin = _twin(node, twins)
+        operands = [None if value is None else twins.get(value, value) for value in node.inputs]
+        twin = editor.at(node).after().clone(node, operands, "perturbed")
         for old, new in zip(node.outputs, twin.outputs, strict=True):
             if not old.name:
                 continue
@@ -141,20 +143,3 @@ def _follow(
                 for reader in old.consumers():
                     if reader in order:
                         heapq.heappush(waiting, (order[reader], reader))
-
-
-def _twin(node: ir.Node, twins: Mapping[ir.Value, ir.Value]) -> ir.Node:
-    """The same node beside it, reading other values."""
-    graph = node.graph
-    assert isinstance(graph, ir.Graph)
-    outputs = [ir.Value(name=unused(graph, f"{v.name}/perturbed") if v.name else "", type=v.type) for v in node.outputs]
-    twin = ir.Node(
-        node.domain,
-        node.op_type,
-        [None if value is None else twins.get(value, value) for value in node.inputs],
-        list(node.attributes.values()),
-        outputs=outputs,
-        name=unused(graph, f"{node.name}/perturbed"),
-    )
-    graph.insert_after(node, twin)
-    return twin

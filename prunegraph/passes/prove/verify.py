@@ -121,10 +121,11 @@ def verify(
 class _Copies:
     """The models as they are compared: in float32, activations not rounded, the same noise in all.
 
-    `given` and `small`, the original and the slim model, have their activations rounded.
+    `given`, `plain` and `small`, the original, the normalized and the slim model, have their activations rounded.
     """
 
     given: ir.Model
+    plain: ir.Model
     small: ir.Model
     original: ir.Model
     normalized: ir.Model
@@ -138,6 +139,7 @@ class _Copies:
         given, plain, small = (with_same_noise(model) for model in wide)
         return _Copies(
             given=given,
+            plain=plain,
             small=small,
             original=unrounded(given),
             normalized=unrounded(plain),
@@ -197,6 +199,7 @@ class _Proof:
         seen = _seen(shadows, looked, left[0], judge.noise[0])
         gaps = judge.gaps
         reason = reason or (f"not finite: {unfinite}" if unfinite else "") or _words(faults, gaps, left)
+        reason = reason or self._other_weight()
         shown = [
             gaps[name] for name in outputs if name in gaps and name not in (behind.values if compared_before else ())
         ]
@@ -210,7 +213,7 @@ class _Proof:
             normalize_error=normalize_error,
             runs=len(feeds),
             reason=reason,
-            groups=tuple(self._facts(seen, other, small[0])),
+            groups=tuple(self._facts(seen, other, None if reason else small[0])),
             unseen=tuple(name for name in other if name not in seen),
             compared_before=compared_before,
             notes=tuple(self.notes),
@@ -281,14 +284,14 @@ class _Proof:
     def _groups(self) -> list[Any]:
         return [group for group in self.analysis.groups if group.dim in self.keeps]
 
-    def _facts(self, seen: Mapping[str, str], other: Mapping[str, Any], feed: Feeds) -> Iterable[GroupFacts]:
+    def _facts(self, seen: Mapping[str, str], other: Mapping[str, Any], feed: Feeds | None) -> Iterable[GroupFacts]:
         groups = self._groups()
         held = weights_of(groups, list(other), self.copies.normalized.graph)
         # One weight of each: all of them in the same other order may well compute the same.
         shown = {group: [name for name in names if name in seen] for group, names in held.items()}
         largest = {group: max(names, key=lambda name: other[name].size) for group, names in shown.items() if names}
         alive = {group: {name: other[name]} for group, name in largest.items()}
-        moving = seen_at_outputs(self.copies.slim, alive, feed, self.outputs)
+        moving = seen_at_outputs(self.copies.slim, alive, feed, self.outputs) if feed is not None else set()
         filled = fills(self.copies.normalized.graph, self.analysis.solution, self.keeps)
         for group in groups:
             where = [seen[name] for name in held[group.id] if name in seen]
@@ -301,6 +304,17 @@ class _Proof:
         """Inputs as the slim model takes them: the same, unless the caller allowed them to shrink."""
         doors = {value.name for value in self.copies.slim.graph.inputs}
         return {name: self.positions.cut(name, array) if name in doors else array for name, array in feed.items()}
+
+    def _other_weight(self) -> str:
+        """A weight under its old name that is no part of what it was: what the inputs tried do not read is seen so."""
+        for name in self.copies.weights:
+            new, old = (graph.initializers.get(name) for graph in (self.copies.small.graph, self.copies.plain.graph))
+            if old is None or new is None or old.const_value is None or new.const_value is None:
+                continue
+            kept, there = self.positions.cut(name, old.const_value.numpy()), new.const_value.numpy()
+            if kept.dtype == there.dtype and kept.shape == there.shape and kept.tobytes() != there.tobytes():
+                return f"the weight {name} does not hold the numbers that stay of it in the original"
+        return ""
 
     def _other_numbers(self, name: str) -> Any:
         tensor = self.copies.slim.graph.initializers[name].const_value

@@ -1,0 +1,108 @@
+"""The proof could have seen it: slim models with one weight tampered with are refused, every weight of many graphs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import numpy as np
+import onnx_ir as ir
+import pytest
+
+from prunegraph.analysis.selection import Selection
+from prunegraph.passes.prove.inner import rewritten_weights
+from prunegraph.passes.prove.verify import verify
+from tests.graphs.builder import Builder, conv
+from tests.graphs.small import Analysed, analysed, analysed_model
+from tests.laws.test_laws import slim
+
+GRAPHS = [
+    *("mha", "fused_qkv", "packed_3hd", "rope_half", "gqa", "bias_table", "cross_attention", "norm_of_heads"),
+    *("transformer_block", "mixer", "window_attention", "residual_bn", "c2f", "transposed_grouped", "channel_shuffle"),
+    *("depthwise", "densenet", "group_norm_op", "packed_gate_up", "rms_norm_decomposed", "tied_embeddings", "mixture"),
+]
+
+
+def saturated() -> Analysed:
+    """A text detector: its output is 0 after the sigmoid, whatever comes in."""
+    g = Builder("saturated")
+    h = g("Relu", conv(g, g.input("x", "B", 3, "H", "W"), "first", 3, 16))
+    h = g("Relu", conv(g, h, "second", 16, 16))
+    y = g("Conv", h, g.weight("w_last", 1, 16, 1, 1), g.const("b_last", [-500.0], np.float32))
+    g.output(g("Sigmoid", y), "B", 1, "H", "W")
+    return analysed_model(g.model())
+
+
+def half(found: Analysed) -> Selection:
+    """Half of every group, two units at least where a mean is taken."""
+    rng = np.random.default_rng(3)
+    least = {g.id: max(g.least, 1 if g.exact else 2, g.units // 2) for g in found.analysis.groups}
+    return Selection(
+        {
+            g.id: rng.random(g.shape).argsort(-1).argsort(-1) < least[g.id]
+            for g in found.analysis.groups
+            if g.units > least[g.id]
+        }
+    )
+
+
+def rolled(array: np.ndarray) -> np.ndarray:
+    """What stays, in another order."""
+    return np.roll(array, 1, axis=int(np.argmax(array.shape)))
+
+
+def one_off(array: np.ndarray) -> np.ndarray:
+    """One number is another."""
+    other = array.copy()
+    other.flat[array.size // 2] += np.array(0.5, array.dtype)
+    return other
+
+
+def tampered(
+    found: Analysed, model: ir.Model, how: Callable[[np.ndarray], np.ndarray]
+) -> Iterator[tuple[str, ir.Model]]:
+    """Copies of a slim model with other numbers in one weight."""
+    for name in rewritten_weights(model.graph, found.normalized.graph):
+        tensor = model.graph.initializers[name].const_value
+        assert tensor is not None
+        array = tensor.numpy()
+        wrong = how(array)
+        if not np.allclose(wrong.astype(np.float64), array.astype(np.float64), rtol=1e-2):
+            twin = model.clone()
+            twin.graph.initializers[name].const_value = ir.tensor(wrong, dtype=tensor.dtype, name=name)
+            yield name, twin
+
+
+def reasons(found: Analysed, how: Callable[[np.ndarray], np.ndarray]) -> list[str]:
+    """Why tampered models are refused; none may pass."""
+    selection = half(found)
+    model, keeps = slim(found, selection), selection.keeps(found.analysis.groups)
+    proof = verify(found.model, found.normalized, model, found.analysis, keeps)
+    assert proof.ok and not proof.unseen, proof
+    refused = []
+    for name, wrong in tampered(found, model, how):
+        proof = verify(found.model, found.normalized, wrong, found.analysis, keeps)
+        assert not proof.ok and proof.reason, name
+        refused.append(proof.reason)
+    return refused
+
+
+@pytest.mark.parametrize("name", GRAPHS)
+def test_running_it_shows_every_tampered_weight(name: str) -> None:
+    shown = reasons(analysed(name), rolled)
+    assert len(shown) >= 2 and all("differs by" in reason for reason in shown), shown
+
+
+def test_a_number_that_no_input_reads_is_no_other_either() -> None:
+    """A table of positions is longer than the sequences that are tried."""
+    shown = reasons(analysed("rope_half"), one_off)
+    assert any("does not hold the numbers" in reason for reason in shown), shown
+
+
+def test_values_inside_show_what_no_output_tells() -> None:
+    found = saturated()
+    selection = half(found)
+    keeps = selection.keeps(found.analysis.groups)
+    proof = verify(found.model, found.normalized, slim(found, selection), found.analysis, keeps)
+    assert proof.ok and {group.seen.split()[0] for group in proof.groups} == {"inside"}
+    shown = reasons(found, rolled)
+    assert len(shown) >= 3 and all("differs by" in reason for reason in shown), shown
