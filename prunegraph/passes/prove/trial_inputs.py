@@ -127,11 +127,10 @@ def _random(session: Any, specs: Sequence[InputSpec], outputs: Sequence[str], si
 
 def _plans(specs: Sequence[InputSpec], sizes: Mapping[str, int]) -> Iterator[Sequence[dict[str, int]]]:
     """Short inputs and long ones where the sequence is dynamic; short ones alone if the long are too long."""
-    both = next(iter(size_plans(specs, (SHORT, LONG))))
-    same_batch = next(iter(size_plans(specs, (SHORT, {**SHORT, "row": LONG["row"]}))))
-    plans = size_plans(specs, (SHORT,))
-    for plan in plans if same_batch[0] == same_batch[1] else chain([both], plans):
-        yield [{**each, **sizes} for each in plan]
+    both = next(iter(size_plans(specs, (SHORT, LONG), sizes)))
+    same_batch = next(iter(size_plans(specs, (SHORT, {**SHORT, "row": LONG["row"]}), sizes)))
+    plans = size_plans(specs, (SHORT,), sizes)
+    yield from plans if same_batch[0] == same_batch[1] else chain([both], plans)
 
 
 def _tried(session: Any, feeds: list[Feeds], outputs: Sequence[str]) -> Trial:
