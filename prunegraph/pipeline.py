@@ -218,9 +218,8 @@ def prove(analyzed: Analyzed, slim: ir.Model, keeps: Keeps) -> Verification:
     normalized = analyzed.normalized
     proof = verify(analyzed.original, normalized.model, slim, analyzed.analysis, keeps, sizes=normalized.settled)
     if not proof.ok:
-        worst = max(proof.max_rel_error, proof.normalize_error)
         raise VerificationFailed(
-            f"the slim model differs from the masked original by {worst:.2e} of the output's scale; it was discarded",
+            f"the slim model differs from the masked original: {proof.reason}; it was discarded",
             hint="please report the model; --exclude leaves out the groups at fault",
         )
     return proof

@@ -42,7 +42,10 @@ def proof(seen: Verification | None) -> Sequence[Text]:
         return [Text("not verified: nothing compared the slim model with the original", style="bold yellow")]
     oracle = "the masked original" if seen.exact else "the original under masked statistics"
     if not seen.ok:
-        return [Text(f"NOT equal to {oracle}: {seen.reason}", style="bold red")]
+        where = f"; {seen.reason}" if seen.reason else ""
+        return [
+            Text(f"NOT equal to {oracle}: off by {_worst(seen):.1e} of the output's scale{where}", style="bold red")
+        ]
     error = f"largest error {_worst(seen):.1e} of the output's scale (at most {TOLERANCE:.0e} counts as rounding)"
     lines = [Text.assemble(("verified: ", "bold green"), f"equal to {oracle}; {error}")]
     if seen.vacuous:
