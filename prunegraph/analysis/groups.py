@@ -86,18 +86,16 @@ def outer_dims(dim: int, holders: Iterable[tuple[Axis, ...]], size_of: Callable[
 
 def _outer_in(dim: int, axes: tuple[Axis, ...], dynamic: Callable[[int], bool]) -> set[int]:
     held = [k for k, axis in enumerate(axes) if dim in axis.dims()]
-    inside = [_before(dim, axes[k]) or set() for k in held]
-    if len(held) > 1:  # each of them must see by itself which choice a slot belongs to
-        return set.intersection(*inside)
     throughout: dict[int, int] = defaultdict(int)
     for k, axis in enumerate(axes):
-        if k == held[0]:
+        if k in held:
             continue
         for other in set(axis.dims()):
             every = all(_count(other, term) == 1 and _periodic(other, term, dynamic) for term in axis.terms)
             throughout[other] += 1 if every else 2
-    beside = set(axes[held[0]].dims())
-    return inside[0] | {d for d, n in throughout.items() if n == 1 and d not in beside}
+    once = {d for d, n in throughout.items() if n == 1}
+    # Each axis that holds the Dim must see by itself which choice a slot belongs to.
+    return set.intersection(*((_before(dim, axes[k]) or set()) | (once - set(axes[k].dims())) for k in held))
 
 
 def _count(dim: int, term: tuple[int | Axis, ...]) -> int:

@@ -73,6 +73,8 @@ class Traits:
     Attributes:
         norm: How it normalizes, None where it does not.
         averages: It gives the mean over the axes that it reduces, and nothing else.
+        pools: It reduces all axes from the third on.
+        stacked: Its weights, and their scales and zero points, stand one a direction along the first axis.
         carries: Inputs whose numbers it hands on unchanged, some of them or all, in whatever arrangement.
         reshapes: It gives all numbers of its first input in the same row-major order, under another shape.
         permutes: It gives all numbers of its first input, its axes in another order.
@@ -96,6 +98,8 @@ class Traits:
 
     norm: Norm | None = None
     averages: bool = False
+    pools: bool = False
+    stacked: bool = False
     carries: Collection[int] = ()
     reshapes: bool = False
     permutes: bool = False

@@ -73,7 +73,7 @@ GROUPS = {
     "columns": "ffn 10, ffn 14",
     "grid_sample": "channel 10",
     "gru": "hidden 10, ffn 6",
-    "lstm": "hidden 10, ffn 6",
+    "lstm": "hidden 10, ffn 6/2",
     "lstm_states": "ffn 10, ffn 6",
     "max_pool_positions": "channel 14, channel 10",
     "picked_rows": "ffn 10, ffn 14, ffn 10",
@@ -81,6 +81,8 @@ GROUPS = {
     "dynamic": "hidden 10, ffn 14",
     "dynamic_conv": "channel 10, channel 14",
     "dynamic_fused": "hidden 10, ffn 14",
+    "dynamic_lstm": "hidden 10, ffn 6/2",
+    "dynamic_lstm_rows": "hidden 10, ffn 6",
     "four_bit_table": "hidden 4, ffn 14",
     "four_bits": "hidden 10, dense 4, ffn 6",
     "four_bits_odd": "hidden 10, ffn 6",
@@ -138,10 +140,10 @@ def test_shrunk_is_masked(name: str) -> None:
 
 
 CACHES = {
-    "onnx_attention_cache": "kv_group 2, qk_dim 4/2, v_dim 4/2, hidden 10, query_slot 3/2",
-    "multi_head_cache": "head 3, qk_dim 4/3, hidden 10",
-    "attention_cache": "head 3, qk_dim 4/3, hidden 10",
-    "group_query_cache": "kv_group 2, qk_dim 2/2, hidden 10, query_slot 3/2",
+    "onnx_attention_cache": "hidden 10, kv_group 2, qk_dim 4/2, query_slot 3/2, v_dim 4/2",
+    "multi_head_cache": "hidden 10, head 3, qk_dim 4/3",
+    "attention_cache": "hidden 10, head 3, qk_dim 4/3",
+    "group_query_cache": "hidden 10, kv_group 2, qk_dim 2/2, query_slot 3/2",
 }
 
 

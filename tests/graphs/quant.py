@@ -287,3 +287,41 @@ def integer_where() -> onnx.ModelProto:
     y = microsoft(g, "QLinearWhere", g.const("which", np.arange(9).reshape(9, 1) % 2, bool), *branches, SCALE, ZERO)
     g.output(g("DequantizeLinear", _qlinear(g, y, "out", F, 5), SCALE, ZERO), "B", 9, 5)
     return g.model()
+
+
+def _dynamic_lstm(name: str, *, directions: int, per_row: bool) -> onnx.ModelProto:
+    """What `quantize_dynamic` makes of an LSTM: weights `[directions, inputs, gates·units]`."""
+    units = 6
+    g = contrib(name)
+    h = stem(g)
+    x = g("Transpose", h, perm=[1, 0, 2])
+    per = (directions, 4 * units) if per_row else (directions,)
+    parameters: list[str] = []
+    for which in "wr":
+        points = g.rng.integers(-3, 4, per) if not per_row else np.zeros(per)
+        parameters += [scales(g, f"s_{which}", *per, about=0.01), g.const(f"z_{which}", points, I8)]
+    weights = [integers(g, "w", directions, E, 4 * units), integers(g, "r", directions, units, 4 * units)]
+    bias = g.weight("b", directions, 8 * units, scale=0.5)
+    y = microsoft(
+        g,
+        "DynamicQuantizeLSTM",
+        x,
+        *weights,
+        bias,
+        *[None] * 4,
+        *parameters,
+        hidden_size=units,
+        direction="bidirectional" if directions == 2 else "forward",
+    )
+    merged = g("Reshape", g("Transpose", y, perm=[2, 0, 1, 3]), [0, 0, directions * units])
+    return finish(g, g("Add", h, linear(g, merged, "o", directions * units, E)))
+
+
+def dynamic_lstm() -> onnx.ModelProto:
+    """Both directions, one scale and zero point each."""
+    return _dynamic_lstm("dynamic_lstm", directions=2, per_row=False)
+
+
+def dynamic_lstm_rows() -> onnx.ModelProto:
+    """A scale a row."""
+    return _dynamic_lstm("dynamic_lstm_rows", directions=1, per_row=True)

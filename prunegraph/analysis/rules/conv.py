@@ -66,7 +66,23 @@ def _finish(
     return AxisRule(tuple(equal), reduces=reduces, rewrites=sizes, contractions=(contraction,)) + space(x, w, y)
 
 
-@axis_rule("AveragePool", "GlobalAveragePool", "GlobalLpPool", "GlobalMaxPool", "LpPool", "MaxPool")
+_GLOBAL = {
+    "GlobalAveragePool": Reduction.MEAN,
+    "GlobalLpPool": Reduction.SUM,
+    "GlobalMaxPool": Reduction.MAX,
+}
+
+
+@axis_rule("GlobalAveragePool", averages=True, pools=True)
+@axis_rule("GlobalLpPool", "GlobalMaxPool", pools=True)
+def global_pool(node: NodeView) -> AxisRule:
+    """A reduction over all axes but batch and channels."""
+    x, y = node.input(0), node.output()
+    reduces = tuple(Reduce(ref, _GLOBAL[node.op]) for ref in x[2:] if not node.one(ref))
+    return AxisRule(equal=((x[0], y[0]), (x[1], y[1])), reduces=reduces)
+
+
+@axis_rule("AveragePool", "LpPool", "MaxPool")
 def pool(node: NodeView) -> AxisRule:
     """Batch and channels pass through; space is pinned.  Where MaxPool tells positions, they count channels too."""
     x = node.input(0)

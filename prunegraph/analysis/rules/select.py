@@ -161,13 +161,23 @@ def gather_nd(node: NodeView) -> AxisRule:
     return rule + pinned(x[batch : batch + depth], (indices[-1],), why="gathered by position")
 
 
-@axis_rule("ScatterND", "ScatterElements")
-def scatter(node: NodeView) -> AxisRule:
+@axis_rule("ScatterElements")
+def scatter_elements(node: NodeView) -> AxisRule:
+    """The axis that is written by position is pinned; along the others every slot is written where it stands."""
+    x, indices, updates, y = node.input(0), node.input(1), node.input(2), node.output()
+    axis = node.attr("axis", 0) % len(x)
+    rule = AxisRule(equal=(*zip(x, y, strict=True), *zip(indices, updates, strict=True)))
+    for k, (a, b) in enumerate(zip(x, indices, strict=True)):
+        beside = k != axis and a.size == b.size
+        rule += AxisRule(equal=((a, b),)) if beside else pinned((a, b), why="scattered by position")
+    return rule
+
+
+@axis_rule("ScatterND")
+def scatter_nd(node: NodeView) -> AxisRule:
     """The data's axes pass through; those written by position are pinned."""
     x, indices, updates, y = node.input(0), node.input(1), node.input(2), node.output()
     same = AxisRule(equal=tuple(zip(x, y, strict=True)))
-    if node.op == "ScatterElements":
-        return same + pinned(x, indices, updates, why="scattered by position")
     depth, lead = indices[-1].size[0], len(indices) - 1
     window = AxisRule(equal=tuple(zip(x[depth:], updates[lead:], strict=True)))
     rows = AxisRule(equal=tuple(zip(indices[:lead], updates[:lead], strict=True)))

@@ -76,7 +76,7 @@ class _Writer:
         self.here = self.place.before()
 
     def write(self, site: ReduceSite) -> None:
-        index = self.index
+        index, traits = self.index, traits_of(self.node)
         value = self.node.inputs[index]
         assert value is not None
         if site.zero is not None:
@@ -84,13 +84,16 @@ class _Writer:
             self.node.replace_input_with(index, kept)
         elif site.kind is not Reduction.MEAN:
             self.node.replace_input_with(index, self.where(value, _FILL[site.kind]))
-        elif traits_of(self.node).averages:
+        elif traits.averages and traits.pools:
+            mean = self.mean(self.double(self.where(value, 0.0)))
+            self.stand_in(self.node.outputs[0], self.single(mean, like=value))
+        elif traits.averages:
             self.node.replace_input_with(index, self.double(self.where(value, 0.0)))
             output = self.node.outputs[0]
             self.here = self.place.after()
             self.stand_in(output, self.single(self.scaled(output), like=value))
             output.type = ir.TensorType(ir.DataType.DOUBLE)
-        elif norm := traits_of(self.node).norm:
+        elif norm := traits.norm:
             self.norm(value, norm)
         else:
             raise VerificationFailed(
@@ -136,6 +139,9 @@ class _Writer:
     def zero(self, value: ir.Value, index: int) -> ir.Value:
         """The zero point that an input of the node holds, or zero where it is left out."""
         point = self.node.inputs[index] if index < len(self.node.inputs) else None
+        if point is not None and traits_of(self.node).stacked:
+            shape = [0, *[1] * (self.mask.ndim - 2), -1]  # one a direction, or one a row of each direction
+            return self.here.add("Reshape", point, self.here.constant(np.array(shape, dtype=np.int64)))
         if point is not None:
             return point
         dtype = value.dtype or _quantized_type(value)
