@@ -17,8 +17,9 @@ from prunegraph.passes.choose.amounts import Ratio
 from prunegraph.passes.choose.request import Amount, Scope
 from prunegraph.passes.prove.verify import Verification
 from prunegraph.passes.repair import Written
+from prunegraph.passes.rotate import Rotation, groups_to_rotate
 from prunegraph.passes.score import KindScorers, Scorers
-from prunegraph.pipeline import compare, filter_heads, select_units
+from prunegraph.pipeline import compare, filter_heads, rotate, select_units
 from prunegraph.request import Repair, Request, Step
 from prunegraph.result import PruneResult
 
@@ -72,6 +73,11 @@ def prune_graph(
     request = Request.of(given.amount, given.scorer, given.data, given.scope, given.after, verify)
     graph = analyze_source(model, request.scope, Clock(progress), given.trace)
     targets = graph.targets(request.amount, request.scorers)
+    turning = groups_to_rotate(
+        graph.groups, targets.of_group, request.scorers, request.amount.rotate, request.data is not None
+    )
+    if turning:
+        graph = rotate(graph, turning, request.data, graph.clock)
     scores = graph.score(request.scorers, request.data, groups=targets.of_group, kept=targets.kept)
     selection, filtered = select_units(graph, scores, targets, graph.clock), None
     if request.amount.filtering is not None:
@@ -117,6 +123,7 @@ def verify_files(
     plan: Selection,
     *,
     repair: Written | None = None,
+    rotation: Rotation | None = None,
     allow_io: str | Iterable[str] = (),
     data: DataLike | Data | None = None,
     progress: Progress | None = None,
@@ -128,6 +135,7 @@ def verify_files(
         slim: What was made of it.
         plan: What stays of every group that got smaller, see `Selection.load`.
         repair: Which of its weights were re-fitted, as its plan says; those that Shrink makes stand in for them.
+        rotation: How the original was turned before it was cut, as the plan says.
         allow_io: The patterns of inputs and outputs that were allowed to shrink.
         data: Compare on these, instead of random inputs.
         progress: Called with the name of each step.
@@ -145,7 +153,7 @@ def verify_files(
     graph = analyze_source(model, Scope(allow_io=allow_io if isinstance(allow_io, str) else tuple(allow_io)), clock)
     with clock.step("load"):
         small = open_source(slim)
-    return compare(graph, small, plan, repair=repair, data=opened, clock=clock)
+    return compare(graph, small, plan, repair=repair, rotation=rotation, data=opened, clock=clock)
 
 
 verify = verify_files

@@ -25,6 +25,7 @@ from prunegraph.passes.choose.amounts import Ratio
 from prunegraph.passes.choose.request import Amount, Scope, scorers_by_kind
 from prunegraph.passes.choose.scored import Scores
 from prunegraph.passes.choose.select_units import Targets
+from prunegraph.passes.rotate import Rotation, reasons, rotate_as_planned
 from prunegraph.passes.score import Context, KindScorers, Scorers
 from prunegraph.passes.score.base import Scores as Array
 from prunegraph.pipeline import (
@@ -32,8 +33,10 @@ from prunegraph.pipeline import (
     filter_heads,
     find_targets,
     load_and_analyze,
+    rotate,
     score_units,
     select_units,
+    turned,
 )
 from prunegraph.result import PruneResult, apply
 
@@ -104,7 +107,12 @@ class Graph(Analyzed):
         Args:
             verbose: Name every pin with the node to blame, instead of one line a reason.
         """
-        return to_text(self.analysis, verbose=verbose)
+        return to_text(self.analysis, verbose=verbose, bases=self.bases)
+
+    @property
+    def bases(self) -> dict[str, str]:
+        """By id of every group of dims inside of heads why it may not be turned, "" where it may."""
+        return reasons(self.normalized.model.graph, self.analysis)
 
     def targets(self, amount: Amount | Ratio | None = None, scorer: Scorers | KindScorers = "magnitude") -> Targets:
         """How much of which group would stay, before anything is scored.
@@ -118,6 +126,27 @@ class Graph(Analyzed):
             UsageError: an amount does not fit the model.
         """
         return find_targets(self, Amount.of(amount), scorers_by_kind(scorer))
+
+    def rotate(self, data: DataLike | Data | None = None, *, groups: Iterable[str] | None = None) -> Graph:
+        """The same model with the dims inside of its heads turned, such that the last ones contribute least.
+
+        It computes what it did, and has the same groups; `score` gives turned groups what their dims contribute.
+
+        Args:
+            data: What they contribute to; without data the weights alone say.
+            groups: The ids of `qk_dim` and `v_dim` groups; all if None. Those that may not turn stay what they are.
+
+        Raises:
+            UsageError: the model was turned already, there is no such group, or the data do not fit the model.
+        """
+        if self.rotated is not None:
+            raise UsageError("the model was turned already", hint="turn all groups of the analysed model at once")
+        names = [group.id for group in self.groups]
+        asked = names if groups is None else list(groups)
+        for name in asked:
+            if name not in names:
+                raise UsageError(f"there is no group {name!r}", hint="`Graph.groups` lists them")
+        return rotate(self, asked, None if data is None else Data.of(data).opened(), self.clock)
 
     def score(
         self,
@@ -207,7 +236,8 @@ class Graph(Analyzed):
         model = self.original.clone()
         ir.external_data.load_to_model(model)
         try:
-            return _analyzed_again, (ir.to_proto(model).SerializeToString(), self.kind, self.scope)
+            rotation = self.rotated.rotation if self.rotated is not None else None
+            return _analyzed_again, (ir.to_proto(model).SerializeToString(), self.kind, self.scope, rotation)
         except ValueError as error:
             hint = "keep the path of the model instead, and analyse it again where it is needed"
             raise UsageError("a model of more than 2 GB does not pickle", hint=hint) from error
@@ -216,12 +246,15 @@ class Graph(Analyzed):
 def analyze_source(model: Any, scope: Scope, clock: Clock, trace: Mapping[str, Any] | None = None) -> Graph:
     """A model, normalized and analysed; see `pipeline.load_and_analyze`."""
     analyzed = load_and_analyze(model, scope, clock, trace)
-    return Graph(analyzed.original, analyzed.normalized, analyzed.analysis, analyzed.kind, analyzed.scope, clock)
+    return Graph(analyzed.original, analyzed.normalized, analyzed.analysis, analyzed.kind, analyzed.scope, clock=clock)
 
 
-def _analyzed_again(serialized: bytes, kind: Kind, scope: Scope) -> Graph:
+def _analyzed_again(serialized: bytes, kind: Kind, scope: Scope, rotation: Rotation | None) -> Graph:
     analyzed = load_and_analyze(ir.from_proto(_proto(serialized)), scope)
-    return Graph(analyzed.original, analyzed.normalized, analyzed.analysis, kind, scope)
+    graph = Graph(analyzed.original, analyzed.normalized, analyzed.analysis, kind, scope)
+    if rotation is None:
+        return graph
+    return turned(graph, rotate_as_planned(graph.normalized.model, graph.analysis, rotation))
 
 
 def _proto(serialized: bytes) -> Any:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.util
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, TypeVar
 
 import onnx_ir as ir
 
@@ -31,8 +31,19 @@ from prunegraph.passes.prove.verify import Verification, verify
 from prunegraph.passes.repair import Repaired, Written, repaired, restored
 from prunegraph.passes.rewrite.cleanup import cleanup
 from prunegraph.passes.rewrite.remove_groups import remove_whole_groups
+from prunegraph.passes.rotate import (
+    Rotated,
+    Rotation,
+    rotate_as_planned,
+    rotate_groups,
+    rotation_error,
+    tolerance,
+)
 from prunegraph.passes.score import Context, KindScorers, observe_for, score_with
 from prunegraph.report import GroupReport, Report
+from prunegraph.runtime.feeds import Feeds
+
+T = TypeVar("T", bound="Analyzed")
 
 
 @dataclass(frozen=True)
@@ -45,6 +56,7 @@ class Analyzed:
         analysis: Its groups and pins.
         kind: What models are given back as.
         scope: Which part of it may change.
+        rotated: How its heads were turned; `normalized` is the turned model. None if it is as it was.
     """
 
     original: ir.Model
@@ -52,6 +64,7 @@ class Analyzed:
     analysis: Analysis
     kind: Kind = Kind.PROTO
     scope: Scope = field(default_factory=Scope)
+    rotated: Rotated | None = None
 
 
 def load_and_analyze(
@@ -90,6 +103,24 @@ def find_targets(analyzed: Analyzed, amount: Amount, scorers: KindScorers) -> Ta
     return choose_targets(analyzed.analysis, analyzed.normalized, amount, analyzed.scope, scorers)
 
 
+def rotate(analyzed: T, groups: Sequence[str], data: Data | None = None, clock: Clock | None = None) -> T:
+    """Turn the dims of heads in some groups, by data or by the weights alone; see `passes.rotate`.
+
+    Groups that may not be turned stay what they are; where nothing turns, so does the model.
+    """
+    clock = clock or Clock()
+    with clock.step("rotate"):
+        inputs = data.inputs(analyzed.original) if data is not None else None
+        model = analyzed.normalized.model
+        rotated = rotate_groups(model, analyzed.analysis, groups, inputs, cache=default_cache(), progress=clock.count)
+    return turned(analyzed, rotated)
+
+
+def turned(analyzed: T, rotated: Rotated) -> T:
+    """An analysed model whose heads are turned; its analysis is the same."""
+    return replace(analyzed, normalized=replace(analyzed.normalized, model=rotated.model), rotated=rotated)
+
+
 def score_units(
     analyzed: Analyzed,
     scorers: KindScorers,
@@ -112,7 +143,11 @@ def score_units(
         UsageError: a scorer needs data, or they do not suit it, or it can score none of the groups.
     """
     clock = clock or Clock()
-    context = Context(analyzed.normalized.model, analyzed.analysis, kept=kept or {})
+    rotated = analyzed.rotated
+    if rotated is not None:  # what others are scored by does not change with the basis
+        scorers = rotated.scorers(scorers)
+    model = analyzed.normalized.model if rotated is None else rotated.before
+    context = Context(model, analyzed.analysis, kept=kept or {})
     shares = scorers.shares(groups)
     with clock.step("observe"):
         inputs = data.inputs(analyzed.original) if data is not None else None
@@ -185,10 +220,12 @@ def rewrite(
         if shrunk.refused:
             raise _cannot_go_whole(analysis, shrunk.refused)
         slim = cleanup(shrunk.model, analysis.solution, shrunk.lengths)
-    proof = None
+    proof, rotated = None, analyzed.rotated
     if check:
         with clock.step("verify"):
             proof = prove(analyzed, slim, keeps)
+            if rotated is not None and rotated.rotation:
+                rotated = replace(rotated, error=proof.normalize_error)
     report = Report(
         params=(count_parameters(analyzed.original.graph), count_parameters(slim.graph)),
         macs=count_macs(analysis.solution, shrunk.lengths, shrunk.gone),
@@ -196,6 +233,7 @@ def rewrite(
         groups=tuple(group_reports(analysis, keeps, shrunk.left)),
         verify=proof,
         seconds=clock.seconds,
+        rotate=rotated,
     )
     return slim, report
 
@@ -215,8 +253,7 @@ def prove(analyzed: Analyzed, slim: ir.Model, keeps: Keeps) -> Verification:
     Raises:
         VerificationFailed: they differ by more than rounding.
     """
-    normalized = analyzed.normalized
-    proof = verify(analyzed.original, normalized.model, slim, analyzed.analysis, keeps, sizes=normalized.settled)
+    proof = _verified(analyzed, slim, keeps)
     if not proof.ok:
         raise VerificationFailed(
             f"the slim model differs from the masked original: {proof.reason}; it was discarded",
@@ -225,12 +262,23 @@ def prove(analyzed: Analyzed, slim: ir.Model, keeps: Keeps) -> Verification:
     return proof
 
 
+def _verified(analyzed: Analyzed, slim: ir.Model, keeps: Keeps, feeds: Sequence[Feeds] | None = None) -> Verification:
+    """The proof; of a turned model in two halves: turning changed nothing, and the rest as always."""
+    model, sizes, rotated = analyzed.normalized.model, analyzed.normalized.settled, analyzed.rotated
+    if rotated is None or not rotated.rotation:
+        return verify(analyzed.original, model, slim, analyzed.analysis, keeps, feeds, sizes=sizes)
+    error = rotation_error(analyzed.original, model, analyzed.analysis, feeds, sizes)
+    proof = verify(model, model, slim, analyzed.analysis, keeps, feeds, sizes=sizes)
+    return replace(proof, ok=proof.ok and error <= tolerance(rotated.before, model), normalize_error=error)
+
+
 def compare(
     analyzed: Analyzed,
     slim: ir.Model,
     plan: Selection,
     *,
     repair: Written | None = None,
+    rotation: Rotation | None = None,
     data: Data | None = None,
     clock: Clock | None = None,
 ) -> Verification:
@@ -241,6 +289,7 @@ def compare(
         slim: What was made of it.
         plan: What stays of every group that got smaller.
         repair: Which weights were re-fitted: those that Shrink makes stand in for them.
+        rotation: How the original was turned before it was cut.
         data: Compare on these, instead of random inputs.
         clock: Told of the steps.
 
@@ -251,6 +300,9 @@ def compare(
     clock = clock or Clock()
     try:
         keeps = plan.keeps(analyzed.analysis.groups)
+        if rotation:
+            rotated = rotate_as_planned(analyzed.normalized.model, analyzed.analysis, rotation)
+            analyzed = turned(analyzed, rotated)
     except UsageError as error:
         hint = "use the plan written beside the slim model, the model it was made from, and the same --allow-io"
         raise VerificationFailed(f"the plan does not fit the model: {error}", hint=hint) from error
@@ -260,8 +312,7 @@ def compare(
             slim = undo_repair(analyzed, slim, keeps, repair)
     feeds = [batch.feeds for batch in data.inputs(analyzed.original).batches()] if data is not None else None
     with clock.step("verify"):
-        normalized, sizes = analyzed.normalized.model, analyzed.normalized.settled
-        return verify(analyzed.original, normalized, slim, analyzed.analysis, keeps, feeds, sizes=sizes)
+        return _verified(analyzed, slim, keeps, feeds)
 
 
 def check_interface(model: ir.Model, slim: ir.Model) -> None:

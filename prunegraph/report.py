@@ -8,6 +8,7 @@ from typing import Any
 
 from prunegraph.passes.prove.verify import Verification
 from prunegraph.passes.repair import Repaired
+from prunegraph.passes.rotate import Rotated
 from prunegraph.passes.score import ScoringReport
 
 
@@ -33,6 +34,7 @@ class Report:
         seconds: How long each pass took.
         repair: What was re-fitted after the proof; None if nothing was to be.
         accounts: By name of a scorer, what it has to say of how it judged.
+        rotate: What was turned before it was cut; None if nothing was to be.
         sizes: The lengths of dynamic dims that `macs` are stated for: a batch of one, 128 tokens where the model takes
             so many.
     """
@@ -44,6 +46,7 @@ class Report:
     seconds: dict[str, float]
     repair: Repaired | None = None
     accounts: Mapping[str, ScoringReport] = field(default_factory=dict)
+    rotate: Rotated | None = None
     sizes: Mapping[str, int] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
@@ -54,6 +57,7 @@ class Report:
             "macs_at": dict(self.sizes),
             "groups": [{"id": g.id, "kind": g.kind, "before": g.before, "after": g.after} for g in self.groups],
             "verify": self.verify.to_dict() if self.verify is not None else None,
+            "rotate": self.rotate.to_dict() if self.rotate is not None else None,
             "repair": self.repair.to_dict() if self.repair is not None else None,
             "scorers": {name: dict(account.facts) for name, account in self.accounts.items()},
             "seconds": {name: round(value, 3) for name, value in self.seconds.items()},

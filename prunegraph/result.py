@@ -23,6 +23,7 @@ from prunegraph.observe.evaluation import Evaluation, evaluate_models
 from prunegraph.observe.stream import Data
 from prunegraph.passes.choose.head_filter import Filtered
 from prunegraph.passes.prove.verify import Verification
+from prunegraph.passes.rotate import to_plan
 from prunegraph.pipeline import Analyzed, compare, repair, rewrite
 from prunegraph.report import Report
 from prunegraph.train.options import Finetune
@@ -156,6 +157,9 @@ class PruneResult:
         """The JSON of the plan: what stays of every smaller group, which doors may differ and which weights do."""
         repair = self.report.repair
         changed: dict[str, Any] = {"repair": repair.written.to_plan()} if repair is not None and repair.written else {}
+        rotation = self.report.rotate.rotation if self.report.rotate is not None else {}
+        if cut := {name: each for name, each in rotation.items() if name in self.selection.keep}:
+            changed["rotate"] = to_plan(cut)
         if self.tuned is not None and self.tuned.best:
             changed["trained"] = True
         if self.allow_io:

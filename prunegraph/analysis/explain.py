@@ -45,18 +45,21 @@ def to_dict(analysis: Analysis, bases: Mapping[str, str] | None = None) -> dict[
     }
 
 
-def to_text(analysis: Analysis, *, verbose: bool = False) -> str:
+def to_text(analysis: Analysis, *, verbose: bool = False, bases: Mapping[str, str] | None = None) -> str:
     """Groups, and why the rest stays, as plain text: a line a group, a line a reason or, verbosely, a pin.
 
     Args:
         analysis: What was found.
         verbose: Name every pin with the node to blame, instead of one line a reason.
+        bases: See `to_dict`.
     """
     lines = [f"{len(analysis.groups)} groups, {analysis.params:,} parameters"]
     for group in analysis.groups:
         size = " x ".join(map(str, group.shape))
         exact = "" if group.exact else "  inexact"
         lines.append(f"  {group.id:<12} {size:>10} units  {group.params:>10,} parameters each  {group.scope}{exact}")
+    for name, reason in (bases or {}).items():
+        lines.append(f"  {name}: {f'keeps its basis: {reason}' if reason else 'rotates'}")
     pins = _by_pin(analysis.pinned)
     lines.append(f"{len(pins)} pins")
     if verbose:

@@ -50,10 +50,11 @@ def explain(
         from prunegraph.cli.explain_view import render
         from prunegraph.passes.choose.request import Scope
 
-        analysis = analyze(model, scope=Scope(allow_io=allow_io or ()), progress=step).analysis
+        graph = analyze(model, scope=Scope(allow_io=allow_io or ()), progress=step)
+        analysis, bases = graph.analysis, graph.bases
     if json:
-        show_json(to_dict(analysis))
+        show_json(to_dict(analysis, bases))
         return
-    show(render(analysis, title=model.name, verbose=verbose))
+    show(render(analysis, title=model.name, verbose=verbose, bases=bases))
     if analysis.groups:
         say("\nnext: ", (f"prunegraph prune {model} -o slim.onnx", "bold"))

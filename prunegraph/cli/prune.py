@@ -149,6 +149,16 @@ def prune(
             show_default=False,
         ),
     ] = None,
+    rotate: Annotated[
+        bool | None,
+        typer.Option(
+            "--rotate/--no-rotate",
+            help="Turn the dims inside of heads (qk_dim, v_dim) before they are cut, such that the last contribute "
+            "least: where --data are given and the scorer is none that is about these dims as they are, always (by "
+            "the weights alone without --data), or never.",
+            show_default=False,
+        ),
+    ] = None,
     finetune: Annotated[
         bool,
         typer.Option("--finetune", help="Train the slim model again on --data, the original as teacher."),
@@ -218,6 +228,7 @@ def prune(
                 rank=rank,
                 least=least,
                 filtering=None if tolerance is None else FilterOptions(tolerance, policy),
+                rotate=rotate,
             ),
             "scorer": scorers_of(scorer, scorer_option, parser_noise, seed),
             "data": data_of(model, data, tokenizer, text_column, label_column, samples, ep),

@@ -13,6 +13,7 @@ from rich.text import Text
 from prunegraph.cli.wording import span
 from prunegraph.passes.prove.verify import TOLERANCE, Verification
 from prunegraph.passes.repair import Repaired
+from prunegraph.passes.rotate import Rotated
 from prunegraph.report import GroupReport, Report
 
 
@@ -33,7 +34,7 @@ def pruned(report: Report) -> RenderableType:
         where = f" in {len(groups)} groups" if len(groups) > 1 else ""
         table.add_row(f"{kind}{where}", *_change([g.before for g in groups], [g.after for g in groups]))
     said = [Text(line) for account in report.accounts.values() for line in account.lines]
-    return Lines(table, Text(), *said, *proof(report.verify), *repair(report.repair))
+    return Lines(table, Text(), *said, *proof(report.verify), *rotation(report.rotate), *repair(report.repair))
 
 
 def proof(seen: Verification | None) -> Sequence[Text]:
@@ -75,6 +76,22 @@ def _sight(seen: Verification) -> Iterator[str]:
         yield f"compared before {', '.join(seen.compared_before[:3])}: rounding flips what is chosen there"
     for group in [group for group in seen.groups if group.fill and "number" in group.fill][:3]:
         yield f"{group.id}: removed units are filled with {group.fill}"
+
+
+def rotation(done: Rotated | None) -> Sequence[Text]:
+    """What was turned into another basis before it was cut, in words."""
+    if done is None:
+        return []
+    lines = []
+    if done.rotation:
+        by = "the data" if any(turned.by_data for turned in done.rotation.values()) else "the weights alone"
+        same = "" if done.error is None else f"; the turned original equals the original to {done.error:.1e}"
+        text = f"{len(done.rotation)} groups of dims inside of heads by {by}{same}"
+        lines.append(Text.assemble(("rotated: ", "bold green"), text))
+    if done.reasons:
+        name, reason = next(iter(done.reasons.items()))
+        lines.append(Text(f"not rotated: {len(done.reasons)} groups; {name}: {reason}"))
+    return lines
 
 
 def repair(done: Repaired | None) -> Sequence[Text]:

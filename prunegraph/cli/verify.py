@@ -13,6 +13,7 @@ from prunegraph.cli.console import complain, progress, show, show_json
 if TYPE_CHECKING:
     from prunegraph.analysis.selection import Selection
     from prunegraph.passes.repair import Written
+    from prunegraph.passes.rotate import Rotation
 
 
 def verify(
@@ -33,8 +34,9 @@ def verify(
     graphs run in ONNX Runtime on the same random inputs, at sizes that pruning did not look at. Nothing of the slim
     model's making is trusted but the plan.
 
-    Weights that the plan says were re-fitted are put back to what Shrink makes of the original before that; all others
-    must be as they are in it.
+    Where the plan says that heads were turned into another basis before they were cut, the original is turned alike,
+    and compared with itself first. Weights that the plan says were re-fitted are put back to what Shrink makes of the
+    original before that; all others must be as they are in it.
 
     Exits with 0 only if all outputs are equal to rounding, else with 1.
 
@@ -46,16 +48,19 @@ def verify(
     plan = plan or slim.with_name(f"{slim.stem}.plan.json")
     with progress() as step:
         step("load")
-        selection, repair, allowed = _read(plan)
+        selection, repair, rotation, allowed = _read(plan)
         from prunegraph.api import verify_files
 
-        seen = verify_files(model, slim, selection, repair=repair, allow_io=allow_io or allowed, progress=step)
+        allowed = allow_io or allowed
+        seen = verify_files(model, slim, selection, repair=repair, rotation=rotation, allow_io=allowed, progress=step)
     if json:
         show_json({"equal": seen.ok, **seen.to_dict(), "refitted": [*repair.changed, *repair.added]})
     else:
         from prunegraph.cli.summary import proof
 
         show(*proof(seen))
+        if rotation:
+            show(f"{len(rotation)} groups were turned into another basis before they were cut, as the plan says")
         if repair:
             count = len(repair.changed) + len(repair.added)
             show(f"{count} weights and biases were re-fitted, as the plan says: compared is the model without that")
@@ -67,10 +72,11 @@ def verify(
         raise typer.Exit(1)
 
 
-def _read(plan: Path) -> tuple[Selection, Written, list[str]]:
+def _read(plan: Path) -> tuple[Selection, Written, Rotation, list[str]]:
     from prunegraph.analysis.selection import Selection
     from prunegraph.errors import PruneGraphError, UsageError
     from prunegraph.passes.repair import Written
+    from prunegraph.passes.rotate import from_plan
     from prunegraph.strict_json import parse_json
 
     hint = "name the plan that was written beside the slim model: --plan PLAN"
@@ -84,7 +90,7 @@ def _read(plan: Path) -> tuple[Selection, Written, list[str]]:
         allowed = stated.get("allow_io", [])
         if not isinstance(allowed, list) or not all(isinstance(pattern, str) for pattern in allowed):
             raise UsageError("this is no plan file: allow_io is no list of patterns", hint=hint)
-        return selection, Written.from_plan(stated), allowed
+        return selection, Written.from_plan(stated), from_plan(stated), allowed
     except OSError as error:
         raise PruneGraphError(f"the plan {plan} cannot be read: {error.strerror}", hint=hint) from error
     except UsageError as error:

@@ -56,6 +56,9 @@ class Amount:
             scores compare across groups, local for the others.
         least: The share of its units that every group keeps at least where units are ranked across groups.
         filtering: Take back the removal of heads that cost too much on the data.
+        rotate: Turn the dims inside of heads (`qk_dim`, `v_dim`) before they are cut, such that the last contribute
+            least. None: where data are given, and no scorer is asked for that is about these dims as they are; True:
+            always, by the weights alone where there are no data; False: never.
         fits: By kind, the shape that every group must have, as a preset says.
     """
 
@@ -71,6 +74,7 @@ class Amount:
     rank: str | None = None
     least: float = 0.0
     filtering: FilterOptions | None = None
+    rotate: bool | None = None
     fits: Mapping[str, Sequence[int]] = field(default_factory=dict)
 
     @staticmethod

@@ -1,6 +1,6 @@
 """Rotate: inside of a head, dims are turned into the basis in which the last ones contribute least; nothing changes."""
 
-from prunegraph.passes.rotate.groups import Energy, Rotated, rotate_as_planned, rotate_groups
+from prunegraph.passes.rotate.groups import Energy, Rotated, groups_to_rotate, rotate_as_planned, rotate_groups
 from prunegraph.passes.rotate.plan import from_plan, to_plan
 from prunegraph.passes.rotate.prove import rotation_error, tolerance
 from prunegraph.passes.rotate.rotate import Rotation, Turned
@@ -14,6 +14,7 @@ __all__ = [
     "Turn",
     "Turned",
     "from_plan",
+    "groups_to_rotate",
     "reasons",
     "rotate_as_planned",
     "rotate_groups",

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -12,11 +12,13 @@ import onnx_ir as ir
 from prunegraph.analysis.analyze import Analysis
 from prunegraph.analysis.groups import Group
 from prunegraph.observe.stream import Inputs, Progress, observe
+from prunegraph.passes.choose.targets import Kept, Target
 from prunegraph.passes.rotate.moments import HeadMoments
 from prunegraph.passes.rotate.plan import turns_of_plan
 from prunegraph.passes.rotate.rotate import Rotation, places, rotated, rotation
 from prunegraph.passes.rotate.sites import KINDS, Stays, Turn, sites
 from prunegraph.passes.score.base import Context, Scorer, Scores
+from prunegraph.passes.score.by_kind import KindScorers
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,12 +26,14 @@ class Rotated:
     """A turned model.
 
     Attributes:
-        model: The normalized model, turned; what it was where nothing turns.
+        before: The normalized model.
+        model: The same, turned; what it was where nothing turns.
         rotation: By id of every group that turns, how.
         reasons: By id of every other group that was to turn, why it does not.
         error: Largest difference of any output of the turned model, relative to the output's scale; None until proven.
     """
 
+    before: ir.Model
     model: ir.Model
     rotation: Rotation
     reasons: Mapping[str, str] = field(default_factory=dict)
@@ -39,6 +43,11 @@ class Rotated:
         """The part of the JSON of `prunegraph prune --json` that says what was rotated."""
         by = {name: "data" if turned.by_data else "weights" for name, turned in self.rotation.items()}
         return {"groups": by, "stay": dict(self.reasons), "max_rel_error": self.error}
+
+    def scorers(self, others: KindScorers) -> KindScorers:
+        """Scorers with one for the turned groups: their dims go by what they contribute."""
+        energy = Energy(self.rotation)
+        return replace(others, by_group={**others.by_group, **dict.fromkeys(self.rotation, energy)})
 
 
 @dataclass(frozen=True, eq=False)
@@ -82,19 +91,39 @@ def rotate_groups(
     turns = [site for site in every if isinstance(site, Turn)]
     reasons = {site.group.id: site.reason for site in every if isinstance(site, Stays)}
     if not turns:
-        return Rotated(model, {}, reasons)
+        return Rotated(model, model, {}, reasons)
     seen = None
     if inputs is not None:
         seen = HeadMoments(places(turns))
         observe(model, inputs, [seen], cache=cache, progress=progress)
     how = rotation(model, turns, seen)
-    return Rotated(rotated(model, turns, how), how, reasons)
+    return Rotated(model, rotated(model, turns, how), how, reasons)
 
 
-def rotate_as_planned(model: ir.Model, analysis: Analysis, how: Rotation) -> ir.Model:
-    """The model that a plan says was cut.
+def rotate_as_planned(model: ir.Model, analysis: Analysis, how: Rotation) -> Rotated:
+    """The model as it was before it was cut, as a plan says.
 
     Raises:
         UsageError: the model has no such group, it may not be turned, or the matrices do not fit it.
     """
-    return rotated(model, turns_of_plan(sites(model.graph, analysis, list(how)), how), how)
+    turns = turns_of_plan(sites(model.graph, analysis, list(how)), how)
+    return Rotated(model, rotated(model, turns, how), how)
+
+
+def groups_to_rotate(
+    groups: Iterable[Group], targets: Mapping[str, Target], scorers: KindScorers, asked: bool | None, data: bool
+) -> list[str]:
+    """The ids of the groups that shall turn, if they may.
+
+    Args:
+        groups: All groups of the model.
+        targets: How much stays of those that get smaller; what is ranked with other groups does not turn.
+        scorers: Who would choose otherwise.
+        asked: See `Amount.rotate`.
+        data: Whether there are any.
+    """
+    if asked is False or (asked is None and not data):
+        return []
+    smaller = [g for g in groups if g.kind in KINDS and isinstance(targets.get(g.id), Kept)]
+    named = scorers.by_kind
+    return [g.id for g in smaller if asked or not (g.kind in named or scorers.of_group(g).keeps_basis)]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 import onnx_ir as ir
 
@@ -18,7 +18,11 @@ _EPSILON = {ir.DataType.FLOAT16: 2.0**-10, ir.DataType.BFLOAT16: 2.0**-7}
 
 
 def rotation_error(
-    original: ir.Model, turned: ir.Model, analysis: Analysis, feeds: Iterable[Feeds] | None = None
+    original: ir.Model,
+    turned: ir.Model,
+    analysis: Analysis,
+    feeds: Iterable[Feeds] | None = None,
+    sizes: Mapping[str, int] | None = None,
 ) -> float:
     """Largest difference of any output, relative to that output's scale, between a model and what was turned.
 
@@ -27,12 +31,13 @@ def rotation_error(
         turned: The normalized model, turned.
         analysis: Its analysis.
         feeds: Inputs to compare on; random ones if None.
+        sizes: Sizes of dynamic dims by name, for random inputs.
 
     Raises:
         PruneGraphError: ONNX Runtime cannot run the original.
         VerificationFailed: it cannot run the other.
     """
-    return verify(original, turned, turned, analysis, {}, feeds).normalize_error
+    return verify(original, turned, turned, analysis, {}, feeds, sizes).normalize_error
 
 
 def tolerance(original: ir.Model, turned: ir.Model) -> float:

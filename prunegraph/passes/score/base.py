@@ -116,6 +116,11 @@ class Scorer(Protocol):
         return False
 
     @property
+    def keeps_basis(self) -> bool:
+        """Whether it is about the dims of heads as they are, so that they are turned only where that is asked for."""
+        return False
+
+    @property
     def output(self) -> str:
         """The model output whose loss gradients are of; the first if empty."""
         return ""

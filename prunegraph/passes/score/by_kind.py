@@ -42,11 +42,15 @@ class KindScorers:
             return self.every if kind in self.every.kinds else FALLBACK
         return self.by_kind.get(kind, FALLBACK)
 
+    def of_group(self, group: Group) -> Scorer:
+        """The scorer of this group."""
+        return self.by_group.get(group.id) or self.of(group.kind)
+
     def shares(self, groups: Iterable[Group]) -> dict[Scorer, list[Group]]:
         """By scorer the groups that it is for."""
         shares: dict[Scorer, list[Group]] = {}
         for group in groups:
-            shares.setdefault(self.by_group.get(group.id) or self.of(group.kind), []).append(group)
+            shares.setdefault(self.of_group(group), []).append(group)
         return shares
 
 

@@ -58,6 +58,7 @@ class Snp(Scorer):
     name: ClassVar[str] = "snp"
     kinds: ClassVar[tuple[str, ...]] = KINDS
     data_kinds: ClassVar[tuple[str, ...]] = ("qk_dim",)
+    keeps_basis: ClassVar[bool] = True
 
     gamma: int | str = "energy"
     energy: float = 0.9
