@@ -1,0 +1,279 @@
+"""Damaged and hostile input for the command line: counts tracebacks, hangs, crashes and runs that take too much memory.
+
+    python -m benchmarks.fuzz                          # 10,000 cases, at most an hour
+    python -m benchmarks.fuzz --cases 400 --seed 1
+    python -m benchmarks.fuzz --only 1234 --keep DIR   # one case again, its files kept, its traceback shown
+
+Every case is made from the seed and its number alone. Two thirds are mutants of small models, the others plans, ratio
+files, data, tokenizers, caches and command lines. They run in worker processes, many in each, which are watched from
+outside: a case that takes too long or too much memory takes its worker with it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import multiprocessing
+import os
+import random
+import shutil
+import sys
+import tempfile
+import time
+import traceback
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from multiprocessing.connection import Connection, wait
+from pathlib import Path
+
+from benchmarks.fuzz_files import FILES, gather
+from benchmarks.fuzz_models import models
+from benchmarks.fuzz_mutants import mutate
+
+FAILURES = ("traceback", "hang", "memory", "crash")
+STOPPED = FAILURES[1:]
+"""What ends a worker with its case."""
+
+MODELS_SHARE = 2 / 3
+TIMEOUT = 30.0
+"""Seconds; a case that takes longer hangs."""
+
+MEMORY = 4 << 30
+"""Bytes of resident memory that no case may need."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a case ended.
+
+    Attributes:
+        number: Of the case.
+        kind: What was damaged: the name of a model, or of a function of `fuzz_files`.
+        ending: "done", "refused", "traceback", "hang", "memory" or "crash".
+        detail: Where it was raised, or what ended it.
+    """
+
+    number: int
+    kind: str
+    ending: str
+    detail: str = ""
+
+
+@dataclass
+class Worker:
+    """A process that runs cases one after the other."""
+
+    process: multiprocessing.process.BaseProcess
+    pipe: Connection
+    number: int = -1
+    since: float = 0.0
+
+    @staticmethod
+    def start(seed: int, folder: Path) -> Worker:
+        """Start one, and wait until it has imported everything."""
+        here, there = CONTEXT.Pipe()
+        process = CONTEXT.Process(target=_work, args=(there, seed, folder), daemon=True)
+        process.start()
+        there.close()
+        here.recv()
+        return Worker(process, here)
+
+    def take(self, number: int) -> None:
+        """Begin a case."""
+        self.number, self.since = number, time.monotonic()
+        self.pipe.send(number)
+
+    def ended(self, seed: int) -> Outcome | None:
+        """How its case ended, if it did; a case that must be stopped ends the worker with it."""
+        kind = random.Random(f"{seed}/{self.number}")
+        try:
+            if self.pipe.poll():
+                outcome: Outcome = self.pipe.recv()
+                return outcome
+        except EOFError:
+            self.process.join(5)
+            return Outcome(self.number, _kind(kind), "crash", f"exit code {self.process.exitcode}")
+        if time.monotonic() - self.since > TIMEOUT:
+            self.process.kill()
+            return Outcome(self.number, _kind(kind), "hang", f"after {TIMEOUT:.0f} s")
+        if (size := _resident(self.process.pid or 0)) > MEMORY:
+            self.process.kill()
+            return Outcome(self.number, _kind(kind), "memory", f"{size / 2**30:.1f} GB")
+        return None
+
+
+CONTEXT = multiprocessing.get_context("spawn")
+
+
+def run(numbers: Iterable[int], seed: int, *, workers: int = 2, seconds: float = 3600.0) -> Iterator[Outcome]:
+    """Run cases, until the time is over; outcomes come in the order in which they end."""
+    left, until = iter(numbers), time.monotonic() + seconds
+    with tempfile.TemporaryDirectory(prefix="fuzz-") as folder:
+        pool = [Worker.start(seed, Path(tempfile.mkdtemp(dir=folder))) for _ in range(workers)]
+        try:
+            while pool:
+                for worker in list(pool):
+                    if worker.number >= 0 and (outcome := worker.ended(seed)) is not None:
+                        worker.number = -1
+                        yield outcome
+                        if outcome.ending in STOPPED:
+                            worker.process.join()
+                            pool[pool.index(worker)] = Worker.start(seed, Path(tempfile.mkdtemp(dir=folder)))
+                            continue
+                    if worker.number < 0:
+                        number = next(left, None) if time.monotonic() < until else None
+                        if number is None:
+                            pool.remove(worker)
+                            worker.process.kill()
+                        else:
+                            worker.take(number)
+                wait([worker.pipe for worker in pool], timeout=0.1)
+        finally:
+            for worker in pool:
+                worker.process.kill()
+
+
+def _resident(process: int) -> int:
+    """Bytes of memory that a process holds."""
+    try:
+        return int(Path(f"/proc/{process}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    except (OSError, IndexError):
+        return 0
+
+
+# ---- in a worker ----------------------------------------------------------------------------------------------------
+
+
+def _work(pipe: Connection, seed: int, folder: Path) -> None:
+    """Run the cases that come, each in the folder, emptied and filled anew."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # ONNX Runtime tells everybody what it thinks of a mutant
+    os.environ |= {"OMP_NUM_THREADS": "1", "PRUNEGRAPH_CACHE": str(folder / "case" / "cache")}
+    basis = _basis(folder)
+    pipe.send(None)
+    while True:
+        number = pipe.recv()
+        pipe.send(run_case(number, seed, basis, folder / "case"))
+
+
+def run_case(number: int, seed: int, basis: Path, folder: Path) -> Outcome:
+    """Run one case in a folder that is a copy of another."""
+    from typer.testing import CliRunner
+
+    from prunegraph.cli import app
+
+    shutil.rmtree(folder, ignore_errors=True)
+    shutil.copytree(basis, folder)
+    draw = random.Random(f"{seed}/{number}")
+    kind = _kind(draw)
+    here = os.getcwd()
+    os.chdir(folder)
+    try:
+        result = CliRunner().invoke(app, _arguments(kind, folder, draw), prog_name="prunegraph")
+    finally:
+        os.chdir(here)
+    error = result.exception
+    if error is None or isinstance(error, SystemExit):
+        ending = {0: "done", 1: "refused", 2: "refused"}.get(result.exit_code, "traceback")
+        return Outcome(number, kind, ending, f"exit code {result.exit_code}" if ending == "traceback" else "")
+    frames = traceback.extract_tb(error.__traceback__)
+    own = [frame for frame in frames if "prunegraph" in Path(frame.filename).parts] or frames
+    place = f"{Path(own[-1].filename).name}:{own[-1].lineno}"
+    return Outcome(number, kind, "traceback", f"{type(error).__name__} in {place}: {str(error)[:100]}")
+
+
+def _kind(draw: random.Random) -> str:
+    """What a case damages; the first that is drawn for it."""
+    share = draw.random()
+    names = list(models()) if share < MODELS_SHARE else [function.__name__ for function in FILES]
+    return draw.choice(names)
+
+
+def _arguments(kind: str, folder: Path, draw: random.Random) -> list[str]:
+    """Prepare a case, and say what is to be run."""
+    for function in FILES:
+        if function.__name__ == kind:
+            return function(folder, draw)
+    model = models()[kind]()
+    (folder / "weights").write_bytes(bytes(4096))
+    (folder / "mutant.onnx").write_bytes(mutate(model, draw))
+    commands = (
+        ["explain", "mutant.onnx", "-v"],
+        ["prune", "mutant.onnx", "-o", "out.onnx"],
+        ["prune", "mutant.onnx", "-o", "out.onnx", "--ratio", "hidden=0.5", "--ratio", "ffn=0.5"],
+        ["prune", "mutant.onnx", "-o", "out.onnx", "--budget", "macs=0.6", "--json"],
+        ["score", "mutant.onnx"],
+        ["verify", "mlp.onnx", "mutant.onnx", "--plan", "slim.plan.json"],
+    )
+    return draw.choice((*commands[:1], *commands[1:2] * 4, *commands[2:]))
+
+
+def _basis(folder: Path) -> Path:
+    """A folder with whole files, for cases to damage."""
+    import onnx
+    from typer.testing import CliRunner
+
+    from benchmarks.fuzz_files import PRUNE, reader
+    from prunegraph.cli import app
+
+    basis = folder / "basis"
+    basis.mkdir(parents=True)
+    here = os.getcwd()
+    os.chdir(basis)
+    before = os.environ["PRUNEGRAPH_CACHE"]
+    try:
+        os.environ["PRUNEGRAPH_CACHE"] = str(basis / "cache")
+        onnx.save(models()["mlp"](), "mlp.onnx")
+        onnx.save(reader(), "text.onnx")
+        for arguments in (["prune", "mlp.onnx", "-o", "slim.onnx"], gather(basis)):
+            result = CliRunner().invoke(app, arguments, prog_name="prunegraph")
+            if result.exit_code:
+                raise RuntimeError(f"{' '.join(arguments)}: {result.output}") from result.exception
+        (basis / PRUNE[-1]).unlink()
+    finally:
+        os.environ["PRUNEGRAPH_CACHE"] = before
+        os.chdir(here)
+    return basis
+
+
+# ---- the command ----------------------------------------------------------------------------------------------------
+
+
+def report(outcomes: Sequence[Outcome], seconds: float) -> str:
+    """A table for `docs/verification.md`, and every kind of failure once."""
+    lines = ["| | cases | done | refused | " + " | ".join(FAILURES) + " |", "|---|" + "---:|" * (3 + len(FAILURES))]
+    names = [("mutants of models", set(models())), *((f.__name__.replace("_", " "), {f.__name__}) for f in FILES)]
+    for name, kinds in [*names, ("all", {outcome.kind for outcome in outcomes})]:
+        count = Counter(outcome.ending for outcome in outcomes if outcome.kind in kinds)
+        row = [count.total(), *(count[ending] for ending in ("done", "refused", *FAILURES))]
+        lines.append(f"| {name} | " + " | ".join(f"{number:,}" for number in row) + " |")
+    failures: dict[str, Outcome] = {}
+    for outcome in outcomes:
+        if outcome.ending in FAILURES:
+            failures.setdefault(f"{outcome.ending}: {outcome.kind}: {outcome.detail}", outcome)
+    return "\n".join([*lines, f"{seconds:.0f} s", *(f"{o.number}: {what}" for what, o in failures.items())])
+
+
+def main() -> None:
+    """Run what the command line asks for; exits with 1 if a case failed."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--cases", type=int, default=10_000, metavar="N")
+    parser.add_argument("--seconds", type=float, default=3600, metavar="S", help="begin no case after so many")
+    parser.add_argument("--seed", type=int, default=0, metavar="N")
+    parser.add_argument("--workers", type=int, default=2, metavar="N")
+    parser.add_argument("--only", type=int, metavar="N", help="one case, here")
+    parser.add_argument("--keep", type=Path, metavar="DIR", help="with --only: leave its files there")
+    options = parser.parse_args()
+    if options.only is not None:
+        with tempfile.TemporaryDirectory() as folder:
+            os.environ["PRUNEGRAPH_CACHE"] = str(Path(folder) / "case" / "cache")
+            case = options.keep or Path(folder) / "case"
+            print(run_case(options.only, options.seed, _basis(Path(folder)), case.absolute()))
+        return
+    start = time.monotonic()
+    outcomes = list(run(range(options.cases), options.seed, workers=options.workers, seconds=options.seconds))
+    print(report(outcomes, time.monotonic() - start))
+    sys.exit(any(outcome.ending in FAILURES for outcome in outcomes))
+
+
+if __name__ == "__main__":
+    main()
