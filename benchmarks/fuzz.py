@@ -201,7 +201,7 @@ def _arguments(kind: str, folder: Path, draw: random.Random) -> list[str]:
         ["prune", "mutant.onnx", "-o", "out.onnx"],
         ["prune", "mutant.onnx", "-o", "out.onnx", "--ratio", "hidden=0.5", "--ratio", "ffn=0.5"],
         ["prune", "mutant.onnx", "-o", "out.onnx", "--budget", "macs=0.6", "--json"],
-        ["score", "mutant.onnx"],
+        ["explain", "mutant.onnx", "--json"],
         ["verify", "mlp.onnx", "mutant.onnx", "--plan", "slim.plan.json"],
     )
     return draw.choice((*commands[:1], *commands[1:2] * 4, *commands[2:]))

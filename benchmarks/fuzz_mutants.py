@@ -67,7 +67,7 @@ def mutate(model: onnx.ModelProto, draw: random.Random) -> bytes:
         except (ValueError, TypeError, OverflowError, IndexError):  # a value that protobuf does not hold
             continue
     content = model.SerializeToString()
-    return damaged(content, draw) if draw.random() < 0.15 else content
+    return damaged(content, draw) if draw.random() < 0.08 else content
 
 
 def damaged(content: bytes, draw: random.Random) -> bytes:

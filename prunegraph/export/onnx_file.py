@@ -269,6 +269,9 @@ def _check(model: ir.Model, name: str) -> None:
     """Run the ONNX checker without ever holding a second copy of all weights."""
     if not model.graph.outputs:
         raise ModelError(f"{name} has no outputs", hint="export it again; a graph without outputs computes nothing")
+    for value in (*model.graph.inputs, *model.graph.outputs):
+        if isinstance(value.type, ir.TensorType) and not _is_known(value.type.dtype):
+            raise ModelError(f"{name} does not say of which type {value.name!r} is", hint="export it again")
     spare = _clone(model, name)  # the checker pass would leave the initializers in another order
     for node in spare.graph.all_nodes():
         if node.domain in ("", "ai.onnx") and node.op_type in _IN_NO_OPSET:
@@ -282,6 +285,15 @@ def _check(model: ir.Model, name: str) -> None:
     except Exception as error:
         reason = str(error.__cause__ or error).strip().splitlines()[0]
         raise ModelError(f"{name} is not valid ONNX: {reason}", hint=_CHECK_HINT) from error
+
+
+def _is_known(dtype: ir.DataType) -> bool:
+    """Whether there are arrays of this type."""
+    try:
+        dtype.numpy()
+    except TypeError:
+        return dtype is ir.DataType.STRING
+    return True
 
 
 def _own_tensors(model: ir.Model) -> ir.Model:

@@ -1,0 +1,57 @@
+"""Mutants of everything that a command reads: no traceback, no hang, no crash, and little memory."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from benchmarks import fuzz
+from benchmarks.fuzz_files import FILES
+from benchmarks.fuzz_models import models
+
+CASES = 140
+
+
+@pytest.fixture(scope="module")
+def outcomes() -> list[fuzz.Outcome]:
+    return list(fuzz.run(range(CASES), 0, workers=1))
+
+
+def test_no_case_fails(outcomes: list[fuzz.Outcome]) -> None:
+    assert not [outcome for outcome in outcomes if outcome.ending in fuzz.FAILURES]
+    assert [outcome.number for outcome in outcomes] == [*range(CASES)]
+
+
+def test_the_cases_are_of_all_kinds_and_some_get_through(outcomes: list[fuzz.Outcome]) -> None:
+    kinds = {outcome.kind for outcome in outcomes}
+    assert kinds == {*models(), *(function.__name__ for function in FILES)}
+    assert sum(outcome.ending == "done" for outcome in outcomes) > CASES / 10
+    assert sum(outcome.ending == "refused" for outcome in outcomes) > CASES / 3
+
+
+@pytest.mark.parametrize(("limit", "ending"), [("TIMEOUT", "hang"), ("MEMORY", "memory")])
+def test_what_exceeds_a_limit_is_ended(
+    limit: str, ending: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    worker = fuzz.Worker.start(0, tmp_path)
+    monkeypatch.setattr(fuzz, limit, 0)
+    worker.take(0)
+    outcome = worker.ended(0)
+    assert outcome is not None and outcome.ending == ending and outcome.number == 0
+    worker.process.join(10)
+    assert worker.process.exitcode == -9
+
+
+def test_a_worker_that_dies_is_a_crash_and_another_takes_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    numbers = iter(range(3))
+    take = fuzz.Worker.take
+
+    def take_and_die(worker: fuzz.Worker, number: int) -> None:
+        take(worker, number)
+        if number == 1:
+            worker.process.kill()
+
+    monkeypatch.setattr(fuzz.Worker, "take", take_and_die)
+    endings = [outcome.ending for outcome in fuzz.run(numbers, 0, workers=1)]
+    assert endings[1] == "crash" and {endings[0], endings[2]} <= {"done", "refused"}
