@@ -45,7 +45,7 @@ def sizes_from_weights(graph: ir.Graph, blank: onnx.ModelProto, specs: Sequence[
             continue
         try:
             pairs = rule(view).equal
-        except (CannotAnalyze, ValueError, IndexError, TypeError, KeyError, AttributeError):
+        except (CannotAnalyze, ValueError, LookupError, TypeError, AttributeError, ArithmeticError):
             continue  # at sizes that are made up a rule may not follow
         for a, b in pairs:
             _relate(classes, node, a, b)

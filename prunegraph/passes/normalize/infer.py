@@ -101,7 +101,10 @@ def static_shapes(
     blank: onnx.ModelProto, inputs: Mapping[str, Dims], constants: Mapping[str, Array]
 ) -> dict[str, tuple[int, ...]]:
     """What can be told of a model that does not run at these sizes: shapes of what lies before the trouble."""
-    dims = _infer_once(blank, inputs, {}, strict=False)
+    try:
+        dims = _infer_once(blank, inputs, {}, strict=False)
+    except CannotRun:
+        return {}
     shapes = _known(dims)
     wrong = {name for node, _ in impossible(blank.graph.node, shapes, constants) for name in node.output}
     for node in blank.graph.node:
