@@ -35,8 +35,8 @@ STOPPED = FAILURES[1:]
 """What ends a worker with its case."""
 
 MODELS_SHARE = 2 / 3
-TIMEOUT = 30.0
-"""Seconds; a case that takes longer hangs."""
+TIMEOUT = 60.0
+"""Seconds; a case that takes longer hangs. A trial of an endless loop is ended after 20."""
 
 MEMORY = 4 << 30
 """Bytes of resident memory that no case may need."""
