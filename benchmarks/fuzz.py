@@ -90,7 +90,7 @@ class Worker:
             if self.pipe.poll():
                 outcome: Outcome = self.pipe.recv()
                 return outcome
-        except EOFError:
+        except (EOFError, OSError):
             self.process.join(5)
             return Outcome(self.number, _kind(kind), "crash", f"exit code {self.process.exitcode}")
         if time.monotonic() - self.since > TIMEOUT:
