@@ -83,6 +83,7 @@ def test_multiply_adds_of_a_small_graph_are_those_of_its_shapes(name: str) -> No
     assert macs == walked(GRAPHS[name](), sizes)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ZOO)
 def test_multiply_adds_of_a_real_export_are_those_of_its_shapes(name: str) -> None:
     assert name in skeleton_names()

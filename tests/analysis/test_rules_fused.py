@@ -134,6 +134,7 @@ def _shapes(proto: onnx.ModelProto, given: dict[str, tuple[int, ...]]) -> dict[s
     return {v.name: tuple(dim.dim_value for dim in v.type.tensor_type.shape.dim) for v in values}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", GROUPS)
 def test_shrunk_is_masked(name: str) -> None:
     check_parts(*found(MAKERS[name]))

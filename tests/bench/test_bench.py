@@ -76,6 +76,7 @@ def test_a_constant_ratio_has_an_interval_without_width_however_the_machine_drif
     assert (ratio.low, ratio.median, ratio.high) == pytest.approx((1.5, 1.5, 1.5))
 
 
+@pytest.mark.slow
 def test_the_interval_covers_the_true_ratio_as_often_as_it_says() -> None:
     rng, covered, trials = np.random.default_rng(0), 0, 200
     for trial in range(trials):

@@ -160,6 +160,7 @@ app(prog_name="prunegraph")
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("when", "number", "code"),
     [

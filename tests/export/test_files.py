@@ -571,6 +571,7 @@ door.save(model, target, companions={"slim.plan.json": "{}"})
 """
 
 
+@pytest.mark.slow
 def test_a_kill_between_two_files_leaves_all_old_or_all_new_and_the_next_run_cleans_up(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

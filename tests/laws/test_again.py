@@ -8,6 +8,8 @@ from prunegraph import prune_graph
 from prunegraph.export.convert import Model
 from tests.graphs.skeleton import load_skeleton
 
+pytestmark = pytest.mark.slow
+
 RATIO = {"head": 0.3, "kv_group": 0.3, "ffn": 0.3, "channel": 0.3, "qk_dim": 0.2, "v_dim": 0.2, "hidden": 0.2}
 
 

@@ -17,6 +17,8 @@ from prunegraph.result import apply
 from tests.graphs.selections import part
 from tests.graphs.skeleton import load_skeleton
 
+pytestmark = pytest.mark.slow
+
 Expected = dict[tuple[str, int, tuple[int, ...]], int]
 
 

@@ -14,6 +14,8 @@ import pytest
 from prunegraph import prune_graph
 from tests.graphs.skeleton import load_skeleton
 
+pytestmark = pytest.mark.slow
+
 RATIO = {"head": 0.5, "qk_dim": 0.25, "v_dim": 0.25, "ffn": 0.5}
 
 

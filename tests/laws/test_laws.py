@@ -47,6 +47,7 @@ def test_golden(name: str) -> None:
     assert compact(analysed(name).analysis) == read()[name]
 
 
+@pytest.mark.slow
 @every_graph
 @few
 @given(data=st.data())
@@ -61,6 +62,7 @@ def test_shrunk_is_masked(name: str, data: st.DataObject) -> None:
         assert result.moved > 1e-3
 
 
+@pytest.mark.slow
 @every_graph
 def test_each_group_alone(name: str) -> None:
     """Half of each group in turn: what one group gets wrong, others do not hide."""
@@ -78,6 +80,7 @@ def test_each_group_alone(name: str) -> None:
             assert old is not None and shapes.get(place.name, (0,) * 9)[place.axis] < old[place.axis], place
 
 
+@pytest.mark.slow
 @every_graph
 def test_slim_models_are_valid(name: str) -> None:
     found = analysed(name)
@@ -104,6 +107,7 @@ def test_keeping_everything_changes_nothing(name: str) -> None:
     assert [node.op_type for node in whole.graph] == [node.op_type for node in found.normalized.graph]
 
 
+@pytest.mark.slow
 @every_graph
 @few
 @given(data=st.data())

@@ -18,6 +18,8 @@ from prunegraph.runtime.feeds import input_specs, random_feeds
 from prunegraph.runtime.session import open_session, run
 from tests.graphs.small import GRAPHS, Analysed, analysed, analysed_model
 
+pytestmark = pytest.mark.slow
+
 every_graph = pytest.mark.parametrize("name", GRAPHS)
 
 DERIVED = re.compile(r"(/use\d+|/part\d+|/frozen)+$")

@@ -15,6 +15,8 @@ from tests.graphs.random import random_graph
 from tests.graphs.selections import parts
 from tests.graphs.small import analysed_model
 
+pytestmark = pytest.mark.slow
+
 ROUNDING = 5e-5
 
 

@@ -20,6 +20,8 @@ from prunegraph.result import apply
 from tests.graphs.selections import part
 from tests.graphs.skeleton import load_skeleton, skeleton_names
 
+pytestmark = pytest.mark.slow
+
 ZOO = [name for name in skeleton_names() if name.startswith("zoo_")]
 GOLDEN = Path(__file__).with_name("golden_zoo.txt")
 SCOPES = Path(__file__).with_name("golden_scopes.txt")

@@ -71,6 +71,7 @@ def test_every_metric_is_what_numpy_says(examples: dict[str, np.ndarray]) -> Non
         assert score.change_low <= score.change <= score.change_high
 
 
+@pytest.mark.slow
 def test_a_model_beside_itself_differs_by_nothing(examples: dict[str, np.ndarray]) -> None:
     for metric in ("accuracy", "macro-f1", "top5", "spearman"):
         _, twin = evaluated(metric, examples, classifier(1), classifier(1)).scores
@@ -78,6 +79,7 @@ def test_a_model_beside_itself_differs_by_nothing(examples: dict[str, np.ndarray
     assert evaluated("spearman", examples, classifier(1), classifier(1)).scores[1].value == pytest.approx(1)
 
 
+@pytest.mark.slow
 def test_spearman_falls_with_the_noise(examples: dict[str, np.ndarray]) -> None:
     near, far = (evaluated("spearman", examples, classifier(1, 0.0), classifier(2, s)).scores[1] for s in (0.1, 5.0))
     assert near.value > 0.9 > far.value

@@ -95,6 +95,7 @@ def half_of(group: Group, rng: np.random.Generator) -> np.ndarray:
 GATED = [make.__name__ for make in SMALL if make is not graphs_fused.onnx_attention_4d]  # that one puts out scores too
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [*EXPORTS, *GATED])
 def test_a_closed_gate_is_a_mask(name: str) -> None:
     """Ones change nothing; zeros do what the oracle of verify does."""
@@ -243,6 +244,7 @@ def test_fixed_sizes_are_filled_up(tmp_path: Path) -> None:
     assert sorted(watcher.samples) == sorted([text for text, _ in SENTENCES] * 2)
 
 
+@pytest.mark.slow
 def test_memory_does_not_grow_with_the_data(tmp_path: Path) -> None:
     """Every batch lets go of the last one's maps."""
     found = load_and_analyze(shifting([[0, 1]]))

@@ -156,6 +156,7 @@ def separable(heads: int, seed: int) -> np.ndarray:
     return (centres[rng.integers(len(centres), size=heads)] + 0.15 * rng.normal(size=(heads, 1024))).astype(np.float32)
 
 
+@pytest.mark.slow
 def test_the_degree_decides_how_many_heads_stay() -> None:
     """Published code, simulated: 144 heads come to 63-68, 41-43, 32-35, 24-29 and 20-25 for degree 2 to 6."""
     points = reduce(separable(144, 0), "tsne", 42)

@@ -57,6 +57,7 @@ def tiny(tmp_path: Path) -> dict[str, Any]:
     }
 
 
+@pytest.mark.slow
 def test_the_knee_decides_unless_the_caller_does(tiny: dict[str, Any]) -> None:
     """Nothing but heads goes unless it is asked for; a ratio of heads, one for all, and `keep` win over the knee."""
     free = prune_graph(**tiny)
@@ -176,6 +177,7 @@ def test_options_from_the_command_line() -> None:
 # ---- end to end ----------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_from_a_classifier_to_a_trained_slim_one(tmp_path: Path) -> None:
     """One command; the tokenizer lies beside the model; a trained model is not compared with anything."""
     folder = word_tokenizer(tmp_path)

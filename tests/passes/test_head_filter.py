@@ -121,6 +121,7 @@ def test_a_metric_of_ones_own(setting: tuple[Analyzed, Inputs]) -> None:
     assert len({gate.tobytes() for gate in metric.gates}) == len(metric.gates) == filtered.evaluations
 
 
+@pytest.mark.slow
 def test_a_dask_cluster_takes_the_evaluations(setting: tuple[Analyzed, Inputs]) -> None:
     """Two worker processes, told by `joblib.parallel_config` alone, find what one process finds."""
     distributed = pytest.importorskip("distributed")

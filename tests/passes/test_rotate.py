@@ -282,6 +282,7 @@ def test_what_is_no_head_does_not_turn(name: str) -> None:
     assert not turns_of(model_named(name))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [*TURNING, *FUSED, *(f"zoo_{each}" for each in ZOO)])
 def test_a_turned_model_is_the_original_and_slim_it_is_the_masked_one(name: str) -> None:
     assert turns_of(model_named(name))
@@ -329,6 +330,7 @@ def gathered(found: Analysed, rows: np.ndarray, batch: int = 4, **more: np.ndarr
 DATA = np.random.default_rng(5).normal(size=(10, 6, 7)).astype(np.float32)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["mha", "fused_qkv", "gqa", "folded_heads"])
 def test_scores_lose_the_tail_of_their_singular_values(name: str) -> None:
     """The scores of the slim model, before anything is added to them, against those of the original."""

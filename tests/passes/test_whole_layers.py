@@ -32,6 +32,8 @@ from tests.graphs.skeleton import load_skeleton
 from tests.graphs.small import GRAPHS, analysed, analysed_model
 from tests.laws.test_laws import assert_same, weights
 
+pytestmark = pytest.mark.slow
+
 few = settings(derandomize=True, deadline=None, max_examples=3, database=None, phases=[Phase.generate])
 SKELETONS = ("zoo_bert", "zoo_gpt2", "zoo_llama", "zoo_llama_legacy", "zoo_deit", "zoo_t5", "zoo_swin", "zoo_cait")
 BLOCK = re.compile(rf"^({'|'.join(WHOLE_KINDS)})\.\d+ .* exact:", re.MULTILINE)
