@@ -80,12 +80,15 @@ class Traits:
         permutes: It gives all numbers of its first input, its axes in another order.
         keeps_order: Along an axis, what was larger is larger still.
         nonnegative: What it gives is never below zero, and zero where its input is zero.
+        bounded: What it gives is never above one nor below minus one, and zero where its input is zero.
+        lifts_zero: It makes something else of zero.
         softmax: It is a Softmax along one axis.
         exponential: It is the exponential function, of which a Softmax can be made.
         looks_up: Its tables, and what they are looked up by.
         contracts: It sums products of two operands (or convolves one with the other).
         bias: The input that is added to what it contracts.
         adds: It adds up inputs of the same shape, as a residual connection does.
+        multiplies: It multiplies its operands, or divides the first by the second.
         broadcasts: All its operands broadcast against each other, each of them, as numpy does it.
         parameters: Inputs that are learnt even where they are one number.
         fixed: Inputs that are never learnt: running statistics, scales of a quantization, windows.
@@ -105,12 +108,15 @@ class Traits:
     permutes: bool = False
     keeps_order: bool = False
     nonnegative: bool = False
+    bounded: bool = False
+    lifts_zero: bool = False
     softmax: bool = False
     exponential: bool = False
     looks_up: tuple[Lookup, ...] = ()
     contracts: bool = False
     bias: int | None = None
     adds: bool = False
+    multiplies: bool = False
     broadcasts: bool = False
     parameters: tuple[int, ...] = ()
     fixed: Collection[int] = ()

@@ -36,20 +36,21 @@ def pointwise(node: NodeView, *inputs: int) -> AxisRule:
 
 
 _UNARY = (
-    "Acos Acosh Asin Asinh Atan Atanh BitwiseNot Ceil Celu Cos Cosh Elu Erf Floor Gelu HardSigmoid HardSwish IsInf "
-    "IsNaN LeakyRelu Log Mish Neg Not Reciprocal Round Selu Shrink Sigmoid Sign Sin Sinh Softplus Softsign "
-    "Swish Tan Tanh ThresholdedRelu"
+    "Acos Acosh Asin Asinh Atan Atanh BitwiseNot Ceil Celu Cosh Elu Floor Gelu HardSwish IsInf IsNaN LeakyRelu Log "
+    "Mish Neg Not Round Selu Shrink Sign Sin Sinh Swish Tan ThresholdedRelu"
 )
 _NARY = (
-    "And BitShift BitwiseAnd BitwiseOr BitwiseXor Div Equal Greater GreaterOrEqual Less LessOrEqual Max Mean Min Mod "
-    "Mul Or Pow Where Xor"
+    "And BitShift BitwiseAnd BitwiseOr BitwiseXor Equal Greater GreaterOrEqual Less LessOrEqual Max Mean Min Mod "
+    "Or Pow Where Xor"
 )
 
 
 @axis_rule(*_UNARY.split())
 @axis_rule("Cast", "Identity", carries=FIRST, keeps_order=True)
 @axis_rule("Abs", "Relu", "Sqrt", nonnegative=True)
-@axis_rule("Exp", exponential=True)
+@axis_rule("Exp", exponential=True, lifts_zero=True)
+@axis_rule("Cos", "HardSigmoid", "Reciprocal", "Sigmoid", "Softplus", lifts_zero=True)
+@axis_rule("Erf", "Softsign", "Tanh", bounded=True)
 @axis_rule("Bernoulli", random=True)
 def unary(node: NodeView) -> AxisRule:
     """Every axis passes through."""
@@ -57,6 +58,7 @@ def unary(node: NodeView) -> AxisRule:
 
 
 @axis_rule(*_NARY.split(), broadcasts=True)
+@axis_rule("Div", "Mul", broadcasts=True, multiplies=True)
 @axis_rule("PRelu", parameters=(1,))
 def nary(node: NodeView) -> AxisRule:
     """Operands broadcast; every axis passes through."""

@@ -63,7 +63,7 @@ def local_response(node: NodeView) -> AxisRule:
     return pointwise(node, 0) + AxisRule(pins=((node.input(0)[1], "LRN sums neighbouring channels"),))
 
 
-@axis_rule("Softmax", softmax=True, keeps_order=True)
+@axis_rule("Softmax", softmax=True, keeps_order=True, lifts_zero=True)
 @axis_rule("LogSoftmax", "Hardmax", "LpNormalization", "MeanVarianceNormalization")
 def along_axis(node: NodeView) -> AxisRule:
     """Every axis passes through; the one worked along is pinned, since all its slots see each other."""

@@ -25,11 +25,6 @@ from prunegraph.passes.score.weights import weight_values
 
 Array = npt.NDArray[np.float64]
 
-_MULTIPLY, _ADD = {"Mul", "Div"}, {"Add", "Sub", "Sum"}
-_BOUNDED = {"Tanh", "Erf", "Softsign"}
-_ZERO_COUNTS = {"Softmax", "Sigmoid", "HardSigmoid", "Exp", "Softplus", "Cos", "Reciprocal"}
-"""Ops that make something else than 0 of 0: what they give says nothing of how much they were given."""
-
 _SMALL = float(np.finfo(np.float64).tiny)
 
 
@@ -133,15 +128,15 @@ class _Flow:
 
     def outcome(self, node: ir.Node, operands: Sequence[ir.Value]) -> Energy | None:
         """What a node makes that is no contraction."""
-        norm = traits_of(node).norm
-        if norm is not None:
-            return self.normalized(node, norm)
-        if node.op_type in _MULTIPLY:
+        traits = traits_of(node)
+        if traits.norm is not None:
+            return self.normalized(node, traits.norm)
+        if traits.multiplies:
             return self.product(operands, scalars=True, inverse=node.op_type == "Div")
-        energy = self.sum(operands, scalars=node.op_type in _ADD)
-        if energy is not None and node.op_type in _ZERO_COUNTS:
+        energy = self.sum(operands, scalars=traits.adds)
+        if energy is not None and traits.lifts_zero:
             return self.filled(1.0)
-        if energy is not None and node.op_type in _BOUNDED:
+        if energy is not None and traits.bounded:
             scale = 1 / np.maximum(energy.total, 1)
             return Energy(energy.varying * scale, energy.constant * np.sqrt(scale))
         return energy
