@@ -39,7 +39,7 @@ class GradientStatistic(Gathered, Protocol):
         """Initializers of the model of which it reads value and gradient."""
         ...
 
-    def update(self, batch: Batch, seen: Mapping[str, tuple[Array, Array]]) -> None:
+    def update(self, batch: Batch, pairs: Mapping[str, tuple[Array, Array]]) -> None:
         """Take in one batch: by name the value, and the gradient of the batch's summed loss; they must not be kept."""
         ...
 
@@ -94,8 +94,8 @@ class Objective:
             logits: What the model said to it.
             classes: The targets, where they are those of another run (the whole model's argmax).
         """
-        found, weights = self.targets(batch, logits)
-        classes = found if classes is None else classes
+        own, weights = self.targets(batch, logits)
+        classes = own if classes is None else classes
         wide = logits.astype(np.float64)
         wide -= wide.max(axis=-1, keepdims=True)
         spoken = np.take_along_axis(wide, classes[..., None], axis=-1)[..., 0]

@@ -42,15 +42,15 @@ class Use:
 
 def uses(graph: ir.Graph, solution: Solution, group: Group) -> tuple[Use, ...]:
     """Everywhere that a weight sums over the units of a group; see `observe.taps.consumed`."""
-    found: dict[Use, None] = {}
+    consumers: dict[Use, None] = {}
     for contraction in solution.contractions():
         weight, activation = contraction.weight, contraction.activation
         if weight is None or activation is None:
             continue
         for axis, weight_axis in zip(activation.summed, weight.summed, strict=False):
             if group.dim in solution.leaves(activation.value, axis):
-                found[Use(activation.value, axis, weight.value, weight_axis)] = None
-    return tuple(found)
+                consumers[Use(activation.value, axis, weight.value, weight_axis)] = None
+    return tuple(consumers)
 
 
 @dataclass(frozen=True)

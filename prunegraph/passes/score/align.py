@@ -1,8 +1,7 @@
 """Words to tokens: which tokens stand for which word, by character offsets.
 
 Attention to a word is the sum over its tokens, attention from a word the mean (Clark et al. 2019), so that rows go
-on summing to
-one.  Words that share a token (`don't`, hyphens, URLs) become one unit, and a word that lost a piece to truncation
+on summing to one.  Words that share a token (`don't`, hyphens, URLs) become one unit, and a word that lost a piece to truncation
 none.
 """
 
@@ -77,7 +76,7 @@ def _lost_a_piece(spans: npt.NDArray[np.int64], tokens: Tokens, real: npt.NDArra
     lost = np.zeros(len(spans), dtype=bool)
     for segment in np.unique(spans[:, 0]):
         kept = tokens.offsets[real & (tokens.segments == segment)]
-        mine = spans[:, 0] == segment
+        of_segment = spans[:, 0] == segment
         inside = (spans[:, 1] >= kept[:, 0].min()) & (spans[:, 2] <= kept[:, 1].max()) if len(kept) else np.array(False)
-        lost |= mine & ~inside
+        lost |= of_segment & ~inside
     return lost

@@ -70,15 +70,15 @@ def resolve_scorers(scorers: Scorers | KindScorers, settings: Mapping[str, Any] 
     given: Mapping[str, ScorerLike] = scorers if isinstance(scorers, Mapping) else {"": scorers}
     names = list(dict.fromkeys(scorer for scorer in given.values() if isinstance(scorer, str)))
     own = _own_settings(names, settings or {})
-    made = {
+    resolved = {
         kind: make_scorer(scorer, own[scorer]) if isinstance(scorer, str) else as_scorer(scorer)
         for kind, scorer in given.items()
     }
-    for kind, scorer in made.items():
+    for kind, scorer in resolved.items():
         if kind and kind not in scorer.kinds:
             able = ", ".join(name for name, cls in sorted(SCORERS.items()) if kind in make_scorer(name).kinds)
             raise UsageError(f"{scorer.name} does not score {kind}", hint=f"choose one of {able} for it")
-    return KindScorers(None, made) if isinstance(scorers, Mapping) else KindScorers(made[""])
+    return KindScorers(None, resolved) if isinstance(scorers, Mapping) else KindScorers(resolved[""])
 
 
 def _own_settings(names: Sequence[str], settings: Mapping[str, Any]) -> dict[str, dict[str, Any]]:

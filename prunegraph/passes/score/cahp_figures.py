@@ -15,7 +15,7 @@ from prunegraph.passes.score.complement import Chosen
 BLUE, ORANGE, GREY = "#2a6f97", "#e07a1f", "#9a9a9a"
 
 
-def figures(found: Chosen, folder: Path) -> tuple[Path, ...]:
+def figures(chosen: Chosen, folder: Path) -> tuple[Path, ...]:
     """Write `cahp-silhouette.png`, `cahp-map.png` and `cahp-layers.png`.
 
     Raises:
@@ -26,7 +26,7 @@ def figures(found: Chosen, folder: Path) -> tuple[Path, ...]:
     except ImportError:
         raise MissingExtra("report", "matplotlib") from None
     wanted: dict[str, Callable[[Chosen, Any], None]] = {"map": head_map, "layers": layers}
-    if found.curve is not None:
+    if chosen.curve is not None:
         wanted = {"silhouette": silhouette, **wanted}
     folder.mkdir(parents=True, exist_ok=True)
     written = []
@@ -34,48 +34,48 @@ def figures(found: Chosen, folder: Path) -> tuple[Path, ...]:
         figure = Figure(figsize=(7.2, 4.5), dpi=130, layout="constrained")
         axes = figure.add_subplot()
         axes.spines[["top", "right"]].set_visible(False)
-        draw(found, axes)
+        draw(chosen, axes)
         path = folder / f"cahp-{name}.png"
         figure.savefig(path, format="png")
         written.append(path)
     return tuple(written)
 
 
-def silhouette(found: Chosen, axes: Any) -> None:
+def silhouette(chosen: Chosen, axes: Any) -> None:
     """The Mean Simplified Silhouette by number of clusters, the polynomial through it, and its knee."""
-    assert found.curve is not None
-    curve = found.curve
+    assert chosen.curve is not None
+    curve = chosen.curve
     axes.plot(curve.k, curve.silhouette, ".", color=GREY, markersize=4, label="measured")
     axes.plot(curve.k, curve.fit, color=BLUE, label="polynomial")
     axes.axvline(curve.knee, color=ORANGE, linewidth=1)
     height = curve.fit[curve.k == curve.knee][0]
-    said = "knee" if curve.found else "no knee; highest over the diagonal"
-    axes.plot([curve.knee], [height], "o", color=ORANGE, label=f"{said}: {curve.knee} clusters")
+    label = "knee" if curve.found else "no knee; highest over the diagonal"
+    axes.plot([curve.knee], [height], "o", color=ORANGE, label=f"{label}: {curve.knee} clusters")
     axes.set(xlabel="clusters of heads", ylabel="Mean Simplified Silhouette", title="How many heads differ")
     axes.legend(frameon=False, loc="lower right")
 
 
-def head_map(found: Chosen, axes: Any) -> None:
+def head_map(chosen: Chosen, axes: Any) -> None:
     """Heads where the reduction puts them, coloured by cluster, those that stay ringed and named layer.head."""
     import matplotlib
 
-    colours = matplotlib.colormaps["turbo"](np.linspace(0.05, 0.95, len(found.clusters.medoids)))
+    colours = matplotlib.colormaps["turbo"](np.linspace(0.05, 0.95, len(chosen.clusters.medoids)))
     order = np.random.default_rng(0).permutation(len(colours))  # neighbours get unlike colours
-    shade = colours[order][found.clusters.labels]
-    x, y = found.points.T
-    gone = ~found.keep
+    shade = colours[order][chosen.clusters.labels]
+    x, y = chosen.points.T
+    gone = ~chosen.keep
     axes.scatter(x[gone], y[gone], s=22, color=shade[gone], alpha=0.55, linewidths=0)
-    axes.scatter(x[found.keep], y[found.keep], s=60, color=shade[found.keep], edgecolors="black", linewidths=1.2)
-    for head in np.flatnonzero(found.keep):
-        name = f"{found.owner[head]}.{head - int((found.owner < found.owner[head]).sum())}"
+    axes.scatter(x[chosen.keep], y[chosen.keep], s=60, color=shade[chosen.keep], edgecolors="black", linewidths=1.2)
+    for head in np.flatnonzero(chosen.keep):
+        name = f"{chosen.owner[head]}.{head - int((chosen.owner < chosen.owner[head]).sum())}"
         axes.annotate(name, (x[head], y[head]), textcoords="offset points", xytext=(5, 4), fontsize=6.5)
-    axes.set(xticks=[], yticks=[], title=f"{int(found.keep.sum())} of {len(x)} heads stay (ringed, layer.head)")
+    axes.set(xticks=[], yticks=[], title=f"{int(chosen.keep.sum())} of {len(x)} heads stay (ringed, layer.head)")
     axes.set_xlabel(f"coloured by cluster, {len(colours)} of them")
 
 
-def layers(found: Chosen, axes: Any) -> None:
+def layers(chosen: Chosen, axes: Any) -> None:
     """Heads kept by layer, beside what `michel` would keep at the same number."""
-    ours, rival = by_group(found, "keep"), by_group(found, "rival")
+    ours, rival = by_group(chosen, "keep"), by_group(chosen, "rival")
     at = np.arange(len(ours))
     axes.bar(at - 0.2, list(ours.values()), 0.38, color=BLUE, label="cahp")
     axes.bar(at + 0.2, list(rival.values()), 0.38, color=ORANGE, label="michel, as many heads")

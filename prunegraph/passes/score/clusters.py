@@ -70,19 +70,19 @@ def reduce(features: npt.NDArray[np.floating[Any]], reducer: str, seed: int) -> 
     first, which = _distinct(features)
     rows = np.asarray(features[first], dtype=np.float64)
     if len(rows) < 4 or reducer == "pca":
-        found = _principal(rows)
+        points = _principal(rows)
     elif reducer == "mds":
         manifold = _library("sklearn.manifold", "scikit-learn")
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", FutureWarning)
             mds = manifold.MDS(n_components=2, random_state=seed, n_init=4, normalized_stress="auto")
-            found = mds.fit_transform(rows)
+            points = mds.fit_transform(rows)
     else:
         manifold = _library("sklearn.manifold", "scikit-learn")
         perplexity = min(PERPLEXITY, (len(rows) - 1) / 3)
         tsne = manifold.TSNE(n_components=2, perplexity=perplexity, max_iter=ITERATIONS, random_state=seed)
-        found = tsne.fit_transform(rows.astype(np.float32))
-    return np.asarray(found, dtype=np.float64)[which]
+        points = tsne.fit_transform(rows.astype(np.float32))
+    return np.asarray(points, dtype=np.float64)[which]
 
 
 def cluster(points: Floats, k: int, seed: int) -> Clusters:
@@ -101,8 +101,8 @@ def cluster(points: Floats, k: int, seed: int) -> Clusters:
         return Clusters(np.array([distances.sum(axis=0).argmin()]), np.zeros(len(points), dtype=np.int64))
     if k >= len(points):
         return Clusters(np.arange(len(points)), np.arange(len(points)))
-    found = _library("kmedoids", "kmedoids").fasterpam(distances, k, random_state=seed, n_cpu=1)
-    medoids = np.asarray(found.medoids, dtype=np.int64)
+    partition = _library("kmedoids", "kmedoids").fasterpam(distances, k, random_state=seed, n_cpu=1)
+    medoids = np.asarray(partition.medoids, dtype=np.int64)
     return Clusters(medoids, distances[:, medoids].argmin(axis=1))
 
 
@@ -156,7 +156,7 @@ def _kneedle(every: Index, values: Floats, degree: int) -> int | None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
-            found = locator(
+            located = locator(
                 every,
                 values,
                 S=1.0,
@@ -167,7 +167,7 @@ def _kneedle(every: Index, values: Floats, degree: int) -> int | None:
             )
         except (ValueError, IndexError, ZeroDivisionError):  # kneed fails where the fit has no extremum
             return None
-    return None if found.knee is None else int(found.knee)
+    return None if located.knee is None else int(located.knee)
 
 
 def _unit(values: npt.NDArray[Any]) -> Floats:
@@ -196,10 +196,10 @@ def _principal(rows: Floats) -> Floats:
     """The first two principal components, each with its largest weight positive."""
     centred = rows - rows.mean(axis=0)
     u, s, _ = np.linalg.svd(centred, full_matrices=False)
-    found = np.zeros((len(rows), 2))
-    found[:, : min(2, len(s))] = (u * s)[:, :2]
-    signs = np.sign(found[np.abs(found).argmax(axis=0), np.arange(2)])
-    return found * np.where(signs == 0, 1.0, signs)
+    components = np.zeros((len(rows), 2))
+    components[:, : min(2, len(s))] = (u * s)[:, :2]
+    signs = np.sign(components[np.abs(components).argmax(axis=0), np.arange(2)])
+    return components * np.where(signs == 0, 1.0, signs)
 
 
 def _library(module: str, package: str) -> Any:

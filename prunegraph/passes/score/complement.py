@@ -61,18 +61,18 @@ class Chosen:
 
     def scores(self, group: str) -> Scores:
         """Salience, and two more for what stays: that ranks above all others."""
-        mine = self.owner == list(self.shapes).index(group)
-        return np.asarray((self.salience + 2.0 * self.keep)[mine]).reshape(self.shapes[group])
+        of_group = self.owner == list(self.shapes).index(group)
+        return np.asarray((self.salience + 2.0 * self.keep)[of_group]).reshape(self.shapes[group])
 
     def count(self, group: str) -> int:
         """How many units of a group stay; the most of any row, where rows keep equal numbers."""
-        mine = self.owner == list(self.shapes).index(group)
-        return max(1, int(self.keep[mine].reshape(self.shapes[group]).sum(axis=-1).max()))
+        of_group = self.owner == list(self.shapes).index(group)
+        return max(1, int(self.keep[of_group].reshape(self.shapes[group]).sum(axis=-1).max()))
 
 
 def choose(
-    seen: Signatures,
-    felt: GateGradients,
+    signatures: Signatures,
+    gates: GateGradients,
     *,
     count: int | None,
     degree: int,
@@ -83,10 +83,10 @@ def choose(
     """Cluster heads, find the knee, and choose one head of every cluster.
 
     Args:
-        seen: Signatures.
-        felt: Gate gradients of the same groups.
+        signatures: Signatures.
+        gates: Gate gradients of the same groups.
         count: How many heads stay; the knee decides if None.
-        degree: Of the polynomial that the knee is found on.
+        degree: Of the polynomial that the knee is silhouettes on.
         reducer: See `clusters.reduce`.
         seed: For t-SNE and k-medoids.
         medoids: Whether a cluster's medoid stays, and not its most salient head.
@@ -95,26 +95,26 @@ def choose(
         PruneGraphError: the data show fewer than two classes.
         MissingExtra: a library for clustering is not installed.
     """
-    if len(seen.labels) < 2:
+    if len(signatures.labels) < 2:
         hint = "give data of two classes or more; cahp compares how heads attend in one and in the other"
         raise PruneGraphError("all examples are of one class: there is nothing for heads to tell apart", hint=hint)
-    points = reduce(features(seen), reducer, seed)
-    found = curve(points, degree, seed) if len(points) >= FEWEST else None
-    if found is None:
+    points = reduce(features(signatures), reducer, seed)
+    silhouettes = curve(points, degree, seed) if len(points) >= FEWEST else None
+    if silhouettes is None:
         logger.warning("%d heads are too few for a silhouette curve: %.0f %% of them stay", len(points), 100 * SHARE)
-    wanted = count or (found.knee if found is not None else max(1, round(SHARE * len(points))))
-    clusters = cluster(points, min(wanted, len(points)), seed)
-    salience = _unit(np.concatenate([felt.by_batch(name).reshape(-1) for name in seen.shapes]))
-    owner = owners(seen.shapes)
+    number = count or (silhouettes.knee if silhouettes is not None else max(1, round(SHARE * len(points))))
+    clusters = cluster(points, min(number, len(points)), seed)
+    salience = _unit(np.concatenate([gates.by_batch(name).reshape(-1) for name in signatures.shapes]))
+    owner = owners(signatures.shapes)
     keep = _representatives(clusters, salience, medoids)
     before = int(keep.sum())
     keep = _one_each(keep, salience, owner)
     returned = int(keep.sum()) - before
     if count is not None:
         keep = _trimmed(keep, salience, owner, count)
-    michel = np.concatenate([by_layer(felt, name).reshape(-1) for name in seen.shapes])
+    michel = np.concatenate([by_layer(gates, name).reshape(-1) for name in signatures.shapes])
     rival = _trimmed(np.ones_like(keep), michel, owner, int(keep.sum()))
-    return Chosen(seen.shapes, points, found, clusters, salience, keep, count, returned, rival)
+    return Chosen(signatures.shapes, points, silhouettes, clusters, salience, keep, count, returned, rival)
 
 
 def owners(shapes: Mapping[str, tuple[int, ...]]) -> npt.NDArray[np.int64]:

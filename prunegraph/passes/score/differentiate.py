@@ -116,12 +116,12 @@ def _gather(
 ) -> None:
     for samples in dict.fromkeys(statistic.samples for statistic in statistics):
         members = [statistic for statistic in statistics if statistic.samples == samples]
-        seen = inputs.first(samples)
+        part = inputs.first(samples)
 
-        def gather(missing: Sequence[GradientStatistic], seen: Inputs = seen) -> None:
-            backward(context.model, seen, missing, objective, progress)
+        def gather(missing: Sequence[GradientStatistic], part: Inputs = part) -> None:
+            backward(context.model, part, missing, objective, progress)
 
-        basis = f"{seen.fingerprint}|{seen.batch_size}|{objective}|{method}"  # batches are sorted by length
+        basis = f"{part.fingerprint}|{part.batch_size}|{objective}|{method}"  # batches are sorted by length
         through_cache(members, gather, context.model, basis, cache)
 
 
@@ -139,10 +139,10 @@ class _Differences:
         objective: Objective,
         progress: Progress | None,
     ) -> None:
-        wanted = [statistic for statistic in statistics if isinstance(statistic, GateGradients)]
-        layers = {site.layer: site.heads for statistic in wanted for site in statistic.sites}
+        gates = [statistic for statistic in statistics if isinstance(statistic, GateGradients)]
+        layers = {site.layer: site.heads for statistic in gates for site in statistic.sites}
         twin, sites = gated(widened(model), self.analysis)
-        seen = 0
+        count = 0
         with open_session(twin, providers=inputs.providers) as session:
             for batch in inputs.batches():
                 whole = open_gate(sites)
@@ -150,15 +150,15 @@ class _Differences:
                 classes, _ = objective.targets(batch, logits)
 
                 def losses(gate: Gate, batch: Batch = batch, classes: Classes = classes) -> Floats:
-                    (found,) = GatedSession(session, gate).run([objective.output], widened_feeds(batch.feeds))
-                    return objective.losses(batch, found, classes)
+                    (changed,) = GatedSession(session, gate).run([objective.output], widened_feeds(batch.feeds))
+                    return objective.losses(batch, changed, classes)
 
                 slopes = {layer: _slopes(losses, whole, layer, heads) for layer, heads in layers.items()}
-                for statistic in wanted:
+                for statistic in gates:
                     statistic.take([slopes[site.layer] for site in statistic.sites])
-                seen += len(batch.samples)
+                count += len(batch.samples)
                 if progress is not None:
-                    progress(seen)
+                    progress(count)
 
 
 def _slopes(losses: Callable[[Gate], Floats], whole: Gate, layer: int, heads: int) -> Floats:

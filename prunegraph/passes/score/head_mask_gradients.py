@@ -70,14 +70,14 @@ class GateGradients:
         """None."""
         return []
 
-    def update(self, batch: Batch, seen: Mapping[str, tuple[Array, Array]]) -> None:
+    def update(self, batch: Batch, pairs: Mapping[str, tuple[Array, Array]]) -> None:
         """Add one batch."""
         rows = next(iter(batch.feeds.values())).shape[0]
-        found = []
+        slopes = []
         for site, index in zip(self.sites, self._index, strict=True):
-            value, gradient = seen[site.context]
-            found.append(_by_head(value * gradient, index, site.heads, rows)[: len(batch.samples)])
-        self.take(found)
+            value, gradient = pairs[site.context]
+            slopes.append(_by_head(value * gradient, index, site.heads, rows)[: len(batch.samples)])
+        self.take(slopes)
 
     def take(self, slopes: Sequence[Floats]) -> None:
         """Add gate gradients, whoever computed them: by site `[examples, heads]`."""
@@ -94,12 +94,12 @@ class GateGradients:
 
     def _units(self, slopes: Sequence[Floats]) -> dict[str, Floats]:
         """By group `[examples, units]`."""
-        found = {name: np.zeros((len(slopes[0]), len(total))) for name, total in self.examples.items()}
+        sums = {name: np.zeros((len(slopes[0]), len(total))) for name, total in self.examples.items()}
         for site, each in zip(self.sites, slopes, strict=True):
-            for name in found.keys() & site.units.keys():
-                mine = site.units[name] >= 0
-                np.add.at(found[name].T, site.units[name][mine], each.T[mine])
-        return found
+            for name in sums.keys() & site.units.keys():
+                placed = site.units[name] >= 0
+                np.add.at(sums[name].T, site.units[name][placed], each.T[placed])
+        return sums
 
     def by_example(self, group: str) -> Floats:
         """The mean over examples, of the group's shape."""
@@ -113,10 +113,10 @@ class GateGradients:
 
     def state(self) -> dict[str, Array]:
         """Three arrays a group, numbered."""
-        found: dict[str, Array] = {"count": np.array(self.count)}
+        arrays: dict[str, Array] = {"count": np.array(self.count)}
         for k, name in enumerate(self.shapes):
-            found |= {f"e{k}": self.examples[name], f"b{k}": self.batches[name], f"w{k}": self._waiting[name]}
-        return found
+            arrays |= {f"e{k}": self.examples[name], f"b{k}": self.batches[name], f"w{k}": self._waiting[name]}
+        return arrays
 
     def restore(self, state: Mapping[str, Array]) -> None:
         """Read them."""
@@ -155,6 +155,6 @@ def _by_head(product: Array, index: npt.NDArray[np.int64], heads: int, rows: int
     where = np.tile(index, repeats)
     summed = tuple(k + 1 for k, length in enumerate(where.shape) if length == 1)
     left = split.sum(axis=summed, dtype=np.float64).reshape(rows, -1)
-    found = np.zeros((heads, rows))
-    np.add.at(found, where.reshape(-1), left.T)
-    return found.T
+    by_head = np.zeros((heads, rows))
+    np.add.at(by_head, where.reshape(-1), left.T)
+    return by_head.T

@@ -122,8 +122,8 @@ def _cut(axis: Axis, leaves: frozenset[int]) -> tuple[Axis, Axis]:
     """`heads·width` taken apart; nothing stands before the width where heads have an axis of their own."""
     if len(axis.terms) == 1:
         term = axis.terms[0]
-        held = [bool(leaves & ({f} if isinstance(f, int) else set(f.dims()))) for f in term]
-        at = held.index(True)
+        has_width = [bool(leaves & ({f} if isinstance(f, int) else set(f.dims()))) for f in term]
+        at = has_width.index(True)
         return Axis((term[:at],)), Axis((term[at:],))
     return Axis(((),)), axis
 
@@ -184,8 +184,8 @@ def dim_scores(q: Floats, k: Floats, gamma: int | None = None, energy: float = 0
 def _leading(s: Floats, d: int, gamma: int | None, energy: float) -> npt.NDArray[np.int64]:
     if gamma is not None:
         return np.full(s.shape[:-1], gamma)
-    held = np.cumsum(s**2, axis=-1)
-    short = (held < energy * held[..., -1:]).sum(axis=-1) + 1
+    energies = np.cumsum(s**2, axis=-1)
+    short = (energies < energy * energies[..., -1:]).sum(axis=-1) + 1
     return np.asarray(np.clip(short, 1, max(1, d // 2)))
 
 
@@ -223,10 +223,10 @@ class QkScores:
             q, k = (_without_padding(each, batch, rows) for each in (q, k))
             finite = np.asarray(np.isfinite(q).all(axis=(2, 3)) & np.isfinite(k).all(axis=(2, 3)))
             q, k = (np.where(finite[..., None, None], each, 0.0) for each in (q, k))
-            found = dim_scores(q, k, self.gamma, self.energy).sum(axis=0)
-            before, seen = self.sums[n], self.count[n]
-            self.sums[n] = found if before is None else before + found
-            self.count[n] = finite.sum(axis=0) if seen is None else seen + finite.sum(axis=0)
+            scores = dim_scores(q, k, self.gamma, self.energy).sum(axis=0)
+            before, counted = self.sums[n], self.count[n]
+            self.sums[n] = scores if before is None else before + scores
+            self.count[n] = finite.sum(axis=0) if counted is None else counted + finite.sum(axis=0)
 
     def mean(self, n: int) -> Floats:
         """`[heads, dims]` of a site, averaged over samples."""
@@ -236,11 +236,11 @@ class QkScores:
 
     def state(self) -> dict[str, Array]:
         """Two arrays a site, numbered."""
-        found: dict[str, Array] = {}
+        arrays: dict[str, Array] = {}
         for n, (sums, count) in enumerate(zip(self.sums, self.count, strict=True)):
             assert sums is not None and count is not None
-            found |= {f"s{n}": sums, f"n{n}": count}
-        return found
+            arrays |= {f"s{n}": sums, f"n{n}": count}
+        return arrays
 
     def restore(self, state: Mapping[str, Array]) -> None:
         """Read them."""

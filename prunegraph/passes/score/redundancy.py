@@ -33,7 +33,7 @@ class Maker:
 
 def makers(graph: ir.Graph, solution: Solution, group: Group) -> tuple[Maker, ...]:
     """Every weight whose product with an activation, or whose rows looked up, are the units of a group."""
-    found: dict[Maker, None] = {}
+    weights: dict[Maker, None] = {}
     for node, contractions in zip(graph, solution.contracted, strict=True):
         for contraction in contractions:
             for operand in contraction.operands:
@@ -41,9 +41,9 @@ def makers(graph: ir.Graph, solution: Solution, group: Group) -> tuple[Maker, ..
                     continue
                 axis = _axis_of(solution.resolve(operand.value), group.dim, list(operand.free))
                 if contraction.summed and axis is not None:
-                    found[Maker(operand.value, axis)] = None
-        found |= dict.fromkeys(_looked_up(node, solution, group))
-    return tuple(found)
+                    weights[Maker(operand.value, axis)] = None
+        weights |= dict.fromkeys(_looked_up(node, solution, group))
+    return tuple(weights)
 
 
 def _looked_up(node: ir.Node, solution: Solution, group: Group) -> Iterator[Maker]:
@@ -53,14 +53,14 @@ def _looked_up(node: ir.Node, solution: Solution, group: Group) -> Iterator[Make
         return
     axes = solution.resolve(table.name)
     picked = node.attributes.get_int("axis", 0) % max(len(axes), 1)
-    held = [axis for axis in range(len(axes)) if axis != picked and group.dim in axes[axis].dims()]
-    if held:
-        yield Maker(table.name, held[0])
+    columns = [axis for axis in range(len(axes)) if axis != picked and group.dim in axes[axis].dims()]
+    if columns:
+        yield Maker(table.name, columns[0])
 
 
 def _axis_of(axes: tuple[Axis, ...], dim: int, stated: list[int]) -> int | None:
-    held = [k for k, axis in enumerate(axes) if dim in axis.dims() and (not stated or k in stated)]
-    return held[0] if held else None
+    with_units = [k for k, axis in enumerate(axes) if dim in axis.dims() and (not stated or k in stated)]
+    return with_units[0] if with_units else None
 
 
 def unit_vectors(weight: npt.NDArray[Any], maker: Maker, group: Group, solution: Solution) -> Array:
@@ -71,16 +71,16 @@ def unit_vectors(weight: npt.NDArray[Any], maker: Maker, group: Group, solution:
     index, free = unit_index(maker.axis, where, group.outer, tables, len(axes))
     flat = np.ravel_multi_index(tuple(np.maximum(c, 0) for c in np.broadcast_arrays(*index)), group.shape)
     flat = np.where(free, -1, flat)
-    held = [maker.axis] if flat.ndim == 1 else [k for k, n in enumerate(flat.shape) if n > 1]
-    rows = np.moveaxis(np.asarray(weight, dtype=np.float64), held, range(len(held)))
+    unit_axes = [maker.axis] if flat.ndim == 1 else [k for k, n in enumerate(flat.shape) if n > 1]
+    rows = np.moveaxis(np.asarray(weight, dtype=np.float64), unit_axes, range(len(unit_axes)))
     owner = flat.reshape(-1)
     rows = rows.reshape(owner.size, -1)[owner >= 0]
     owner = owner[owner >= 0]
     order = np.argsort(owner, kind="stable")
     nth = np.arange(owner.size) - np.searchsorted(owner[order], owner[order])
-    found = np.zeros((int(np.prod(group.shape)), int(nth.max(initial=0)) + 1, rows.shape[1]))
-    found[owner[order], nth] = rows[order]
-    return found.reshape(len(found), -1)
+    vectors = np.zeros((int(np.prod(group.shape)), int(nth.max(initial=0)) + 1, rows.shape[1]))
+    vectors[owner[order], nth] = rows[order]
+    return vectors.reshape(len(vectors), -1)
 
 
 def redundancy(vectors: Array, distance: str = "cosine") -> Array:

@@ -1,8 +1,7 @@
 """Attention along dependency relations, gathered in one pass (SAP, arXiv 2512.19125, step B).
 
 The threshold is a mean over the whole data and is known only at the end, so the attention of every pair waits in a
-file on disk;
-what stays in memory is a table of labels by heads.
+file on disk; what stays in memory is a table of labels by heads.
 """
 
 from __future__ import annotations
@@ -145,9 +144,9 @@ class RelationAttention:
         start = 0
         rows = []
         for segment, tree in enumerate(trees):
-            found = pairs(tree, self._exclude)
-            found = corrupted(found, len(tree.spans), self._noise, self._seed, sample.texts[segment])
-            for head, dependent, label in found:
+            arcs = pairs(tree, self._exclude)
+            arcs = corrupted(arcs, len(tree.spans), self._noise, self._seed, sample.texts[segment])
+            for head, dependent, label in arcs:
                 h, d = int(aligned.of_word[start + head]), int(aligned.of_word[start + dependent])
                 if h != d and h >= 0 and d >= 0:
                     rows.append((self._id(label), self._along(attention, h, d)))
@@ -193,29 +192,29 @@ class RelationAttention:
 
     def _taus(self) -> dict[tuple[str, str], Floats]:
         """The mean attention over cells between words, and over all cells, by scope."""
-        found: dict[tuple[str, str], Floats] = {}
+        thresholds: dict[tuple[str, str], Floats] = {}
         for name in THRESHOLDS:
             mean = self._sums[name] / max(self._cells[name], 1.0)
             layers = np.split(mean, np.cumsum([site.heads for site in self.sites])[:-1])
-            found[name, "global"] = np.full(self.heads, mean.mean())
-            found[name, "layer"] = np.concatenate([np.full(len(layer), layer.mean()) for layer in layers])
-            found[name, "head"] = mean
+            thresholds[name, "global"] = np.full(self.heads, mean.mean())
+            thresholds[name, "layer"] = np.concatenate([np.full(len(layer), layer.mean()) for layer in layers])
+            thresholds[name, "head"] = mean
         if self._threshold is not None:
-            found["given", "global"] = np.full(self.heads, self._threshold)
-        return found
+            thresholds["given", "global"] = np.full(self.heads, self._threshold)
+        return thresholds
 
     def state(self) -> dict[str, Array]:
         """The table of labels by heads for every threshold."""
         self.finish()
-        found: dict[str, Array] = {
+        arrays: dict[str, Array] = {
             "labels": np.array(list(self.labels)),
             "counts": np.array(list(self.labels.values())),
         }
         for (name, scope), tau in self.tau.items():
             variant = f"{name}.{scope}"
-            found |= {f"tau.{variant}": tau}
-            found |= {f"below.{variant}": self.below[name, scope], f"above.{variant}": self.above[name, scope]}
-        return found | {"causal": np.array(bool(self.causal))}
+            arrays |= {f"tau.{variant}": tau}
+            arrays |= {f"below.{variant}": self.below[name, scope], f"above.{variant}": self.above[name, scope]}
+        return arrays | {"causal": np.array(bool(self.causal))}
 
     def restore(self, state: Mapping[str, Array]) -> None:
         """Take over a table."""

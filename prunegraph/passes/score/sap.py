@@ -1,10 +1,8 @@
 """SAP: heads that attend along the relations of a dependency tree stay (arXiv 2512.19125; read retrain-free).
 
 Step A ranks the labels of dependency relations by frequency; step B counts for every head the pairs of words where
-it attends
-less than the threshold along a frequent relation, or more along a rare one.  What the paper leaves open is an
-option, and the
-default is what measured best on validation data, not the literal reading: see `Sap`.
+it attends less than the threshold along a frequent relation, or more along a rare one.  What the paper leaves open is
+an option, and the default is what measured best on validation data, not the literal reading: see `Sap`.
 """
 
 from __future__ import annotations
@@ -38,12 +36,10 @@ class Sap(Scorer):
     Attributes:
         k: How many of the most frequent labels a head should attend along (useful: 3 to 7).
         rules: Which pairs count: "top" those of frequent labels that get too little attention, "rest" those of the
-            others that
-            get too much, "both" as the paper says.
+            others that get too much, "both" as the paper says.
         weights: "ranked" as the paper says, or "flat": every pair counts one.
         threshold: "words": mean attention between words; "literal": mean over all cells, which is 1/n whatever the
-            model; or a
-            number.
+            model; or a number.
         scope: Whether the mean is taken over all heads, by layer or by head.
         direction: Which attention of a pair counts: "mean", "max", "dep_to_head", "head_to_dep"; causal models
             have one only.
@@ -217,9 +213,9 @@ def unit_scores(group: Group, judged: SapResult, aggregate: str) -> Scores:
         units = site.units.get(group.id)
         if units is None:
             continue
-        mine = units >= 0
+        placed = units >= 0
         if aggregate == "max":
-            np.maximum.at(total, units[mine], penalty[mine])
+            np.maximum.at(total, units[placed], penalty[placed])
         else:
-            np.add.at(total, units[mine], penalty[mine])
+            np.add.at(total, units[placed], penalty[placed])
     return -total.reshape(group.shape)

@@ -66,8 +66,8 @@ class Signatures:
 
     def taps(self) -> Sequence[Tap]:
         """Attention probabilities, and logits where they are needed."""
-        found = [site.probabilities for site in self.sites if site.probabilities is not None]
-        return [*found, *([Tap(self._objective.output)] if self._objective else [])]
+        maps = [site.probabilities for site in self.sites if site.probabilities is not None]
+        return [*maps, *([Tap(self._objective.output)] if self._objective else [])]
 
     def update(self, batch: Batch, values: Mapping[str, Array]) -> None:
         """Take in one batch."""
@@ -78,9 +78,9 @@ class Signatures:
             labels = [sample.label for sample in batch.samples]
         cells = np.zeros((count, self.units, SIDE * SIDE), dtype=np.float32)
         for site, (heads, units) in zip(self.sites, self._merge, strict=True):
-            seen = signatures(site.maps(values), batch)
+            resized = signatures(site.maps(values), batch)
             for head, unit in zip(heads, units, strict=True):
-                cells[:, unit] += seen[:, head]
+                cells[:, unit] += resized[:, head]
         cells /= np.maximum(self._heads, 1)[:, None]
         for label, each in zip(labels, cells, strict=True):
             self._add(int(label), each)
@@ -147,11 +147,11 @@ def _resizers(length: int, batch: Batch, several: int) -> Array:
     count = len(batch.samples)
     if batch.mask is None or batch.mask.shape[1] != length:
         return np.broadcast_to(resizer(length), (count * several, 1, SIDE, length))
-    found = np.zeros((count, 1, SIDE, length), dtype=np.float32)
+    weights = np.zeros((count, 1, SIDE, length), dtype=np.float32)
     for example, mask in enumerate(batch.mask):
         if mask.any():
-            found[example, 0][:, mask] = resizer(int(mask.sum()))
-    return np.repeat(found, several, axis=0)
+            weights[example, 0][:, mask] = resizer(int(mask.sum()))
+    return np.repeat(weights, several, axis=0)
 
 
 def resizer(length: int, side: int = SIDE) -> Array:

@@ -121,16 +121,16 @@ class Snp(Scorer):
 
 
 def _preserving(group: Group, context: Context) -> Scores:
-    seen: QkScores = context.observations[OBSERVATION]
+    statistic: QkScores = context.observations[OBSERVATION]
     solution = context.analysis.solution
     total = np.zeros(group.shape)
-    for n, site in enumerate(seen.sites):
+    for n, site in enumerate(statistic.sites):
         if group.dim not in site.leaves:
             continue
-        found = seen.mean(n)
+        scores = statistic.mean(n)
 
-        def summed(kept: tuple[int, ...], found: Array = found) -> Array:
-            return np.asarray(found.sum(axis=tuple(axis for axis in (0, 1) if axis not in kept)))
+        def summed(kept: tuple[int, ...], scores: Array = scores) -> Array:
+            return np.asarray(scores.sum(axis=tuple(axis for axis in (0, 1) if axis not in kept)))
 
         axes: tuple[Axis, Axis] = (site.q.heads, site.q.dims)
         total += unit_sums(summed, axes, group.dim, group.outer, period(solution))

@@ -60,10 +60,10 @@ class WeightGradients:
         """Every initializer that gets smaller."""
         return list(dict.fromkeys(name for names in self._names.values() for name in names))
 
-    def update(self, batch: Batch, seen: Mapping[str, tuple[Array, Array]]) -> None:
+    def update(self, batch: Batch, pairs: Mapping[str, tuple[Array, Array]]) -> None:
         """Add one batch."""
         self.batches += 1
-        products = {name: value * gradient for name, (value, gradient) in seen.items()}
+        products = {name: value * gradient for name, (value, gradient) in pairs.items()}
         for group in self.groups:
             each = np.zeros(group.shape)
             for name in self._names[group.id]:
@@ -73,8 +73,8 @@ class WeightGradients:
 
     def state(self) -> dict[str, Array]:
         """An array a group, numbered."""
-        found: dict[str, Array] = {"batches": np.array(self.batches)}
-        return found | {f"t{k}": self.totals[group.id] for k, group in enumerate(self.groups)}
+        arrays: dict[str, Array] = {"batches": np.array(self.batches)}
+        return arrays | {f"t{k}": self.totals[group.id] for k, group in enumerate(self.groups)}
 
     def restore(self, state: Mapping[str, Array]) -> None:
         """Read them."""

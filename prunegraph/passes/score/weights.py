@@ -25,38 +25,38 @@ def weight_values(model: ir.Model, names: Iterable[str]) -> dict[str, Array]:
     Raises:
         CannotRun: ONNX Runtime does not compute one.
     """
-    found: dict[str, Array] = {}
+    arrays: dict[str, Array] = {}
     computed = []
-    made = {value.name: value for node in model.graph for value in node.outputs}
+    produced = {value.name: value for node in model.graph for value in node.outputs}
     for name in dict.fromkeys(names):
         value = model.graph.initializers.get(name)
         if value is not None and value.const_value is not None:
             array = value.const_value.numpy()
-            found[name] = array if array.dtype.kind in "fiu" and array.dtype.itemsize > 2 else array.astype(np.float32)
-        elif name in made and _constant(made[name]):
+            arrays[name] = array if array.dtype.kind in "fiu" and array.dtype.itemsize > 2 else array.astype(np.float32)
+        elif name in produced and _constant(produced[name]):
             computed.append(name)
-    return found | (_computed(model, computed) if computed else {})
+    return arrays | (_computed(model, computed) if computed else {})
 
 
 def _constant(value: ir.Value) -> bool:
     """Whether no graph input has a part in a value."""
-    waiting, seen = [value], set[ir.Value]()
+    waiting, reached = [value], set[ir.Value]()
     while waiting:
         current = waiting.pop()
         node = current.producer()
         if node is None and current.const_value is None:
             return False
         for operand in node.inputs if node is not None else ():
-            if operand is not None and operand not in seen:
-                seen.add(operand)
+            if operand is not None and operand not in reached:
+                reached.add(operand)
                 waiting.append(operand)
     return True
 
 
 def _computed(model: ir.Model, names: list[str]) -> dict[str, Array]:
     part = model.clone()
-    made = {value.name: value for node in part.graph for value in node.outputs}
-    part.graph.outputs[:] = [made[name] for name in names]
+    produced = {value.name: value for node in part.graph for value in node.outputs}
+    part.graph.outputs[:] = [produced[name] for name in names]
     RemoveUnusedNodesPass()(part)
     part.graph.inputs.clear()
     with open_session(widened(part)) as session:
