@@ -1,8 +1,8 @@
 """Words to tokens: which tokens stand for which word, by character offsets.
 
 Attention to a word is the sum over its tokens, attention from a word the mean (Clark et al. 2019), so that rows go
-on summing to one.  Words that share a token (`don't`, hyphens, URLs) become one unit, and a word that lost a piece to truncation
-none.
+on summing to one.  Words that share a token (`don't`, hyphens, URLs) become one unit, and a word that lost a piece to
+truncation none.
 """
 
 from __future__ import annotations
