@@ -79,9 +79,14 @@ def prune(
         float, typer.Option(metavar="SHARE", help="With --rank global: what every group keeps at least of its units.")
     ] = 0.0,
     align: Annotated[
-        int,
-        typer.Option(metavar="N", help="Round what is kept up to a multiple of this (not heads)."),
-    ] = 1,
+        int | None,
+        typer.Option(
+            metavar="N",
+            help="Round what is kept up to a multiple of this (not heads); 1 rounds nothing.  [default: 8 for channels "
+            "and widths of at least 32 that a ratio or a budget cuts]",
+            show_default=False,
+        ),
+    ] = None,
     scorer: Annotated[
         list[str] | None,
         typer.Option(

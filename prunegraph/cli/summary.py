@@ -11,6 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from prunegraph.cli.wording import span
+from prunegraph.passes.choose.rank import WIDTH_MULTIPLE, is_slow
 from prunegraph.passes.prove.verify import TOLERANCE, Verification
 from prunegraph.passes.repair import Repaired
 from prunegraph.passes.rotate import Rotated
@@ -34,7 +35,19 @@ def pruned(report: Report) -> RenderableType:
         where = f" in {len(groups)} groups" if len(groups) > 1 else ""
         table.add_row(f"{kind}{where}", *_change([g.before for g in groups], [g.after for g in groups]))
     said = [Text(line) for account in report.accounts.values() for line in account.lines]
-    return Lines(table, Text(), *said, *proof(report.verify), *rotation(report.rotate), *repair(report.repair))
+    after = (*rotation(report.rotate), *repair(report.repair), *slow_widths(report.groups))
+    return Lines(table, Text(), *said, *proof(report.verify), *after)
+
+
+def slow_widths(groups: Sequence[GroupReport]) -> Sequence[Text]:
+    """What to know of widths that kernels do not like, in words."""
+    slow = [f"{group.id} {group.after}" for group in groups if is_slow(group.kind, group.before, group.after)]
+    if not slow:
+        return []
+    listed = ", ".join(slow[:3]) + (f" and {len(slow) - 3} more" if len(slow) > 3 else "")
+    return [
+        Text(f"slow widths: {listed} are no multiples of {WIDTH_MULTIPLE}; --align {WIDTH_MULTIPLE} rounds them up")
+    ]
 
 
 def proof(seen: Verification | None) -> Sequence[Text]:

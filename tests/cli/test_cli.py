@@ -25,7 +25,7 @@ from prunegraph.cli.summary import proof
 from prunegraph.errors import UsageError
 from prunegraph.passes.prove.verify import Verification
 from prunegraph.passes.score import SCORERS
-from tests.graphs.cli import averaged, classifier, frozen
+from tests.graphs.cli import averaged, classifier, frozen, mlp
 
 COMMANDS = ("explain", "prune", "verify", "bench", "score", "export", "finetune")
 
@@ -397,3 +397,10 @@ def test_sizes_that_make_no_sense(given: str) -> None:
 def test_json_has_no_word_for_infinity(capsys: pytest.CaptureFixture[str]) -> None:
     show_json({"a": float("inf"), "b": [float("nan"), 1.5]})
     assert json.loads(capsys.readouterr().out) == {"a": None, "b": [None, 1.5]}
+
+
+def test_slow_widths_are_said(folder: Path) -> None:
+    onnx.save(mlp(64), folder / "wide.onnx")
+    arguments = ("prune", "wide.onnx", "-o", "slim.onnx", "--ratio", "0.3")
+    assert "slow widths" not in done(*arguments).stdout
+    assert "slow widths: ffn.0 45 are no multiples of 8; --align 8" in done(*arguments, "--align", "1").stdout

@@ -84,7 +84,7 @@ def test_the_scorers_of_the_page_run(tmp_path: Path, monkeypatch: pytest.MonkeyP
     page = (ROOT / "docs" / "adding-a-scorer.md").read_text(encoding="utf-8")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("PRUNEGRAPH_CACHE", str(tmp_path / "cache"))
-    onnx.save(attention(), tmp_path / "model.onnx")
+    onnx.save(attention(ffn=32), tmp_path / "model.onnx")
     x = np.random.default_rng(1).normal(size=(8, 5, 24)).astype(np.float32)
     x[..., 3] = 0
     np.savez(tmp_path / "data.npz", x=x)
@@ -93,5 +93,5 @@ def test_the_scorers_of_the_page_run(tmp_path: Path, monkeypatch: pytest.MonkeyP
     for example in re.findall(r"```python\n(.*?)```", page, re.DOTALL):
         exec(compile(example, "adding-a-scorer.md", "exec", dont_inherit=True), names)
         kept.append(names["result"].selection.keep["ffn.0"])  # type: ignore[attr-defined]
-    assert kept[0].tolist() == [False] * 20 + [True] * 20
-    assert kept[1].sum() == 20 and kept[1].tolist() != kept[0].tolist()
+    assert kept[0].tolist() == [False] * 16 + [True] * 16
+    assert kept[1].sum() == 16 and kept[1].tolist() != kept[0].tolist()

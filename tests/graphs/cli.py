@@ -115,3 +115,14 @@ def averaged() -> onnx.ModelProto:
     )
     graph = helper.make_graph(b.nodes, "averaged", [x], [y], b.weights)
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
+
+
+def mlp(width: int) -> onnx.ModelProto:
+    """Two linear layers with neurons between."""
+    b = _Builder()
+    hidden = b.op("Relu", [b.op("MatMul", ["x", b.weight("up", 6, width)], "up")], "act")
+    b.op("MatMul", [hidden, b.weight("down", width, 3)], "down")
+    b.nodes[-1].output[0] = "y"
+    x, y = (helper.make_tensor_value_info(n, TensorProto.FLOAT, ["batch", size]) for n, size in (("x", 6), ("y", 3)))
+    graph = helper.make_graph(b.nodes, "mlp", [x], [y], b.weights)
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)

@@ -9,7 +9,7 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 
-from prunegraph import prune_graph
+from prunegraph import Amount, prune_graph
 from prunegraph.analysis.analyze import Analysis
 from prunegraph.analysis.selection import Selection
 from prunegraph.pipeline import Analyzed, load_and_analyze
@@ -112,7 +112,7 @@ def test_magnitude_removes_exactly_the_planted_dead_units(name: str, kinds: tupl
     dead = Selection({g.id: ~planted[g.id] for g in groups})
     model = found.normalized.model.clone()
     _zero(model, found.analysis, dead)
-    result = prune_graph(model, ratio=dict.fromkeys(kinds, 1 / 3))
+    result = prune_graph(model, Amount(dict.fromkeys(kinds, 1 / 3), align=1))
     proof = result.report.verify
     assert proof is not None and proof.ok and proof.vacuous
     for g in groups:

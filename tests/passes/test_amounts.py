@@ -77,6 +77,18 @@ def test_amounts(case: str, found: Analyzed) -> None:
     assert kept(found, **options) == expected
 
 
+def test_wide_groups_keep_what_kernels_like() -> None:
+    """Channels and widths that a ratio cuts; not narrow ones, not those that would stay whole, not given numbers."""
+    found = load_and_analyze(load_skeleton("zoo_bert"))
+    wide = {g.id: g.units for g in found.analysis.groups if g.kind == "ffn" and g.units >= 32}
+    for ratio in (0.27, 0.55):
+        by_default, exact = (kept(found, ratio={"ffn": ratio}, **align) for align in ({}, {"align": 1}))
+        assert by_default == {name: -(-count // 8) * 8 for name, count in exact.items()} != exact
+    assert set(kept(found, keep={"ffn": 31}).values()) == {31}
+    assert set(kept(found, ratio={"ffn": 1.5 / max(wide.values())}).values()) <= {units - 1 for units in wide.values()}
+    assert set(kept(found, ratio={"qk_dim": 0.3}).values()) == set(kept(found, ratio={"qk_dim": 0.3}, align=1).values())
+
+
 BAD: dict[str, tuple[dict[str, Any], str]] = {
     "list too short": (
         {"ratio": {"ffn": [0.5]}},
@@ -189,7 +201,7 @@ def test_a_budget_is_met_within_one_unit(case: str) -> None:
     amount = {name: value for name, value in BUDGETS[case].items() if name != "budget"}
     groups = found.analysis.groups
     measure = cost(found.analysis, found.normalized)
-    got = {group.id: group.units for group in groups} | kept(found, **amount, **budget)
+    got = {group.id: group.units for group in groups} | kept(found, **amount, **budget, align=1)
     left = measure(got)
     assert all(left[name] <= limit for name, limit in budget.items())
     free = [g for g in groups if g.kind in (kinds or ("head", "ffn", "dense"))]

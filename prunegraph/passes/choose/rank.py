@@ -16,6 +16,15 @@ from prunegraph.passes.score.base import Scores
 WHOLE_UNITS = ("head", "kv_group", "query_slot", "expert")
 """Kinds whose numbers no hardware wants to be a multiple of anything."""
 
+WIDTHS = ("channel", "ffn", "dense", "hidden")
+"""Kinds whose numbers are widths of matrix products: kernels are fastest where these are whole vectors."""
+
+WIDTH_MULTIPLE = 8
+"""What widths are rounded up to by default: the floats of a 256-bit vector, and of a block of ONNX Runtime's NCHWc."""
+
+WIDE = 4 * WIDTH_MULTIPLE
+"""Narrower groups are not rounded: a multiple would be too coarse."""
+
 
 def keep_after_ratio(units: int, ratio: float, align: int = 1) -> int:
     """How many units stay: the nearest number (of two equally near, the larger), at least one, in multiples of `align`.
@@ -39,6 +48,33 @@ def aligned_count(group: Group, count: int, align: int) -> int:
     """
     multiple = 1 if group.kind in WHOLE_UNITS else align
     return min(group.units, max(group.least, math.ceil(count / multiple) * multiple))
+
+
+def rounded_count(group: Group, count: int, align: int | None) -> int:
+    """A number of units that a ratio leaves, as the hardware likes it.
+
+    Args:
+        group: The group.
+        count: How many would stay.
+        align: The multiple to round up to; None: `WIDTH_MULTIPLE` for widths of at least `WIDE` units, unless that
+            would keep the group whole.
+    """
+    if align is not None:
+        return aligned_count(group, count, align)
+    exact = aligned_count(group, count, 1)
+    if group.kind not in WIDTHS or group.units < WIDE:
+        return exact
+    rounded = aligned_count(group, count, WIDTH_MULTIPLE)
+    return rounded if rounded < group.units else exact
+
+
+def is_slow(kind: str, before: int, after: int) -> bool:
+    """Whether a width that was a multiple of what the hardware likes is none any more.
+
+    >>> is_slow("channel", 64, 45), is_slow("channel", 64, 48), is_slow("channel", 12, 5), is_slow("head", 64, 45)
+    (True, False, False, False)
+    """
+    return kind in WIDTHS and before >= WIDE and after % WIDTH_MULTIPLE > 0 == before % WIDTH_MULTIPLE
 
 
 def global_counts(

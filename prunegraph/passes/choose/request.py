@@ -50,7 +50,9 @@ class Amount:
             them: `["ffn.3"]`. Without a ratio, nothing else goes.
         layer_threshold: All heads of a layer go where more than this share of them would; 1 lets one stay.
         kinds: What one number and a budget are for; by default every exact kind but `qk_dim` and `v_dim`.
-        align: Numbers that stay are rounded up to a multiple of this (heads and experts are not).
+        align: Numbers that stay are rounded up to a multiple of this (heads and experts are not); 1 rounds nothing.
+            None: channels and widths of at least 32 units that a ratio or a budget cuts are rounded up to multiples
+            of 8, which kernels like; kept numbers stay as they are given.
         rank: "local": the ratio holds in every group; "global": it holds over all groups of a kind together, and units
             are ranked across them (groups that are chosen row by row stay local). None: global for scorers whose
             scores compare across groups, local for the others.
@@ -70,7 +72,7 @@ class Amount:
     drop: str | Sequence[str] = ()
     layer_threshold: float = 1.0
     kinds: str | Sequence[str] = ()
-    align: int = 1
+    align: int | None = None
     rank: str | None = None
     least: float = 0.0
     filtering: FilterOptions | None = None
@@ -110,7 +112,8 @@ class Amount:
         if self.budget and not isinstance(self.ratio, Mapping | None):
             hint = "leave out the ratio, or give it for some kinds only; the budget finds one for the others"
             raise UsageError("one ratio for all kinds beside a budget", hint=hint)
-        if isinstance(self.align, bool) or not isinstance(self.align, int) or self.align < 1:
+        align = 1 if self.align is None else self.align
+        if isinstance(align, bool) or not isinstance(align, int) or align < 1:
             raise UsageError(f"align must be a positive number, not {self.align!r}", hint="8 suits most hardware")
         if not 0 < self.layer_threshold <= 1:
             problem = f"the layer threshold must be in (0, 1], not {self.layer_threshold}"

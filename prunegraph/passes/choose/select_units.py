@@ -12,7 +12,7 @@ from prunegraph.analysis.selection import Selection
 from prunegraph.errors import UsageError
 from prunegraph.passes.choose.budget import cost
 from prunegraph.passes.choose.nothing_to_prune import nothing_to_prune
-from prunegraph.passes.choose.rank import aligned_count, global_counts, select
+from prunegraph.passes.choose.rank import global_counts, rounded_count, select
 from prunegraph.passes.choose.request import Amount, Scope
 from prunegraph.passes.choose.targets import ByScorer, Kept, Ranked, Target, resolve_targets
 from prunegraph.passes.choose.whole_layers import WHOLE_KINDS, dropped, names_of
@@ -113,7 +113,7 @@ def _ranked_counts(groups: Sequence[Group], targets: Targets, scores: Mapping[st
         lambda group: ranked[group.id].least,
     )
     by_id = {group.id: group for group in groups}
-    return {name: aligned_count(by_id[name], count, targets.amount.align) for name, count in counts.items()}
+    return {name: rounded_count(by_id[name], count, targets.amount.align) for name, count in counts.items()}
 
 
 def _check_scores(groups: Collection[Group], scores: Mapping[str, Scores]) -> None:

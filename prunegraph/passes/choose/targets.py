@@ -11,7 +11,7 @@ from prunegraph.analysis.groups import Group
 from prunegraph.analysis.names import matches
 from prunegraph.errors import UsageError
 from prunegraph.passes.choose.amounts import is_pattern
-from prunegraph.passes.choose.rank import aligned_count, keep_after_ratio
+from prunegraph.passes.choose.rank import aligned_count, keep_after_ratio, rounded_count
 from prunegraph.passes.choose.request import Amount
 from prunegraph.passes.score import KindScorers
 
@@ -81,7 +81,7 @@ def resolve_targets(
         scorer = scorers.of(group.kind)
         by_default = amount.by_default(group.kind, group.exact)
         if group.id in numbers:
-            targets[group.id] = Kept(aligned_count(group, numbers[group.id], amount.align))
+            targets[group.id] = Kept(aligned_count(group, numbers[group.id], amount.align or 1))
         elif group.id in own:
             targets[group.id] = _by_ratio(group, own[group.id], amount, scorer.comparable)
         elif scorer.decides and group.exact and not asked_of_all:
@@ -103,7 +103,7 @@ def resolve_targets(
 
 
 def _by_ratio(group: Group, ratio: float, amount: Amount, comparable: bool) -> Target:
-    count = aligned_count(group, keep_after_ratio(group.units, ratio), amount.align)
+    count = rounded_count(group, keep_after_ratio(group.units, ratio), amount.align)
     across = comparable if amount.rank is None else amount.rank == "global"
     if not across or group.rows or not ratio or amount.budget:
         return Kept(count)
@@ -128,7 +128,7 @@ def _within(shared: Sequence[Group], fixed: Mapping[str, int], amount: Amount, c
     """One ratio for all these groups, the smallest that meets the budget; of its last step only what is needed."""
 
     def at(ratio: float) -> dict[str, int]:
-        counts = {g.id: aligned_count(g, keep_after_ratio(g.units, ratio), amount.align) for g in shared}
+        counts = {g.id: rounded_count(g, keep_after_ratio(g.units, ratio), amount.align) for g in shared}
         return {**fixed, **counts}
 
     def over(counts: Mapping[str, int]) -> float:
