@@ -169,8 +169,7 @@ def _image_shape(config: Any, folder: Path) -> tuple[int, int, int]:
 
 
 def _sides(image_size: Any, folder: Path) -> Iterator[tuple[int, int]]:
-    file = folder / "preprocessor_config.json"
-    said = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+    said = _preprocessor(folder / "preprocessor_config.json")
     for size in (image_size, said.get("crop_size"), said.get("size")):
         if isinstance(size, int):
             yield size, size
@@ -180,3 +179,21 @@ def _sides(image_size: Any, folder: Path) -> Iterator[tuple[int, int]]:
             yield size["height"], size["width"]
         elif isinstance(size, dict) and "shortest_edge" in size:
             yield size["shortest_edge"], size["shortest_edge"]
+
+
+def _preprocessor(file: Path) -> dict[str, Any]:
+    """What an image processor's configuration says; nothing where there is none.
+
+    Raises:
+        ModelError: It is no JSON object.
+    """
+    if not file.is_file():
+        return {}
+    hint = "download it again, or leave it out"
+    try:
+        settings = json.loads(file.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise ModelError(f"{file} is no JSON: {error}", hint=hint) from error
+    if not isinstance(settings, dict):
+        raise ModelError(f"{file} holds no settings", hint=hint)
+    return settings

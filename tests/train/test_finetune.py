@@ -11,6 +11,7 @@ import numpy as np
 import onnx
 import onnxruntime as ort
 import pytest
+import torch
 from onnx import TensorProto, numpy_helper
 from typer.testing import CliRunner, Result
 
@@ -259,9 +260,22 @@ def test_a_checkpoint_is_of_one_run(tokenizer: Path, tmp_path: Path) -> None:
         run(epochs=1)
     with pytest.raises(UsageError, match="of a run with other options"):
         run(epochs=2, resume=True)
-    (tmp_path / "run" / checkpoint.NAME).write_bytes(b"nothing")
-    with pytest.raises(UsageError, match="is no checkpoint"):
-        run(epochs=1, resume=True)
+    path = tmp_path / "run" / checkpoint.NAME
+    whole = torch.load(path, weights_only=True)
+    for part in whole["state"]:
+        state = {name: value for name, value in whole["state"].items() if name != part}
+        torch.save({**whole, "state": state}, path)
+        with pytest.raises(UsageError, match="does not hold the whole state") as refusal:
+            run(epochs=1, resume=True)
+        assert refusal.value.hint and refusal.value.__cause__
+    for content in (b"nothing", b"", path.read_bytes()[:-100]):
+        path.write_bytes(content)
+        with pytest.raises(UsageError, match="is no checkpoint"):
+            run(epochs=1, resume=True)
+    for other in ({}, {"about": 3, "state": {}}, [1], {**whole, "state": None}):
+        torch.save(other, path)
+        with pytest.raises(UsageError, match="is no checkpoint"):
+            run(epochs=1, resume=True)
 
 
 def test_a_loss_that_is_no_number(tokenizer: Path) -> None:
