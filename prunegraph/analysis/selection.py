@@ -65,7 +65,7 @@ class Selection:
             UsageError: it cannot be read, or is no plan.
         """
         try:
-            return Selection.from_json(Path(path).read_text(encoding="utf-8"))
+            return Selection.from_json(Path(path).read_text(encoding="utf-8-sig"))
         except (OSError, UnicodeDecodeError) as error:
             raise UsageError(f"the plan {path} cannot be read: {error}", hint=_PLAN_HINT) from error
 

@@ -81,7 +81,7 @@ def _read(plan: Path) -> tuple[Selection, Written, Rotation, list[str]]:
 
     hint = "name the plan that was written beside the slim model: --plan PLAN"
     try:
-        text = plan.read_text(encoding="utf-8")
+        text = plan.read_text(encoding="utf-8-sig")
         selection = Selection.from_json(text)
         stated = parse_json(text)
         if stated.get("trained", False) is not False:

@@ -135,7 +135,7 @@ def save(
         or any(isinstance(tensor, ir.ExternalTensor) for tensor in tensors)
         or sum(tensor.nbytes for tensor in tensors if tensor is not None) > INLINE_LIMIT
     )
-    data_name = f"{target.name}.{fingerprint(model)[:_DIGITS]}.data" if outside else None
+    data_name = f"{_text_name(target)}.{fingerprint(model)[:_DIGITS]}.data" if outside else None
     names = [target.name, *([data_name] if data_name else []), *(companions or {})]
     for name in names:
         check_target(target.parent / name, inputs)
@@ -165,8 +165,13 @@ def check_outputs(path: Path, inputs: Iterable[str | os.PathLike[str]] = (), com
         OutputError: The path is an input, a folder or not a regular file, or cannot be written.
     """
     given = list(inputs)
-    for name in (path.name, f"{path.name}.{'0' * _DIGITS}.data", *companions):
+    for name in (path.name, f"{_text_name(path)}.{'0' * _DIGITS}.data", *companions):
         check_target(path.parent / name, given)
+
+
+def _text_name(target: Path) -> str:
+    """The name of a file as a model can state it: in UTF-8, which names of files need not be."""
+    return os.fsencode(target.name).decode("utf-8", "replace").replace("\N{REPLACEMENT CHARACTER}", "_")
 
 
 def _data_of(target: Path) -> tuple[Path, ...]:
@@ -188,8 +193,9 @@ def _unused_data(target: Path) -> Iterator[Path]:
 
 
 def _is_data_of(target: Path, name: str) -> bool:
-    digits = name.removeprefix(f"{target.name}.").removesuffix(".data")
-    return name == f"{target.name}.{digits}.data" and len(digits) == _DIGITS and set(digits) <= set("0123456789abcdef")
+    start = _text_name(target)
+    digits = name.removeprefix(f"{start}.").removesuffix(".data")
+    return name == f"{start}.{digits}.data" and len(digits) == _DIGITS and set(digits) <= set("0123456789abcdef")
 
 
 def _read(path: Path) -> onnx.ModelProto:

@@ -121,6 +121,13 @@ PLANS = {
     "a group twice": ('{"prunegraph_plan": 1, "groups": {"a": {}, "a": {}}}', "'a' is given twice"),
     "a repair of letters": (plan(repair={"changed": "w1"}), "what was repaired"),
     "a repair that is a list": (plan(repair=["w1"]), "what was repaired"),
+    "a rotation that is a list": (plan(rotate=["head.0"]), "how the model was turned"),
+    "a rotation without end": (
+        plan(rotate={"a": {"matrices": [{"shape": [float("inf")], "float32": ""}]}}), "how the model was turned",
+    ),
+    "a rotation that is no base64": (
+        plan(rotate={"a": {"matrices": [{"shape": [1], "float32": "é"}]}}), "how the model was turned",
+    ),
     "allow_io of letters": (plan(allow_io="x"), "allow_io"),
 }  # fmt: skip
 
@@ -131,6 +138,14 @@ def test_plans_that_are_none(case: str, folder: Path) -> None:
     onnx.save(mlp(), "model.onnx")
     (folder / "plan.json").write_text(text)
     refused(("verify", "model.onnx", "model.onnx", "--plan", "plan.json"), 1, message, "plan")
+
+
+def test_a_plan_from_a_program_that_marks_utf_8(folder: Path) -> None:
+    onnx.save(mlp(), "model.onnx")
+    done(*PRUNE)
+    plan_file = folder / "slim.plan.json"
+    plan_file.write_text(plan_file.read_text(), encoding="utf-8-sig")
+    done("verify", "model.onnx", SLIM)
 
 
 # --- ratios ------------------------------------------------------------------------------------------------------

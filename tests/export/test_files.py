@@ -545,6 +545,15 @@ def test_the_same_target_twice_leaves_one_data_file(tmp_path: Path, monkeypatch:
     assert {*tmp_path.iterdir()} == {slim, strange}
 
 
+def test_a_name_that_is_no_utf_8_has_data_whose_name_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(door, "INLINE_LIMIT", 0)
+    slim = tmp_path / os.fsdecode(b"\xffslim.onnx")
+    for _ in range(2):
+        written = door.save(door.load(tiny()), slim)
+        assert written == (slim, data_file(slim)) and written[1].name.startswith("_slim.onnx.")
+        assert {*tmp_path.iterdir()} == {*written}
+
+
 def test_data_of_an_input_stay_though_the_name_is_taken_over(tmp_path: Path) -> None:
     """A model that lies beside a target that names its data, too."""
     (tmp_path / "slim.onnx.data").write_bytes(WEIGHT.tobytes())

@@ -40,7 +40,7 @@ def from_plan(plan: Mapping[str, Any]) -> dict[str, Turned]:
     """
     try:
         return {str(name): _turned(entry) for name, entry in (plan.get("rotate") or {}).items()}
-    except (AttributeError, KeyError, TypeError, ValueError, binascii.Error) as error:
+    except (AttributeError, LookupError, TypeError, ValueError, ArithmeticError, binascii.Error) as error:
         raise UsageError(f"the plan does not say how the model was turned: {error}", hint=_HINT) from error
 
 
