@@ -83,7 +83,7 @@ def prune_graph(
     if request.amount.filtering is not None:
         filtered = filter_heads(graph, selection, request.amount.filtering, request.data, graph.clock)
         selection = filtered.selection
-    result = graph.apply(selection, verify=request.verify)
+    result = graph.apply(selection, verify=request.verify, data=request.data)
     result = replace(result, filtered=filtered, report=replace(result.report, accounts=scores.reports))
     for step in request.after:
         result = _follow(result, step, request.data)
@@ -137,7 +137,7 @@ def verify_files(
         repair: Which of its weights were re-fitted, as its plan says; those that Shrink makes stand in for them.
         rotation: How the original was turned before it was cut, as the plan says.
         allow_io: The patterns of inputs and outputs that were allowed to shrink.
-        data: Compare on these, instead of random inputs.
+        data: Compare on these, too.
         progress: Called with the name of each step.
 
     Returns:

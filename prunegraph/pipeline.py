@@ -41,7 +41,6 @@ from prunegraph.passes.rotate import (
 )
 from prunegraph.passes.score import Context, KindScorers, observe_for, score_with
 from prunegraph.report import GroupReport, Report
-from prunegraph.runtime.feeds import Feeds
 
 T = TypeVar("T", bound="Analyzed")
 
@@ -204,9 +203,14 @@ def filter_heads(
 
 
 def rewrite(
-    analyzed: Analyzed, selection: Selection, *, check: bool = True, clock: Clock | None = None
+    analyzed: Analyzed,
+    selection: Selection,
+    *,
+    check: bool = True,
+    data: Data | None = None,
+    clock: Clock | None = None,
 ) -> tuple[ir.Model, Report]:
-    """Carry out a selection on an analysed model, and prove the result.
+    """Carry out a selection on an analysed model, and prove the result, on data if there are any.
 
     Raises:
         UsageError: the selection does not fit the model, or a group cannot go whole.
@@ -223,7 +227,7 @@ def rewrite(
     proof, rotated = None, analyzed.rotated
     if check:
         with clock.step("verify"):
-            proof = prove(analyzed, slim, keeps)
+            proof = prove(analyzed, slim, keeps, data)
             if rotated is not None and rotated.rotation:
                 rotated = replace(rotated, error=proof.normalize_error)
     report = Report(
@@ -247,13 +251,17 @@ def group_reports(analysis: Analysis, keeps: Keeps, left: Collection[int] | None
             yield GroupReport(group.id, group.kind, group.units, keeps[group.dim].count)
 
 
-def prove(analyzed: Analyzed, slim: ir.Model, keeps: Keeps) -> Verification:
-    """Compare a slim model with the masked original.
+SAMPLES = 8
+"""So many of the caller's samples does the proof run on."""
+
+
+def prove(analyzed: Analyzed, slim: ir.Model, keeps: Keeps, data: Data | None = None) -> Verification:
+    """Compare a slim model with the masked original, on data if there are any and on random inputs.
 
     Raises:
         VerificationFailed: they differ by more than rounding.
     """
-    proof = _verified(analyzed, slim, keeps)
+    proof = _verified(analyzed, slim, keeps, data)
     if not proof.ok:
         raise VerificationFailed(
             f"the slim model differs from the masked original: {proof.reason}; it was discarded",
@@ -262,14 +270,18 @@ def prove(analyzed: Analyzed, slim: ir.Model, keeps: Keeps) -> Verification:
     return proof
 
 
-def _verified(analyzed: Analyzed, slim: ir.Model, keeps: Keeps, feeds: Sequence[Feeds] | None = None) -> Verification:
+def _verified(analyzed: Analyzed, slim: ir.Model, keeps: Keeps, data: Data | None) -> Verification:
     """The proof; of a turned model in two halves: turning changed nothing, and the rest as always."""
+    inputs = data.inputs(analyzed.original).first(SAMPLES) if data is not None else None
+    feeds = [batch.feeds for batch in inputs.batches()] if inputs is not None else None
     model, sizes, rotated = analyzed.normalized.model, analyzed.normalized.settled, analyzed.rotated
     if rotated is None or not rotated.rotation:
         return verify(analyzed.original, model, slim, analyzed.analysis, keeps, feeds, sizes=sizes)
     error = rotation_error(analyzed.original, model, analyzed.analysis, feeds, sizes)
     proof = verify(model, model, slim, analyzed.analysis, keeps, feeds, sizes=sizes)
-    return replace(proof, ok=proof.ok and error <= tolerance(rotated.before, model), normalize_error=error)
+    turned = error <= tolerance(rotated.before, model)
+    reason = proof.reason or ("" if turned else f"turning heads into another basis moved the outputs by {error:.1e}")
+    return replace(proof, ok=proof.ok and turned, normalize_error=error, reason=reason)
 
 
 def compare(
@@ -290,7 +302,7 @@ def compare(
         plan: What stays of every group that got smaller.
         repair: Which weights were re-fitted: those that Shrink makes stand in for them.
         rotation: How the original was turned before it was cut.
-        data: Compare on these, instead of random inputs.
+        data: Compare on these, too.
         clock: Told of the steps.
 
     Raises:
@@ -310,9 +322,8 @@ def compare(
     if repair:
         with clock.step("shrink"):
             slim = undo_repair(analyzed, slim, keeps, repair)
-    feeds = [batch.feeds for batch in data.inputs(analyzed.original).batches()] if data is not None else None
     with clock.step("verify"):
-        return _verified(analyzed, slim, keeps, feeds)
+        return _verified(analyzed, slim, keeps, data)
 
 
 def check_interface(model: ir.Model, slim: ir.Model) -> None:

@@ -32,10 +32,17 @@ if TYPE_CHECKING:
     from prunegraph.train.finetune import FinetuneResult
 
 
-def apply(analyzed: Analyzed, selection: Selection, *, check: bool = True, clock: Clock | None = None) -> PruneResult:
+def apply(
+    analyzed: Analyzed,
+    selection: Selection,
+    *,
+    check: bool = True,
+    data: Data | None = None,
+    clock: Clock | None = None,
+) -> PruneResult:
     """Carry out a selection on an analysed model: shrink, clean up, prove; see `pipeline.rewrite`."""
     clock = clock or Clock()
-    slim, report = rewrite(analyzed, selection, check=check, clock=clock)
+    slim, report = rewrite(analyzed, selection, check=check, data=data, clock=clock)
     allow_io = tuple(analyzed.scope.allow_io)
     return PruneResult(slim, selection, report, analyzed.kind, allow_io=allow_io, analyzed=analyzed, clock=clock)
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from prunegraph.cli.arguments import AllowIo, Json, Model
+from prunegraph.cli.arguments import AllowIo, DataFile, Json, Model, Tokenizer, data_of
 from prunegraph.cli.console import complain, progress, show, show_json
 
 if TYPE_CHECKING:
@@ -26,13 +26,15 @@ def verify(
         ),
     ] = None,
     allow_io: AllowIo = None,
+    data: DataFile = None,
+    tokenizer: Tokenizer = None,
     json: Json = False,
 ) -> None:
     """Prove that a slim model is its original minus what was removed.
 
     What was removed stands in the plan. In the original those units are masked where something sums over them; both
-    graphs run in ONNX Runtime on the same random inputs, at sizes that pruning did not look at. Nothing of the slim
-    model's making is trusted but the plan.
+    graphs run in ONNX Runtime on the same random inputs, at sizes that pruning did not look at, and on --data if there
+    are any. Nothing of the slim model's making is trusted but the plan.
 
     Where the plan says that heads were turned into another basis before they were cut, the original is turned alike,
     and compared with itself first. Weights that the plan says were re-fitted are put back to what Shrink makes of the
@@ -44,6 +46,7 @@ def verify(
     Examples
       prunegraph verify model.onnx slim.onnx
       prunegraph verify model.onnx slim.onnx --plan elsewhere/slim.plan.json --json
+      prunegraph verify model.onnx slim.onnx --data images.npz
     """  # noqa: D301 - \b keeps the lines that follow as they are
     plan = plan or slim.with_name(f"{slim.stem}.plan.json")
     with progress() as step:
@@ -51,8 +54,11 @@ def verify(
         selection, repair, rotation, allowed = _read(plan)
         from prunegraph.api import verify_files
 
+        samples = data_of(model, data, tokenizer, None, "", None, "cpu")
         allowed = allow_io or allowed
-        seen = verify_files(model, slim, selection, repair=repair, rotation=rotation, allow_io=allowed, progress=step)
+        seen = verify_files(
+            model, slim, selection, repair=repair, rotation=rotation, allow_io=allowed, data=samples, progress=step
+        )
     if json:
         show_json({"equal": seen.ok, **seen.to_dict(), "refitted": [*repair.changed, *repair.added]})
     else:

@@ -86,16 +86,27 @@ def trial_inputs(
     """
     try:
         with open_session(model, prepack=False) as session:
-            if feeds is not None:
-                best = _tried(session, list(islice(feeds, BATCHES)), outputs)
-            else:
-                best = _random(session, input_specs(model.graph), outputs, sizes or {})
+            given = None if feeds is None else _tried(session, list(islice(feeds, BATCHES)), outputs)
+            best = given or _random(session, input_specs(model.graph), outputs, sizes or {})
+            if given is not None:
+                best = _and_random(given, session, model, outputs, sizes or {})
     except CannotRun as reason:
         raise _cannot(reason) from reason
     if best.finite == 0:
         message = "cannot verify: what the original makes of the inputs that were tried is not finite"
         raise PruneGraphError(message, hint=_HINT)
     return best
+
+
+def _and_random(given: Trial, session: Any, model: ir.Model, outputs: Sequence[str], sizes: Mapping[str, int]) -> Trial:
+    """The caller's inputs, and random ones of other sizes where the original makes numbers of them."""
+    try:
+        more = _random(session, input_specs(model.graph), outputs, sizes)
+    except (CannotRun, ValueError):
+        return given
+    if more.finite < 1:
+        return given
+    return Trial([*given.feeds, *more.feeds], [*given.outputs, *more.outputs], given.finite)
 
 
 def _cannot(reason: Exception) -> PruneGraphError:

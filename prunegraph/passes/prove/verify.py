@@ -114,7 +114,8 @@ def verify(
     copies = _Copies.of(original, normalized, slim, analysis, keeps)
     outputs = [value.name or "" for value in normalized.graph.outputs]
     trial = trial_inputs(copies.given, outputs, feeds, sizes)
-    return _Proof(copies, outputs, trial, analysis, keeps, Positions(analysis.solution, keeps)).verification()
+    positions = Positions(analysis.solution, keeps)
+    return _Proof(normalized.graph, copies, outputs, trial, analysis, keeps, positions).verification()
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,6 +158,7 @@ class _Copies:
 class _Proof:
     """One comparison, from the first run to what is said of it."""
 
+    analyzed: ir.Graph
     copies: _Copies
     outputs: list[str]
     trial: Trial
@@ -286,13 +288,13 @@ class _Proof:
 
     def _facts(self, seen: Mapping[str, str], other: Mapping[str, Any], feed: Feeds | None) -> Iterable[GroupFacts]:
         groups = self._groups()
-        held = weights_of(groups, list(other), self.copies.normalized.graph)
+        held = weights_of(groups, list(other), self.analyzed)
         # One weight of each: all of them in the same other order may well compute the same.
         shown = {group: [name for name in names if name in seen] for group, names in held.items()}
         largest = {group: max(names, key=lambda name: other[name].size) for group, names in shown.items() if names}
         alive = {group: {name: other[name]} for group, name in largest.items()}
         moving = seen_at_outputs(self.copies.slim, alive, feed, self.outputs) if feed is not None else set()
-        filled = fills(self.copies.normalized.graph, self.analysis.solution, self.keeps)
+        filled = fills(self.analyzed, self.analysis.solution, self.keeps)
         for group in groups:
             where = [seen[name] for name in held[group.id] if name in seen]
             inside = OUTPUT if where and where[0] in self.outputs else f"inside {where[0]}" if where else DEAD

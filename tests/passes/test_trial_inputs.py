@@ -1,0 +1,115 @@
+"""On what the proof runs: other numbers where the original makes none, the same noise, the caller's data and sizes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+import pytest
+from onnx import TensorProto
+
+from prunegraph.analysis.selection import Selection
+from prunegraph.errors import PruneGraphError
+from prunegraph.passes.prove.trial_inputs import trial_inputs
+from prunegraph.passes.prove.verify import Verification, verify
+from tests.graphs.builder import Builder, linear
+from tests.graphs.small import analysed_model
+from tests.laws.test_laws import slim
+
+
+def ffn(g: Builder, x: str) -> str:
+    return linear(g, g("Relu", linear(g, x, "up", 6, 8)), "down", 8, 6)
+
+
+def proof(proto: onnx.ModelProto, **more: object) -> Verification:
+    """Half of every group removed, and compared."""
+    found = analysed_model(proto)
+    assert found.analysis.groups
+    selection = Selection({g.id: np.indices(g.shape)[-1] < g.units // 2 for g in found.analysis.groups})
+    keeps = selection.keeps(found.analysis.groups)
+    return verify(found.model, found.normalized, slim(found, selection), found.analysis, keeps, **more)  # type: ignore[arg-type]
+
+
+def hidden_rows() -> onnx.ModelProto:
+    """A mask of truths that hides where it is true: of ones nothing is left."""
+    g = Builder("hidden_rows")
+    x, hide = g.input("x", "B", "T", 6), g.input("hide", "B", "T", dtype=TensorProto.BOOL)
+    scores = g("Where", hide, -np.ones(1, "f4") * np.inf, g("ReduceSum", ffn(g, x), [2], keepdims=0))
+    g.output(g("Softmax", scores, axis=-1), "B", "T")
+    return g.model()
+
+
+def logarithm() -> onnx.ModelProto:
+    g = Builder("logarithm")
+    g.output(ffn(g, g("Log", g.input("x", "B", 6))), "B", 6)
+    return g.model()
+
+
+def chosen_rows() -> onnx.ModelProto:
+    """The mean of what is above a threshold: of nothing it is no number."""
+    g = Builder("chosen_rows")
+    x = g.input("x", "B", 6)
+    above = g("Cast", g("Greater", g("ReduceMin", x, axes=[1], keepdims=1), 0.1), to=TensorProto.FLOAT)
+    summed = g("ReduceSum", g("Mul", ffn(g, x), above), [0], keepdims=0)
+    g.output(g("Div", summed, g("ReduceSum", above, [0], keepdims=0)), 6)
+    return g.model()
+
+
+@pytest.mark.parametrize("make", [hidden_rows, logarithm, chosen_rows])
+def test_other_numbers_are_tried_where_the_original_makes_none(make: Callable[[], onnx.ModelProto]) -> None:
+    found = proof(make())
+    assert found.ok and not found.notes and found.moved > 1e-3
+
+
+def test_a_model_that_makes_nothing_but_nan_is_refused_with_that_reason() -> None:
+    g = Builder("nan_always")
+    x = ffn(g, g.input("x", "B", 6))
+    g.output(g("Sqrt", g("Sub", g("Mul", g("Tanh", x), 0.5), 4.0)), "B", 6)
+    with pytest.raises(PruneGraphError, match="not finite") as caught:
+        proof(g.model())
+    assert "--data" in caught.value.hint
+
+
+def test_numbers_that_are_none_in_some_places_are_so_in_both() -> None:
+    g = Builder("nan_sometimes")
+    x = g.input("x", "B", 6)
+    y = ffn(g, x)
+    g.output(g("Concat", y, g("Log", g("Mul", g("Tanh", y), g("Abs", x))), axis=1), "B", 12)
+    found = proof(g.model())
+    assert found.ok and "not finite" in found.notes[0]
+
+
+def noisy(op: str, **attributes: object) -> onnx.ModelProto:
+    g = Builder(f"noisy_{op}")
+    h = linear(g, g.input("x", "B", 6), "up", 6, 8)
+    if op == "Dropout":
+        h = g("Dropout", h, 0.5, g.const("train", True))
+    elif op == "Bernoulli":
+        h = g("Mul", h, g("Bernoulli", g("Sigmoid", h)))
+    elif op.endswith("Like"):
+        h = g("Add", h, g(op, h, **attributes))
+    else:
+        h = g("Add", h, g(op, shape=[1, 8], **attributes))
+    g.output(linear(g, g("Relu", h), "down", 8, 6), "B", 6)
+    return g.model()
+
+
+@pytest.mark.parametrize("op", ["Dropout", "Bernoulli", "RandomNormalLike", "RandomUniformLike", "RandomNormal"])
+def test_noise_is_the_same_in_all_copies(op: str) -> None:
+    model = noisy(op)
+    if analysed_model(model).analysis.groups:
+        assert proof(model).ok
+
+
+def test_sizes_and_data_are_the_callers() -> None:
+    g = Builder("sized")
+    g.output(ffn(g, g.input("x", "B", "T", 6)), "B", "T", 6)
+    model = ir.from_proto(g.model())
+    name = model.graph.outputs[0].name or ""
+    assert [feed["x"].shape[0] for feed in trial_inputs(model, [name], None, {"B": 1}).feeds] == [1, 1]
+    given = [{"x": np.ones((2, 4, 6), np.float32)}] * 3
+    feeds = trial_inputs(model, [name], given).feeds
+    assert [feed["x"].shape for feed in feeds[:2]] == [(2, 4, 6)] * 2
+    assert feeds[-1]["x"].shape[1] > 100  # and random ones, at a length that nobody gave
