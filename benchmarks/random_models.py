@@ -257,7 +257,7 @@ class Restrained(Writer):
         for node in self.g.nodes[before:]:
             shifts = node.op_type in SHIFTING or any(name in self.shifted for name in node.input)
             rank = next((len(shape) for name, shape in self.values[values:] if name in node.output), 1)
-            if shifts or (node.op_type == "Add" and rank > 1):
+            if shifts or (node.op_type == "Add" and (rank > 1 or write is Writer.broadcast)):
                 self.shifted.update(node.output)
 
 
