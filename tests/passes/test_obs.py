@@ -13,10 +13,13 @@ import onnx
 import pytest
 
 from prunegraph import prune_graph
+from prunegraph.analysis.selection import Selection
 from prunegraph.errors import PruneGraphError, UsageError
 from prunegraph.observe.stream import Data
+from prunegraph.passes.repair.sites import Site, sites
 from prunegraph.passes.score import Context, Obs, observe_for, score_with
 from prunegraph.passes.score.elimination import Reader, eliminate
+from prunegraph.passes.score.obs import OBSERVATION
 from prunegraph.pipeline import load_and_analyze
 from tests.graphs import attention
 from tests.graphs.builder import Builder
@@ -141,15 +144,42 @@ def test_what_another_neuron_says_goes_first(tmp_path: Path) -> None:
 SHAPES: dict[str, tuple[Callable[[], onnx.ModelProto], tuple[str, ...]]] = {
     "heads and dims of heads": (attention.mha, ("head", "v_dim")),
     "groups of query heads": (attention.gqa, ("kv_group", "query_slot", "v_dim")),
+    "rows of their own, two layers": (attention.fused_qkv, ("head", "v_dim")),
 }
 
 
 @pytest.mark.parametrize("case", SHAPES)
-def test_attention(case: str, tmp_path: Path) -> None:
+def test_units_are_the_features_that_go_with_them(case: str, tmp_path: Path) -> None:
+    """One unit of every row taken out: the error from the same moments, by features that the selection says stay."""
     make, kinds = SHAPES[case]
-    scores = scored(make(), tmp_path, Obs(), kinds)
-    assert {name.split(".")[0] for name in scores} == set(kinds)
-    assert all((each >= 0).all() and each.max() > 0 for each in scores.values())
+    found, scorer = load_and_analyze(make()), Obs()
+    groups = [group for group in found.analysis.groups if group.kind in kinds]
+    assert {group.kind for group in groups} == set(kinds)
+    inputs = Data(data_for(make(), tmp_path)).inputs(found.original)
+    context = observe_for({scorer: groups}, Context(found.normalized.model, found.analysis), inputs)
+    scores = score_with(scorer, groups, context)
+    gram = context.of(scorer).observations[OBSERVATION]
+    for group in groups:
+        order = np.argsort(scores[group.id].reshape(-1), kind="stable")
+        rows = int(np.prod(group.rows))
+        keep = np.ones(group.shape, dtype=bool)
+        keep.reshape(-1)[order[:rows]] = False
+        keeps = Selection({group.id: keep}).keeps(found.analysis.groups)
+        lost = 0.0
+        for site in sites(found.normalized.model, found.analysis, [group.dim]):
+            assert isinstance(site, Site)
+            weight = found.normalized.model.graph.initializers[site.weight].const_value.numpy()
+            stays = site.kept(found.analysis, keeps, weight.shape)
+            sums, counts = gram.sums(site.key)
+            moments, count = sums.sum(axis=0), counts.sum()
+            mean = moments[-1, :-1] / moments[-1, -1]
+            h = (moments[:-1, :-1] - np.outer(mean, mean) * moments[-1, -1]) / count
+            h[np.diag_indices_from(h)] += RIDGE * np.diag(h).mean()
+            own = h[np.ix_(~stays, ~stays)]
+            rest = own - h[np.ix_(~stays, stays)] @ np.linalg.solve(h[np.ix_(stays, stays)], h[np.ix_(stays, ~stays)])
+            removed = site.matrix(weight)[~stays]
+            lost += float(np.vdot(removed, rest @ removed))
+        np.testing.assert_allclose(scores[group.id].reshape(-1)[order[rows - 1]], lost, rtol=1e-8)
 
 
 def test_channels_of_a_convolution_are_blocks(tmp_path: Path) -> None:
@@ -167,7 +197,7 @@ def test_channels_of_a_convolution_are_blocks(tmp_path: Path) -> None:
 def test_in_one_call_with_repair(tmp_path: Path) -> None:
     model = redundant_mlp()
     data = data_for(model, tmp_path)
-    result = prune_graph(model, {"ffn": 0.25}, scorer="obs", data=data, scorer_options={"ridge": "1e-4"})
+    result = prune_graph(model, {"ffn": 0.25}, scorer=Obs(ridge=1e-4), data=data)
     keep = result.selection.keep["ffn.0"]
     assert keep.sum() == 6 and keep[:2].sum() == 1
     assert result.report.to_dict()["scorers"]["obs"]["labels_read"] is False

@@ -41,13 +41,13 @@ def eliminate(readers: Sequence[Reader], rows: int, units: int, rounds: int) -> 
         readers: Weights that read them; their errors add up.
         rows: How many rows choose by themselves.
         units: The units of a row.
-        rounds: Where there are more units than this, several go at once.
+        rounds: Where there are more units than this, several go at once, at least one of every row.
     """
     states = [_State(reader, rows * units) for reader in readers]
     alive = np.ones((rows, units), dtype=bool)
     errors = np.zeros(rows * units)
     error = 0.0
-    each = 0 if rows * units <= rounds else max(1, -(-units // max(1, rounds // rows)))
+    each = 0 if rows * units <= rounds else -(-units // rounds)
     while alive.any():
         costs = np.zeros(rows * units)
         for state in states:
@@ -85,6 +85,7 @@ class _State:
         # Only W Wᵀ counts: more outputs than features say nothing more.
         self.matrix = np.asarray(np.linalg.qr(matrix.T, mode="r")).T if matrix.shape[1] > len(matrix) else matrix.copy()
         self.owner = reader.owner.copy()
+        self.gone = np.zeros(len(self.owner), dtype=bool)
         self.units = units
 
     def costs(self) -> Floats:
@@ -104,16 +105,23 @@ class _State:
 
     def remove(self, units: Index) -> float:
         """Take units out and re-fit the rest; the error that this adds."""
-        goes = np.isin(self.owner, units)
-        if not goes.any():
+        goes = np.flatnonzero(np.isin(self.owner, units))
+        if not len(goes):
             return 0.0
-        own, rows = self.inverse[np.ix_(goes, goes)], self.matrix[goes]
-        solved = np.linalg.solve(own, np.concatenate([rows, self.inverse[np.ix_(goes, ~goes)]], axis=1))
+        across, rows = self.inverse[:, goes], self.matrix[goes]
+        solved = np.linalg.solve(across[goes], np.concatenate([rows, across.T], axis=1))
         weight, rest = solved[:, : rows.shape[1]], solved[:, rows.shape[1] :]
-        across = self.inverse[np.ix_(~goes, goes)]
-        added = float((rows * weight).sum())
-        self.matrix = self.matrix[~goes] - across @ weight
-        inverse = self.inverse[np.ix_(~goes, ~goes)] - across @ rest
-        self.inverse = (inverse + inverse.T) / 2
-        self.owner = self.owner[~goes]
-        return max(added, 0.0)
+        self.matrix -= across @ weight
+        self.inverse -= across @ rest
+        self.gone[goes], self.owner[goes] = True, -1
+        self.matrix[goes] = self.inverse[goes] = self.inverse[:, goes] = 0
+        if 2 * self.gone.sum() > len(self.gone):
+            self._drop()
+        return max(float((rows * weight).sum()), 0.0)
+
+    def _drop(self) -> None:
+        """Forget what is gone, once that is most."""
+        left = np.flatnonzero(~self.gone)
+        self.inverse = self.inverse[np.ix_(left, left)]
+        self.inverse = (self.inverse + self.inverse.T) / 2
+        self.matrix, self.owner, self.gone = self.matrix[left], self.owner[left], self.gone[left]

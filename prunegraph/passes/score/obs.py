@@ -43,7 +43,7 @@ class Obs(Scorer):
     data_kinds: ClassVar[tuple[str, ...]] = KINDS
 
     ridge: float = RIDGE
-    rounds: int = 256
+    rounds: int = 64
 
     def __post_init__(self) -> None:
         """Check the options.
