@@ -13,7 +13,7 @@ from prunegraph.analysis.cost import count_parameters, numbers_held
 from prunegraph.analysis.facts import Facts
 from prunegraph.analysis.groups import Group, Place, outer_dims
 from prunegraph.analysis.names import readable_names, scopes
-from prunegraph.analysis.roles import Roles, kind_of, sharing
+from prunegraph.analysis.roles import Roles, beside_states, kind_of, sharing
 from prunegraph.analysis.solve import Solution, solve
 from prunegraph.analysis.space import Pin
 from prunegraph.analysis.walk import gather_roles
@@ -222,9 +222,10 @@ def _groups(
     scope: Mapping[int, str],
 ) -> tuple[Group, ...]:
     counts: dict[str, int] = defaultdict(int)
+    beside = beside_states(solution, roles)
     groups = []
     for leaf in free:
-        kind = kind_of(leaf, roles, grouped)
+        kind = kind_of(leaf, roles, grouped, beside)
         outer = tuple(d for d in outer_dims(leaf, holders[leaf], solution.dim_size) if aligned(leaf, d))
         units = solution.dim_size(leaf)[0]
         rows = tuple(solution.dim_size(d)[0] for d in outer)

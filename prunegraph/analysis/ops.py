@@ -79,6 +79,7 @@ class Traits:
         reshapes: It gives all numbers of its first input in the same row-major order, under another shape.
         permutes: It gives all numbers of its first input, its axes in another order.
         keeps_order: Along an axis, what was larger is larger still.
+        linear: Its output is a linear (or affine) function of one input while the others stay what they are.
         nonnegative: What it gives is never below zero, and zero where its input is zero.
         bounded: What it gives is never above one nor below minus one, and zero where its input is zero.
         lifts_zero: It makes something else of zero.
@@ -107,6 +108,7 @@ class Traits:
     reshapes: bool = False
     permutes: bool = False
     keeps_order: bool = False
+    linear: bool = False
     nonnegative: bool = False
     bounded: bool = False
     lifts_zero: bool = False

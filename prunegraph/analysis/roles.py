@@ -8,7 +8,10 @@ from dataclasses import dataclass, field
 
 from prunegraph.analysis.solve import Solution
 
-KINDS = ("head", "kv_group", "query_slot", "qk_dim", "v_dim", "ffn", "dense", "channel", "hidden", "expert")
+KINDS = (
+    *("head", "kv_group", "query_slot", "qk_dim", "v_dim", "ffn", "dense", "channel", "hidden", "expert"),
+    *("inner", "state", "rank"),
+)
 """Every kind of group, as `ratio={kind: …}` names them."""
 
 
@@ -22,7 +25,13 @@ class Role:
     summed: bool = False  # summed by a weight
     made: bool = False  # made by a weight
     convolved: bool = False  # made by a convolution
-    joined: bool = False  # activations of different origin are added along it
+    joined: bool = False  # activations of different origin are added along it, not only what weights have just made
+    streams: bool = False  # what is added is computed from what it is added to, by way of a weight
+    recurs: bool = False  # the same without a weight
+    added_up: bool = False  # activations are summed along it, without a weight
+    read_straight: bool = False  # a weight reads what another has just made, with nothing but linear ops between
+    read_bent: bool = False  # a weight reads it after an op that is not linear
+    narrow: bool = True  # it is shorter than all that it is made from, and than all that is made from it
     copied: bool = False  # keys or values are copied along it
     looked_up: bool = False  # column of an embedding table
     mean: bool = False  # a mean is taken over it
@@ -38,15 +47,31 @@ class Role:
         """Whether something computes the slots; columns of a constant table that is only read are no choice."""
         return self.made or self.convolved or self.looked_up or self.batched
 
+    @property
+    def is_state(self) -> bool:
+        """Whether it is the state of a recurrence: carried on from step to step, read out by activations alone."""
+        return self.recurs and not self.streams and not self.summed and (self.scored or self.added_up)
+
 
 Roles = defaultdict[int, Role]
 
 
-def kind_of(leaf: int, roles: Roles, grouped: frozenset[int]) -> str:
-    """The kind of a group, from roles alone.  `grouped` are Dims that share an axis with query slots."""
+def kind_of(leaf: int, roles: Roles, grouped: frozenset[int], beside_state: frozenset[int]) -> str:
+    """The kind of a group, from roles alone.
+
+    Args:
+        leaf: The Dim that it is about.
+        roles: What happens to every Dim.
+        grouped: Dims that share an axis with query slots.
+        beside_state: Dims that share a value with the state of a recurrence.
+    """
     role = roles[leaf]
     if role.ranked:
         return "expert"
+    if role.is_state:
+        return "state"
+    if role.summed and leaf in beside_state:
+        return "inner"
     if role.batched or _mixes_heads(role, roles):
         return "query_slot" if role.copied else "kv_group" if leaf in grouped else "head"
     if role.scored:
@@ -57,6 +82,8 @@ def kind_of(leaf: int, roles: Roles, grouped: frozenset[int]) -> str:
         return "channel"
     if role.joined or (role.looked_up and not role.made):  # what a picked weight makes is looked up as well
         return "hidden"
+    if role.read_straight and role.narrow and not role.read_bent:
+        return "rank"
     # An FFN leaves a stream and returns to it, or stands where there is none; a pooler or a neck leads away from one.
     leaves_stream = any(roles[source].joined for source in role.fed_by) and not role.fed_by & role.feeds
     return "dense" if leaves_stream else "ffn"
@@ -79,3 +106,15 @@ def sharing(solution: Solution, values: Sequence[str], leaves: set[int]) -> froz
                     if flat & leaves:
                         found |= flat - leaves
     return frozenset(found)
+
+
+def beside_states(solution: Solution, roles: Roles) -> frozenset[int]:
+    """Dims that an activation holds together with the state of a recurrence, on another axis."""
+    states = {leaf for leaf, role in roles.items() if role.is_state}
+    beside = set[int]()
+    for value in solution.axes if states else ():
+        leaves = [solution.leaves(value, axis) for axis in range(len(solution.axes[value]))]
+        held = [axis for axis, each in enumerate(leaves) if each & states]
+        if held and value not in solution.weights:
+            beside |= {leaf for axis, each in enumerate(leaves) if axis not in held for leaf in each}
+    return frozenset(beside - states)

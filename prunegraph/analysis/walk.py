@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
+from collections.abc import Iterable
 
 import onnx_ir as ir
 
@@ -32,6 +33,9 @@ class _Walk:
         self.origin: dict[str, int] = {}  # the node that an activation comes from, see `join`
         self.picked: dict[str, bool] = {}  # slots of weights, and whether a router picks them
         self.copies: dict[str, set[int]] = {}  # along which Dims a value is the same everywhere
+        self.straight: set[str] = set()  # what a weight has just made, with nothing but linear ops since
+        self.weighted: set[int] = set()  # nodes that contract with a weight
+        self.producer = {name: k for k, names in enumerate(solution.outputs) for name in names if name}
 
     def visit(self, k: int, node: ir.Node) -> None:
         """The node at position `k`; those before it have been visited."""
@@ -40,6 +44,7 @@ class _Walk:
         for contraction in self.solution.contracted[k]:
             self.contract(contraction)
         self.join(k, node)
+        self.go_straight(k, node)
 
     def is_weight(self, value: ir.Value | None) -> bool:
         return value is not None and value.name in self.solution.weights
@@ -109,8 +114,16 @@ class _Walk:
             self.roles[leaf].convolved |= contraction.conv
             self.roles[leaf].fed_by |= contraction.summed
             self.roles[leaf].makers.setdefault(weight.value, contraction.node)
+        self.weighted.add(contraction.node)
+        data = next(each for each in contraction.operands if each is not weight)
+        sources, targets = self.length(contraction.summed), self.length(weight.leaves)
+        for leaf in weight.leaves:
+            self.roles[leaf].narrow &= self.solution.dim_size(leaf)[0] < sources
         for leaf in contraction.summed:
             self.roles[leaf].summed = True
+            self.roles[leaf].narrow &= self.solution.dim_size(leaf)[0] < targets
+            self.roles[leaf].read_straight |= data.value in self.straight
+            self.roles[leaf].read_bent |= data.value not in self.straight
             self.roles[leaf].feeds |= weight.leaves
 
     def join(self, k: int, node: ir.Node) -> None:
@@ -127,14 +140,61 @@ class _Walk:
         fresh = bool(self.solution.contracted[k]) or len(came_from) != 1
         for value in node.outputs:
             self.origin[value.name or ""] = k if fresh else next(iter(came_from))
-        if len(came_from) > 1:
+        if len(came_from) > 1 and self.solution.rules[k].joins:
             by_leaf: dict[int, set[int]] = defaultdict(set)
             for ref in self.solution.rules[k].joins:
                 if ref.index in sources:
                     for leaf in self.solution.leaves_of(k, [ref]):
                         by_leaf[leaf].add(sources[ref.index])
+            known = {places: self.follows(places) for places in {frozenset(each) for each in by_leaf.values()}}
+            names = (self.solution.inputs[k][index] for index in sources)
+            beside = all(name in self.straight for name in names)
             for leaf, places in by_leaf.items():
-                self.roles[leaf].joined |= len(places) > 1
+                follows, weighted = known[frozenset(places)]
+                role = self.roles[leaf]
+                role.streams |= weighted
+                role.recurs |= follows and not weighted
+                role.joined |= len(places) > 1 and (follows or not beside)
+
+    def follows(self, origins: frozenset[int]) -> tuple[bool, bool]:
+        """Whether one of several nodes is computed from another, and whether a weight stands between.
+
+        What comes from outside counts as both: nothing is known of it.
+        """
+        if len(origins) < 2:
+            return False, False
+        first = min(origins)
+        if first < 0:
+            return True, True
+        reached = False
+        for start in origins - {first}:
+            waiting, passed = [(start, False)], set[tuple[int, bool]]()
+            while waiting:
+                node, weighted = waiting.pop()
+                if node in origins and node != start:
+                    reached = True
+                    if weighted:
+                        return True, True
+                weighted |= node in self.weighted
+                for name in self.solution.inputs[node]:
+                    step = self.producer.get(name, -1), weighted
+                    if step[0] >= first and step not in passed:
+                        passed.add(step)
+                        waiting.append(step)
+        return reached, False
+
+    def go_straight(self, k: int, node: ir.Node) -> None:
+        """Follow what a weight has made through ops that are linear in it."""
+        traits = traits_of(node)
+        data = [value.name or "" for value in node.inputs if value is not None and not self.is_weight(value)]
+        made = k in self.weighted and traits.linear
+        passed = (traits.linear or 0 in traits.carries) and len(data) == 1 and data[0] in self.straight
+        if made or passed:
+            self.straight |= {value.name or "" for value in node.outputs}
+
+    def length(self, leaves: Iterable[int]) -> int:
+        """The product of the lengths of leaves."""
+        return math.prod(self.solution.dim_size(leaf)[0] for leaf in leaves)
 
     def reduce(self, site: ReduceSite, value: ir.Value | None) -> None:
         """Means, rankings, extremes, and how many slots they need."""
@@ -144,6 +204,7 @@ class _Walk:
             self.roles[leaf].mean |= site.kind.weighs
             self.roles[leaf].extreme |= extreme
             self.roles[leaf].ranked |= site.kind is Reduction.RANK
+            self.roles[leaf].added_up |= site.kind is Reduction.SUM and not self.solution.contracted[site.node]
         if site.least > 1:
             self.need(self.solution.resolve(name)[site.axis], site.least)
 

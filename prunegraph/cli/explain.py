@@ -32,9 +32,13 @@ def explain(
       channel     channels of convolutions
       hidden      the width that all layers add to
       expert      experts of a mixture, ranked by a router
+      inner       the inner width of a state space block
+      state       what such a block carries on from step to step
+      rank        between two weights with nothing but linear ops, narrower than both sides
 
     Removing a unit of an exact group equals setting it to zero. Where a norm takes the mean over it, or a router
-    ranks it, what stays counts for more: such a group is inexact (~). What is pinned stays whole.
+    ranks it, what stays counts for more, and a maximum is that of what stays: such a group is inexact (~). What is
+    pinned stays whole.
 
     \b
     Examples

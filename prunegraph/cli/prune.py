@@ -40,8 +40,9 @@ def prune(
         list[str] | None,
         typer.Option(
             metavar="[KIND=]NUMBER",
-            help="Fraction removed, from 0 to less than 1. One number is for every exact kind but qk_dim and v_dim; "
-            "KIND=NUMBER is for that kind alone, and kinds not named stay. KIND=N,N,… gives every layer its own, "
+            help="Fraction removed, from 0 to less than 1. One number is for every exact kind but qk_dim, v_dim, state "
+            "and rank; KIND=NUMBER is for that kind alone, and kinds not named stay. KIND=N,N,… gives every layer "
+            "its own, "
             "PATTERN=NUMBER is for groups by id or scope. Repeatable. Or a JSON or YAML file of the same, or a preset "
             "such as snp-deit-base.  [default: 0.5]",
             show_default=False,
@@ -63,7 +64,8 @@ def prune(
         list[str] | None,
         typer.Option(
             metavar="KIND",
-            help="What one number and a budget are for; without it every exact kind but qk_dim and v_dim. Repeatable.",
+            help="What one number and a budget are for; without it every exact kind but qk_dim, v_dim, state and rank. "
+            "Repeatable.",
         ),
     ] = None,
     rank: Annotated[

@@ -38,7 +38,7 @@ def _rows(axes: Axes, outer: Ref, inner: Expr) -> tuple[tuple[Expr, Expr], ...]:
     return ((axes[0], outer), (axes[1], inner)) if len(axes) > 1 else ((axes[0], Prod((outer, inner))),)
 
 
-@axis_rule("MatMulNBits", domain=MICROSOFT, fixed=EVERY)
+@axis_rule("MatMulNBits", domain=MICROSOFT, fixed=EVERY, linear=True)
 def matmul_nbits(node: NodeView) -> AxisRule:
     """`[…, K] · [N, blocks, bytes]`: columns go one by one, rows in whole blocks."""
     x, w, y, scales = node.input(0), node.input(1), node.output(), node.input(2)

@@ -72,7 +72,7 @@ def _contraction(target: dict[str, Ref], i: int, a: dict[str, Ref], j: int, b: d
     )
 
 
-@axis_rule("MatMul", contracts=True, parameters=(0, 1))
+@axis_rule("MatMul", contracts=True, linear=True, parameters=(0, 1))
 def matmul(node: NodeView) -> AxisRule:
     """`... i k, ... k j -> ... i j`, with vectors on either side."""
     left = "k" if len(node.input(0)) == 1 else "... i k"
@@ -81,7 +81,7 @@ def matmul(node: NodeView) -> AxisRule:
     return equation(node, f"{left}, {right} -> {out}")
 
 
-@axis_rule("Gemm", contracts=True, bias=2, parameters=(1, 2))
+@axis_rule("Gemm", contracts=True, linear=True, bias=2, parameters=(1, 2))
 def gemm(node: NodeView) -> AxisRule:
     """`i k, k j -> i j` with either side transposed; the bias broadcasts to the output."""
     left = "k i" if node.attr("transA", 0) else "i k"
@@ -93,7 +93,7 @@ def gemm(node: NodeView) -> AxisRule:
     return rule + broadcast(bias, node.output())
 
 
-@axis_rule("Einsum", contracts=True)
+@axis_rule("Einsum", contracts=True, linear=True)
 def einsum(node: NodeView) -> AxisRule:
     """The equation of the node itself."""
     text = str(node.attr("equation")).replace(" ", "")

@@ -13,7 +13,7 @@ def space(*operands: tuple[Ref, ...]) -> AxisRule:
     return AxisRule(pins=tuple((ref, "a spatial axis") for axes in operands for ref in axes[2:]))
 
 
-@axis_rule("Conv", contracts=True, bias=2, parameters=(1, 2))
+@axis_rule("Conv", contracts=True, linear=True, bias=2, parameters=(1, 2))
 def conv(node: NodeView) -> AxisRule:
     """`x.C = g·i`, `W = [g·o, i, *kernel]`, `y.C = g·o`."""
     x, w, y = node.input(0), node.input(1), node.output()
@@ -29,7 +29,7 @@ def conv(node: NodeView) -> AxisRule:
     return _finish(node, equal, SizeSite("group", None, g) if groups > 1 else None, summed=w[1], filters=y[1])
 
 
-@axis_rule("ConvTranspose", contracts=True, bias=2, parameters=(1, 2))
+@axis_rule("ConvTranspose", contracts=True, linear=True, bias=2, parameters=(1, 2))
 def conv_transpose(node: NodeView) -> AxisRule:
     """`x.C = g·i`, `W = [g·i, o, *kernel]`, `y.C = g·o`."""
     x, w, y = node.input(0), node.input(1), node.output()

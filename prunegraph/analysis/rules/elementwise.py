@@ -58,15 +58,15 @@ def unary(node: NodeView) -> AxisRule:
 
 
 @axis_rule(*_NARY.split(), broadcasts=True)
-@axis_rule("Div", "Mul", broadcasts=True, multiplies=True)
+@axis_rule("Div", "Mul", broadcasts=True, linear=True, multiplies=True)
 @axis_rule("PRelu", parameters=(1,))
 def nary(node: NodeView) -> AxisRule:
     """Operands broadcast; every axis passes through."""
     return pointwise(node)
 
 
-@axis_rule("Add", "Sum", broadcasts=True, adds=True)
-@axis_rule("Sub", broadcasts=True)
+@axis_rule("Add", "Sum", broadcasts=True, adds=True, linear=True)
+@axis_rule("Sub", broadcasts=True, linear=True)
 def add(node: NodeView) -> AxisRule:
     """Operands broadcast; activations are joined along the axes that they all have."""
     activations = [x for x, is_weight in zip(node.inputs, node.weights, strict=True) if x is not None and not is_weight]

@@ -66,7 +66,7 @@ def embed_layer_normalization(node: NodeView) -> AxisRule:
     return rule + AxisRule(reduces=(Reduce(node.input(2)[1], Reduction.MEAN, inside=True),))
 
 
-@axis_rule("FusedMatMul", "TransposeMatMul", domain=MICROSOFT, contracts=True)
+@axis_rule("FusedMatMul", "TransposeMatMul", domain=MICROSOFT, contracts=True, linear=True)
 def fused_matmul(node: NodeView) -> AxisRule:
     """MatMul with either operand transposed, times a number; the first axis may stand before the batch."""
 

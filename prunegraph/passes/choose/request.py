@@ -23,8 +23,8 @@ from prunegraph.passes.choose.amounts import (
 from prunegraph.passes.choose.head_filter import FilterOptions
 from prunegraph.passes.score import KindScorers, Scorers, resolve_scorers
 
-NOT_BY_DEFAULT = ("qk_dim", "v_dim")
-"""Exact kinds that a plain ratio leaves alone: with heads gone already, thinner ones cost accuracy fast."""
+NOT_BY_DEFAULT = ("qk_dim", "v_dim", "state", "rank")
+"""Exact kinds that a plain ratio leaves alone: few units in which much is kept, so that each costs accuracy fast."""
 
 RANKS = ("local", "global")
 
@@ -49,7 +49,8 @@ class Amount:
         drop: Patterns of ids or scopes of groups of heads or FFN neurons that go whole, with the sub-block around
             them: `["ffn.3"]`. Without a ratio, nothing else goes.
         layer_threshold: All heads of a layer go where more than this share of them would; 1 lets one stay.
-        kinds: What one number and a budget are for; by default every exact kind but `qk_dim` and `v_dim`.
+        kinds: What one number and a budget are for; by default every exact kind but `qk_dim`, `v_dim`,
+            `state` and `rank`.
         align: Numbers that stay are rounded up to a multiple of this (heads and experts are not); 1 rounds nothing.
             None: channels and widths of at least 32 units that a ratio or a budget cuts are rounded up to multiples
             of 8, which kernels like; kept numbers stay as they are given.

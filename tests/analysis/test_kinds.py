@@ -1,0 +1,92 @@
+"""Kinds follow from roles: adapters, state space blocks and low ranks, however they are written."""
+
+from __future__ import annotations
+
+import onnx
+import pytest
+
+from prunegraph import Amount, prune_graph
+from tests.graphs.builder import Builder, layer_norm
+from tests.graphs.rules import check_parts, found, in_words
+
+E, F, R, N = 24, 48, 4, 8
+
+
+def adapted_ffn() -> onnx.ModelProto:
+    """An FFN with an unmerged low-rank adapter beside each of its weights."""
+    g = Builder("adapted_ffn")
+    h = g("MatMul", g.input("x", "batch", "row", 5), g.weight("w_in", 5, E))
+
+    def adapted(x: str, name: str, rows: int, columns: int) -> str:
+        rank = g("MatMul", x, g.weight(f"{name}_a", rows, R))
+        low = g("Mul", g("MatMul", rank, g.weight(f"{name}_b", R, columns)), 2.0)
+        return str(g("Add", g("MatMul", x, g.weight(name, rows, columns)), low))
+
+    up = g("Relu", adapted(layer_norm(g, h, "norm", E), "up", E, F))
+    g.output(g("MatMul", g("Add", h, adapted(up, "down", F, E)), g.weight("w_out", E, 3)), None, None, 3)
+    return g.model()
+
+
+def state_space() -> onnx.ModelProto:
+    """A selective state space block of inner width 32, unrolled over three steps."""
+    return _state_space("state_space", summed=True)
+
+
+def state_space_contracted() -> onnx.ModelProto:
+    """The same, its state read out by a MatMul."""
+    return _state_space("state_space_contracted", summed=False)
+
+
+def _state_space(name: str, *, summed: bool) -> onnx.ModelProto:
+    width, steps = 32, 3
+    g = Builder(name)
+    x = g.input("x", 2, steps, 16)
+    u, z = g("Split", g("MatMul", layer_norm(g, x, "norm", 16), g.weight("w_in", 16, 2 * width)), n=2, axis=-1)
+    u = g("Mul", u, g("Sigmoid", u))
+    parts = g("MatMul", u, g.weight("w_x", width, R + 2 * N))
+    step, b, c = g("Split", parts, [R, N, N], n=3, axis=-1)
+    step = g("Softplus", g("Add", g("MatMul", step, g.weight("w_step", R, width)), g.weight("b_step", width)))
+    step = g("Unsqueeze", step, [3])
+    decay = g("Exp", g("Neg", g("Mul", step, g("Exp", g.weight("rates", width, N, scale=0.1)))))
+    new = g("Mul", g("Mul", step, g("Unsqueeze", b, [2])), g("Unsqueeze", u, [3]))
+    state, rows = "", []
+    for t in range(steps):
+        here = g("Squeeze", g("Slice", new, [t], [t + 1], [1]), [1])
+        if state:
+            kept = g("Squeeze", g("Slice", decay, [t], [t + 1], [1]), [1])
+            here = g("Add", g("Mul", kept, state), here)
+        state, read = here, g("Slice", c, [t], [t + 1], [1])
+        if summed:
+            rows.append(g("Unsqueeze", g("ReduceSum", g("Mul", state, read), [2], keepdims=0), [1]))
+        else:
+            rows.append(g("Transpose", g("MatMul", state, g("Transpose", read, perm=[0, 2, 1])), perm=[0, 2, 1]))
+    y = g("Add", g("Concat", *rows, axis=1), g("Mul", u, g.weight("skip", width)))
+    y = g("MatMul", g("Mul", y, g("Mul", z, g("Sigmoid", z))), g.weight("w_out", width, 16))
+    g.output(g("MatMul", g("Add", x, y), g.weight("head", 16, 5)), 2, steps, 5)
+    return g.model()
+
+
+@pytest.mark.parametrize(
+    ("make", "groups"),
+    [
+        (adapted_ffn, "hidden 24~, rank 4, ffn 48, rank 4"),
+        (state_space, "inner 32, rank 4, state 8"),
+        (state_space_contracted, "inner 32, rank 4, state 8"),
+    ],
+)
+def test_kinds(make, groups: str) -> None:  # type: ignore[no-untyped-def]
+    model, normal, analysis = found(make)
+    assert in_words(analysis) == groups
+    check_parts(model, normal, analysis)
+
+
+@pytest.mark.parametrize("make", [adapted_ffn, state_space, state_space_contracted])
+def test_a_plain_ratio_leaves_ranks_and_states_alone(make) -> None:  # type: ignore[no-untyped-def]
+    """No weight loses more than 60 % of its numbers by a plain half."""
+    result = prune_graph(make(), Amount(0.5), verify=False)
+    whole = {tensor.name: tensor.dims for tensor in make().graph.initializer}
+    assert {group.kind for group in result.report.groups} <= {"ffn", "inner"}
+    for tensor in result.model.graph.initializer:
+        if tensor.name in whole and len(tensor.dims) == 2:
+            before, after = (int(a) * int(b) for a, b in (whole[tensor.name], tensor.dims))
+            assert after >= 0.4 * before, tensor.name
