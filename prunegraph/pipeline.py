@@ -39,7 +39,7 @@ from prunegraph.passes.rotate import (
     rotation_error,
     tolerance,
 )
-from prunegraph.passes.score import Context, KindScorers, observe_for, score_with
+from prunegraph.passes.score import Context, KindScorers, observe_for, score_with, with_stand_ins
 from prunegraph.report import GroupReport, Report
 
 T = TypeVar("T", bound="Analyzed")
@@ -147,6 +147,8 @@ def score_units(
         scorers = rotated.scorers(scorers)
     model = analyzed.normalized.model if rotated is None else rotated.before
     context = Context(model, analyzed.analysis, kept=kept or {})
+    if data is not None:
+        scorers = with_stand_ins(scorers, groups, context)
     shares = scorers.shares(groups)
     with clock.step("observe"):
         inputs = data.inputs(analyzed.original) if data is not None else None

@@ -226,3 +226,18 @@ def test_explain_says_which_groups_turn(tmp_path: Path) -> None:
     assert said["v_dim.0"] == (True, "")
     assert said["qk_dim.0"][0] is False and "varies along it" in said["qk_dim.0"][1]
     assert said["head.0"] == (None, None)
+
+
+def test_dims_of_queries_go_by_snp_where_nobody_scores_them_and_data_are_given() -> None:
+    by = {
+        name: prune(attention.rope_half(), pg.Amount({"qk_dim": 0.5}, rotate=False), scorer=scorer, after=[])
+        for name, scorer in (("activation", "activation"), ("snp", "snp"), ("magnitude", "magnitude"))
+    }
+    keep = {name: result.selection.keep["qk_dim.0"].tolist() for name, result in by.items()}
+    assert keep["activation"] == keep["snp"]
+    named = prune(
+        attention.rope_half(), pg.Amount({"qk_dim": 0.5}, rotate=False), scorer={"v_dim": "activation"}, after=[]
+    )
+    assert named.selection.keep["qk_dim.0"].tolist() == keep["snp"]
+    alone = prune(attention.rope_half(), {"qk_dim": 0.5}, data=None)
+    assert alone.selection.keep["qk_dim.0"].tolist() == keep["magnitude"]

@@ -21,6 +21,7 @@ from prunegraph.passes.score.random import Random
 from prunegraph.passes.score.registry import SCORERS, FunctionScorer, as_scorer, make_scorer, scorer_names
 from prunegraph.passes.score.sap import Sap
 from prunegraph.passes.score.snp import Snp
+from prunegraph.passes.score.stand_in import with_stand_ins
 from prunegraph.passes.score.taylor import Taylor
 
 __all__ = [
@@ -53,4 +54,5 @@ __all__ = [
     "score",
     "score_with",
     "scorer_names",
+    "with_stand_ins",
 ]
