@@ -76,10 +76,10 @@ def data_of(
     model: Path,
     data: Path | None,
     tokenizer: Path | None,
-    text: list[str] | None,
-    label: str,
-    samples: int | None,
-    ep: str,
+    text: list[str] | None = None,
+    label: str = "",
+    samples: int | None = None,
+    ep: str = "cpu",
 ) -> Data | None:
     """The data that the options of a command name; None if none are given."""
     from prunegraph.observe.stream import Data

@@ -32,6 +32,8 @@ _STEPS = {
     "analyze": "analysing",
     "observe": "running the model on the examples",
     "filter": "trying heads",
+    "layers": "seeing which groups can go whole",
+    "evaluate": "running both models on the examples",
     "score": "scoring",
     "shrink": "shrinking",
     "repair": "re-fitting what reads removed units, on the examples",

@@ -404,3 +404,13 @@ def test_slow_widths_are_said(folder: Path) -> None:
     arguments = ("prune", "wide.onnx", "-o", "slim.onnx", "--ratio", "0.3")
     assert "slow widths" not in done(*arguments).stdout
     assert "slow widths: ffn.0 45 are no multiples of 8; --align 8" in done(*arguments, "--align", "1").stdout
+
+
+def test_verify_compares_on_data_too(folder: Path) -> None:
+    done(*PRUNE, "--ratio", "ffn=0.5")
+    np.savez(folder / "data.npz", x=np.random.default_rng(0).normal(size=(8, 5, 5)).astype(np.float32))
+    arguments = ("verify", "model.onnx", "slim.onnx", "--data", "data.npz")
+    assert done(*arguments).stdout.startswith("verified")
+    np.savez(folder / "data.npz", z=np.zeros((8, 5), np.float32))
+    refused = run(*arguments)
+    assert refused.exit_code == 2 and "hint: " in refused.stderr
