@@ -134,13 +134,13 @@ def parse_options(given: Iterable[str], noise: float = 0.0) -> dict[str, object]
     Raises:
         UsageError: something is no NAME=VALUE.
     """
-    found: dict[str, object] = {}
+    values: dict[str, object] = {}
     for text in given:
         name, equals, value = text.partition("=")
         if not equals or not name.strip():
             raise UsageError(f"--scorer-option: {text!r} is no NAME=VALUE", hint="for example --scorer-option k=7")
-        found[name.strip()] = value.strip()
-    return {**found, "noise": noise} if noise else found
+        values[name.strip()] = value.strip()
+    return {**values, "noise": noise} if noise else values
 
 
 def parse_ratio(given: Iterable[str]) -> float | str | dict[str, float | list[float]]:
@@ -188,10 +188,10 @@ def parse_budget(given: Iterable[str]) -> dict[str, float]:
         UsageError: something is no NAME=NUMBER, or is given twice.
     """
     hint = "give the fraction left of macs, params or bytes: --budget macs=0.5"
-    found = _named("--budget", _by_kind("--budget", given, float, hint, hint), hint)
-    if any(isinstance(value, list) for value in found.values()):
+    values = _named("--budget", _by_kind("--budget", given, float, hint, hint), hint)
+    if any(isinstance(value, list) for value in values.values()):
         raise UsageError("--budget: one number each", hint=hint)
-    return found
+    return values
 
 
 def parse_scorers(given: Iterable[str]) -> str | dict[str, str]:
@@ -206,14 +206,14 @@ def parse_scorers(given: Iterable[str]) -> str | dict[str, str]:
     texts = list(given)
     if len(texts) == 1 and "=" not in texts[0]:
         return texts[0]
-    found: dict[str, str] = {}
+    values: dict[str, str] = {}
     for text in texts:
         kind, _, name = text.partition("=")
-        if not name or kind in found:
+        if not name or kind in values:
             hint = "give one scorer, or one a kind: --scorer head=michel --scorer ffn=snp"
             raise UsageError(f"--scorer: {text!r} names no kind, or one named before", hint=hint)
-        found[kind] = name
-    return found
+        values[kind] = name
+    return values
 
 
 N = TypeVar("N", int, float)
@@ -223,24 +223,24 @@ def _by_kind(
     option: str, given: Iterable[str], number: Callable[[str], N], hint: str, once: str
 ) -> dict[str, N | list[N]]:
     """KIND=NUMBER or KIND=NUMBER,NUMBER; a number alone is that of no kind."""
-    found: dict[str, N | list[N]] = {}
+    values: dict[str, N | list[N]] = {}
     for text in given:
         kind, _, numbers = (part.strip() for part in text.rpartition("="))
-        if ("=" in text and not kind) or kind in found:
+        if ("=" in text and not kind) or kind in values:
             what = f"{kind} is given twice" if kind else f"{text!r} names no kind"
             raise UsageError(f"{option}: {what}", hint=once)
         try:
             each = [number(part) for part in numbers.split(",")]
         except ValueError:
             raise UsageError(f"{option}: {text!r} is no number", hint=hint) from None
-        found[kind] = each if "," in numbers else each[0]
-    return found
+        values[kind] = each if "," in numbers else each[0]
+    return values
 
 
-def _named(option: str, found: dict[str, Any], hint: str) -> dict[str, Any]:
-    if "" in found:
+def _named(option: str, values: dict[str, Any], hint: str) -> dict[str, Any]:
+    if "" in values:
         raise UsageError(f"{option}: a number stands alone", hint=hint)
-    return found
+    return values
 
 
 def _is_number(text: str) -> bool:

@@ -103,11 +103,11 @@ def finetune(
         given = load(model)
         check_outputs(output, source_of(given).files)
     columns: dict[str, Any] = {"text": text_column or (), "label": label_column}
-    learnt = Data(data, tokenizer, limit=samples, **columns)
-    held = None if validation is None else Data(validation, tokenizer, **columns)
+    examples = Data(data, tokenizer, limit=samples, **columns)
+    judged = None if validation is None else Data(validation, tokenizer, **columns)
     with rounds() as report:
         result = run(
-            given, learnt, teacher=teacher, validation=held, checkpoint=checkpoint, resume=resume, progress=report,
+            given, examples, teacher=teacher, validation=judged, checkpoint=checkpoint, resume=resume, progress=report,
             validation_share=validation_share, epochs=epochs, lr=lr, batch_size=batch_size, distill=distill,
             temperature=temperature, hidden=hidden, freeze=tuple(freeze or ()), patience=patience, metric=metric,
             seed=seed, device=device,
@@ -116,12 +116,12 @@ def finetune(
     if json:
         show_json({**result.to_dict(), "files": [str(path) for path in files]})
         return
-    show(*_told(result))
+    show(*_lines(result))
     say("\nwrote ", ", ".join(f"{path} ({path.stat().st_size / 1e6:,.1f} MB)" for path in files))
     say("next: ", (f"prunegraph bench {teacher or model} {output}", "bold"))
 
 
-def _told(result: FinetuneResult) -> list[RenderableType]:
+def _lines(result: FinetuneResult) -> list[RenderableType]:
     """A line for every epoch, and what that did."""
     from rich.table import Table
     from rich.text import Text
@@ -134,8 +134,8 @@ def _told(result: FinetuneResult) -> list[RenderableType]:
         first = "-" if epoch.number == 0 else number(epoch.loss)
         style = "bold green" if epoch.number == result.best else ""
         table.add_row(str(epoch.number), first, number(epoch.validation_loss), number(epoch.metric), style=style)
-    train, held = result.examples
-    change = f"{result.metric} {result.before:.4f} -> {result.after:.4f} of {held:,} validation examples"
+    train, validated = result.examples
+    change = f"{result.metric} {result.before:.4f} -> {result.after:.4f} of {validated:,} validation examples"
     lines = [Text(), Text(f"{change}, run by ONNX Runtime"), Text(f"trained on {train:,} examples")]
     if result.best == 0:
         lines.append(Text("no epoch was better than the model as given, which is the result", style="bold yellow"))

@@ -54,23 +54,23 @@ def verify(
         selection, repair, rotation, allowed = _read(plan)
         from prunegraph.api import verify_files
 
-        samples = data_of(model, data, tokenizer, None, "", None, "cpu")
+        samples = data_of(model, data, tokenizer)
         allowed = allow_io or allowed
-        seen = verify_files(
+        verification = verify_files(
             model, slim, selection, repair=repair, rotation=rotation, allow_io=allowed, data=samples, progress=step
         )
     if json:
-        show_json({"equal": seen.ok, **seen.to_dict(), "refitted": [*repair.changed, *repair.added]})
+        show_json({"equal": verification.ok, **verification.to_dict(), "refitted": [*repair.changed, *repair.added]})
     else:
         from prunegraph.cli.summary import proof
 
-        show(*proof(seen))
+        show(*proof(verification))
         if rotation:
             show(f"{len(rotation)} groups were turned into another basis before they were cut, as the plan says")
         if repair:
             count = len(repair.changed) + len(repair.added)
             show(f"{count} weights and biases were re-fitted, as the plan says: compared is the model without that")
-    if not seen.ok:
+    if not verification.ok:
         complain(
             f"{slim} is not {model} minus what {plan} removes",
             "one of the files was changed, or they do not belong together; prune again to get all of them anew",

@@ -46,8 +46,8 @@ class Amounts:
 
 def presets() -> dict[str, Any]:
     """The presets that come with the package, by name."""
-    found: dict[str, Any] = json.loads((files("prunegraph.passes.choose") / "presets.json").read_text(encoding="utf-8"))
-    return found
+    table: dict[str, Any] = json.loads((files("prunegraph.passes.choose") / "presets.json").read_text(encoding="utf-8"))
+    return table
 
 
 def read_amounts(where: str | os.PathLike[str]) -> Amounts:
@@ -69,10 +69,10 @@ def read_amounts(where: str | os.PathLike[str]) -> Amounts:
         text = path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(f"{path} cannot be read: {error}", hint="give a JSON or YAML file of ratios") from error
-    said = _parsed(path, text)
-    if not isinstance(said, Mapping) or not said or not set(said) <= _SECTIONS:
-        return Amounts(said, name=str(path))
-    amounts = Amounts(**{name: said[name] for name in said if name != "source"}, name=str(path))
+    content = _parsed(path, text)
+    if not isinstance(content, Mapping) or not content or not set(content) <= _SECTIONS:
+        return Amounts(content, name=str(path))
+    amounts = Amounts(**{name: content[name] for name in content if name != "source"}, name=str(path))
     check_keep(amounts.keep)
     _check_fits(amounts.fits)
     return amounts
