@@ -3,15 +3,13 @@
     python -m benchmarks.accuracy [fashion binary five] [--markdown docs/accuracy.md]
 
 Every scorer prunes the same kinds by the same ratio, found so that the MACs fall to the target; only the choice of
-units differs. Results are kept in `build/accuracy`, so that a run that was stopped goes on where it stopped.
+units differs. Results are kept in `build/accuracy.jsonl`, so that a run that was stopped goes on where it stopped.
 """
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
 import itertools
-import json
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -22,13 +20,15 @@ import numpy as np
 import numpy.typing as npt
 
 from benchmarks import fashion
-from benchmarks.accuracy_page import render
+from benchmarks.accuracy_page import Case, render
+from benchmarks.datasets import fashion_images
+from benchmarks.harness import Records, study_parser
 from benchmarks.movie import movie
 from prunegraph import Amount, Repair, prune_graph, scorers
 from prunegraph.observe.stream import Data
 from prunegraph.train.finetune import finetune
 
-RESULTS = Path("build/accuracy")
+RESULTS = Path("build/accuracy.jsonl")
 SCORERS = ("snp", "magnitude", "activation", "taylor", "random")
 FEWER = (0.25, 0.5, 0.65)
 WIDTHS = {"inner": ("qk_dim", "v_dim", "ffn"), "inner and hidden": ("qk_dim", "v_dim", "ffn", "hidden")}
@@ -52,28 +52,10 @@ class Task:
     freeze: Sequence[str] = ()
 
 
-@dataclasses.dataclass(frozen=True, order=True)
-class Case:
-    """One number of the table."""
-
-    task: str
-    widths: str
-    fewer: float
-    scorer: str
-    recovery: str
-    draw: int = 0
-
-    @property
-    def file(self) -> Path:
-        """Where its result is kept."""
-        parts = (self.task, self.widths.replace(" ", "-"), self.fewer, self.scorer, self.recovery, self.draw)
-        return RESULTS / ("_".join(map(str, parts)) + ".json")
-
-
 def task(name: str) -> Task:
     """The model, trained now if it is not there, and its data."""
     if name == "fashion":
-        data = fashion.splits()
+        data = fashion_images()
         calibration, train, validation, test = (
             Data(_rows(data[split], count), batch_size=64)
             for split, count in (("train", 512), ("train", 3_000), ("validation", 1000), ("test", 4_000))
@@ -150,19 +132,6 @@ def judged(model: Path, test: Data) -> npt.NDArray[np.bool_]:
     return np.asarray(np.concatenate(found))
 
 
-def recalled(case: Case) -> dict[str, Any] | None:
-    """A result of an earlier run."""
-    return json.loads(case.file.read_text(encoding="utf-8")) if case.file.is_file() else None
-
-
-def keep(case: Case, result: dict[str, Any]) -> None:
-    """Store a result, whole or not at all."""
-    RESULTS.mkdir(parents=True, exist_ok=True)
-    partial = case.file.with_suffix(".part")
-    partial.write_text(json.dumps(result), encoding="utf-8")
-    partial.replace(case.file)
-
-
 def dense(name: str) -> Case:
     """The case that stands for the whole model."""
     return Case(name, "whole", 0.0, "whole", "none")
@@ -170,7 +139,7 @@ def dense(name: str) -> Case:
 
 def main() -> None:
     """Run the command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = study_parser("benchmarks.accuracy", __doc__)
     parser.add_argument("tasks", nargs="*", default=["fashion", "binary", "five"])
     parser.add_argument("--recoveries", nargs="+", choices=RECOVERIES, default=RECOVERIES)
     parser.add_argument("--scorers", nargs="+", choices=SCORERS, default=SCORERS)
@@ -178,25 +147,26 @@ def main() -> None:
     parser.add_argument("--markdown", type=Path, help="write the page and its plots here")
     parser.add_argument("--no-run", action="store_true", help="show what was measured before")
     arguments = parser.parse_args()
-    asked = [
+    records = Records(RESULTS)
+    wanted = [
         case
         for case in cases(arguments.tasks)
         if case.recovery in arguments.recoveries and case.scorer in arguments.scorers and case.draw < arguments.draws
     ]
-    todo = [case for case in asked if not arguments.no_run and recalled(case) is None]
+    todo = [case for case in wanted if not arguments.no_run and records.recall(str(case)) is None]
     tasks = {} if arguments.no_run else {name: task(name) for name in arguments.tasks}
     for name, on in tasks.items():
-        if recalled(dense(name)) is None:
+        if records.recall(str(dense(name))) is None:
             right = judged(on.model, on.test)
-            keep(dense(name), {"right": np.packbits(right).tolist(), "count": len(right), "macs": 1.0, "error": 0.0})
+            whole = {"right": np.packbits(right).tolist(), "count": len(right), "macs": 1.0, "error": 0.0}
+            records.keep(str(dense(name)), whole)
     for number, case in enumerate(todo, 1):
-        result = measure(case, tasks[case.task])
-        keep(case, result)
+        result = records.keep(str(case), measure(case, tasks[case.task]))
         share = np.unpackbits(np.array(result["right"], np.uint8), count=result["count"]).mean()
-        print(f"{number}/{len(todo)} {case.file.stem}: {share:.1%}", file=sys.stderr, flush=True)
-    found = {c: r for c in [*map(dense, arguments.tasks), *cases(arguments.tasks)] if (r := recalled(c)) is not None}
+        print(f"{number}/{len(todo)} {case}: {share:.1%}", file=sys.stderr, flush=True)
+    every = [*map(dense, arguments.tasks), *cases(arguments.tasks)]
     if arguments.markdown:
-        render(found, arguments.markdown)
+        render({c: r for c in every if (r := records.recall(str(c))) is not None}, arguments.markdown)
 
 
 if __name__ == "__main__":

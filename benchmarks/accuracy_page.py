@@ -3,17 +3,34 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-if TYPE_CHECKING:
-    from benchmarks.accuracy import Case
+from benchmarks.harness import Section, write_page
 
-Found = Mapping["Case", dict[str, Any]]
+
+@dataclass(frozen=True, order=True)
+class Case:
+    """One number of the table."""
+
+    task: str
+    widths: str
+    fewer: float
+    scorer: str
+    recovery: str
+    draw: int = 0
+
+    def __str__(self) -> str:
+        parts = (self.task, self.widths.replace(" ", "-"), self.fewer, self.scorer, self.recovery, self.draw)
+        return "_".join(map(str, parts))
+
+
+Found = Mapping[Case, dict[str, Any]]
 
 HEAD = """# Accuracy after pruning
 
@@ -57,9 +74,7 @@ def render(found: Found, target: Path) -> None:
         picture = target.parent / f"accuracy-{name}.png"
         _plot(mine, whole, picture)
         lines += [f"![Accuracy over MACs, {name}]({picture.name})", ""]
-    partial = target.with_suffix(".part")
-    partial.write_text("\n".join(lines), encoding="utf-8")
-    partial.replace(target)
+    write_page(target, lines)
 
 
 def _table(found: Found, whole: npt.NDArray[np.float64], widths: str) -> list[str]:
@@ -70,18 +85,14 @@ def _table(found: Found, whole: npt.NDArray[np.float64], widths: str) -> list[st
         mean = np.mean(draws, axis=0)
         cells[_key(case)][case.fewer] = f"{mean.mean():.1%} ± {_half_interval(mean - whole):.1%}"
     head = ["", f"{widths}", *(f"{part:.0%} fewer MACs" for part in fewer)]
-    lines = [_row(head), _row(["---", "---", *("---:" for _ in fewer)])]
-    for (recovery, scorer), row in cells.items():
-        lines.append(_row([scorer, NAMED[recovery], *(row.get(part, "") for part in fewer)]))
-    return [*lines, ""]
+    rows = [
+        [scorer, NAMED[recovery], *(row.get(part, "") for part in fewer)] for (recovery, scorer), row in cells.items()
+    ]
+    return [*Section("", head, rows, texts=2).table(), ""]
 
 
 def _key(case: Case) -> tuple[str, str]:
     return case.recovery, case.scorer
-
-
-def _row(cells: Sequence[str]) -> str:
-    return "| " + " | ".join(cells) + " |"
 
 
 def _half_interval(difference: npt.NDArray[np.float64]) -> float:

@@ -9,7 +9,6 @@ sentences with the other heads closed by the head gate; `michel`, `taylor` and r
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import resource
@@ -25,6 +24,7 @@ import onnx_ir as ir
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.harness import study_parser
 from benchmarks.movie import TASKS, accuracy, movie
 from prunegraph.analysis.groups import Group
 from prunegraph.analysis.selection import Selection
@@ -57,7 +57,7 @@ TRAINED_DEGREE = 4
 
 def main() -> None:
     """Measure one model and print three tables."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = study_parser("benchmarks.cahp", __doc__)
     parser.add_argument("--task", choices=list(TASKS), default="binary")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--samples", type=int, help="training sentences to look at; all by default")

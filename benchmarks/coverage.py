@@ -3,31 +3,28 @@
     python -m benchmarks.coverage [NAME ...] [--folder build/zoo] [--markdown docs/coverage.md] [--no-peers]
 
 Needs the extras `[zoo]` and `[peers]`, and torchvision. Models that the folder lacks are exported first. Every case has
-a child process of its own and 120 seconds; its result is kept in `FOLDER/results`, so that a run that was stopped goes
-on where it stopped. `--again` tries once more what failed.
+a child process of its own and 120 seconds; its result is kept in `FOLDER/results.jsonl`, so that a run that was stopped
+goes on where it stopped. `--again` tries once more what failed.
 """
 
 from __future__ import annotations
 
-import argparse
-import json
 import os
 import time
-from collections.abc import Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Sequence
 from pathlib import Path
 
 from rich.progress import Progress
 
-from benchmarks.child import Record, Stopped, in_child, warm
 from benchmarks.coverage_case import VARIANTS, run_case
 from benchmarks.coverage_page import Results, render, summary
 from benchmarks.coverage_peer import PEERS, run_peer
+from benchmarks.harness import Records, run_cases, study_parser, warm, write_page
 from prunegraph.bench.environment import cpu_model
 
 EXPORTERS = ("dynamo", "legacy")
 WARM = (
-    "benchmarks.zoo",
+    "benchmarks.zoo.exports",
     "benchmarks.coverage_peer",
     "onnxruntime.transformers.optimizer",
     "torch._dynamo",
@@ -45,73 +42,31 @@ def stem_of(name: str, exporter: str) -> str:
     return name if exporter == "dynamo" else f"{name}_{exporter}"
 
 
-def record_file(folder: Path, case: Case) -> Path:
-    """Where the result of a case is kept."""
-    return folder / "results" / f"{case[0]}.{case[1].replace(' ', '_')}.json"
-
-
-def recall(folder: Path, case: Case, *, again: bool = False) -> Record | None:
-    """The result of a case that has been run; with `again` only if it did not fail."""
-    path = record_file(folder, case)
-    if not path.exists():
-        return None
-    record: Record = json.loads(path.read_text(encoding="utf-8"))
-    return None if again and "failure" in record else record
-
-
-def keep(folder: Path, case: Case, record: Record) -> Record:
-    """Store the result of a case, whole or not at all."""
-    path = record_file(folder, case)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(".part")
-    partial.write_text(json.dumps(record), encoding="utf-8")
-    partial.replace(path)
-    return record
-
-
-def export_all(folder: Path, names: Sequence[str], jobs: int, timeout: float, *, again: bool) -> Results:
+def export_all(
+    folder: Path, records: Records, names: Sequence[str], jobs: int, timeout: float, *, again: bool
+) -> Results:
     """Export what is missing, and return why some files cannot be made."""
-    from benchmarks.zoo import make
+    from benchmarks.zoo.exports import make
 
     failures: Results = {}
     for exporter in EXPORTERS:
         absent = [name for name in names if not (folder / f"{stem_of(name, exporter)}.onnx").exists()]
         cases = {name: (stem_of(name, exporter), "export") for name in absent}
-        failures |= {case: known for case in cases.values() if (known := recall(folder, case, again=again))}
+        failures |= {c: known for c in cases.values() if (known := records.recall(name_of(c), again=again))}
         todo = [name for name, case in cases.items() if case not in failures]
         with Progress() as progress:
             task = progress.add_task(f"export, {exporter}", total=len(todo))
             for made in make(folder, todo, [exporter], timeout, jobs):
                 progress.advance(task)
                 if made.failure:
-                    failures[cases[made.name]] = keep(folder, cases[made.name], {"failure": made.failure})
+                    case = cases[made.name]
+                    failures[case] = records.keep(name_of(case), {"failure": made.failure})
     return failures
 
 
-def run(folder: Path, case: Case, timeout: float, *, again: bool) -> Record:
-    """One case, from the cache if it has been run."""
-    stem, what = case
-    if (known := recall(folder, case, again=again)) is not None:
-        return known
-    work = run_peer if what in PEERS else run_case
-    try:
-        return keep(folder, case, in_child(timeout, work, folder / f"{stem}.onnx", what))
-    except Stopped:
-        return {"failure": "stopped"}
-
-
-def run_all(folder: Path, cases: Iterable[Case], jobs: int, timeout: float, *, again: bool) -> Results:
-    """All cases, `jobs` at a time, with progress."""
-    cases = list(cases)
-    with Progress() as progress, ThreadPoolExecutor(jobs) as pool:
-        task = progress.add_task("prune", total=len(cases))
-
-        def one(case: Case) -> Record:
-            record = run(folder, case, timeout, again=again)
-            progress.advance(task)
-            return record
-
-        return dict(zip(cases, pool.map(one, cases), strict=True))
+def name_of(case: Case) -> str:
+    """What the result of a case is kept under."""
+    return f"{case[0]}: {case[1]}"
 
 
 def all_cases(folder: Path, names: Sequence[str], variants: Sequence[str], peers: Sequence[str]) -> list[Case]:
@@ -125,7 +80,7 @@ def all_cases(folder: Path, names: Sequence[str], variants: Sequence[str], peers
 
 def main() -> None:
     """Run the command line."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.coverage", description=__doc__.split("\n")[0])
+    parser = study_parser("benchmarks.coverage", __doc__)
     parser.add_argument("names", nargs="*", help="models of the zoo; all without")
     parser.add_argument("--folder", type=Path, default=Path("build/zoo"), help="for models and results")
     parser.add_argument("--markdown", type=Path, help="write the page here")
@@ -137,8 +92,9 @@ def main() -> None:
     parser.add_argument("--variants", nargs="*", default=list(VARIANTS), choices=VARIANTS)
     options = parser.parse_args()
     folder, again = options.folder, options.again
+    records = Records(folder / "results.jsonl")
     start, fresh = time.monotonic(), not options.folder.exists() and not options.names
-    from benchmarks.zoo import ZOO
+    from benchmarks.zoo.exports import ZOO
 
     names = options.names or list(ZOO)
     if unknown := set(names) - set(ZOO):
@@ -146,17 +102,25 @@ def main() -> None:
     warm(*WARM)
     results: Results = {}
     if not options.no_export:
-        results |= export_all(folder, names, options.jobs, options.timeout, again=again)
+        results |= export_all(folder, records, names, options.jobs, options.timeout, again=again)
     peers = () if options.no_peers else PEERS
     cases = all_cases(folder, names, options.variants, peers)
-    results |= run_all(folder, cases, options.jobs, options.timeout, again=again)
+    results |= run_cases(
+        "prune",
+        cases,
+        records,
+        lambda case: (run_peer if case[1] in PEERS else run_case, (folder / f"{case[0]}.onnx", case[1])),
+        name=name_of,
+        jobs=options.jobs,
+        timeout=options.timeout,
+        again=again,
+    )
     if fresh:
         took = {"minutes": (time.monotonic() - start) / 60, "jobs": options.jobs, "cases": len(cases)}
-        keep(folder, WHOLE, {**took, "cpu": cpu_model(), "cores": os.cpu_count()})
+        records.keep(name_of(WHOLE), {**took, "cpu": cpu_model(), "cores": os.cpu_count()})
     if options.markdown:
-        partial = options.markdown.with_suffix(".part")
-        partial.write_text(render(names, options.variants, peers, results, recall(folder, WHOLE)), encoding="utf-8")
-        partial.replace(options.markdown)
+        page = render(names, options.variants, peers, results, records.recall(name_of(WHOLE)))
+        write_page(options.markdown, [page])
     print("\n".join(summary(options.variants, peers, results)))
 
 

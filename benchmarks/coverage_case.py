@@ -12,7 +12,7 @@ from pathlib import Path
 import onnx
 import onnxruntime as ort
 
-from benchmarks.child import Record, reason
+from benchmarks.harness import Record, reason
 from prunegraph import Graph, Scope, analyze
 from prunegraph.errors import NothingToPrune, PruneGraphError
 

@@ -6,7 +6,7 @@ import importlib.metadata
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 
-from benchmarks.child import Record
+from benchmarks.harness import Record
 
 Results = dict[tuple[str, str], Record]
 """By file stem, and variant, peer or `export`."""
@@ -19,7 +19,7 @@ DULL = ("a spatial axis", "graph input")
 INTRO = """\
 # Coverage
 
-Every architecture of the zoo (`benchmarks/zoo.py`), built small with random weights, exported by both exporters,
+Every architecture of the zoo (`benchmarks/zoo`), built small with random weights, exported by both exporters,
 passed through ONNX Runtime's optimizers, and pruned with no hints: half of every kind of unit that can be removed
 exactly, then a quarter of what norms average over (the hidden width) as well. This page is written by
 `python -m benchmarks.coverage --markdown docs/coverage.md`.

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import onnx
 import onnx_ir as ir
 
-from benchmarks.child import Record, reason
+from benchmarks.harness import Record, reason
 from prunegraph.analysis.cost import count_parameters
 from prunegraph.pipeline import load_and_analyze
 from prunegraph.runtime.feeds import input_specs, random_feeds
@@ -25,7 +25,7 @@ from prunegraph.runtime.session import CannotRun, open_session, run
 from prunegraph.runtime.trial_sizes import size_plans
 
 if TYPE_CHECKING:
-    from benchmarks.zoo_model import ZooModel
+    from benchmarks.zoo.model import ZooModel
 
 RATIO = 0.5
 PEERS = ("torch-pruning", "onnxsim")
@@ -104,7 +104,7 @@ def torch_pruning(file: Path) -> Record:
     import torch
     import torch_pruning as tp
 
-    from benchmarks.zoo import ZOO, build, grown
+    from benchmarks.zoo.exports import ZOO, build, grown
 
     exporter = "dynamo" if file.stem in ZOO else "legacy"
     model = build(file.stem.removesuffix("_legacy"))
@@ -134,7 +134,7 @@ def torch_pruning(file: Path) -> Record:
 
 def _exported(model: ZooModel, exporter: str) -> Any:
     """The file that an exporter makes of a module."""
-    from benchmarks.zoo_model import export
+    from benchmarks.zoo.model import export
 
     with tempfile.TemporaryDirectory() as folder:
         export(model, exporter, path := Path(folder) / "model.onnx")

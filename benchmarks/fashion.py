@@ -8,12 +8,8 @@ Everything made lies in `build/fashion`: `seed0/model.onnx` and the splits as `.
 
 from __future__ import annotations
 
-import argparse
-import gzip
 import os
-import subprocess
 import sys
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -21,50 +17,15 @@ import numpy as np
 import numpy.typing as npt
 import onnxruntime as ort
 
-FOLDER = Path("build/fashion")
-PACKAGE = "dataset-fashion-mnist"
-INSTALLED = Path("usr/share/datasets/fashion-mnist")
-SPLITS = {"train": ("train", 0, 55_000), "validation": ("train", 55_000, 60_000), "test": ("t10k", 0, 10_000)}
-MEAN, STD = 0.2860, 0.3530
+from benchmarks.datasets import FASHION, fashion_images
+from benchmarks.harness import study_parser
 
 
-def splits(folder: Path = FOLDER) -> dict[str, Path]:
-    """The three splits, each with `image` `[n, 1, 28, 28]` in float32 and `label` `[n]`."""
-    paths = {name: folder / f"{name}.npz" for name in SPLITS}
-    if not all(path.is_file() for path in paths.values()):
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory() as unpacked:
-            source = _source(Path(unpacked))
-            for name, (file, start, stop) in SPLITS.items():
-                images = _idx(source / f"{file}-images-idx3-ubyte.gz", 16).reshape(-1, 1, 28, 28)[start:stop]
-                labels = _idx(source / f"{file}-labels-idx1-ubyte.gz", 8)[start:stop]
-                image = ((images / np.float32(255) - MEAN) / STD).astype(np.float32)
-                np.savez(folder / f"{name}.part.npz", image=image, label=labels.astype(np.int64))
-                os.replace(folder / f"{name}.part.npz", paths[name])
-    return paths
-
-
-def _source(unpacked: Path) -> Path:
-    if (Path("/") / INSTALLED).is_dir():
-        return Path("/") / INSTALLED
-    try:
-        subprocess.run(["apt-get", "download", "-qq", PACKAGE], cwd=unpacked, check=True, stderr=subprocess.DEVNULL)
-        (package,) = unpacked.glob("*.deb")
-        subprocess.run(["dpkg-deb", "-x", package, unpacked], check=True)
-    except (OSError, subprocess.CalledProcessError, ValueError):
-        sys.exit(f"the images are not there\n\nhint: install the Debian package {PACKAGE}, or run this on Debian")
-    return unpacked / INSTALLED
-
-
-def _idx(path: Path, header: int) -> npt.NDArray[np.uint8]:
-    return np.frombuffer(gzip.decompress(path.read_bytes()), dtype=np.uint8, offset=header)
-
-
-def trained(seed: int = 0, epochs: int = 3, folder: Path = FOLDER) -> Path:
+def trained(seed: int = 0, epochs: int = 3, folder: Path = FASHION) -> Path:
     """The trained model as ONNX with a dynamic batch; trained now if it is not there."""
     path = folder / f"seed{seed}" / "model.onnx"
     if not path.is_file():
-        data = splits(folder)
+        data = fashion_images(folder)
         path.parent.mkdir(parents=True, exist_ok=True)
         _export(_train(data["train"], seed, epochs), path)
     return path
@@ -125,13 +86,13 @@ def accuracy(model: Path | bytes, data: Path, name: str = "image") -> npt.NDArra
 
 def main() -> None:
     """Train, export and tell how good it is."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = study_parser("benchmarks.fashion", __doc__)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--epochs", type=int, default=3)
     arguments = parser.parse_args()
     path = trained(arguments.seed, arguments.epochs)
     for name in ("validation", "test"):
-        print(f"{path}: {accuracy(path, splits()[name]).mean():.2%} on {name}")
+        print(f"{path}: {accuracy(path, fashion_images()[name]).mean():.2%} on {name}")
 
 
 if __name__ == "__main__":

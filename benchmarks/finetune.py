@@ -7,7 +7,6 @@ Accuracy on the test split, run by ONNX Runtime; CPU seconds of one thread.
 
 from __future__ import annotations
 
-import argparse
 import tempfile
 import time
 from pathlib import Path
@@ -15,8 +14,8 @@ from typing import Any
 
 import torch
 from rich.console import Console
-from rich.table import Table
 
+from benchmarks.harness import Section, study_parser
 from benchmarks.movie import TASKS, Movie, accuracy, movie
 from prunegraph import finetune, prune_graph
 
@@ -32,7 +31,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
 
 def main() -> None:
     """Prune, fine-tune in every wanted way, and print one table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = study_parser("benchmarks.finetune", __doc__)
     parser.add_argument("--task", choices=TASKS, default="binary")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--variant", choices=VARIANTS, nargs="+", default=list(VARIANTS))
@@ -41,20 +40,18 @@ def main() -> None:
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     files = movie(arguments.task, arguments.seed)
-    table = Table(title=f"{arguments.task}, seed {arguments.seed}, {RATIO} by magnitude", title_justify="left")
-    for heading in ("", "test accuracy", "validation accuracy", "CPU seconds"):
-        table.add_column(heading, justify="right" if heading else "left")
+    rows: list[tuple[str, ...]] = []
     with tempfile.TemporaryDirectory() as folder:
         slim = Path(folder) / "slim.onnx"
         prune_graph(files.model, RATIO).save(slim)
         for name, model in (("dense", files.model), ("pruned", slim)):
-            table.add_row(
-                name, *(f"{accuracy(model, data, files.tokenizer):.1%}" for data in (files.test, files.validation))
-            )
+            shares = [accuracy(model, data, files.tokenizer) for data in (files.test, files.validation)]
+            rows.append((name, *(f"{share:.1%}" for share in shares), ""))
         for name in arguments.variant:
-            table.add_row(name, *tuned(slim, files, arguments.epochs, arguments.lr, **VARIANTS[name]))
+            rows.append((name, *tuned(slim, files, arguments.epochs, arguments.lr, **VARIANTS[name])))
             Console(stderr=True).print(name, "done")
-    Console().print(table)
+    header = ("", "test accuracy", "validation accuracy", "CPU seconds")
+    Section(f"{arguments.task}, seed {arguments.seed}, {RATIO} by magnitude", header, rows).show()
 
 
 def tuned(slim: Path, files: Movie, epochs: int, lr: float, **options: Any) -> tuple[str, str, str]:

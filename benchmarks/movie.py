@@ -8,7 +8,6 @@ CPU minutes; model, data and tokenizer are kept in build/movie/TASK/seedN and us
 
 from __future__ import annotations
 
-import argparse
 import json
 import shutil
 import tempfile
@@ -24,7 +23,8 @@ import torch
 from rich.console import Console
 from torch import Tensor, nn
 
-from benchmarks.reviews import reviews
+from benchmarks.datasets import reviews
+from benchmarks.harness import study_parser
 from prunegraph.export.torch_module import read_torch
 from prunegraph.observe.stream import prepare
 
@@ -179,7 +179,7 @@ def _save(module: Classifier, files: Movie) -> None:
 
 def main() -> None:
     """Train where it is not done yet, and print accuracies."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = study_parser("benchmarks.movie", __doc__)
     parser.add_argument("--task", choices=TASKS, nargs="+", default=list(TASKS))
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()

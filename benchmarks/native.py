@@ -10,11 +10,10 @@ by a per cent or two.  Needs `pip install "prunegraph[zoo]"`.
 
 from __future__ import annotations
 
-import argparse
 import sys
 import tempfile
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,11 +21,10 @@ import numpy as np
 import onnx
 import onnxruntime as ort
 import torch
-from rich.console import Console
-from rich.table import Table
 
-from benchmarks.native_models import CASES, Case
-from benchmarks.zoo_model import EXPORTERS, export
+from benchmarks.harness import Section, describe, study_parser, write_page
+from benchmarks.zoo.model import EXPORTERS, export
+from benchmarks.zoo.native import CASES, Case
 from prunegraph import prune_graph
 from prunegraph.bench import Comparison, PairedRatio, compare
 from prunegraph.bench.stats import paired_ratio
@@ -86,7 +84,7 @@ class Outcome:
 
 def main() -> int:
     """Measure, print, and exit with 1 where a slim file costs more than a native one."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = study_parser("benchmarks.native", __doc__)
     parser.add_argument("--only", nargs="+", choices=CASES, default=list(CASES), help="these cases (default: all)")
     parser.add_argument("--exporters", nargs="+", choices=EXPORTERS, default=list(EXPORTERS))
     parser.add_argument("--sessions", type=int, default=5, help="pairs of sessions that are timed (default 5)")
@@ -95,7 +93,6 @@ def main() -> int:
     parser.add_argument("--markdown", type=Path, metavar="FILE", help="also write the table as Markdown")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    console = Console()
     outcomes = []
     with tempfile.TemporaryDirectory(prefix="prunegraph-") as temporary:
         folder = arguments.folder or Path(temporary)
@@ -105,10 +102,11 @@ def main() -> int:
                 outcome, timed = measure(name, exporter, folder, arguments.sessions, arguments.rounds)
                 outcomes.append(outcome)
                 print(*row(outcome), sep="  |  ", file=sys.stderr, flush=True)
-    machine = describe(timed)
-    console.print(as_table(outcomes, machine))
+    machine = f"{describe(timed.environment, 'onnxruntime')}, torch {torch.__version__}; one thread"
+    table = Section("Slim beside native", HEADER, [row(outcome) for outcome in outcomes], machine, texts=len(HEADER))
+    table.show()
     if arguments.markdown:
-        arguments.markdown.write_text(as_markdown(outcomes, machine), encoding="utf-8")
+        write_page(arguments.markdown, page(table, outcomes))
     return 0 if all(holds(outcome) for outcome in outcomes) else 1
 
 
@@ -184,39 +182,27 @@ def row(outcome: Outcome) -> tuple[str, ...]:
     )
 
 
-def describe(timed: Comparison) -> str:
-    """Machine and versions in one line."""
-    machine: Mapping[str, str | int] = timed.environment
-    return (
-        f"{machine['cpu']}, {machine['cores']} cores, one thread; onnxruntime {machine['onnxruntime']}, "
-        f"torch {torch.__version__}"
-    )
-
-
-def as_table(outcomes: Sequence[Outcome], machine: str) -> Table:
-    """For the terminal."""
-    table = Table(*HEADER, title="Slim beside native", caption=machine)
-    for outcome in outcomes:
-        table.add_row(*row(outcome))
-    return table
-
-
-def as_markdown(outcomes: Sequence[Outcome], machine: str) -> str:
-    """For the documentation."""
-    lines = ["# What pruning leaves over", "", "Made by `python -m benchmarks.native --markdown docs/native.md`.", ""]
-    lines += [f"{machine}.", "", f"| {' | '.join(HEADER)} |", f"|{'---|' * len(HEADER)}"]
-    lines += [f"| {' | '.join(row(outcome))} |" for outcome in outcomes]
-    lines += [
+def page(table: Section, outcomes: Sequence[Outcome]) -> list[str]:
+    """For the documentation: the table, and all nodes by op."""
+    counted = [
+        (outcome.case, outcome.exporter, which, ", ".join(f"{op} {count}" for op, count in sorted(counts.items())))
+        for outcome in outcomes
+        for which, counts in (("native", outcome.native), ("slim", outcome.slim))
+    ]
+    return [
+        "# What pruning leaves over",
+        "",
+        "Made by `python -m benchmarks.native --markdown docs/native.md`.",
+        "",
+        f"{table.note}.",
+        "",
+        *table.table(),
         "",
         "Nodes are those of the slim file less those of the native one, after the extended optimisation. All:",
         "",
+        *Section("", ("case", "exporter", "file", "nodes"), counted, texts=4).table(),
+        "",
     ]
-    lines += ["| case | exporter | file | nodes |", "|---|---|---|---|"]
-    for outcome in outcomes:
-        for which, counts in (("native", outcome.native), ("slim", outcome.slim)):
-            nodes = ", ".join(f"{op} {count}" for op, count in sorted(counts.items()))
-            lines.append(f"| {outcome.case} | {outcome.exporter} | {which} | {nodes} |")
-    return "\n".join([*lines, ""])
 
 
 if __name__ == "__main__":

@@ -7,18 +7,13 @@ Every number of sentences is seen by a process of its own, whose peak is what th
 
 from __future__ import annotations
 
-import argparse
-import json
 import resource
-import subprocess
 import sys
 import time
 from pathlib import Path
 
-from rich.console import Console
-from rich.table import Table
-
-from benchmarks.reviews import reviews
+from benchmarks.datasets import reviews
+from benchmarks.harness import Record, Section, in_child, study_parser
 from prunegraph.observe.stream import Data, observe
 from prunegraph.passes.score import Context, Sap
 from prunegraph.pipeline import load_and_analyze
@@ -26,30 +21,28 @@ from prunegraph.pipeline import load_and_analyze
 SENTENCES = (250, 500, 1000, 2000)
 
 
+HEADER = ("sentences", "pairs", "seconds", "sentences / s", "peak MB before", "peak MB after")
+
+
 def main() -> None:
     """Measure and print one table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = study_parser("benchmarks.observe", __doc__)
     parser.add_argument("model", type=Path)
     parser.add_argument("tokenizer", type=Path)
     parser.add_argument("--sentences", type=int, nargs="+", default=SENTENCES)
-    parser.add_argument("--one", action="store_true", help="measure in this process, print JSON")
+    parser.add_argument("--timeout", type=float, default=3600, help="seconds for one of them (default 3600)")
     arguments = parser.parse_args()
-    if arguments.one:
-        print(json.dumps(measure(arguments.model, arguments.tokenizer, arguments.sentences[0])))
-        return
-    table = Table(title=f"SAP observes {arguments.model.name}", title_justify="left")
-    for heading in ("sentences", "pairs", "seconds", "sentences / s", "peak MB before", "peak MB after"):
-        table.add_column(heading, justify="right")
+    rows = []
     for count in arguments.sentences:
-        command = [sys.executable, "-m", "benchmarks.observe", arguments.model, arguments.tokenizer]
-        ran = subprocess.run([*map(str, command), "--one", "--sentences", str(count)], check=True, capture_output=True)
-        seen = json.loads(ran.stdout)
+        seen = in_child(arguments.timeout, measure, arguments.model, arguments.tokenizer, count)
+        if "failure" in seen:
+            sys.exit(f"{count} sentences: {seen['failure']}")
         numbers = (seen["pairs"], seen["seconds"], count / seen["seconds"], seen["before"], seen["after"])
-        table.add_row(f"{count:,}", *(f"{number:,.0f}" for number in numbers))
-    Console().print(table)
+        rows.append((f"{count:,}", *(f"{number:,.0f}" for number in numbers)))
+    Section(f"SAP observes {arguments.model.name}", HEADER, rows, texts=0).show()
 
 
-def measure(model: Path, tokenizer: Path, count: int) -> dict[str, float]:
+def measure(model: Path, tokenizer: Path, count: int) -> Record:
     """Observe once, nothing cached: parsing, running, aligning and counting."""
     texts = [{"text": review.text} for review in reviews()[:count]]
     found = load_and_analyze(model)

@@ -9,7 +9,6 @@ cores); what is compared is interleaved.  The ViT needs `pip install "prunegraph
 
 from __future__ import annotations
 
-import argparse
 import importlib.util
 import json
 import os
@@ -21,19 +20,18 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import linear_regression, median
-from typing import Any
 
 from rich.console import Console
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
-from rich.table import Table
+
+from benchmarks.harness import Record, Section, describe, study_parser, write_page
 
 LAYERS = (6, 12, 24, 48)
 SHOWN = ("load", "normalize", "analyze", "score", "shrink", "verify")
 ONE_THREAD = {name: "1" for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")}
 EXTRA = 'pip install "prunegraph[zoo]" torch-pruning==1.6.1'
 
-Result = dict[str, Any]
-Measure = Callable[..., Result]
+Measure = Callable[..., Record]
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,19 +52,9 @@ class Target:
         return self.what, f"≤ {self.limit:g}", f"{self.seen:.2f}", "met" if self.met else "missed"
 
 
-@dataclass(frozen=True, slots=True)
-class Section:
-    """One table of the report."""
-
-    title: str
-    header: tuple[str, ...]
-    rows: list[tuple[str, ...]]
-    note: str = ""
-
-
 def main() -> int:
     """Measure, print, and exit with 1 if a target was missed."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = study_parser("benchmarks.pass_time", __doc__)
     help = "of every measurement; medians are shown (default 5)"
     parser.add_argument("--repeats", type=int, default=5, choices=range(1, 100), metavar="N", help=help)
     parser.add_argument("--folder", type=Path, help="keep the models here, and take those that are here already")
@@ -76,17 +64,19 @@ def main() -> int:
     with tempfile.TemporaryDirectory(prefix="prunegraph-") as temporary, _progress(Console(stderr=True)) as measure:
         folder = arguments.folder or Path(temporary)
         folder.mkdir(parents=True, exist_ok=True)
-        before = describe(measure("the machine", "machine"))
+        before = describe(measure("the machine", "machine"), "python", "numpy", "onnx", "onnx-ir", "onnxruntime")
         sections, targets = report(measure, folder, arguments.repeats)
     sections.append(Section("Targets", ("target", "limit", "seen", ""), [target.row() for target in targets]))
     for section in sections:
         if section.header:
-            console.print(as_table(section))
+            section.show(console)
         else:
             console.print(f"{section.title}: {section.note}", markup=False)
     console.print(before, highlight=False)
     if arguments.markdown:
-        arguments.markdown.write_text(as_markdown(sections, before), encoding="utf-8")
+        made = "Made by `python -m benchmarks.pass_time --markdown docs/pass-time.md`."
+        lines = [line for section in sections for line in section.lines()]
+        write_page(arguments.markdown, ["# How long the passes take", "", made, "", before, "", *lines])
     return 0 if all(target.met for target in targets) else 1
 
 
@@ -181,7 +171,7 @@ COLUMNS = (("normalize", 0), ("normalize", 1), ("analyze", 0), ("analyze", 1))
 HEADER = ("pass", "seconds", "processor seconds", "peak memory / weights")
 
 
-def step_rows(seen: Sequence[Result]) -> list[tuple[str, ...]]:
+def step_rows(seen: Sequence[Record]) -> list[tuple[str, ...]]:
     """A row for every pass, medians of all turns."""
     rows = []
     for name in SHOWN:
@@ -192,23 +182,12 @@ def step_rows(seen: Sequence[Result]) -> list[tuple[str, ...]]:
     return rows
 
 
-def size_of(seen: Result) -> str:
+def size_of(seen: Record) -> str:
     """What was pruned, and that it was proven."""
     before, after = seen["parameters"]
     return (
         f"{before / 1e6:.0f} M parameters, {seen['weights'] / 1e6:.0f} MB, {seen['nodes']} nodes, "
         f"{seen['groups']} groups; pruned to {after / 1e6:.0f} M, verified to {seen['error']:.0e}"
-    )
-
-
-def describe(machine: Result) -> str:
-    """The machine in one line, and how busy it was."""
-    versions = ", ".join(f"{name} {machine[name]}" for name in ("python", "numpy", "onnx", "onnx-ir", "onnxruntime"))
-    load = f"{os.getloadavg()[0]:.1f}" if hasattr(os, "getloadavg") else "unknown"
-    return (
-        f"{machine['cpu']}, {machine['cores']} cores, {machine['system']}; {versions}. "
-        f"Load average at the start: {load} (of other jobs; where it is more than the cores, seconds are inflated and "
-        "ratios count)."
     )
 
 
@@ -219,7 +198,7 @@ def _progress(console: Console) -> Iterator[Measure]:
     with Progress(*columns, console=console, transient=True) as progress:
         task = progress.add_task("")
 
-        def measure(what: str, step: str, *arguments: object) -> Result:
+        def measure(what: str, step: str, *arguments: object) -> Record:
             progress.reset(task, description=what)
             command = [sys.executable, "-m", "benchmarks.pass_time_steps", step, *map(str, arguments)]
             done = subprocess.run(
@@ -227,33 +206,10 @@ def _progress(console: Console) -> Iterator[Measure]:
             )
             if done.returncode:
                 sys.exit(f"{what} failed:\n{done.stderr.strip()}")
-            said: Result = json.loads(done.stdout.splitlines()[-1])
+            said: Record = json.loads(done.stdout.splitlines()[-1])
             return said
 
         yield measure
-
-
-def as_table(section: Section) -> Table:
-    """For the terminal."""
-    table = Table(title=section.title, caption=section.note, title_justify="left", caption_justify="left")
-    for k, name in enumerate(section.header):
-        table.add_column(name, justify="right" if k else "left")
-    for row in section.rows:
-        table.add_row(*row)
-    return table
-
-
-def as_markdown(sections: Sequence[Section], machine: str) -> str:
-    """For the documentation."""
-    lines = ["# How long the passes take", "", "Made by `python -m benchmarks.pass_time --markdown docs/pass-time.md`."]
-    lines += ["", machine]
-    for section in sections:
-        lines += ["", f"## {section.title}", ""]
-        if section.header:
-            lines += [f"| {' | '.join(section.header)} |", f"|---|{'---:|' * (len(section.header) - 1)}"]
-            lines += [f"| {' | '.join(row)} |" for row in section.rows]
-        lines += ["", section.note] if section.note and section.header else [section.note] * bool(section.note)
-    return "\n".join([*lines, ""])
 
 
 if __name__ == "__main__":

@@ -128,7 +128,7 @@ def vit(file: str) -> Result:
     import timm
     import torch
 
-    from benchmarks.zoo_model import ZooModel, export, randomize
+    from benchmarks.zoo.model import ZooModel, export, randomize
 
     torch.set_num_threads(1)
     module = randomize(timm.create_model(VIT, pretrained=False).eval())
@@ -139,7 +139,7 @@ def vit(file: str) -> Result:
 
 def decoder(file: str, layers: str = "") -> Result:
     """Write the large decoder, or a narrow one of so many layers."""
-    from benchmarks.decoder import LARGE, narrow, write_decoder
+    from benchmarks.zoo.decoder import LARGE, narrow, write_decoder
 
     write_decoder(narrow(int(layers)) if layers else LARGE, Path(file))
     return {}

@@ -9,7 +9,6 @@ split, without labels. The table counts right answers on the test split, slim ag
 
 from __future__ import annotations
 
-import argparse
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -21,6 +20,7 @@ import numpy.typing as npt
 import onnx_ir as ir
 from rich.console import Console
 
+from benchmarks.harness import Record, Section, study_parser
 from benchmarks.movie import TASKS, Movie, movie
 from prunegraph import Graph, analyze
 from prunegraph.analysis.selection import Selection
@@ -142,27 +142,31 @@ def results(
                 yield Result(task, seed, plan, scorer, method, dense, *known[key], outcomes)
 
 
-def pages(every: list[dict[str, Any]]) -> Iterator[str]:
-    """One table a task and plan, in Markdown."""
-    seen = dict.fromkeys((row["task"], row["plan"]) for row in every)
-    for task, plan in seen:
+def sections(every: list[Record]) -> Iterator[Section]:
+    """One table a task and plan."""
+    for task, plan in dict.fromkeys((row["task"], row["plan"]) for row in every):
         rows = [row for row in every if (row["task"], row["plan"]) == (task, plan)]
-        dense = f"{100 * np.mean([row['dense'] for row in rows]):.1f} %"
-        yield f"### {task}: {plan}\n\ndense {dense}; goal: at most {GOALS[plan, task]} points below\n\n"
-        yield "| scorer | " + " | ".join(REPAIRS) + " | auto against dense | attention, none and auto |\n"
-        yield "|---|" + "--:|" * (len(REPAIRS) + 2) + "\n"
+        dense = f"dense {100 * np.mean([row['dense'] for row in rows]):.1f} %"
+        table = []
         for scorer in dict.fromkeys(row["scorer"] for row in rows):
             by = {row["repair"]: row for row in rows if row["scorer"] == scorer}
             cells = [f"{100 * by[method]['slim']:.1f}" if method in by else "" for method in REPAIRS]
             alike = " ".join(f"{by[method]['similarity']:.3f}" for method in ("none", "auto") if method in by)
             cells += [f"{by['auto']['points']:+.1f} ± {by['auto']['interval']:.1f}" if "auto" in by else "", alike]
-            yield f"| {scorer} | " + " | ".join(cells) + " |\n"
-        yield "\n"
+            table.append((scorer, *cells))
+        header = ("scorer", *REPAIRS, "auto against dense", "attention, none and auto")
+        yield Section(f"{task}: {plan}", header, table, f"{dense}; goal: at most {GOALS[plan, task]} points below")
+
+
+def show(every: list[Record]) -> None:
+    """Print the tables, as Markdown."""
+    lines = [line for section in sections(every) for line in section.lines()]
+    Console().print("\n".join(lines), markup=False, highlight=False, soft_wrap=True)
 
 
 def main() -> None:
     """Measure, and print or write the tables."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = study_parser("benchmarks.repair", __doc__)
     parser.add_argument("--task", nargs="+", choices=TASKS, default=list(TASKS))
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--split", choices=("validation", "test"), default="test")
@@ -176,7 +180,7 @@ def main() -> None:
     given = parser.parse_args()
     if given.read:
         found = [json.loads(line) for path in given.read for line in path.read_text(encoding="utf-8").splitlines()]
-        Console().print("".join(pages(found)), markup=False, highlight=False, soft_wrap=True)
+        show(found)
         return
     every = []
     with given.results.open("w", encoding="utf-8") as file:
@@ -185,7 +189,7 @@ def main() -> None:
                 every.append(result.to_dict())
                 file.write(json.dumps(every[-1]) + "\n")
                 file.flush()
-    Console().print("".join(pages(every)), markup=False, highlight=False, soft_wrap=True)
+    show(every)
 
 
 if __name__ == "__main__":

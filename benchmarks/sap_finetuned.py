@@ -9,7 +9,6 @@ sentence by sentence; intervals are 95 %, from the spread over sentences alone.
 
 from __future__ import annotations
 
-import argparse
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -21,6 +20,7 @@ from rich.console import Console
 from rich.table import Table
 from scipy.stats import spearmanr
 
+from benchmarks.harness import study_parser
 from benchmarks.movie import TASKS, movie
 from prunegraph.analysis.groups import Group
 from prunegraph.observe.head_mask import GatedSession, gate_of, gated
@@ -42,7 +42,7 @@ NOISES = (0.1, 0.3, 1.0)
 
 def main() -> None:
     """Measure one model and print two tables."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = study_parser("benchmarks.sap_finetuned", __doc__)
     parser.add_argument("--task", choices=list(TASKS), default="binary")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--observed", type=int, default=512, help="training sentences that heads are ranked on")

@@ -3,15 +3,12 @@
     python -m benchmarks.sap_variants model.onnx tokenizer-folder
 
 The encoder is frozen; a ridge probe on its mean-pooled output learns two tasks from movie reviews (positive or
-negative, and five
-classes), heads are closed by the head gate, and accuracy is taken on validation sentences that neither the probe
-nor SAP has
-seen.  No labels reach SAP.
+negative, and five classes), heads are closed by the head gate, and accuracy is taken on validation sentences that
+neither the probe nor SAP has seen.  No labels reach SAP.
 """
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,9 +16,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 from rich.console import Console
-from rich.table import Table
 
-from benchmarks.reviews import Review, reviews
+from benchmarks.datasets import Review, reviews
+from benchmarks.harness import Section, study_parser
 from prunegraph.analysis.groups import Group
 from prunegraph.observe.head_mask import GatedSession, gate_of, gated
 from prunegraph.observe.stream import Data, Inputs, observe
@@ -53,7 +50,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
 
 def main() -> None:
     """Measure every variant at every ratio and print one table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = study_parser("benchmarks.sap_variants", __doc__)
     parser.add_argument("model", type=Path)
     parser.add_argument("tokenizer", type=Path)
     parser.add_argument("--train", type=int, default=1500)
@@ -66,18 +63,14 @@ def main() -> None:
     found = load_and_analyze(arguments.model)
     bench = Bench(found, arguments.tokenizer, train, validation)
     scores = bench.scores(train[: arguments.observed])
-    table = Table(title="Validation accuracy, heads removed", title_justify="left")
-    table.add_column("heads ranked by")
-    for task in CUTS:
-        for ratio in RATIOS:
-            table.add_column(f"{task}, {ratio:.0%}", justify="right")
     dense = bench.accuracies({})
-    table.add_row("(none removed)", *(f"{dense[task]:.1%}" for task in CUTS for _ in RATIOS))
+    rows = [("(none removed)", *(f"{dense[task]:.1%}" for task in CUTS for _ in RATIOS))]
     for name, of in scores.items():
         results = [bench.accuracies(bench.closed(of, ratio)) for ratio in RATIOS]
-        table.add_row(name, *(f"{result[task]:.1%}" for task in CUTS for result in results))
+        rows.append((name, *(f"{result[task]:.1%}" for task in CUTS for result in results)))
         Console(stderr=True).print(f"{name}: done")
-    Console(width=160).print(table)
+    header = ("heads ranked by", *(f"{task}, {ratio:.0%}" for task in CUTS for ratio in RATIOS))
+    Section("Validation accuracy, heads removed", header, rows).show()
 
 
 class Bench:

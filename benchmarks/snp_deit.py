@@ -10,11 +10,9 @@ published: there one ratio for all meets the published MACs.  Needs `pip install
 
 from __future__ import annotations
 
-import argparse
 import math
-import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,8 +22,8 @@ import torch
 from onnx import TensorProto, shape_inference
 from onnx.tools.update_model_dims import update_inputs_outputs_dims
 from rich.console import Console
-from rich.table import Table
 
+from benchmarks.harness import Section, describe, fill_page, study_parser
 from prunegraph import Amount, prune_graph
 from prunegraph.bench import Comparison, compare
 from prunegraph.export.hub_build import build
@@ -93,7 +91,7 @@ class Outcome:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; exit status 1 if a file does not cost what was published."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.snp_deit", description=__doc__.split("\n")[0])
+    parser = study_parser("benchmarks.snp_deit", __doc__)
     parser.add_argument("--only", nargs="*", metavar="NAME", help=f"some of {', '.join(c.name for c in CASES)}")
     parser.add_argument("--rounds", type=int, default=60, help="timed rounds (default 60)")
     parser.add_argument("--seconds", type=float, default=30, help="longest timing of one case (default 30)")
@@ -107,9 +105,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         if not arguments.only or case.name in arguments.only:
             console.print(f"{case.name} …", style="dim")
             outcomes.append(measure(case, arguments.folder, arguments.rounds, arguments.seconds))
-    console.print(as_table(outcomes))
+    if outcomes:
+        section(outcomes).show(console)
     if arguments.markdown and outcomes:
-        between(arguments.markdown, as_markdown(outcomes))
+        table = section(outcomes)
+        fill_page(arguments.markdown, MARKS, ["", *table.table(), "", table.note, ""])
     wrong = [outcome.case.name for outcome in outcomes if not outcome.published]
     if wrong:
         console.print(f"not as published: {', '.join(wrong)}", style="bold red")
@@ -200,36 +200,12 @@ def row(outcome: Outcome) -> tuple[str, ...]:
     )
 
 
-def describe(timed: Comparison) -> str:
-    """Machine and versions in one line."""
-    machine: Mapping[str, str | int] = timed.environment
-    where = f"{machine['cpu']}, {machine['cores']} cores, one thread"
-    load = f"load average {os.getloadavg()[0]:.1f}" if hasattr(os, "getloadavg") else ""
-    return f"{where}, {load} (of other jobs too); onnxruntime {machine['onnxruntime']}; one image of 224 x 224"
-
-
-def as_table(outcomes: Sequence[Outcome]) -> Table:
-    """For the terminal."""
-    table = Table(*HEADER, title="SNP's published sizes", caption=describe(outcomes[0].timed) if outcomes else "")
-    for outcome in outcomes:
-        table.add_row(*row(outcome))
-    return table
-
-
-def as_markdown(outcomes: Sequence[Outcome]) -> str:
-    """For the documentation."""
-    lines = [f"| {' | '.join(HEADER)} |", f"|{'---|' + '---:|' * (len(HEADER) - 1)}"]
-    lines += [f"| {' | '.join(row(outcome))} |" for outcome in outcomes]
-    return "\n".join(["", *lines, "", f"{describe(outcomes[0].timed)}.", ""])
-
-
-def between(page: Path, text: str) -> None:
-    """Put a text between the marks of a page, which is written whole or not at all."""
-    begin, _, rest = page.read_text(encoding="utf-8").partition(MARKS[0])
-    end = rest.partition(MARKS[1])[2]
-    partial = page.with_suffix(".part")
-    partial.write_text(f"{begin}{MARKS[0]}\n{text}\n{MARKS[1]}{end}", encoding="utf-8")
-    partial.replace(page)
+def section(outcomes: Sequence[Outcome]) -> Section:
+    """The table."""
+    machine = describe(outcomes[0].timed.environment, "onnxruntime")
+    return Section(
+        "SNP's published sizes", HEADER, [row(each) for each in outcomes], f"{machine}; one thread, one image."
+    )
 
 
 if __name__ == "__main__":

@@ -8,7 +8,6 @@ differs by more than 1e-4 of its largest number (of 1, if that is smaller).  One
 
 from __future__ import annotations
 
-import argparse
 import json
 import time
 from collections.abc import Iterator, Sequence
@@ -20,6 +19,7 @@ import numpy as np
 import onnx_ir as ir
 import torch
 
+from benchmarks.harness import Record, Section, fill_page, reason, study_parser
 from prunegraph.errors import PruneGraphError
 from prunegraph.export.convert import open_source
 from prunegraph.runtime.feeds import Feeds, input_specs, random_feeds
@@ -29,14 +29,12 @@ from prunegraph.torch_twin import call, to_torch
 
 TOLERANCE = 1e-4
 SIZES = {"batch": 3, "row": 11}
-START, END = "<!-- measured: start -->", "<!-- measured: end -->"
-
-Record = dict[str, Any]
+MARKS = ("<!-- measured: start -->", "<!-- measured: end -->")
 
 
 def main() -> None:
     """Compare all files, then write what was found."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = study_parser("benchmarks.to_torch", __doc__)
     parser.add_argument("paths", nargs="+", type=Path)
     parser.add_argument("--json", type=Path)
     parser.add_argument("--markdown", type=Path)
@@ -50,9 +48,7 @@ def main() -> None:
     if arguments.json:
         arguments.json.write_text(json.dumps(records, indent=1), encoding="utf-8")
     if arguments.markdown:
-        text = arguments.markdown.read_text(encoding="utf-8")
-        head, tail = text.split(START)[0], text.split(END)[1]
-        arguments.markdown.write_text(f"{head}{START}\n{table(records)}\n{END}{tail}", encoding="utf-8")
+        fill_page(arguments.markdown, MARKS, table(records))
 
 
 def _files(paths: Sequence[Path]) -> Iterator[Path]:
@@ -80,7 +76,7 @@ def compare(path: Path) -> Record:
     except PruneGraphError as error:
         record["why"] = error.message
     except Exception as error:
-        record["why"] = f"{type(error).__name__}: {str(error).splitlines()[0][:200] if str(error) else ''}"
+        record["why"] = reason(error)
     return record
 
 
@@ -90,7 +86,7 @@ def reference(model: ir.Model) -> tuple[Feeds, list[np.ndarray[Any, Any]]]:
     Raises:
         CannotRun: It accepts none.
     """
-    reason = CannotRun("no inputs")
+    refusal = CannotRun("no inputs")
     specs = input_specs(model.graph)
     for (sizes,) in size_plans(specs, (SIZES,)):
         feeds = random_feeds(specs, sizes, seed=0)
@@ -98,8 +94,8 @@ def reference(model: ir.Model) -> tuple[Feeds, list[np.ndarray[Any, Any]]]:
             with open_session(widened(model)) as session:
                 return feeds, run(session, widened_feeds(feeds))
         except CannotRun as error:
-            reason = error
-    raise reason
+            refusal = error
+    raise refusal
 
 
 def judge(expected: Sequence[np.ndarray[Any, Any]], found: Sequence[np.ndarray[Any, Any]]) -> Record:
@@ -132,17 +128,14 @@ def summary(records: Sequence[Record]) -> str:
     )
 
 
-def table(records: Sequence[Record]) -> str:
+def table(records: Sequence[Record]) -> list[str]:
     """The summary, what does not agree, and how many files lie below which difference."""
-    lines = [summary(records), "", "| largest difference | files |", "|---|---:|"]
     bounds = [0.0, 1e-7, 1e-6, 1e-5, 1e-4]
     errors = [r["error"] for r in records if r["ok"]]
-    for low, high in pairwise(bounds):
-        lines.append(f"| up to {high:.0e} | {sum(low < e <= high or e == low == 0 for e in errors)} |")
-    rest = [r for r in records if not r["ok"]]
-    if rest:
-        lines += ["", "| file | why not |", "|---|---|", *(f"| {r['name']} | {r['why'] or r['error']} |" for r in rest)]
-    return "\n".join(lines)
+    counts = [(f"up to {b:.0e}", str(sum(a < e <= b or e == a == 0 for e in errors))) for a, b in pairwise(bounds)]
+    lines = [summary(records), "", *Section("", ("largest difference", "files"), counts).table()]
+    rest = [(r["name"], str(r["why"] or r["error"])) for r in records if not r["ok"]]
+    return lines + (["", *Section("", ("file", "why not"), rest, texts=2).table()] if rest else [])
 
 
 if __name__ == "__main__":

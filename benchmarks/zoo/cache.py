@@ -6,7 +6,7 @@ import torch
 import transformers as hf
 from torch import Tensor, nn
 
-from benchmarks.zoo_model import ZooModel, randomize
+from benchmarks.zoo.model import ZooModel, randomize
 
 LAYERS, GROUPS, HEAD_DIM = 2, 2, 12
 

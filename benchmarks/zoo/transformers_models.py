@@ -9,7 +9,7 @@ import torch
 import transformers as hf
 from torch import Tensor, nn
 
-from benchmarks.zoo_model import FirstOutput, ZooModel, randomize
+from benchmarks.zoo.model import FirstOutput, ZooModel, randomize
 
 VOCAB, POSITIONS, BATCH, SEQUENCE = 99, 40, 2, 7
 WIDTH, LAYERS, HEADS, FFN, CLASSES = 48, 2, 4, 80, 3

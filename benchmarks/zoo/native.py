@@ -14,7 +14,7 @@ from timm.layers.attention import Attention
 from torch import Tensor, nn
 from torch.nn import functional
 
-from benchmarks.zoo_model import FirstOutput, ZooModel, randomize
+from benchmarks.zoo.model import FirstOutput, ZooModel, randomize
 
 ALL = {kind: 0.5 for kind in ("head", "qk_dim", "v_dim", "ffn", "hidden")}
 

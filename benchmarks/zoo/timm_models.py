@@ -11,7 +11,7 @@ from timm.layers import GatedMlp, set_fused_attn
 from timm.models import mlp_mixer
 from torch import nn
 
-from benchmarks.zoo_model import ZooModel, randomize
+from benchmarks.zoo.model import ZooModel, randomize
 
 CLASSES = 7
 VIT: dict[str, Any] = {"embed_dim": 48, "depth": 2, "num_heads": 4, "mlp_ratio": 1.75}

