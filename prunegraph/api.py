@@ -22,6 +22,7 @@ from prunegraph.passes.score import KindScorers, Scorers
 from prunegraph.pipeline import compare, filter_heads, rotate, select_units
 from prunegraph.request import Repair, Request, Step
 from prunegraph.result import PruneResult
+from prunegraph.speed import select_by_speed
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -80,12 +81,18 @@ def prune_graph(
     if turning:
         graph = rotate(graph, turning, request.data, graph.clock)
     scores = graph.score(request.scorers, request.data, groups=targets.of_group, kept=targets.kept)
-    selection, filtered = select_units(graph, scores, targets, graph.clock), None
+    filtered, speed = None, None
+    forms: tuple[str, ...] = ()
+    if request.amount.speedup is not None:
+        selection, forms, speed = select_by_speed(graph, scores, request.amount, request.data, graph.clock)
+    else:
+        selection = select_units(graph, scores, targets, graph.clock)
     if request.amount.filtering is not None:
         filtered = filter_heads(graph, selection, request.amount.filtering, request.data, graph.clock)
         selection = filtered.selection
-    result = graph.apply(selection, verify=request.verify, data=request.data)
-    result = replace(result, filtered=filtered, report=replace(result.report, accounts=scores.reports))
+    result = graph.apply(selection, verify=request.verify, data=request.data, forms=forms)
+    report = replace(result.report, accounts=scores.reports)
+    result = replace(result, filtered=filtered, speed=speed, report=report)
     for step in request.after:
         result = _follow(result, step, request.data)
     return result

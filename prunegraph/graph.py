@@ -200,20 +200,28 @@ class Graph(Analyzed):
         opened = None if data is None else Data.of(data).opened()
         return filter_heads(self, selection, filtering, opened, self.clock).selection
 
-    def apply(self, selection: Selection, *, verify: bool = True, data: DataLike | Data | None = None) -> PruneResult:
+    def apply(
+        self,
+        selection: Selection,
+        *,
+        verify: bool = True,
+        data: DataLike | Data | None = None,
+        forms: tuple[str, ...] = (),
+    ) -> PruneResult:
         """Carry out a selection: shrink, clean up, prove.
 
         Args:
             selection: What stays; groups that it does not name stay whole.
             verify: Prove the result, and refuse to return a wrong one.
             data: What the proof runs on, beside random inputs.
+            forms: Equal forms that it is written in, see `passes.rewrite.for_runtime`.
 
         Raises:
             UsageError: the selection does not fit the model, or a group cannot go whole.
             VerificationFailed: the slim model does not compute what the masked original computes.
         """
         opened = None if data is None else Data.of(data).opened()
-        return apply(self, selection, check=verify, data=opened, clock=self.clock.fork())
+        return apply(self, selection, check=verify, data=opened, clock=self.clock.fork(), forms=forms)
 
     @property
     def _title(self) -> str:

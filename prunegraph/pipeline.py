@@ -30,6 +30,7 @@ from prunegraph.passes.normalize import Normalized, normalize
 from prunegraph.passes.prove.verify import Verification, verify
 from prunegraph.passes.repair import Repaired, Written, repaired, restored
 from prunegraph.passes.rewrite.cleanup import cleanup
+from prunegraph.passes.rewrite.for_runtime import write_forms
 from prunegraph.passes.rewrite.remove_groups import remove_whole_groups
 from prunegraph.passes.rotate import (
     Rotated,
@@ -211,8 +212,16 @@ def rewrite(
     check: bool = True,
     data: Data | None = None,
     clock: Clock | None = None,
+    forms: tuple[str, ...] = (),
 ) -> tuple[ir.Model, Report]:
     """Carry out a selection on an analysed model, and prove the result, on data if there are any.
+
+    Args:
+        analyzed: The model.
+        selection: What stays.
+        check: Prove it.
+        clock: Told of the steps.
+        forms: Equal forms that the result is written in, see `passes.rewrite.for_runtime`.
 
     Raises:
         UsageError: the selection does not fit the model, or a group cannot go whole.
@@ -225,7 +234,7 @@ def rewrite(
         shrunk = remove_whole_groups(analyzed.normalized.model, analysis.solution, keeps)
         if shrunk.refused:
             raise _cannot_go_whole(analysis, shrunk.refused)
-        slim = cleanup(shrunk.model, analysis.solution, shrunk.lengths)
+        slim = write_forms(cleanup(shrunk.model, analysis.solution, shrunk.lengths), forms)
     proof, rotated = None, analyzed.rotated
     if check:
         with clock.step("verify"):

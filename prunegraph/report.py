@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from prunegraph.bench.stats import PairedRatio
+from prunegraph.passes.choose.meet_time import TimeMet
 from prunegraph.passes.prove.verify import Verification
 from prunegraph.passes.repair import Repaired
+from prunegraph.passes.rewrite.for_runtime import FormTrial
 from prunegraph.passes.rotate import Rotated
 from prunegraph.passes.score import ScoringReport
 
@@ -61,4 +64,39 @@ class Report:
             "repair": self.repair.to_dict() if self.repair is not None else None,
             "scorers": {name: dict(account.facts) for name, account in self.accounts.items()},
             "seconds": {name: round(value, 3) for name, value in self.seconds.items()},
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class SpeedReport:
+    """How fast the slim model is, and how that was found.
+
+    Attributes:
+        ep: The execution provider that was timed.
+        met: What was asked for, what was reached, and everything that was tried.
+        same_form: How many times faster than the original written in the same form; None where no form was changed.
+        forms: What the timing of every equal form said.
+        plan: "measured harm", where levels were chosen by what they do to outputs, or "one ratio".
+        harm: By plan, how far its outputs are from the original's on the data; empty without data.
+        settings: How it was timed: batch, sequence, threads.
+    """
+
+    ep: str
+    met: TimeMet[Any]
+    same_form: PairedRatio | None = None
+    forms: tuple[FormTrial, ...] = ()
+    plan: str = "one ratio"
+    harm: Mapping[str, float] = field(default_factory=dict)
+    settings: Mapping[str, Any] = field(default_factory=dict)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The JSON under "speed" of `prunegraph prune --json`."""
+        return {
+            **self.met.to_dict(),
+            "ep": self.ep,
+            "same_form": None if self.same_form is None else asdict(self.same_form),
+            "forms": [trial.to_dict() for trial in self.forms],
+            "plan": self.plan,
+            "harm": dict(self.harm),
+            "settings": dict(self.settings),
         }

@@ -23,9 +23,10 @@ from prunegraph.observe.evaluation import Evaluation, evaluate_models
 from prunegraph.observe.stream import Data
 from prunegraph.passes.choose.head_filter import Filtered
 from prunegraph.passes.prove.verify import Verification
+from prunegraph.passes.rewrite.for_runtime import write_forms
 from prunegraph.passes.rotate import to_plan
 from prunegraph.pipeline import Analyzed, compare, repair, rewrite
-from prunegraph.report import Report
+from prunegraph.report import Report, SpeedReport
 from prunegraph.train.options import Finetune
 
 if TYPE_CHECKING:
@@ -39,12 +40,15 @@ def apply(
     check: bool = True,
     data: Data | None = None,
     clock: Clock | None = None,
+    forms: tuple[str, ...] = (),
 ) -> PruneResult:
     """Carry out a selection on an analysed model: shrink, clean up, prove; see `pipeline.rewrite`."""
     clock = clock or Clock()
-    slim, report = rewrite(analyzed, selection, check=check, data=data, clock=clock)
+    slim, report = rewrite(analyzed, selection, check=check, data=data, clock=clock, forms=forms)
     allow_io = tuple(analyzed.scope.allow_io)
-    return PruneResult(slim, selection, report, analyzed.kind, allow_io=allow_io, analyzed=analyzed, clock=clock)
+    return PruneResult(
+        slim, selection, report, analyzed.kind, allow_io=allow_io, forms=forms, analyzed=analyzed, clock=clock
+    )
 
 
 @dataclass(frozen=True)
@@ -59,6 +63,8 @@ class PruneResult:
         filtered: What candidate filtering did, if it was asked for.
         tuned: How the slim model was trained again, if that was asked for.
         allow_io: Patterns of graph inputs and outputs that were allowed to shrink.
+        forms: Equal forms that the model is written in, see `passes.rewrite.for_runtime`.
+        speed: How a speed-up that was asked for was found.
         analyzed: The model that this was made from; None if nobody keeps it.
         clock: Told of the steps that follow.
     """
@@ -70,6 +76,8 @@ class PruneResult:
     filtered: Filtered | None = None
     tuned: FinetuneResult | None = None
     allow_io: tuple[str, ...] = ()
+    forms: tuple[str, ...] = ()
+    speed: SpeedReport | None = None
     analyzed: Analyzed | None = field(default=None, repr=False, compare=False)
     clock: Clock = field(default_factory=Clock, repr=False, compare=False)
 
@@ -88,7 +96,7 @@ class PruneResult:
             raise UsageError("a fine-tuned model cannot be repaired", hint="repair first, then fine-tune")
         analyzed = self._analyzed()
         model, what = repair(analyzed, self.selection, method, Data.of(data).opened(), self.clock)
-        slim = model or self.ir_model
+        slim = write_forms(model, self.forms) if model is not None else self.ir_model
         params = (self.report.params[0], count_parameters(slim.graph))
         report = replace(self.report, params=params, repair=what, seconds=self.clock.seconds)
         return replace(self, ir_model=slim, report=report)
@@ -176,7 +184,7 @@ class PruneResult:
 
     def to_dict(self) -> dict[str, Any]:
         """The JSON that `prunegraph prune --json` prints."""
-        more = {"filter": self.filtered, "finetune": self.tuned}
+        more = {"filter": self.filtered, "finetune": self.tuned, "speed": self.speed}
         return {**self.report.to_dict(), **{name: part.to_dict() for name, part in more.items() if part is not None}}
 
     def write_report(self, folder: str | os.PathLike[str]) -> tuple[Path, ...]:

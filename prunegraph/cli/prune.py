@@ -60,6 +60,21 @@ def prune(
             "all groups that --ratio and --keep do not speak of.",
         ),
     ] = None,
+    speedup: Annotated[
+        float | None,
+        typer.Option(
+            metavar="NUMBER",
+            help="How many times faster the result shall be, measured beside MODEL on --ep. With --data, what goes "
+            "where follows from what it does to the outputs; no label is needed. No --ratio stands beside it.",
+            show_default=False,
+        ),
+    ] = None,
+    batch: Annotated[int, typer.Option(metavar="N", help="With --speedup: size of a dynamic batch.")] = 1,
+    sequence: Annotated[int, typer.Option(metavar="N", help="With --speedup: length of a dynamic sequence.")] = 128,
+    threads: Annotated[int, typer.Option(metavar="N", help="With --speedup: threads inside an operator.")] = 1,
+    keep_form: Annotated[
+        bool, typer.Option("--keep-form", help="With --speedup: write no equal forms that this runtime runs faster.")
+    ] = False,
     kind: Annotated[
         list[str] | None,
         typer.Option(
@@ -200,6 +215,7 @@ def prune(
       prunegraph prune model.onnx -o slim.onnx --ratio head=0.5 --ratio ffn=0.3
       prunegraph prune model.onnx -o slim.onnx --ratio 0.25 --align 8 --exclude '*.layer.0.*'
       prunegraph prune model.onnx -o slim.onnx --ratio hidden=0.3 --json | jq .params
+      prunegraph prune model.onnx -o slim.onnx --speedup 2 --data texts.txt
       prunegraph prune model.onnx -o slim.onnx --budget macs=0.5 --align 8
       prunegraph prune deit.onnx -o slim.onnx --ratio snp-deit-base --scorer snp --data images.npz
       prunegraph prune model.onnx -o slim.onnx --drop head.5 --drop ffn.5
@@ -235,6 +251,10 @@ def prune(
                 rank=rank,
                 least=least,
                 filtering=None if tolerance is None else FilterOptions(tolerance, policy),
+                speedup=speedup,
+                ep=ep.split(",")[0],
+                timing={"batch": batch, "sequence": sequence, "threads": threads},
+                keep_form=keep_form,
                 rotate=rotate,
             ),
             "scorer": scorers_of(scorer, scorer_option, parser_noise, seed),
@@ -251,9 +271,12 @@ def prune(
     if json:
         show_json({**result.to_dict(), "files": [str(path) for path in files]})
         return
-    from prunegraph.cli.summary import pruned
+    from prunegraph.cli.summary import pruned, speed_lines
 
     show(pruned(result.report))
+    if result.speed:
+        for line in speed_lines(result.speed):
+            say(line)
     if filtered:
         left = f"{filtered.metric} {filtered.before:.3f} -> {filtered.after:.3f}, {filtered.evaluations} evaluations"
         went = f"{len(filtered.removed)} of {len(filtered.candidates)} candidates went ({filtered.ratio:.0%})"

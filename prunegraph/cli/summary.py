@@ -15,7 +15,7 @@ from prunegraph.passes.choose.rank import WIDTH_MULTIPLE, is_slow
 from prunegraph.passes.prove.verify import TOLERANCE, Verification
 from prunegraph.passes.repair import Repaired
 from prunegraph.passes.rotate import Rotated
-from prunegraph.report import GroupReport, Report
+from prunegraph.report import GroupReport, Report, SpeedReport
 
 
 def pruned(report: Report) -> RenderableType:
@@ -125,6 +125,21 @@ def repair(done: Repaired | None) -> Sequence[Text]:
     if left:
         lines.append(Text(f"not repaired: {len(left)} weights; {left[0].weight or left[0].where[0]}: {left[0].reason}"))
     return lines
+
+
+def speed_lines(done: SpeedReport) -> Iterator[str]:
+    """How fast the result is, beside what was asked for."""
+    ratio, asked = done.met.best.ratio, done.met.asked
+    sure = "" if done.met.sure else "; this machine is too noisy to be sure"
+    yield f"speed: {ratio.median:.2f} times [{ratio.low:.2f}, {ratio.high:.2f}] of {asked:g} asked, on {done.ep}{sure}"
+    for trial in done.forms:
+        kept = "written" if trial.kept else "left as it was"
+        yield f"  {trial.name}: {trial.ratio.median:.2f} times [{trial.ratio.low:.2f}, {trial.ratio.high:.2f}], {kept}"
+    if done.same_form is not None:
+        same = done.same_form
+        yield f"  beside the original in the same form {same.median:.2f} times [{same.low:.2f}, {same.high:.2f}]"
+    harms = ", ".join(f"{name} {value:.4g}" for name, value in done.harm.items())
+    yield f"  planned by {done.plan}" + (f" (harm: {harms})" if harms else "")
 
 
 def _worst(seen: Verification) -> float:

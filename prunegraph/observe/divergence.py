@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -26,26 +26,37 @@ ROWS = 8192
 
 
 @dataclass(frozen=True, slots=True)
-class Outputs:
-    """What the whole model says, as far as it is compared.
+class Reference:
+    """What the whole model says in one output, as far as it is compared.
 
     Attributes:
+        output: Its name.
         kind: "kl" (of the softmax over the last axis, in nats), "cosine" (1 - cosine) or "relative" (to a row's norm).
-        output: The output that is compared.
-        batches: The examples.
         rows: By batch, which rows count; all if None.
         whole: By batch, what the whole model says in these rows: log probabilities, or the outputs themselves.
     """
 
-    kind: str
     output: str
+    kind: str
+    rows: list[npt.NDArray[np.intp] | None] = field(default_factory=list)
+    whole: list[Array] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True)
+class Outputs:
+    """What cut models are compared with: examples, and what the whole model says of them."""
+
     batches: tuple[Batch, ...]
-    rows: tuple[npt.NDArray[np.intp] | None, ...]
-    whole: tuple[Array, ...]
+    references: tuple[Reference, ...]
+
+    @property
+    def names(self) -> list[str]:
+        """The outputs that are compared."""
+        return [reference.output for reference in self.references]
 
 
 def outputs_of(model: ir.Model, analysis: Analysis, inputs: Inputs, seed: int = 0) -> Outputs:
-    """Run the whole model, and keep what cut ones are compared with.
+    """Run the whole model, and keep what cut ones are compared with: every output that is a float.
 
     Distributions are compared by KL divergence, embeddings (as wide as the residual stream) by their cosine, anything
     else by its relative error.
@@ -59,44 +70,51 @@ def outputs_of(model: ir.Model, analysis: Analysis, inputs: Inputs, seed: int = 
     Raises:
         PruneGraphError: ONNX Runtime does not run the model on the data.
     """
-    output = model.graph.outputs[0].name or ""
-    shape = analysis.solution.facts.shapes.get(output, ())
-    spread = len(shape) > 1 and len(set(shape[-1])) == 1 and shape[-1][0] > 1
-    kind = "cosine" if is_embedding(output, analysis) else "kl" if spread and len(shape) < 4 else "relative"
-    batches = tuple(inputs.batches())
+    floats = [value for value in model.graph.outputs if value.dtype is None or value.dtype.is_floating_point()]
+    names = [value.name or "" for value in floats or list(model.graph.outputs)]
+    outputs = Outputs(tuple(inputs.batches()), tuple(Reference(name, _kind(name, analysis)) for name in names))
     rng = np.random.default_rng(seed)
-    share = max(1, ROWS // max(1, len(batches)))
-    rows: list[npt.NDArray[np.intp] | None] = []
-    whole: list[Array] = []
-    for values in _run(model, output, batches, inputs.providers):
-        count = len(values)
-        rows.append(None if count <= share else np.sort(rng.choice(count, share, replace=False)))
-        whole.append(_compared(kind, values, rows[-1]))
-    return Outputs(kind, output, batches, tuple(rows), tuple(whole))
+    share = max(1, ROWS // max(1, len(outputs.batches)))
+    for each in _run(model, outputs, inputs.providers):
+        for reference, values in zip(outputs.references, each, strict=True):
+            count = len(values)
+            rows = None if count <= share else np.sort(rng.choice(count, share, replace=False))
+            reference.rows.append(rows)
+            reference.whole.append(_compared(reference.kind, values, rows))
+    return outputs
 
 
 def divergence(model: ir.Model, outputs: Outputs, providers: Sequence[str] = ()) -> float:
-    """The mean over rows of how far a model is from the whole one: 0 where they agree, NaN counts as infinitely far.
+    """How far a model is from the whole one: the mean over rows, and over outputs; NaN counts as infinitely far.
 
     Raises:
         PruneGraphError: ONNX Runtime does not run the model on the data.
     """
-    total = count = 0.0
-    cut = _run(model, outputs.output, outputs.batches, providers)
-    for rows, whole, values in zip(outputs.rows, outputs.whole, cut, strict=True):
-        each = _distance(outputs.kind, whole, _compared(outputs.kind, values, rows))
-        total += float(each.sum())
-        count += len(each)
-    mean = total / max(count, 1)
+    totals, counts = np.zeros(len(outputs.references)), np.zeros(len(outputs.references))
+    for batch, each in enumerate(_run(model, outputs, providers)):
+        for k, (reference, values) in enumerate(zip(outputs.references, each, strict=True)):
+            cut = _compared(reference.kind, values, reference.rows[batch])
+            distances = _distance(reference.kind, reference.whole[batch], cut)
+            totals[k] += distances.sum()
+            counts[k] += len(distances)
+    mean = float(np.mean(totals / np.maximum(counts, 1)))
     return mean if np.isfinite(mean) else float("inf")
 
 
-def _run(model: ir.Model, output: str, batches: Sequence[Batch], providers: Sequence[str]) -> Iterator[Array]:
-    """By batch the rows of an output."""
+def _kind(output: str, analysis: Analysis) -> str:
+    shape = analysis.solution.facts.shapes.get(output, ())
+    if is_embedding(output, analysis):
+        return "cosine"
+    spread = len(shape) > 1 and len(set(shape[-1])) == 1 and shape[-1][0] > 1
+    return "kl" if spread and len(shape) < 4 else "relative"
+
+
+def _run(model: ir.Model, outputs: Outputs, providers: Sequence[str]) -> Iterator[list[Array]]:
+    """By batch the rows of every output."""
     try:
         with open_session(widened(model), providers=providers or CPU) as session:
-            for batch in batches:
-                yield rows_of(run(session, widened_feeds(batch.feeds), [output])[0], batch)
+            for batch in outputs.batches:
+                yield [rows_of(v, batch) for v in run(session, widened_feeds(batch.feeds), outputs.names)]
     except CannotRun as error:
         message = f"ONNX Runtime does not run the model on the data: {error}"
         raise PruneGraphError(message, hint="check the data, or give others that the model accepts") from error

@@ -62,6 +62,11 @@ class Amount:
         rotate: Turn the dims inside of heads (`qk_dim`, `v_dim`) before they are cut, such that the last contribute
             least. None: where data are given, and no scorer is asked for that is about these dims as they are; True:
             always, by the weights alone where there are no data; False: never.
+        speedup: How many times faster the result shall be, measured beside the original; where data are given, what
+            goes where follows from what it does to the outputs. No ratio stands beside it.
+        ep: The execution provider that is timed.
+        timing: How it is timed: `batch`, `sequence`, `sizes`, `threads`, `rounds` of `bench.compare`.
+        keep_form: Do not write equal forms that this runtime runs faster.
         fits: By kind, the shape that every group must have, as a preset says.
     """
 
@@ -78,6 +83,10 @@ class Amount:
     least: float = 0.0
     filtering: FilterOptions | None = None
     rotate: bool | None = None
+    speedup: float | None = None
+    ep: str = "cpu"
+    timing: Mapping[str, Any] = field(default_factory=dict)
+    keep_form: bool = False
     fits: Mapping[str, Sequence[int]] = field(default_factory=dict)
 
     @staticmethod
@@ -113,6 +122,11 @@ class Amount:
         if self.budget and not isinstance(self.ratio, Mapping | None):
             hint = "leave out the ratio, or give it for some kinds only; the budget finds one for the others"
             raise UsageError("one ratio for all kinds beside a budget", hint=hint)
+        if self.speedup is not None and (self.ratio is not None or self.budget or self.keep or self.drop):
+            hint = "leave out ratio, keep, drop and budgets: they follow from the speed; kinds=… says what may go"
+            raise UsageError("another amount beside a speed-up", hint=hint)
+        if self.speedup is not None and not (isinstance(self.speedup, (int, float)) and self.speedup > 1):
+            raise UsageError(f"the speed-up is {self.speedup!r}", hint="give more than 1, such as 2 for twice as fast")
         align = 1 if self.align is None else self.align
         if isinstance(align, bool) or not isinstance(align, int) or align < 1:
             raise UsageError(f"align must be a positive number, not {self.align!r}", hint="8 suits most hardware")

@@ -2,7 +2,7 @@
 
 from prunegraph.passes.repair.fit import RIDGE
 from prunegraph.passes.repair.outcome import Outcome, Repaired
-from prunegraph.passes.repair.repair import Evidence, evidence, repaired, rewritten, solved
+from prunegraph.passes.repair.repair import Evidence, evidence, gather_moments, repaired, rewritten, solved
 from prunegraph.passes.repair.write import Written, restored
 
 __all__ = [
@@ -12,6 +12,7 @@ __all__ = [
     "Repaired",
     "Written",
     "evidence",
+    "gather_moments",
     "repaired",
     "restored",
     "rewritten",

@@ -74,6 +74,7 @@ def repaired(
     *,
     ridge: float = RIDGE,
     memory: int = MEMORY,
+    moments: Gram | None = None,
     progress: Progress | None = None,
 ) -> tuple[ir.Model | None, Repaired]:
     """A slim model whose weights make up for what was removed, and what was done to them.
@@ -87,6 +88,7 @@ def repaired(
             "auto" (whichever is best); in all cases only where the error on held-out samples falls.
         ridge: See `fit.RIDGE`.
         memory: Bytes of statistics that are held at a time.
+        moments: What `gather_moments` saw of the data, to try several selections after one pass.
         progress: Called with the number of samples seen.
 
     Returns:
@@ -94,7 +96,7 @@ def repaired(
     """
     outcomes: list[Outcome] = []
     changes: list[tuple[tuple[Site, ...], Change]] = []
-    for seen in evidence(model, analysis, keeps, inputs, memory=memory, progress=progress):
+    for seen in evidence(model, analysis, keeps, inputs, memory=memory, moments=moments, progress=progress):
         outcome, change = (seen, None) if isinstance(seen, Outcome) else solved(seen, asked, ridge)
         outcomes.append(outcome)
         if change is not None and isinstance(seen, Evidence):
@@ -114,6 +116,7 @@ def evidence(
     inputs: Inputs,
     *,
     memory: int = MEMORY,
+    moments: Gram | None = None,
     progress: Progress | None = None,
 ) -> Iterator[Evidence | Outcome]:
     """What the data say of every weight that loses inputs, or why nothing can be tried; see `repaired`."""
@@ -128,12 +131,37 @@ def evidence(
         if dtype is None:
             yield from (task.outcome(reason="its inputs are too many for second moments") for task in chunk)
             continue
-        gram = Gram([site for task in chunk for site in task.sites], dtype=dtype)
-        observe(model, inputs, [gram], progress=progress)
+        gram = moments
+        if gram is None or any(site.key not in gram.sites for task in chunk for site in task.sites):
+            gram = Gram([site for task in chunk for site in task.sites], dtype=dtype)
+            observe(model, inputs, [gram], progress=progress)
         for task in chunk:  # all uses of one weight are one problem: their statistics add up
             parts = [gram.sums(key) for key in dict.fromkeys(site.key for site in task.sites)]
             sums = parts[0][0] if len(parts) == 1 else np.sum([each for each, _ in parts], axis=0)
             yield Evidence(task, sums, np.sum([each for _, each in parts], axis=0))
+
+
+def gather_moments(
+    model: ir.Model,
+    analysis: Analysis,
+    inputs: Inputs,
+    *,
+    memory: int = MEMORY,
+    progress: Progress | None = None,
+) -> Gram | None:
+    """What the data say of every weight that could lose inputs, in one pass for any number of selections.
+
+    Returns:
+        The statistics, None where they do not fit into memory together.
+    """
+    dims = {group.dim for group in analysis.groups}
+    places = [place for place in sites(model, analysis, dims) if isinstance(place, Site)]
+    shapes = {name: value.shape.numpy() for name, value in model.graph.initializers.items() if value.shape is not None}
+    gram = Gram(places)
+    if sum(16 * (site.features(shapes[site.weight]) + 1) ** 2 for site in gram.sites.values()) > memory:
+        return None
+    observe(model, inputs.first(SAMPLES), [gram], progress=progress)
+    return gram
 
 
 def solved(seen: Evidence, asked: str, ridge: float = RIDGE) -> tuple[Outcome, Change | None]:

@@ -5,7 +5,8 @@ Nothing here knows a layer type: the analysis says which axis a weight sums, and
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator
+import math
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -62,6 +63,10 @@ class Site:
     def key(self) -> tuple[str, str]:
         """Sites with one key see the same features and the same output."""
         return self.x, self.y
+
+    def features(self, shape: Sequence[int]) -> int:
+        """How many numbers it sums, of the shape of its weight."""
+        return math.prod(shape[1:]) if self.turned else shape[0]
 
     def matrix(self, weight: Array) -> npt.NDArray[np.float64]:
         """The weight as `[features, outputs]`, the op's factor in it."""
