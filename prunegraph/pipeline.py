@@ -220,6 +220,7 @@ def rewrite(
         analyzed: The model.
         selection: What stays.
         check: Prove it.
+        data: What the proof runs on, beside random inputs.
         clock: Told of the steps.
         forms: Equal forms that the result is written in, see `passes.rewrite.for_runtime`.
 
