@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -73,7 +73,7 @@ def prune_graph(
     """
     given = Arguments(amount, scorer, data, scope, after).take("prune_graph", former)
     request = Request.of(given.amount, given.scorer, given.data, given.scope, given.after, verify)
-    graph = analyze_source(model, request.scope, Clock(progress), given.trace)
+    graph = analyze_source(model, request.scope, Clock(progress), given.trace, request.data)
     targets = graph.targets(request.amount, request.scorers)
     turning = groups_to_rotate(
         graph.groups, targets.of_group, request.scorers, request.amount.rotate, request.data is not None
@@ -133,6 +133,7 @@ def verify_files(
     repair: Written | None = None,
     rotation: Rotation | None = None,
     allow_io: str | Iterable[str] = (),
+    sizes: Mapping[str, int] | None = None,
     data: DataLike | Data | None = None,
     progress: Progress | None = None,
 ) -> Verification:
@@ -145,6 +146,7 @@ def verify_files(
         repair: Which of its weights were re-fitted, as its plan says; those that Shrink makes stand in for them.
         rotation: How the original was turned before it was cut, as the plan says.
         allow_io: The patterns of inputs and outputs that were allowed to shrink.
+        sizes: Lengths of dynamic dims, see `Scope`.
         data: Compare on these, too.
         progress: Called with the name of each step.
 
@@ -158,7 +160,8 @@ def verify_files(
     """
     clock = Clock(progress)
     opened = None if data is None else Data.of(data).opened()
-    graph = analyze_source(model, Scope(allow_io=allow_io if isinstance(allow_io, str) else tuple(allow_io)), clock)
+    scope = Scope(allow_io=allow_io if isinstance(allow_io, str) else tuple(allow_io), sizes=sizes or {})
+    graph = analyze_source(model, scope, clock, data=opened)
     with clock.step("load"):
         small = open_source(slim)
     return compare(graph, small, plan, repair=repair, rotation=rotation, data=opened, clock=clock)

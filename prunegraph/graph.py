@@ -247,20 +247,33 @@ class Graph(Analyzed):
         ir.external_data.load_to_model(model)
         try:
             rotation = self.rotated.rotation if self.rotated is not None else None
-            return _analyzed_again, (ir.to_proto(model).SerializeToString(), self.kind, self.scope, rotation)
+            serialized = ir.to_proto(model).SerializeToString()
+            return _analyzed_again, (serialized, self.kind, self.scope, rotation, self.normalized.settled)
         except ValueError as error:
             hint = "keep the path of the model instead, and analyse it again where it is needed"
             raise UsageError("a model of more than 2 GB does not pickle", hint=hint) from error
 
 
-def analyze_source(model: Any, scope: Scope, clock: Clock, trace: Mapping[str, Any] | None = None) -> Graph:
-    """A model, normalized and analysed; see `pipeline.load_and_analyze`."""
-    analyzed = load_and_analyze(model, scope, clock, trace)
+def analyze_source(
+    model: Any, scope: Scope, clock: Clock, trace: Mapping[str, Any] | None = None, data: Data | None = None
+) -> Graph:
+    """A model, normalized and analysed; see `pipeline.load_and_analyze`.
+
+    Args:
+        model: What is analysed.
+        scope: Which part of it may change.
+        clock: Told of the steps.
+        trace: What a torch module is traced with.
+        data: What it is known to run on.
+    """
+    analyzed = load_and_analyze(model, scope, clock, trace, data.sizes if data is not None else None)
     return Graph(analyzed.original, analyzed.normalized, analyzed.analysis, analyzed.kind, analyzed.scope, clock=clock)
 
 
-def _analyzed_again(serialized: bytes, kind: Kind, scope: Scope, rotation: Rotation | None) -> Graph:
-    analyzed = load_and_analyze(ir.from_proto(_proto(serialized)), scope)
+def _analyzed_again(
+    serialized: bytes, kind: Kind, scope: Scope, rotation: Rotation | None, sizes: Mapping[str, int]
+) -> Graph:
+    analyzed = load_and_analyze(ir.from_proto(_proto(serialized)), scope, likely=lambda _: sizes)
     graph = Graph(analyzed.original, analyzed.normalized, analyzed.analysis, kind, scope)
     if rotation is None:
         return graph

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
@@ -72,6 +72,7 @@ def load_and_analyze(
     scope: Scope | None = None,
     clock: Clock | None = None,
     trace: Mapping[str, Any] | None = None,
+    likely: Callable[[ir.Model], Mapping[str, int]] | None = None,
 ) -> Analyzed:
     """Read a model, make it analysable, and find its groups.
 
@@ -80,6 +81,7 @@ def load_and_analyze(
         scope: Which part of it may change.
         clock: Told of the steps.
         trace: What a torch module is traced with, see `open_source`.
+        likely: Gives lengths of dynamic dims at which the model is known to run, such as those of data.
 
     Raises:
         ModelError: the model cannot be read or traced, or the ONNX checker rejects it.
@@ -91,7 +93,7 @@ def load_and_analyze(
     io = [value.name or "" for value in (*original.graph.inputs, *original.graph.outputs)]
     check_patterns(scope.allow_io, io, "graph input or output", hint=f"there are {', '.join(io)}")
     with clock.step("normalize"):
-        normalized = normalize(original)
+        normalized = normalize(original, scope.sizes, likely(original) if likely is not None else None)
     with clock.step("analyze"):
         analysis = analyze_graph(normalized.model.graph, normalized.facts, tuple(scope.allow_io))
         analysis = replace(analysis, params=count_parameters(original.graph))
@@ -110,7 +112,7 @@ def rotate(analyzed: T, groups: Sequence[str], data: Data | None = None, clock: 
     """
     clock = clock or Clock()
     with clock.step("rotate"):
-        inputs = data.inputs(analyzed.original) if data is not None else None
+        inputs = data.inputs(analyzed.original, analyzed.normalized.settled) if data is not None else None
         model = analyzed.normalized.model
         rotated = rotate_groups(model, analyzed.analysis, groups, inputs, cache=default_cache(), progress=clock.count)
     return turned(analyzed, rotated)
@@ -152,7 +154,7 @@ def score_units(
         scorers = with_stand_ins(scorers, groups, context)
     shares = scorers.shares(groups)
     with clock.step("observe"):
-        inputs = data.inputs(analyzed.original) if data is not None else None
+        inputs = data.inputs(analyzed.original, analyzed.normalized.settled) if data is not None else None
         context = observe_for(
             shares, context, inputs, cache=default_cache(), progress=clock.count, backward=gradients()
         )
@@ -200,7 +202,7 @@ def filter_heads(
     """Take back the removal of heads that cost too much on the data."""
     clock = clock or Clock()
     with clock.step("filter"):
-        inputs = data.inputs(analyzed.original) if data is not None else None
+        inputs = data.inputs(analyzed.original, analyzed.normalized.settled) if data is not None else None
         model, analysis = analyzed.normalized.model, analyzed.analysis
         return filter_candidates(model, analysis, selection, inputs, options, progress=clock.count)
 
@@ -284,9 +286,9 @@ def prove(analyzed: Analyzed, slim: ir.Model, keeps: Keeps, data: Data | None = 
 
 def _verified(analyzed: Analyzed, slim: ir.Model, keeps: Keeps, data: Data | None) -> Verification:
     """The proof; of a turned model in two halves: turning changed nothing, and the rest as always."""
-    inputs = data.inputs(analyzed.original).first(SAMPLES) if data is not None else None
-    feeds = [batch.feeds for batch in inputs.batches()] if inputs is not None else None
     model, sizes, rotated = analyzed.normalized.model, analyzed.normalized.settled, analyzed.rotated
+    inputs = data.inputs(analyzed.original, sizes).first(SAMPLES) if data is not None else None
+    feeds = [batch.feeds for batch in inputs.batches()] if inputs is not None else None
     if rotated is None or not rotated.rotation:
         return verify(analyzed.original, model, slim, analyzed.analysis, keeps, feeds, sizes=sizes)
     error = rotation_error(analyzed.original, model, analyzed.analysis, feeds, sizes)
@@ -381,7 +383,7 @@ def repair(
     clock = clock or Clock()
     with clock.step("repair"):
         keeps = selection.keeps(analyzed.analysis.groups)
-        inputs = data.inputs(analyzed.original)
+        inputs = data.inputs(analyzed.original, analyzed.normalized.settled)
         model = analyzed.normalized.model
         return repaired(model, analyzed.analysis, keeps, inputs, method, progress=clock.count)
 

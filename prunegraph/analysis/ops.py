@@ -96,6 +96,9 @@ class Traits:
         quantizes: It makes integers of numbers by a scale and a zero point, or numbers of such integers.
         random: It draws numbers.
         counts: It makes as many numbers as an input says.
+        lengths_from: Inputs whose numbers say how long its outputs are.
+        lengths_by_data: How long its outputs are hangs on what it is given (or on a body, or on a branch), not on the
+            lengths of that alone.
         states_lengths: It states lengths of its input, and nothing that its input holds.
         sequences: It deals in sequences of tensors.
     """
@@ -125,6 +128,8 @@ class Traits:
     quantizes: bool = False
     random: bool = False
     counts: bool = False
+    lengths_from: Collection[int] = ()
+    lengths_by_data: bool = False
     states_lengths: bool = False
     sequences: bool = False
 

@@ -118,6 +118,7 @@ class _Solver:
                 return self._without_unrelated(index, stated)
             except CannotAnalyze as reason:
                 why = f"{node.op_type} could not be understood: {reason}"
+                why += f" ({self.facts.unseen})" if self.facts.unseen else ""
             except Exception as bug:
                 if STRICT:
                     raise

@@ -24,6 +24,10 @@ AllowIo = Annotated[
         help="Graph inputs and outputs that may shrink with the rest, such as 'last_*'. Repeatable.",
     ),
 ]
+Size = Annotated[
+    list[str] | None,
+    typer.Option("--size", metavar="NAME=N", help="Size of a dynamic dim of an input by its name. Repeatable."),
+]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
 
 DataFile = Annotated[

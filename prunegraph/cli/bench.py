@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from prunegraph.cli.arguments import Json, Model, parse_sizes
+from prunegraph.cli.arguments import Json, Model, Size, parse_sizes
 from prunegraph.cli.console import rounds as bar
 from prunegraph.cli.console import show, show_json
 
@@ -28,10 +28,7 @@ def bench(
     ] = "cpu",
     batch: Annotated[int, typer.Option(metavar="N", help="Size of a dynamic batch.")] = 1,
     sequence: Annotated[int, typer.Option(metavar="N", help="Length of a dynamic sequence.")] = 128,
-    size: Annotated[
-        list[str] | None,
-        typer.Option(metavar="NAME=N", help="Size of a dynamic dim by its name. Repeatable."),
-    ] = None,
+    size: Size = None,
     threads: Annotated[int, typer.Option(metavar="N", help="Threads inside an operator.")] = 1,
     rounds: Annotated[int, typer.Option(metavar="N", help="Rounds timed; each runs every model once.")] = 100,
     max_seconds: Annotated[float, typer.Option(metavar="S", help="Time spent on one provider, at most.")] = 60.0,

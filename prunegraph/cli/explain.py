@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from prunegraph.cli.arguments import AllowIo, Json, Model
+from prunegraph.cli.arguments import AllowIo, Json, Model, Size, parse_sizes
 from prunegraph.cli.console import progress, say, show, show_json
 
 
@@ -14,6 +14,7 @@ def explain(
     model: Model,
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="List every group and every pin.")] = False,
     allow_io: AllowIo = None,
+    size: Size = None,
     json: Json = False,
 ) -> None:
     """Tell what can be removed, what cannot, and why.
@@ -47,6 +48,7 @@ def explain(
       prunegraph explain model.onnx --allow-io 'last_hidden_state'
       prunegraph explain model.onnx --json | jq '.groups[] | {id, units}'
     """  # noqa: D301 - \b keeps the lines that follow as they are
+    sizes = parse_sizes(size or ())
     with progress() as step:
         step("load")
         from prunegraph.analysis.explain import to_dict
@@ -54,7 +56,7 @@ def explain(
         from prunegraph.cli.explain_view import render
         from prunegraph.passes.choose.request import Scope
 
-        graph = analyze(model, scope=Scope(allow_io=allow_io or ()), progress=step)
+        graph = analyze(model, scope=Scope(allow_io=allow_io or (), sizes=sizes), progress=step)
         analysis, bases = graph.analysis, graph.bases
     if json:
         show_json(to_dict(analysis, bases))

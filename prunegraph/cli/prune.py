@@ -18,6 +18,7 @@ from prunegraph.cli.arguments import (
     ParserNoise,
     RunBy,
     ScorerOptions,
+    Size,
     TextColumns,
     Tokenizer,
     data_of,
@@ -25,6 +26,7 @@ from prunegraph.cli.arguments import (
     parse_budget,
     parse_keep,
     parse_ratio,
+    parse_sizes,
     scorers_of,
 )
 from prunegraph.cli.console import progress, say, show, show_json
@@ -161,6 +163,7 @@ def prune(
         ),
     ] = 1.0,
     allow_io: AllowIo = None,
+    size: Size = None,
     repair: Annotated[
         str | None,
         typer.Option(
@@ -259,7 +262,7 @@ def prune(
             ),
             "scorer": scorers_of(scorer, scorer_option, parser_noise, seed),
             "data": data_of(model, data, tokenizer, text_column, label_column, samples, ep),
-            "scope": Scope(include or (), exclude or (), allow_io or ()),
+            "scope": Scope(include or (), exclude or (), allow_io or (), parse_sizes(size or ())),
             "after": after,
             "verify": not no_verify,
         }

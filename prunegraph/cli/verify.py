@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from prunegraph.cli.arguments import AllowIo, DataFile, Json, Model, Tokenizer, data_of
+from prunegraph.cli.arguments import AllowIo, DataFile, Json, Model, Size, Tokenizer, data_of, parse_sizes
 from prunegraph.cli.console import complain, progress, show, show_json
 
 if TYPE_CHECKING:
@@ -28,6 +28,7 @@ def verify(
     allow_io: AllowIo = None,
     data: DataFile = None,
     tokenizer: Tokenizer = None,
+    size: Size = None,
     json: Json = False,
 ) -> None:
     """Prove that a slim model is its original minus what was removed.
@@ -55,9 +56,16 @@ def verify(
         from prunegraph.api import verify_files
 
         samples = data_of(model, data, tokenizer)
-        allowed = allow_io or allowed
         verification = verify_files(
-            model, slim, selection, repair=repair, rotation=rotation, allow_io=allowed, data=samples, progress=step
+            model,
+            slim,
+            selection,
+            repair=repair,
+            rotation=rotation,
+            allow_io=allow_io or allowed,
+            sizes=parse_sizes(size or ()),
+            data=samples,
+            progress=step,
         )
     if json:
         show_json({"equal": verification.ok, **verification.to_dict(), "refitted": [*repair.changed, *repair.added]})

@@ -23,7 +23,7 @@ from prunegraph.observe.cache import Gathered, through_cache
 from prunegraph.observe.data import DataLike, Source, open_data
 from prunegraph.observe.text import MAX_LENGTH, Batch, TextReader, batches, check_data
 from prunegraph.observe.with_outputs import tapped
-from prunegraph.runtime.feeds import InputSpec, input_specs
+from prunegraph.runtime.inputs import InputSpec, input_specs, with_sizes
 from prunegraph.runtime.providers import CPU, execution_providers
 from prunegraph.runtime.session import CannotRun, open_session, run, widened, widened_feeds
 
@@ -125,8 +125,27 @@ class Data:
         source = open_data(self.source, text=as_patterns(self.text), label=self.label, limit=self.limit)
         return replace(self, source=source, limit=None, providers=providers)
 
-    def inputs(self, model: ir.Model) -> Inputs:
+    def sizes(self, model: ir.Model) -> dict[str, int]:
+        """Lengths that the first example gives to dynamic dims of inputs, all but the first of each; none where texts.
+
+        Raises:
+            UsageError: there is no example, or the data cannot be read.
+        """
+        sample = open_data(self.source, text=as_patterns(self.text), label=self.label).first()
+        return {
+            dim: length
+            for spec in input_specs(model.graph)
+            if spec.name in sample.feeds and sample.feeds[spec.name].ndim == len(spec.dims) - 1
+            for dim, length in zip(spec.dims[1:], sample.feeds[spec.name].shape, strict=True)
+            if isinstance(dim, str)
+        }
+
+    def inputs(self, model: ir.Model, sizes: Mapping[str, int] | None = None) -> Inputs:
         """The data for this model.
+
+        Args:
+            model: What they are for.
+            sizes: Lengths of dynamic dims at which alone it runs: a batch of one, a length that is baked in.
 
         Raises:
             UsageError: they do not fit it.
@@ -141,6 +160,9 @@ class Data:
             label=self.label,
             limit=self.limit,
         )
+        if sizes:
+            inputs = replace(inputs, specs=with_sizes(inputs.specs, sizes))
+            check_data(inputs.source, inputs.reader, inputs.specs)
         return replace(inputs, providers=execution_providers(as_patterns(self.providers)))
 
 

@@ -9,8 +9,10 @@ import numpy as np
 import numpy.typing as npt
 
 from prunegraph.runtime.inputs import InputSpec as InputSpec
+from prunegraph.runtime.inputs import bytes_of
 from prunegraph.runtime.inputs import input_specs as input_specs
 from prunegraph.runtime.inputs import shape_of as shape_of
+from prunegraph.runtime.limits import BYTES_OF_INPUTS, CannotRun
 
 Array = npt.NDArray[Any]
 Feeds = dict[str, Array]
@@ -19,8 +21,24 @@ ID_BOUNDS = (100, 2)
 """Indices into tables of unknown length are below the first; below the second where tables are short (token types)."""
 
 
+def check_size(specs: Sequence[InputSpec], sizes: Mapping[str, int]) -> None:
+    """Refuse inputs before any of them is made.
+
+    Raises:
+        CannotRun: they would not fit into memory.
+    """
+    size = bytes_of(specs, sizes)
+    if size > BYTES_OF_INPUTS:
+        raise CannotRun(f"its inputs alone take {size / 2**30:,.0f} GiB")
+
+
 def constant_feeds(specs: Sequence[InputSpec], sizes: Mapping[str, int]) -> Feeds:
-    """Ones everywhere: what shapes are learnt with."""
+    """Ones everywhere: what shapes are learnt with.
+
+    Raises:
+        CannotRun: they would not fit into memory.
+    """
+    check_size(specs, sizes)
     return {spec.name: _ones(shape_of(spec, sizes), spec.dtype) for spec in specs}
 
 
@@ -45,7 +63,11 @@ def random_feeds(
         id_bound: Integers that look up nothing known are indices too, below this, unless their name says mask.
         whole_masks: Masks hide nothing, and what is called a mask is one; else the last row of a batch is padded on the
             right.
+
+    Raises:
+        CannotRun: they would not fit into memory.
     """
+    check_size(specs, sizes)
     rng = np.random.default_rng(seed)
     feeds: Feeds = {}
     for spec in specs:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import ml_dtypes
@@ -86,6 +86,14 @@ def _index_bound(value: ir.Value) -> int | None:
                 seen.add(node)
                 waiting += node.outputs
     return min(bounds, default=None)
+
+
+def with_sizes(specs: Sequence[InputSpec], sizes: Mapping[str, int]) -> tuple[InputSpec, ...]:
+    """The inputs with these dims fixed."""
+    return tuple(
+        replace(spec, dims=tuple(sizes.get(dim, dim) if isinstance(dim, str) else dim for dim in spec.dims))
+        for spec in specs
+    )
 
 
 def shape_of(spec: InputSpec, sizes: Mapping[str, int]) -> tuple[int, ...]:

@@ -12,7 +12,10 @@ import numpy.typing as npt
 import onnxruntime as ort
 
 BYTES_A_TRIAL = 4 << 30
-"""What a trial may allocate: its inputs before it starts, and ONNX Runtime's arena while it runs."""
+"""What a trial may allocate: ONNX Runtime's arena ends there."""
+
+BYTES_OF_INPUTS = 4 << 30
+"""Inputs that are larger are not made up, neither for a trial nor for a proof."""
 
 
 class CannotRun(Exception):

@@ -13,6 +13,7 @@ from prunegraph.runtime.inputs import InputSpec
 Role = Literal["batch", "row", "mask", "past", "image"]
 
 _BATCH = re.compile(r"batch|^[bn]$", re.IGNORECASE)
+_CACHE = re.compile(r"past|cache", re.IGNORECASE)
 _SEQUENCE = re.compile(r"seq|token|len|time|context|^[stl]$", re.IGNORECASE)
 
 
@@ -46,10 +47,18 @@ def role_of(spec: InputSpec, axis: int) -> Role:
     if named == "batch":
         return "batch"
     if rank == 4 and axis >= 2:
-        return "image" if isinstance(spec.dims[2], str) and isinstance(spec.dims[3], str) else "past"
+        both = isinstance(spec.dims[2], str) and isinstance(spec.dims[3], str)
+        return "image" if both and not _is_cache(spec) else "past" if axis == 2 else "row"
     if rank == 2 and spec.dtype.kind in "iub" and spec.bound is None:
         return "mask"
     return "row"
+
+
+def _is_cache(spec: InputSpec) -> bool:
+    """Whether an input of four axes holds past keys or values, as its name or that of its positions says."""
+    positions = spec.dims[2]
+    names = (spec.name, positions) if isinstance(positions, str) and "." not in positions else (spec.name,)
+    return any(_CACHE.search(name) for name in names) or (len(names) > 1 and role_by_name(names[1]) == "sequence")
 
 
 def _batch_is_elsewhere(spec: InputSpec) -> bool:

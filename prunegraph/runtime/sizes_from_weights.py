@@ -12,13 +12,15 @@ from dataclasses import dataclass, field
 import onnx
 import onnx_ir as ir
 
-from prunegraph.analysis.axes import Expr, Ref, expr_size
+from prunegraph.analysis.axes import Expr, Ref, Size, expr_size
 from prunegraph.analysis.registry import rule_for
 from prunegraph.analysis.relations import CannotAnalyze, IntArray, NodeView
 from prunegraph.runtime.inputs import InputSpec
+from prunegraph.runtime.limits import CannotRun
+from prunegraph.runtime.session import session_of
 
-UNKNOWN = (1009, 2003)
-"""What an axis of unknown length is taken for: all alike, so that rules relate them, and longer than most weights."""
+STANDING_IN = ((1009, 2003), (1511, 2503))
+"""What an axis of unknown length is taken for: all alike, so that rules relate them. What follows hangs on neither."""
 
 _SMALL = 4096
 Dims = tuple[int | None, ...]
@@ -35,21 +37,26 @@ def sizes_from_weights(graph: ir.Graph, blank: onnx.ModelProto, specs: Sequence[
         specs: The inputs.
     """
     dims = _dims(graph, blank, specs)
-    classes = _Classes()
+    first, second = (dict(_lengths(specs, _unified(graph, dims, unknown))) for unknown in STANDING_IN)
+    return {dim: length for dim, length in first.items() if second.get(dim) == length}
+
+
+def _unified(graph: ir.Graph, dims: Mapping[str, Dims], unknown: Size) -> _Classes:
+    """What the rules of all nodes say of axes of unknown length."""
+    classes = _Classes(unknown)
     integers = _integers(graph)
     weights = set(graph.initializers)
     for node in graph:
-        view = _view(graph, node, dims, integers, weights)
         rule = rule_for(node.domain, node.op_type)
         if rule is None:
             continue
         try:
-            pairs = rule(view).equal
+            pairs = rule(_view(graph, node, dims, integers, weights, unknown)).equal
         except (CannotAnalyze, ValueError, LookupError, TypeError, AttributeError, ArithmeticError):
             continue  # at sizes that are made up a rule may not follow
         for a, b in pairs:
             _relate(classes, node, a, b)
-    return dict(_lengths(specs, classes))
+    return classes
 
 
 def _dims(graph: ir.Graph, blank: onnx.ModelProto, specs: Sequence[InputSpec]) -> dict[str, Dims]:
@@ -66,13 +73,32 @@ def _dims(graph: ir.Graph, blank: onnx.ModelProto, specs: Sequence[InputSpec]) -
             dims[value.name] = tuple(
                 d.dim_value if d.HasField("dim_value") and d.dim_value >= 0 else None for d in shape
             )
-    return dims | {spec.name: tuple(d if isinstance(d, int) else None for d in spec.dims) for spec in specs}
+    dims |= {spec.name: tuple(d if isinstance(d, int) else None for d in spec.dims) for spec in specs}
+    missing = [v.name for node in graph for v in node.outputs if v.name and v.name not in dims]
+    return dims | _dims_by_runtime(blank, missing) if missing else dims
+
+
+def _dims_by_runtime(blank: onnx.ModelProto, names: Sequence[str]) -> dict[str, Dims]:
+    """What ONNX Runtime infers where ONNX does not know the ops; nothing where it does not load the model."""
+    twin = onnx.ModelProto()
+    twin.CopyFrom(blank)
+    del twin.graph.output[:]
+    twin.graph.output.extend(onnx.ValueInfoProto(name=name) for name in names)
+    try:
+        outputs = session_of(twin).get_outputs()
+    except CannotRun:
+        return {}
+    return {
+        output.name: tuple(n if isinstance(n, int) and n >= 0 else None for n in output.shape)
+        for output in outputs
+        if output.shape
+    }
 
 
 def _integers(graph: ir.Graph) -> dict[str, tuple[IntArray, ...]]:
     tensors = ((name, value.const_value) for name, value in graph.initializers.items())
     return {
-        name: (tensor.numpy(),) * len(UNKNOWN)
+        name: (tensor.numpy(),) * 2
         for name, tensor in tensors
         if tensor is not None and tensor.dtype.is_integer() and tensor.size <= _SMALL
     }
@@ -84,12 +110,13 @@ def _view(
     dims: Mapping[str, Dims],
     integers: Mapping[str, tuple[IntArray, ...]],
     weights: set[str],
+    unknown: Size,
 ) -> NodeView:
     def refs(side: str, index: int, value: ir.Value | None) -> tuple[Ref, ...] | None:
         known = dims.get(value.name or "") if value is not None else None
         if known is None:
             return None
-        sizes = (UNKNOWN if n is None else (n,) * len(UNKNOWN) for n in known)
+        sizes = (unknown if n is None else (n, n) for n in known)
         return tuple(Ref(side, index, axis, size) for axis, size in enumerate(sizes))
 
     return NodeView(
@@ -100,7 +127,7 @@ def _view(
         outputs=tuple(refs("y", k, value) for k, value in enumerate(node.outputs)),
         attributes={name: attribute.value for name, attribute in node.attributes.items()},
         constants=[integers.get(value.name or "") if value is not None else None for value in node.inputs],
-        probes=len(UNKNOWN),
+        probes=2,
         weights=tuple(value is None or value.name in weights for value in node.inputs),
     )
 
@@ -109,6 +136,7 @@ def _view(
 class _Classes:
     """Axes that are equally long, and how long they are."""
 
+    unknown: Size
     parent: dict[Place, Place] = field(default_factory=dict)
     length: dict[Place, int] = field(default_factory=dict)
 
@@ -133,7 +161,8 @@ class _Classes:
 
 def _relate(classes: _Classes, node: ir.Node, a: Expr, b: Expr) -> None:
     places = [
-        _place(node, expr) if expr_size(expr, 2) == UNKNOWN and isinstance(expr, Ref) else None for expr in (a, b)
+        _place(node, expr) if expr_size(expr, 2) == classes.unknown and isinstance(expr, Ref) else None
+        for expr in (a, b)
     ]
     match places:
         case [None, None]:
@@ -148,7 +177,7 @@ def _relate(classes: _Classes, node: ir.Node, a: Expr, b: Expr) -> None:
 
 
 def _state(classes: _Classes, place: Place | None, expr: Expr) -> None:
-    sizes = expr_size(expr, len(UNKNOWN))
+    sizes = expr_size(expr, 2)
     if place is not None and len(set(sizes)) == 1 and sizes[0] > 1:  # one may broadcast
         classes.state(place, sizes[0])
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from itertools import product
+from itertools import islice, product
 
 import onnx_ir as ir
 
@@ -29,6 +29,9 @@ SIDES = (224, 32, 64, 28, 96, 112, 128, 160, 192, 256, 299, 320, 336, 384, 416, 
 
 BATCHES = ((1, 2), (1, 1))
 """Batches of two runs; some models run for one example only."""
+
+SHORT = ({"batch": 1, "row": 11}, {"batch": 2, "row": 23})
+"""Two runs of short sequences."""
 
 MANY = 48
 """So many sizes are tried for a model that runs at none of the usual ones."""
@@ -75,12 +78,27 @@ def narrow_plans(
     images = [*IMAGES[:1], *((n, n) for n in dict.fromkeys((*sides, *SIDES)))] if "image" in roles else IMAGES[:1]
     many = [*BATCHES, *((n, n) for n in batches if n > 1)] if "batch" in roles else BATCHES[:1]
     choices = sorted(product(range(len(many)), range(len(lengths)), range(len(images))), key=sum)
+    names = _sequences(specs, fixed or {})
     for b, r, i in choices[:MANY]:
         runs = ({"batch": batch, "row": row} for batch, row in zip(many[b], lengths[r], strict=True))
         yield tuple(
             _assign(specs, _sizes(run, images[i][k], 1, mask_covers_past=True), fixed or {})
             for k, run in enumerate(runs)
         )
+    for sizes in islice(product(rows, repeat=len(names)), MANY if len(names) > 1 else 0):
+        if len(set(sizes)) > 1:  # one length for all has been tried
+            yield from size_plans(specs, SHORT, {**dict(zip(names, sizes, strict=True)), **(fixed or {})})
+
+
+def _sequences(specs: Sequence[InputSpec], fixed: Mapping[str, int]) -> list[str]:
+    """Dims of sequences, each of which may have a length of its own."""
+    names = {
+        dim: None
+        for spec in specs
+        for axis, dim in enumerate(spec.dims)
+        if isinstance(dim, str) and dim not in fixed and role_of(spec, axis) in ("row", "mask")
+    }
+    return [name for name in names if not any(sign in name for sign in "+*-/ ")]
 
 
 def _roles(specs: Sequence[InputSpec], fixed: Mapping[str, int]) -> set[str]:

@@ -57,6 +57,9 @@ def test_every_op_with_a_rule_has_traits() -> None:
     assert {op for _, op in ops.TRAITS.keys() - RULES.keys()} == {
         *("RandomNormal", "RandomUniform", "SequenceAt", "SequenceConstruct", "SequenceEmpty", "SequenceErase"),
         *("SequenceInsert", "SequenceLength", "SequenceMap", "SplitToSequence", "ConcatFromSequence"),
+        *("BlackmanWindow", "HammingWindow", "HannWindow", "MelWeightMatrix", "MaxUnpool", "If", "Loop"),
+        *("NonMaxSuppression", "Optional", "OptionalGetElement", "RegexFullMatch", "StringSplit", "TfIdfVectorizer"),
+        *("BeamSearch", "DynamicTimeWarping", "GreedySearch", "RemovePadding", "Sampling", "WhisperBeamSearch"),
     }
 
 

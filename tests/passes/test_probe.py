@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import pickle
 import signal
 import threading
 import time
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 import numpy as np
 import onnx
@@ -14,8 +16,11 @@ import onnx_ir as ir
 import onnxruntime as ort
 import pytest
 from onnx import TensorProto, helper, numpy_helper
+from typer.testing import CliRunner
 
+import prunegraph as pg
 from prunegraph import prune_graph
+from prunegraph.cli import app
 from prunegraph.errors import ModelError, UsageError
 from prunegraph.passes.normalize import Normalized, normalize
 from prunegraph.passes.normalize.depends_on_data import depends_on_data
@@ -24,6 +29,7 @@ from prunegraph.runtime.limits import TooLong, interruptible
 from prunegraph.runtime.roles import role_of
 from prunegraph.runtime.trial_sizes import narrow_plans
 from tests.graphs.builder import Builder
+from tests.graphs.fused import multi_head_cache
 
 
 def normalized(model: onnx.ModelProto, **known: dict[str, int]) -> Normalized:
@@ -85,11 +91,22 @@ def cache_from_the_heads() -> onnx.ModelProto:
     return g.model()
 
 
+def cache_of_a_fused_op() -> onnx.ModelProto:
+    """ONNX knows no shapes of the op; ONNX Runtime does."""
+    model = multi_head_cache()
+    for value in (*model.graph.input, *model.graph.output):
+        if value.name.startswith(("past", "multiheadattention")):
+            for axis in (1, 3):
+                value.type.tensor_type.shape.dim[axis].dim_param = f"{'heads' if axis == 1 else 'head_dim'}"
+    return model
+
+
 FOLLOWS: dict[str, tuple[Callable[[], onnx.ModelProto], dict[str, int]]] = {
     "channels of a convolution": (channels_from_a_convolution, {"num_channels": 3}),
     "channels behind other ops": (channels_behind_a_scale, {"channels": 3}),
     "features of a matrix": (features_from_a_matrix, {"features": 7}),
     "heads of a cache": (cache_from_the_heads, {"kv_heads": 3, "head_dim": 4}),
+    "heads of a cache of a fused op": (cache_of_a_fused_op, {"heads": 3, "head_dim": 4}),
 }
 
 
@@ -140,6 +157,18 @@ def test_sizes_are_tried_until_one_runs(shape: tuple[int, ...], settled: dict[st
     assert sorted(halved(baked(shape), "ffn")) == [(3, 2), (4, 2)]
 
 
+def test_two_sequences_may_have_a_length_each() -> None:
+    g = Builder("two")
+    a, b = (
+        g("Reshape", g("Reshape", g.input(name, "batch", f"{name}_rows", 8), [-1, n, 2, 4]), [-1, n, 8])
+        for name, n in (("left", 9), ("right", 14))
+    )
+    h = g("Relu", g("MatMul", g("Concat", a, b, axis=1), g.weight("up", 8, 12)))
+    g.output(g("MatMul", h, g.weight("down", 12, 5)), "batch", "rows", 5)
+    assert normalized(g.model()).settled == {"left_rows": 9, "right_rows": 14}
+    assert halved(g.model(), "ffn") == [(12, 6)]
+
+
 def test_the_sizes_of_the_caller_come_first() -> None:
     model = features_from_a_matrix()
     assert normalized(model, sizes={"rows": 5}).sizes == {"batch": 1, "rows": 5, "features": 7}
@@ -155,12 +184,7 @@ def test_sizes_that_make_no_sense_are_refused(sizes: dict[str, int], message: st
 
 
 def test_sizes_of_data_are_tried_where_the_usual_ones_fail() -> None:
-    """35 rows are two factors of a Reshape: no single number of the graph names them."""
-    g = Builder("factors")
-    h = g("Relu", g("MatMul", g.input("x", "batch", "rows", 8), g.weight("up", 8, 12)))
-    h = g("Reshape", g("Reshape", h, [-1, 5, 7, 12]), [-1, 35, 12])
-    g.output(g("MatMul", h, g.weight("down", 12, 5)), "batch", "rows", 5)
-    assert normalized(g.model(), likely={"rows": 35}).settled == {"rows": 35}
+    assert normalized(of_35_rows(), likely={"rows": 35}).settled == {"rows": 35}
 
 
 def test_static_shapes_tell_what_lies_before_the_trouble() -> None:
@@ -430,9 +454,107 @@ def test_narrow_plans_are_few_and_begin_with_small_sizes(rows: list[int]) -> Non
         (("b", "s"), "int64", ["batch", "mask"]),
         (("b", 3, "h", "w"), "float32", ["batch", "image", "image"]),
         (("b", 4, "past", 16), "float32", ["batch", "past"]),
+        (("b", "heads", "past_sequence_length", "head_dim"), "float32", ["batch", "row", "past", "row"]),
         (("samples",), "float32", ["batch"]),
     ],
 )
 def test_every_dynamic_dim_has_a_role(dims: tuple[int | str, ...], dtype: str, roles: list[str]) -> None:
     spec = InputSpec("x", np.dtype(dtype), dims)
     assert [role_of(spec, axis) for axis, dim in enumerate(dims) if isinstance(dim, str)] == roles
+
+
+# ---- the caller's sizes, by every door -----------------------------------------------------------------------------
+
+
+def of_35_rows() -> onnx.ModelProto:
+    """35 rows are two factors of a Reshape: no single number of the graph names them."""
+    g = Builder("factors")
+    h = g("Relu", g("MatMul", g.input("x", "batch", "rows", 8), g.weight("up", 8, 12)))
+    h = g("Reshape", g("Reshape", h, [-1, 5, 7, 12]), [-1, 35, 12])
+    g.output(g("MatMul", h, g.weight("down", 12, 5)), "batch", "rows", 5)
+    return g.model()
+
+
+def test_sizes_given_in_the_scope_reach_the_proof() -> None:
+    result = prune_graph(of_35_rows(), {"ffn": 0.5}, scope=pg.Scope(sizes={"rows": 35}))
+    assert result.report.verify is not None and result.report.verify.ok
+    assert result.report.sizes == {"batch": 1, "rows": 35}
+
+
+@pytest.mark.parametrize("scorer", ["magnitude", "activation"])
+def test_sizes_of_data_reach_normalize_and_the_proof(scorer: str) -> None:
+    x = np.random.default_rng(0).normal(size=(6, 35, 8)).astype(np.float32)
+    result = prune_graph(of_35_rows(), {"ffn": 0.5}, scorer=scorer, data={"x": x})
+    assert [(g.before, g.after) for g in result.report.groups] == [(12, 6)]
+    assert result.report.verify is not None and result.report.verify.ok
+
+
+def test_data_run_in_batches_that_the_model_takes() -> None:
+    """A batch of one is baked in: 6 examples are six runs."""
+    g = Builder("one")
+    h = g("Relu", g("MatMul", g.input("x", "batch", "rows", 8), g.weight("up", 8, 12)))
+    length = g("Gather", g("Shape", h), [1], axis=0)
+    h = g("Reshape", h, g("Concat", [1], length, [12], axis=0))
+    g.output(g("MatMul", h, g.weight("down", 12, 5)), 1, "rows", 5)
+    x = np.random.default_rng(0).normal(size=(6, 7, 8)).astype(np.float32)
+    result = prune_graph(g.model(), {"ffn": 0.5}, scorer="activation", data={"x": x})
+    assert [(g.before, g.after) for g in result.report.groups] == [(12, 6)]
+
+
+def test_a_graph_pickles_with_the_sizes_at_which_it_runs() -> None:
+    graph = pg.analyze(of_35_rows(), scope=pg.Scope(sizes={"rows": 35}))
+    again = pickle.loads(pickle.dumps(graph))
+    assert again.normalized.settled == {"rows": 35} and [g.id for g in again.groups] == [g.id for g in graph.groups]
+
+
+def test_the_command_line_takes_sizes(tmp_path: Path) -> None:
+    path, slim = tmp_path / "m.onnx", tmp_path / "slim.onnx"
+    onnx.save(of_35_rows(), path)
+    size = ("--size", "rows=35")
+    for command in (
+        ("explain", path, "--json", *size),
+        ("prune", path, "-o", slim, "--ratio", "ffn=0.5", *size),
+        ("verify", path, slim, *size),
+    ):
+        outcome = CliRunner().invoke(app, [str(part) for part in command])
+        assert outcome.exit_code == 0, outcome.output
+    wrong = CliRunner().invoke(app, ["explain", str(path), "--size", "row=35"])
+    assert isinstance(wrong.exception, UsageError) or wrong.exit_code == 2
+
+
+# ---- alike in all probes, and yet not static -----------------------------------------------------------------------
+
+
+def padded(count: Callable[[Builder, str], str]) -> onnx.ModelProto:
+    """Rows are padded by a count that follows from their length, and taken off again."""
+    g = Builder("padded")
+    x = g.input("x", "batch", "rows", 8)
+    length = g("Gather", g("Shape", x), [1], axis=0)
+    more = count(g, length)
+    ends = g("Concat", [0, 0, 0, 0], more, [0], axis=0)
+    h = g("MatMul", g("Pad", x, ends), g.weight("up", 8, 12))
+    h = g("Relu", g("Add", h, g("Cast", more, to=TensorProto.FLOAT)))
+    g.output(g("MatMul", h, g.weight("down", 12, 5)), "batch", "padded", 5)
+    return g.model()
+
+
+COUNTS: dict[str, Callable[[Builder, str], str]] = {
+    "at least 8": lambda g, n: g("Max", g("Sub", [8], n), [0]),
+    "a thousand or more": lambda g, n: g("Cast", g("Greater", n, [1000]), to=TensorProto.INT64),
+    "in thousands": lambda g, n: g("Div", n, [1000]),
+    "by a condition": lambda g, n: g("Where", g("Less", n, [9]), [3], [0]),
+}
+
+
+@pytest.mark.parametrize("case", COUNTS)
+@pytest.mark.parametrize("rows", [5, 40, 1100])
+def test_what_only_looks_static_is_not_frozen(case: str, rows: int) -> None:
+    model = padded(COUNTS[case])
+    x = np.random.default_rng(0).normal(size=(2, rows, 8)).astype(np.float32)
+    frozen = ir.to_proto(normalized(model).model)
+    given, normal = (
+        ort.InferenceSession(m.SerializeToString(), providers=["CPUExecutionProvider"]).run(None, {"x": x})[0]
+        for m in (model, frozen)
+    )
+    assert given.shape == normal.shape
+    np.testing.assert_allclose(normal, given, rtol=1e-4, atol=1e-5)

@@ -95,7 +95,7 @@ def pool(node: NodeView) -> AxisRule:
     return rule
 
 
-@axis_rule("Resize", "Upsample", fixed=EVERY)
+@axis_rule("Resize", "Upsample", fixed=EVERY, lengths_from=(1, 2, 3))
 def resize(node: NodeView) -> AxisRule:
     """Axes whose length stays pass through (`sizes` states it); the others are positions, pinned."""
     x, y = node.input(0), node.output()

@@ -12,12 +12,13 @@ axis_rule("BitCast")(unary)
 axis_rule("SwiGLU")(nary)
 axis_rule("Trilu", domain=MICROSOFT)(first_operand)
 axis_rule("GatherND", domain=MICROSOFT, carries=FIRST, looks_up=(TUPLES,))(gather_nd)
-declare("SequenceConstruct", "SequenceEmpty", "SequenceInsert", "SequenceErase", "SplitToSequence", sequences=True)
-declare("SequenceAt", "SequenceLength", "ConcatFromSequence", "SequenceMap", sequences=True)
+declare("SequenceConstruct", "SequenceErase", "SequenceInsert", sequences=True)
+declare("SequenceEmpty", "SplitToSequence", sequences=True, lengths_by_data=True)
+declare("ConcatFromSequence", "SequenceAt", "SequenceLength", "SequenceMap", sequences=True, lengths_by_data=True)
 declare("RandomNormal", "RandomUniform", random=True)
 
 
-@axis_rule("Compress", carries=FIRST)
+@axis_rule("Compress", carries=FIRST, lengths_by_data=True)
 def compress(node: NodeView) -> AxisRule:
     """The axis that slots are picked from is pinned, the others pass through."""
     x, chosen, y = node.input(0), node.input(1), node.output()
@@ -28,7 +29,7 @@ def compress(node: NodeView) -> AxisRule:
     return rule + pinned((x[axis], y[axis]), chosen, why="slots are picked by the data")
 
 
-@axis_rule("NonZero", "Unique")
+@axis_rule("NonZero", "Unique", lengths_by_data=True)
 def positions(node: NodeView) -> AxisRule:
     """Every slot counts."""
     return pinned(*node.inputs, *node.outputs, why=f"{node.op} compares all slots")

@@ -2,8 +2,21 @@
 
 from __future__ import annotations
 
+from prunegraph.analysis.ops import EVERY, FIRST, declare
 from prunegraph.analysis.registry import axis_rule
 from prunegraph.analysis.relations import AxisRule, NodeView, SizeSite
+from prunegraph.analysis.rules.elementwise import MICROSOFT
+
+declare("BlackmanWindow", "HammingWindow", "HannWindow", lengths_from=FIRST)
+declare("MelWeightMatrix", lengths_from=EVERY)
+declare("MaxUnpool", lengths_from=(2,))
+declare("If", "Loop", "NonMaxSuppression", "Optional", "OptionalGetElement", lengths_by_data=True)
+declare("RegexFullMatch", "StringSplit", "TfIdfVectorizer", lengths_by_data=True)
+declare(
+    *("BeamSearch", "DynamicTimeWarping", "GreedySearch", "RemovePadding", "Sampling", "WhisperBeamSearch"),
+    domain=MICROSOFT,
+    lengths_by_data=True,
+)
 
 
 @axis_rule("Shape", states_lengths=True)
@@ -24,13 +37,13 @@ def size(node: NodeView) -> AxisRule:
     return AxisRule(pins=tuple((ref, "Size counts its slots") for ref in node.input(0)))
 
 
-@axis_rule("ConstantOfShape", counts=True)
+@axis_rule("ConstantOfShape", counts=True, lengths_from=FIRST)
 def constant_of_shape(node: NodeView) -> AxisRule:
     """The same value everywhere: any slot may go, and the operand states the lengths."""
     return AxisRule(rewrites=tuple(SizeSite(0, k, ref) for k, ref in enumerate(node.output())))
 
 
-@axis_rule("Range", counts=True)
+@axis_rule("Range", counts=True, lengths_from=EVERY)
 def range_(node: NodeView) -> AxisRule:
     """Every slot is a number of its own."""
     return AxisRule(pins=tuple((ref, "Range counts along it") for ref in node.output()))

@@ -69,7 +69,7 @@ def reverse_sequence(node: NodeView) -> AxisRule:
     return pointwise(node, 0) + AxisRule(equal=((node.input(1)[0], batch),), pins=pins)
 
 
-@axis_rule("TopK")
+@axis_rule("TopK", lengths_from=(1,))
 def top_k(node: NodeView) -> AxisRule:
     """The ranked axis is pinned unless all that is done with the positions is to look slots up; the others pass."""
     x = node.input(0)

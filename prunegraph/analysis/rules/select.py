@@ -30,7 +30,7 @@ def concat(node: NodeView) -> AxisRule:
     return AxisRule(equal=((y[axis], Sum(tuple(x[axis] for x in parts))), *equal))
 
 
-@axis_rule("Split", carries=FIRST)
+@axis_rule("Split", carries=FIRST, lengths_from=(1,))
 def split(node: NodeView) -> AxisRule:
     """`x = y0 + y1 + …` along one axis; the lengths of the parts are stated, or must be once they differ."""
     x = node.input(0)
@@ -42,7 +42,7 @@ def split(node: NodeView) -> AxisRule:
     return AxisRule(equal=((x[axis], Sum(tuple(y[axis] for y in parts))), *equal), rewrites=sizes)
 
 
-@axis_rule("Slice", carries=FIRST)
+@axis_rule("Slice", carries=FIRST, lengths_from=(1, 2, 3, 4))
 def slice_(node: NodeView) -> AxisRule:
     """`x = before + y + after` along each sliced axis; a longer step takes one slot of every `step`."""
     x, y = node.input(0), node.output()
@@ -184,7 +184,7 @@ def scatter_nd(node: NodeView) -> AxisRule:
     return same + window + rows + pinned(x[:depth], indices, why="scattered by position")
 
 
-@axis_rule("Pad")
+@axis_rule("Pad", lengths_from=(1, 3))
 def pad(node: NodeView) -> AxisRule:
     """`y = before + x + after`; added slots stay."""
     x, y = node.input(0), node.output()
@@ -204,7 +204,7 @@ def pad(node: NodeView) -> AxisRule:
     return rule
 
 
-@axis_rule("OneHot")
+@axis_rule("OneHot", lengths_from=(1,))
 def one_hot(node: NodeView) -> AxisRule:
     """The indices' axes pass through around the new one, which is pinned."""
     indices, y = node.input(0), node.output()

@@ -43,7 +43,7 @@ def _product(block: list[Ref]) -> Expr:
     return block[0] if len(block) == 1 else Prod(tuple(block))
 
 
-@axis_rule("Reshape", carries=FIRST, reshapes=True)
+@axis_rule("Reshape", carries=FIRST, reshapes=True, lengths_from=(1,))
 def reshape(node: NodeView) -> AxisRule:
     """One product regrouped; the target states every length of the output."""
     y = node.output()
@@ -64,7 +64,7 @@ def transpose(node: NodeView) -> AxisRule:
     return AxisRule(equal=tuple((x[k], y[position]) for position, k in enumerate(order)))
 
 
-@axis_rule("Expand", carries=FIRST)
+@axis_rule("Expand", carries=FIRST, lengths_from=(1,))
 def expand(node: NodeView) -> AxisRule:
     """Broadcast to stated lengths; an axis that was of length one becomes copies."""
     x, y = node.input(0), node.output()
@@ -77,7 +77,7 @@ def expand(node: NodeView) -> AxisRule:
     return AxisRule(equal=tuple(kept), rewrites=sizes, copies=copies)
 
 
-@axis_rule("Tile", carries=FIRST)
+@axis_rule("Tile", carries=FIRST, lengths_from=(1,))
 def tile(node: NodeView) -> AxisRule:
     """`y = r·x` along every axis, r repeats."""
     x, y = node.input(0), node.output()

@@ -31,7 +31,7 @@ def regions(node: NodeView) -> AxisRule:
     return rule + pinned((x[0],), boxes[1:], why="regions name it by position")
 
 
-@axis_rule("Col2Im")
+@axis_rule("Col2Im", lengths_from=(1, 2))
 def columns_to_image(node: NodeView) -> AxisRule:
     """`[N, C·block, positions]` summed up to `[N, C, …]`."""
     x, y = node.input(0), node.output()
@@ -62,7 +62,7 @@ def causal_conv(node: NodeView) -> AxisRule:
     return rule
 
 
-@axis_rule("AffineGrid")
+@axis_rule("AffineGrid", lengths_from=(1,))
 def affine_grid(node: NodeView) -> AxisRule:
     """The batch passes through, and the size states it."""
     theta, y = node.input(0), node.output()
@@ -70,7 +70,7 @@ def affine_grid(node: NodeView) -> AxisRule:
     return rule + pinned(theta[1:], y[1:], why="a grid of positions")
 
 
-@axis_rule("CenterCropPad")
+@axis_rule("CenterCropPad", lengths_from=(1,))
 def center_crop_pad(node: NodeView) -> AxisRule:
     """The axes whose lengths are given stay whole, the others pass through."""
     x, y = node.input(0), node.output()
@@ -79,7 +79,7 @@ def center_crop_pad(node: NodeView) -> AxisRule:
     return rule + pinned(*((x[k], y[k]) for k in axes), why="cropped or padded")
 
 
-@axis_rule("DFT", fixed=EVERY)
+@axis_rule("DFT", fixed=EVERY, lengths_from=(1, 2))
 def fourier(node: NodeView) -> AxisRule:
     """The transformed axis and the one of real and imaginary parts stay whole, the others pass through."""
     x, y = node.input(0), node.output()
@@ -92,7 +92,7 @@ def fourier(node: NodeView) -> AxisRule:
     return rule + pinned(*((x[k], y[k]) for k in gone), why="DFT runs along it")
 
 
-@axis_rule("STFT", fixed=EVERY)
+@axis_rule("STFT", fixed=EVERY, lengths_from=(1, 3))
 def windowed_fourier(node: NodeView) -> AxisRule:
     """The batch passes through."""
     x, y = node.input(0), node.output()

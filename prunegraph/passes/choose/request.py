@@ -190,11 +190,14 @@ class Scope:
         include: Patterns of group ids or scopes to prune; all if empty.
         exclude: Patterns of group ids or scopes to leave whole.
         allow_io: Patterns of graph inputs and outputs that may shrink with the rest.
+        sizes: Lengths of dynamic dims of inputs, by name, at which the model is tried and proven (`{"batch": 1}`), for
+            models that do not run at others; what is left out is found.
     """
 
     include: str | Sequence[str] = ()
     exclude: str | Sequence[str] = ()
     allow_io: str | Sequence[str] = ()
+    sizes: Mapping[str, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         """Make tuples of all patterns."""

@@ -16,6 +16,7 @@ from onnx_ir.passes.common import (
 
 from prunegraph.analysis.facts import Facts
 from prunegraph.passes.normalize.canonicalize import canonicalize
+from prunegraph.passes.normalize.certain import certain
 from prunegraph.passes.normalize.copy_constants_per_use import copy_constants
 from prunegraph.passes.normalize.copy_tables_per_use import copy_tables
 from prunegraph.passes.normalize.freeze import freeze
@@ -85,10 +86,10 @@ def normalize(
     name_values(model.graph)
     inline_branches(model)
     probed = probe(model, sizes, likely)
-    if inline_branches(model, probed.held):
+    if inline_branches(model, certain(model.graph, probed.held)):
         probed = probe(model, sizes, likely)
     facts, stated = canonicalize(model.graph, probed.facts, probed.held, probed.blocks)
-    freeze(model, stated)
+    freeze(model, certain(model.graph, stated))
     state_scales(model.graph, facts)
     merge_equal_weights(model.graph)
     facts = copy_tables(model, _with_constants(model, facts))

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-import numpy as np
 import onnx_ir as ir
 from onnx_ir.passes.common import RemoveUnusedNodesPass
 
 from prunegraph.analysis.ops import traits_of
+from prunegraph.passes.normalize.certain import alike
 from prunegraph.runtime.edit import Editor
 from prunegraph.runtime.session import Array
 from prunegraph.runtime.widen import has_narrow
@@ -31,7 +31,7 @@ def freeze(model: ir.Model, stated: Mapping[str, tuple[Array, ...]]) -> None:
             continue
         for value in node.outputs:
             arrays = stated.get(value.name or "")
-            if arrays is None or value.is_graph_output() or not _same(arrays):
+            if arrays is None or value.is_graph_output() or not alike(arrays):
                 continue
             if narrow and arrays[0].dtype.kind == "f":
                 continue  # probes ran in float32, and its type here is not known; it keeps its value all the same
@@ -42,9 +42,3 @@ def freeze(model: ir.Model, stated: Mapping[str, tuple[Array, ...]]) -> None:
 def _is_weight(value: ir.Value) -> bool:
     tensor = value.const_value
     return tensor is not None and tensor.dtype not in _NO_WEIGHTS and sum(n > 1 for n in tensor.shape.numpy()) > 1
-
-
-def _same(arrays: tuple[Array, ...]) -> bool:
-    return all(
-        a.shape == arrays[0].shape and np.array_equal(a, arrays[0], equal_nan=a.dtype.kind == "f") for a in arrays
-    )

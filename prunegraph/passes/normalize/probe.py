@@ -26,7 +26,7 @@ from prunegraph.runtime.inputs import InputSpec, shape_of
 from prunegraph.runtime.limits import TooLong
 from prunegraph.runtime.session import Array, CannotRun
 from prunegraph.runtime.sizes_from_weights import sizes_from_weights
-from prunegraph.runtime.trial_sizes import Plan, baked_sizes, narrow_plans, size_plans
+from prunegraph.runtime.trial_sizes import SHORT, Plan, baked_sizes, narrow_plans, size_plans
 from prunegraph.runtime.widen import widened
 
 logger = logging.getLogger(__name__)
@@ -34,9 +34,6 @@ T = TypeVar("T")
 
 RUNS = ({"batch": 1, "row": 128}, {"batch": 2, "row": 23}, {"batch": 1, "row": 701})
 """Costs are stated for the first; the last tells a length that is static from one that is padded to a multiple."""
-
-SMALL = ({"batch": 1, "row": 11}, {"batch": 2, "row": 23})
-"""For models that fit few positions, or that have to run to be understood."""
 
 Held = dict[str, tuple[Array, ...]]
 Blocks = dict[str, tuple[Block, ...]]
@@ -73,9 +70,10 @@ def probe(model: ir.Model, sizes: Mapping[str, int] | None = None, likely: Mappi
     """
     trial = Trial.of(widened(model))
     given = _checked(trial.specs, sizes or {})
-    follows = sizes_from_weights(trial.graph, trial.blank, trial.specs) if trial.dynamic else {}
+    follows = sizes_from_weights(trial.graph, trial.blank, trial.specs) if trial.asks_weights else {}
     fixed = {**follows, **given}
-    reason, last = CannotRun("it takes no input"), Plan()
+    reason: CannotRun | None = None
+    last: Plan = ()
     for plan, known in _attempts(trial, given, fixed, {**fixed, **(likely or {})}):
         last = last or plan
         try:
@@ -85,7 +83,7 @@ def probe(model: ir.Model, sizes: Mapping[str, int] | None = None, likely: Mappi
             break
         except CannotRun as error:
             logger.debug("probing at %s failed: %s", plan, error)
-            reason = error
+            reason = reason or error
             continue
         return _facts(trial, plan, seen)
     why = f"ONNX Runtime runs it at none of the sizes tried: {reason}"
@@ -121,13 +119,13 @@ def _attempts(
     if trial.can_infer(usual):
         yield usual[0], fixed
         yield from ((plan[:2], fixed) for plan in usual)
-    yield from ((plan, fixed) for plan in size_plans(specs, SMALL, fixed))
+    yield from ((plan, fixed) for plan in size_plans(specs, SHORT, fixed))
     if likely != fixed:
-        yield from ((plan, fixed) for plan in size_plans(specs, SMALL, likely))
+        yield from ((plan, fixed) for plan in size_plans(specs, SHORT, likely))
     rows, batches, sides = baked_sizes(trial.graph)
     yield from ((plan, fixed) for plan in narrow_plans(specs, rows, fixed, batches, sides))
     if fixed != given:
-        yield from ((plan, given) for plan in size_plans(specs, SMALL, given))
+        yield from ((plan, given) for plan in size_plans(specs, SHORT, given))
 
 
 def _unvaried(specs: Sequence[InputSpec], plan: Plan) -> set[str]:

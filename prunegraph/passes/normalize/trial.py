@@ -13,9 +13,8 @@ from prunegraph.analysis.ops import traits_of
 from prunegraph.passes.normalize.depends_on_data import depends_on_data
 from prunegraph.passes.normalize.infer import NotUnderstood, Seen, constants_of, infer, static_shapes
 from prunegraph.passes.normalize.without_weights import is_large, without_weights
-from prunegraph.runtime.feeds import Feeds, constant_feeds
-from prunegraph.runtime.inputs import InputSpec, bytes_of, input_specs, shape_of
-from prunegraph.runtime.limits import BYTES_A_TRIAL
+from prunegraph.runtime.feeds import Feeds, check_size, constant_feeds
+from prunegraph.runtime.inputs import InputSpec, input_specs, shape_of
 from prunegraph.runtime.session import Array, CannotRun, open_session, run
 from prunegraph.runtime.trial_sizes import Plan
 from prunegraph.runtime.widen import widened_feeds
@@ -70,6 +69,11 @@ class Trial:
         return any(isinstance(dim, str) for spec in self.specs for dim in spec.dims)
 
     @property
+    def asks_weights(self) -> bool:
+        """Whether any length is open that a weight may tell: no weight tells a batch."""
+        return any(isinstance(dim, str) for spec in self.specs for dim in spec.dims[1:])
+
+    @property
     def computed(self) -> tuple[str, ...]:
         """Names of stated values that nodes make."""
         return tuple(name for name in self.stated if name not in self.graph.initializers)
@@ -95,8 +99,8 @@ class Trial:
         Raises:
             CannotRun: the model does not run at one of these sizes, or not within the limits.
         """
-        if any(bytes_of(self.specs, sizes) > BYTES_A_TRIAL for sizes in plan):
-            raise CannotRun(f"its inputs alone take more than {BYTES_A_TRIAL >> 30} GiB")
+        for sizes in plan:
+            check_size(self.specs, sizes)
         inferred = self._inferred(plan)
         seen = inferred if self._complete(inferred) else self._run(plan, inferred)
         if unvaried:
