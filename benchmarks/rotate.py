@@ -22,10 +22,10 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 import onnxruntime
-from benchmarks.reviews import reviews
 from rich.console import Console
 
 import prunegraph as pg
+from benchmarks.datasets import reviews
 from prunegraph.observe.stream import Inputs
 from prunegraph.runtime.session import open_session, run
 
