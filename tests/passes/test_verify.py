@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
+import onnx
 import onnx_ir as ir
+import onnxruntime
 import pytest
+from onnx import TensorProto
 
 from prunegraph.analysis.selection import Selection
 from prunegraph.errors import VerificationFailed
+from prunegraph.passes.prove import verify as prove
+from prunegraph.passes.prove.runs import Values
 from prunegraph.passes.prove.verify import verify
 from prunegraph.passes.rewrite.shrink import shrink
-from tests.graphs.small import analysed
+from prunegraph.runtime.edit import Editor
+from tests.graphs.builder import Builder, linear
+from tests.graphs.small import analysed, analysed_model
 
 FOUND = "mha"
 HALF = Selection({"head.0": np.array([True, False, True])})
@@ -47,3 +56,50 @@ def test_another_choice_of_the_same_size_is_noticed() -> None:
     slim = shrink(found.normalized, found.analysis.solution, other).model
     proof = verify(found.model, found.normalized, slim, found.analysis, HALF.keeps(found.analysis.groups))
     assert not proof.ok and proof.max_rel_error > 1e-3
+
+
+def near_ties() -> onnx.ModelProto:
+    """A detector's tail: the best two of scores that are equal to rounding, and what is chosen by them."""
+    g = Builder("near_ties")
+    h = g("Relu", linear(g, g.input("x", "B", "T", 6), "up", 6, 8))
+    one = g("MatMul", h, g.weight("w_score", 8, 1))
+    scores = g("Add", g("Tile", one, [1, 1, 9]), np.linspace(0, 3e-7, 9, dtype=np.float32))
+    _, best = g("TopK", scores, [2], n=2, axis=-1)
+    g.output(best, "B", "T", 2, dtype=TensorProto.INT64)
+    return g.model()
+
+
+def test_what_rounding_chooses_is_compared_before_the_choice() -> None:
+    found = analysed_model(near_ties())
+    selection = Selection({g.id: np.arange(g.units) < g.units // 2 for g in found.analysis.groups})
+    keeps = selection.keeps(found.analysis.groups)
+    slim = shrink(found.normalized, found.analysis.solution, keeps).model
+    choice = next(node for node in slim.graph if node.op_type == "TopK")
+    scores = choice.inputs[0]
+    assert scores is not None
+    here = Editor(slim.graph).at(choice).before()
+    choice.replace_input_with(0, here.add("Log", here.add("Exp", scores)))  # nothing, but for rounding
+    proof = verify(found.model, found.normalized, slim, found.analysis, keeps)
+    assert proof.ok and proof.compared_before == (choice.name,), proof
+    weight = slim.graph.initializers["w_score"]
+    assert weight.const_value is not None
+    weight.const_value = ir.tensor(np.roll(weight.const_value.numpy(), 1, axis=0), name="w_score")
+    assert not verify(found.model, found.normalized, slim, found.analysis, keeps).ok
+
+
+def test_a_fault_of_the_optimizer_is_named_and_not_blamed_on_the_slim_model(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = analysed(FOUND)
+    keeps = HALF.keeps(found.analysis.groups)
+    slim = shrink(found.normalized, found.analysis.solution, keeps).model
+    runs = prove.run_all
+
+    def faulty(model: ir.Model, *arguments: Any, optimize: bool = True) -> list[Values]:
+        made = runs(model, *arguments, optimize=optimize)
+        narrow = model.graph.initializers["w_q"].const_value if "w_q" in model.graph.initializers else None
+        if optimize and narrow is not None and narrow.shape[-1] < 12:
+            return [{name: array * 2 for name, array in values.items()} for values in made]
+        return made
+
+    monkeypatch.setattr(prove, "run_all", faulty)
+    proof = verify(found.model, found.normalized, slim, found.analysis, keeps)
+    assert proof.ok and f"ONNX Runtime {onnxruntime.__version__}" in proof.notes[0], proof

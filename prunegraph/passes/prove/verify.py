@@ -7,7 +7,7 @@ the removed units masked; and for every weight that was rewritten, other numbers
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any
 
@@ -18,11 +18,12 @@ import onnxruntime as ort
 from prunegraph.analysis.analyze import Analysis
 from prunegraph.analysis.slots import Keeps
 from prunegraph.errors import VerificationFailed
-from prunegraph.passes.prove.choices import Behind, behind_choices
-from prunegraph.passes.prove.compare import TOLERANCE, Gap, compare, noisier
+from prunegraph.passes.prove.choices import behind_choices
+from prunegraph.passes.prove.compare import TOLERANCE, Gap, compare
 from prunegraph.passes.prove.float_reference import unrounded
 from prunegraph.passes.prove.group_facts import DEAD, OUTPUT, GroupFacts, fills, seen_at_outputs, weights_of
 from prunegraph.passes.prove.inner import Shadow, perturbed, rewritten_weights, shared_values, with_shadows
+from prunegraph.passes.prove.judge import SEEDS, Judge, all_gaps, both_noises, in_words, worst_of
 from prunegraph.passes.prove.mask import masked
 from prunegraph.passes.prove.positions import Positions
 from prunegraph.passes.prove.runs import Noise, Values, jittered, jittered_feeds, noise_of, run_all
@@ -39,9 +40,6 @@ MOVED = 1e-6
 """A masking that changes outputs by less than this moves nothing."""
 
 _REPORT = "please report the model; exclude the groups at fault meanwhile"
-
-_SEEDS = (1, 2, 3)
-"""What rounding does is measured only where something differs by more than the tolerance, and so often at most."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,7 +188,7 @@ class _Proof:
         except CannotRun as error:
             raise VerificationFailed(f"ONNX Runtime does not run the slim model: {error}", hint=_REPORT) from error
         left = [self.positions.cut_all(values) for values in expected]
-        judge = _Judge(copies.oracle, feeds, outputs, inner, left, self.positions, behind, [{}] * len(feeds))
+        judge = Judge(copies.oracle, feeds, outputs, inner, left, self.positions, behind, [{}] * len(feeds))
         faults = judge.faults([{**{k: looked[k] for k in inner}, **slimmed[0]}, *slimmed[1:]])
         if faults and set(faults) & set(outputs):
             faults = self._without_optimizing(judge, small, looked)
@@ -200,7 +198,7 @@ class _Proof:
         unfinite = _new_holes(self.trial.outputs, real, self.positions)
         seen = _seen(shadows, looked, left[0], judge.noise[0])
         gaps = judge.gaps
-        reason = reason or (f"not finite: {unfinite}" if unfinite else "") or _words(faults, gaps, left)
+        reason = reason or (f"not finite: {unfinite}" if unfinite else "") or in_words(faults, gaps, left)
         reason = reason or self._other_weight()
         shown = [
             gaps[name] for name in outputs if name in gaps and name not in (behind.values if compared_before else ())
@@ -226,24 +224,24 @@ class _Proof:
     def _normalizing(self, before: Sequence[Values], plain: Sequence[Values]) -> tuple[float, str]:
         """How far normalizing moved the outputs, and what is to be said of it if that is too far."""
         copies, feeds, outputs = self.copies, self.trial.feeds, self.outputs
-        gaps = _all_gaps(before, plain, [{}] * len(before))
-        if _worst(gaps).rounding:
-            return _worst(gaps).relative, ""
+        gaps = all_gaps(before, plain, [{}] * len(before))
+        if worst_of(gaps).rounding:
+            return worst_of(gaps).relative, ""
         noise: list[Noise] = [{}] * len(before)
-        for seed in _SEEDS:
+        for seed in SEEDS:
             again = run_all(jittered(copies.normalized, seed), jittered_feeds(feeds, seed), outputs)
-            noise = _both(noise, noise_of(plain, again))
-        gaps = _all_gaps(before, plain, noise)
-        if not _worst(gaps).rounding:
+            noise = both_noises(noise, noise_of(plain, again))
+        gaps = all_gaps(before, plain, noise)
+        if not worst_of(gaps).rounding:
             unoptimized = [
                 run_all(model, feeds, outputs, optimize=False) for model in (copies.original, copies.normalized)
             ]
-            plainly = _all_gaps(unoptimized[0], unoptimized[1], noise)
-            if _worst(plainly).rounding:
-                self._blame_runtime("the original", _worst(gaps))
+            plainly = all_gaps(unoptimized[0], unoptimized[1], noise)
+            if worst_of(plainly).rounding:
+                self._blame_runtime("the original", worst_of(gaps))
             gaps = plainly
-        if _worst(gaps).rounding:
-            return _worst(gaps).relative, ""
+        if worst_of(gaps).rounding:
+            return worst_of(gaps).relative, ""
         behind = behind_choices(copies.normalized.graph, [*copies.normalized.graph.initializers], outputs)
         wrong = {name for name, gap in gaps.items() if not gap.rounding}
         if wrong <= behind.values:
@@ -260,21 +258,21 @@ class _Proof:
             values = [
                 run_all(model, feeds, outputs, last, optimize=False) for model in (copies.original, copies.normalized)
             ]
-            inner = _all_gaps([{n: values[0][0][n] for n in last}], [{n: values[1][0][n] for n in last}], [{}])
-            if last and _worst(inner).relative <= TOLERANCE:
+            inner = all_gaps([{n: values[0][0][n] for n in last}], [{n: values[1][0][n] for n in last}], [{}])
+            if last and worst_of(inner).relative <= TOLERANCE:
                 self.notes.append(
                     f"normalizing was compared before {', '.join(behind.nodes[:3])}: rounding flips a choice"
                 )
-                return _worst(inner).relative, ""
-        return _worst(gaps).relative, f"normalizing changed the model: {_words(sorted(wrong), gaps, before)}"
+                return worst_of(inner).relative, ""
+        return worst_of(gaps).relative, f"normalizing changed the model: {in_words(sorted(wrong), gaps, before)}"
 
-    def _without_optimizing(self, judge: _Judge, small: Sequence[Feeds], looked: Values) -> list[str]:
+    def _without_optimizing(self, judge: Judge, small: Sequence[Feeds], looked: Values) -> list[str]:
         """What is still wrong where ONNX Runtime runs the slim model as it is written."""
         optimized = judge.gaps
         plainly = run_all(self.copies.slim, small, self.outputs, optimize=False)
         faults = judge.faults([{**{k: looked[k] for k in judge.inner}, **plainly[0]}, *plainly[1:]])
         if not set(faults) & set(self.outputs):
-            self._blame_runtime("the slim model", _worst({name: optimized[name] for name in self.outputs}))
+            self._blame_runtime("the slim model", worst_of({name: optimized[name] for name in self.outputs}))
         return faults
 
     def _blame_runtime(self, what: str, gap: Gap) -> None:
@@ -326,72 +324,12 @@ class _Proof:
         return perturbed(tensor.numpy(), shape)
 
 
-@dataclass
-class _Judge:
-    """What is expected of the slim model, and what rounding does to it, measured as often as it is needed."""
-
-    oracle: ir.Model
-    feeds: Sequence[Feeds]
-    outputs: Sequence[str]
-    inner: Sequence[str]
-    expected: Sequence[Values]
-    positions: Positions
-    behind: Behind
-    noise: list[Noise]
-    gaps: dict[str, Gap] = field(default_factory=dict)
-
-    def faults(self, actual: Sequence[Values]) -> list[str]:
-        """The names of what differs by more than rounding; the gaps of all are kept."""
-        for seed in (None, *_SEEDS):
-            if seed is not None:
-                self._measure(seed)
-            self.gaps = _all_gaps(self.expected, actual, self.noise)
-            wrong = [name for name, gap in self.gaps.items() if not gap.rounding]
-            if all(self.gaps[name].relative > 2 * TOLERANCE for name in wrong):  # no rounding is that large
-                break
-        return wrong
-
-    def _measure(self, seed: int) -> None:
-        again = run_all(jittered(self.oracle, seed), jittered_feeds(self.feeds, seed), self.outputs, self.inner)
-        measured = noise_of(self.expected, [self.positions.cut_all(values) for values in again])
-        self.noise = _both(self.noise, measured)
-
-    def only_choices(self, faults: Collection[str], shadows: Sequence[Shadow]) -> bool:
-        """Whether all that differs lies behind choices, and what lies before them agrees and shows every weight."""
-        before = {s.weight for s in shadows if s.value not in self.behind.values}
-        return (
-            set(faults) <= self.behind.values
-            and bool(self.behind.last)
-            and not set(faults) & set(self.behind.last)
-            and before == {s.weight for s in shadows}
-        )
-
-
 def _original(runs: Any) -> Any:
     try:
         return runs()
     except CannotRun as reason:
         message = f"ONNX Runtime runs the original at sizes at which it does not run what was analysed: {reason}"
         raise VerificationFailed(message, hint="please report the model") from reason
-
-
-def _all_gaps(expected: Sequence[Values], actual: Sequence[Values], noise: Sequence[Noise]) -> dict[str, Gap]:
-    """The worst gap of every value over all runs, by name; only of those that both have."""
-    gaps: dict[str, Gap] = {}
-    for left, right, rounding in zip(expected, actual, noise, strict=True):
-        for name in left.keys() & right.keys():
-            gap = compare(left[name], right[name], rounding.get(name))
-            if name not in gaps or gap.excess > gaps[name].excess:
-                gaps[name] = gap
-    return gaps
-
-
-def _worst(gaps: Mapping[str, Gap]) -> Gap:
-    return max(gaps.values(), key=lambda gap: gap.excess, default=Gap())
-
-
-def _both(left: Sequence[Noise], right: Sequence[Noise]) -> list[Noise]:
-    return [{name: noisier([a.get(name), b[name]]) for name in b} for a, b in zip(left, right, strict=True)]
 
 
 def _apart(a: Values, b: Values) -> float:
@@ -419,15 +357,3 @@ def _seen(shadows: Sequence[Shadow], looked: Values, expected: Values, noise: No
             if not gap.rounding:
                 seen[shadow.weight] = shadow.value
     return seen
-
-
-def _words(faults: Iterable[str], gaps: Mapping[str, Gap], expected: Sequence[Values]) -> str:
-    """What differs most, and where."""
-    worst = max(faults, key=lambda name: gaps[name].excess, default=None)
-    if worst is None:
-        return ""
-    gap, array = gaps[worst], expected[0][worst]
-    if not np.isfinite(gap.absolute):
-        return f"{worst} has another shape, or is not finite in one of them alone"
-    where = f" (worst at index {gap.index} of axis {gap.axis})" if array.ndim and array.shape[gap.axis] > 1 else ""
-    return f"{worst} differs by {gap.relative:.2e} of its scale, {gap.excess:.1f} times what counts as rounding{where}"
