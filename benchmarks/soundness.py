@@ -277,7 +277,9 @@ def main() -> int:
     if arguments.write is not None:
         from benchmarks.soundness_page import page
 
-        arguments.write.write_text(page(tallies, arguments.seed, minutes, machine()), encoding="utf-8")
+        arguments.write.write_text(
+            page(tallies, arguments.models, arguments.seed, minutes, machine()), encoding="utf-8"
+        )
     return 1 if any(tally.wrong for tally in tallies.values()) else 0
 
 

@@ -76,14 +76,16 @@ def compare(expected: Array, actual: Array, noise: Sequence[Vector] | None = Non
         return EQUAL
     if expected.dtype.kind not in "fiub" or actual.dtype.kind not in "fiub":
         return EQUAL if np.array_equal(expected, actual) else APART
+    if np.array_equal(expected, actual):
+        return EQUAL
     gap = difference(expected, actual)
     absolute = float(gap.max())
     if absolute == 0:
         return EQUAL
     if not np.isfinite(absolute):
         return APART
-    sizes = np.abs(expected.astype(np.float64))
-    sizes = np.where(np.isfinite(sizes), sizes, 0.0)
+    sizes = np.abs(expected.astype(gap.dtype))
+    sizes = np.where(np.isfinite(sizes), sizes, 0)
     scale = float(sizes.max())
     worst = Gap(absolute, absolute / max(scale, _LEAST), -1.0)
     for axis, gaps in enumerate(slice_maxima(gap)):
@@ -96,21 +98,23 @@ def compare(expected: Array, actual: Array, noise: Sequence[Vector] | None = Non
     return worst
 
 
-def difference(a: Array, b: Array) -> npt.NDArray[np.float64]:
+def difference(a: Array, b: Array) -> npt.NDArray[np.floating]:
     """Absolute differences of two arrays of one shape; 0 for equal NaN and Inf, infinite for one NaN alone."""
-    left, right = a.astype(np.float64), b.astype(np.float64)
+    kind: Any = np.float32 if a.dtype == b.dtype == np.float32 else np.float64
+    left, right = a.astype(kind, copy=False), b.astype(kind, copy=False)
     same = (left == right) | (np.isnan(left) & np.isnan(right))
-    with np.errstate(invalid="ignore"):
-        gap = np.where(same, 0.0, np.abs(left - right))
-    return np.where(np.isnan(gap), np.inf, gap)
+    with np.errstate(invalid="ignore", over="ignore"):
+        gap = np.where(same, kind(0), np.abs(left - right))
+    return np.where(np.isnan(gap), kind(np.inf), gap)
 
 
-def slice_maxima(array: npt.NDArray[np.float64], *axes: int) -> list[Vector]:
+def slice_maxima(array: npt.NDArray[np.floating], *axes: int) -> list[Vector]:
     """The largest number of every slice along these axes, all if none are named; one slice where there is no axis."""
     if array.ndim == 0:
-        return [array.reshape(1)]
+        return [array.reshape(1).astype(np.float64)]
     chosen = axes or range(array.ndim)
-    return [np.asarray(array.max(axis=tuple(k for k in range(array.ndim) if k != axis))) for axis in chosen]
+    others = [tuple(k for k in range(array.ndim) if k != axis) for axis in chosen]
+    return [np.asarray(array.max(axis=rest), np.float64) for rest in others]
 
 
 def slice_noise(array: Array, again: Array) -> list[Vector] | None:

@@ -24,7 +24,7 @@ Array = npt.NDArray[Any]
 
 OUTPUT, DEAD = "output", "dead"
 
-RUNS = 16
+RUNS = 8
 """For so many groups at most it is tried whether an output shows a wrong weight; of the others an inner value tells."""
 
 
