@@ -105,7 +105,7 @@ def difference(a: Array, b: Array) -> npt.NDArray[np.floating]:
     same = (left == right) | (np.isnan(left) & np.isnan(right))
     with np.errstate(invalid="ignore", over="ignore"):
         gap = np.where(same, kind(0), np.abs(left - right))
-    return np.where(np.isnan(gap), kind(np.inf), gap)
+    return np.asarray(np.where(np.isnan(gap), kind(np.inf), gap))
 
 
 def slice_maxima(array: npt.NDArray[np.floating], *axes: int) -> list[Vector]:
