@@ -277,9 +277,11 @@ def prove(analyzed: Analyzed, slim: ir.Model, keeps: Keeps, data: Data | None = 
     """
     proof = _verified(analyzed, slim, keeps, data)
     if not proof.ok:
+        turned = analyzed.rotated is not None and analyzed.rotated.rotation
+        basis = " --no-rotate leaves heads in their basis," if turned else ""
         raise VerificationFailed(
             f"the slim model differs from the masked original: {proof.reason}; it was discarded",
-            hint="please report the model; --exclude leaves out the groups at fault",
+            hint=f"please report the model;{basis} --exclude leaves out the groups at fault",
         )
     return proof
 

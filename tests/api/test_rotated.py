@@ -64,6 +64,11 @@ def test_when_it_turns(asked: dict[str, Any], more: dict[str, Any], groups: dict
     assert {g.after for g in result.report.groups} == {2}
 
 
+def test_an_amount_rotates_or_not() -> None:
+    with pytest.raises(UsageError, match="rotate cannot be 'yes'"):
+        pg.Amount(0.5, rotate="yes")  # type: ignore[arg-type]
+
+
 def test_what_may_not_turn_is_chosen_in_and_says_why() -> None:
     result = prune(attention.rope_half())
     assert rotated(result)["groups"] == {"v_dim.0": "data"}

@@ -270,7 +270,7 @@ def test_the_examples_of_the_page_run(tmp_path: Path, monkeypatch: pytest.Monkey
     np.savez("data.npz", **arrays())
     text = (ROOT / "docs" / "python-api.md").read_text(encoding="utf-8")
     blocks = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
-    assert len(blocks) == 7
+    assert len(blocks) == 8
     namespace: dict[str, Any] = {}
     for block in blocks:
         exec(compile(block, "python-api.md", "exec"), namespace)

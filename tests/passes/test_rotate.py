@@ -32,6 +32,7 @@ from prunegraph.passes.rotate import (
 )
 from prunegraph.passes.rotate.basis import centred, compared_basis, inverse_transposed, read_basis
 from prunegraph.passes.rotate.moments import HeadMoments
+from prunegraph.passes.rotate.plan import CONDITION
 from prunegraph.passes.rotate.rotate import Turned, places, rotated, rotation
 from prunegraph.passes.rotate.sites import Stays, Turn, sites
 from prunegraph.passes.score import Context
@@ -132,6 +133,19 @@ def test_dims_that_carry_nothing_go_first_and_stay_invertible(dead: str) -> None
     assert (np.diff(basis.energy) <= 1e-9 * basis.energy[0] + 1e-30).all()
     if dead in ("queries", "keys", "both"):
         assert basis.energy[3] < 1e-5 * basis.energy[2]
+
+
+@pytest.mark.parametrize("span", [1e-3, 1e-8, 1e-16])
+def test_whatever_was_seen_gives_matrices_that_a_plan_takes(span: float) -> None:
+    rng = np.random.default_rng(7)
+    for _ in range(20):
+        scales = [np.diag(span ** rng.uniform(0, 1, 8)) for _ in range(2)]
+        turns = [np.linalg.qr(rng.normal(size=(8, 8)))[0] for _ in range(2)]
+        left, right = (turn @ scale @ turn.T for turn, scale in zip(turns, scales, strict=True))
+        for basis in (compared_basis(left, right), read_basis(left, scales[1] @ turns[1])):
+            stored = basis.matrix.astype(np.float32).astype(np.float64)
+            assert np.linalg.cond(stored) < CONDITION
+            assert np.allclose(stored @ inverse_transposed(stored).T, np.eye(8), atol=1e-8)
 
 
 def test_centring_is_that_of_the_rows() -> None:

@@ -114,6 +114,9 @@ class Amount:
             self._set("ratio", amounts.ratio)
             self._set("keep", {**amounts.keep, **self.keep})
             self._set("fits", amounts.fits)
+        if self.rotate not in (None, True, False):
+            hint = "give True, False, or None: where data are given"
+            raise UsageError(f"rotate cannot be {self.rotate!r}", hint=hint)
         if self.ratio is not None:
             check_ratio(self.ratio)
         check_keep(self.keep)

@@ -18,8 +18,8 @@ from prunegraph.errors import UsageError
 from prunegraph.passes.rotate.rotate import Rotation, Turned
 from prunegraph.passes.rotate.sites import Stays, Turn
 
-CONDITION = 1e6
-"""A matrix whose largest and smallest singular value differ by more changes what a model computes in float32."""
+CONDITION = 1e8
+"""A matrix whose largest and smallest singular value differ by more counts as not invertible; see `basis.RIDGE`."""
 
 _HINT = "use the plan written beside the slim model, and the model it was made from"
 
