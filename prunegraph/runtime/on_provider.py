@@ -59,22 +59,28 @@ class LoadedModel:
         run, synchronize = self.session.run_with_iobinding, binding.synchronize_outputs
 
         def run_once() -> None:
-            run(binding)
-            synchronize()
+            try:
+                run(binding)
+                synchronize()
+            except Exception as error:  # onnxruntime's error classes have no base of their own
+                raise self._cannot_run(error) from error
 
         try:
             for name, value in feeds.items():
                 binding.bind_ortvalue_input(name, _to_ort(value, self.provider.device))
             for output in self.session.get_outputs():
                 binding.bind_output(output.name, self.provider.device)
-            start = time.perf_counter()
-            run_once()
-        except Exception as error:  # onnxruntime's error classes have no base of their own
-            raise ModelError(
-                f"ONNX Runtime cannot run {self.label} on random inputs: {_one_line(error)}",
-                hint="if a shape is to blame, set batch, sequence, or sizes={dim name: size}",
-            ) from error
+        except Exception as error:
+            raise self._cannot_run(error) from error
+        start = time.perf_counter()
+        run_once()
         return run_once, (time.perf_counter() - start) * 1e3
+
+    def _cannot_run(self, error: Exception) -> ModelError:
+        return ModelError(
+            f"ONNX Runtime cannot run {self.label} on random inputs: {_one_line(error)}",
+            hint="if a shape is to blame, set batch, sequence, or sizes={dim name: size}",
+        )
 
 
 def load(source: ModelSource, label: str, provider: Provider, threads: int) -> LoadedModel:

@@ -141,7 +141,7 @@ def run(
     except UnicodeDecodeError as error:
         raise CannotRun("a text that it gives is not UTF-8") from error
     except Exception as error:
-        if _from_runtime(error):
+        if _from_runtime(error) or type(error) is RuntimeError:  # the binding raises plain ones
             raise CannotRun(_first_line(error)) from error
         raise
     return [np.asarray(array) for array in arrays]

@@ -66,7 +66,10 @@ def _dims(graph: ir.Graph, blank: onnx.ModelProto, specs: Sequence[InputSpec]) -
         for name, value in graph.initializers.items()
         if value.const_value is not None
     }
-    inferred = onnx.shape_inference.infer_shapes(blank, data_prop=True)
+    try:
+        inferred = onnx.shape_inference.infer_shapes(blank, data_prop=True)
+    except onnx.shape_inference.InferenceError:  # types that do not fit: the weights still tell
+        inferred = onnx.ModelProto()
     for value in (*inferred.graph.value_info, *inferred.graph.output):
         if value.type.tensor_type.HasField("shape"):
             shape = value.type.tensor_type.shape.dim

@@ -132,10 +132,10 @@ def finetune(
     metric = metric_name(wanted, labelled=found.labelled, teacher=original is not None)
     about = _about(student, original, found, wanted) if checkpoint is not None else {}
     kept = Checkpoint(checkpoint, about, resume=resume) if checkpoint is not None else None
+    with clock.step("judge the given model"):  # before torch sees it: here a model that cannot run is refused
+        before = _judged(student, original, found, wanted.output, metric)
     with clock.step("translate"):
         trainer = _trainer(student, original, found, wanted, metric)
-    with clock.step("judge the given model"):
-        before = _judged(student, original, found, wanted.output, metric)
     trainer.checkpoint, trainer.progress = kept, progress
     with clock.step("train"):
         trainer.run()
@@ -240,11 +240,11 @@ def _judged(model: ir.Model, teacher: ir.Model | None, found: Examples, output: 
     tally = Tally(metric)
     try:
         with open_session(widened(model)) as session, open_session(widened(teacher or model)) as other:
-            for batch in found.held_out():
+            for k, batch in enumerate(found.held_out()):
                 feeds = widened_feeds(batch.feeds)
                 said = run(session, feeds, [output])[0]
-                heard = run(other, feeds, [output])[0] if metric != "accuracy" else None
-                tally.update(batch, said, heard)
+                heard = run(other, feeds, [output])[0] if metric != "accuracy" or k == 0 else None  # once: does it run?
+                tally.update(batch, said, heard if metric != "accuracy" else None)
     except CannotRun as error:
         raise PruneGraphError(
             f"ONNX Runtime does not run the model on the data: {error}",

@@ -192,12 +192,17 @@ def _evaluate_with(
             "stated",
             [],
             [onnx.ValueInfoProto(name=name) for name in made],
-            [numpy_helper.from_array(array, name) for name, array in feeds.items() if name in used],
+            [_tensor(array, name) for name, array in feeds.items() if name in used],
         )
         model = onnx.ModelProto(ir_version=blank.ir_version, opset_import=blank.opset_import)
         model.graph.CopyFrom(small)
         found |= zip(made, run(session_of(model, trial=True), {}, trial=True), strict=True)
     return found
+
+
+def _tensor(array: Array, name: str) -> onnx.TensorProto:
+    """A tensor of these values; onnx takes texts as objects only."""
+    return numpy_helper.from_array(array.astype(object) if array.dtype.kind in "SU" else array, name)
 
 
 def _is_large(node: onnx.NodeProto, dims: Mapping[str, Dims]) -> bool:

@@ -10,7 +10,8 @@ import numpy.typing as npt
 import onnx_ir as ir
 from onnx_ir.passes.common import RemoveUnusedNodesPass
 
-from prunegraph.runtime.session import open_session, run, widened
+from prunegraph.errors import PruneGraphError
+from prunegraph.runtime.session import CannotRun, open_session, run, widened
 
 Array = npt.NDArray[Any]
 
@@ -54,10 +55,19 @@ def _constant(value: ir.Value) -> bool:
 
 
 def _computed(model: ir.Model, names: list[str]) -> dict[str, Array]:
+    """The values of weights that nodes make of constants.
+
+    Raises:
+        PruneGraphError: ONNX Runtime does not run these nodes.
+    """
     part = model.clone()
     produced = {value.name: value for node in part.graph for value in node.outputs}
     part.graph.outputs[:] = [produced[name] for name in names]
     RemoveUnusedNodesPass()(part)
     part.graph.inputs.clear()
-    with open_session(widened(part)) as session:
-        return dict(zip(names, run(session, {}, names), strict=True))
+    try:
+        with open_session(widened(part)) as session:
+            return dict(zip(names, run(session, {}, names), strict=True))
+    except CannotRun as error:
+        problem = f"ONNX Runtime does not run what makes the weight {names[0]!r}: {error}"
+        raise PruneGraphError(problem, hint="the model does not run either; export it again") from error
