@@ -133,7 +133,7 @@ def save(
     outside = (
         record.external
         or any(isinstance(tensor, ir.ExternalTensor) for tensor in tensors)
-        or sum(tensor.nbytes for tensor in tensors if tensor is not None) > INLINE_LIMIT
+        or sum(t.nbytes for t in tensors if t is not None and t.dtype is not ir.DataType.STRING) > INLINE_LIMIT
     )
     data_name = f"{_text_name(target)}.{fingerprint(model)[:_DIGITS]}.data" if outside else None
     names = [target.name, *([data_name] if data_name else []), *(companions or {})]

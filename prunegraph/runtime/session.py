@@ -75,7 +75,7 @@ def _without_weights(model: ir.Model) -> tuple[ir.Model, dict[str, Array]]:
     weights: dict[str, Array] = {}
     for name, value in model.graph.initializers.items():
         tensor = value.const_value
-        if tensor is not None and tensor.nbytes >= LIGHT and tensor.dtype in _IN_MEMORY:
+        if tensor is not None and tensor.dtype in _IN_MEMORY and tensor.nbytes >= LIGHT:
             weights[name] = np.ascontiguousarray(tensor.numpy())
     if not weights:
         return model, weights

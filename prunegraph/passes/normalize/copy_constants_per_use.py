@@ -42,11 +42,12 @@ def _small(tensor: ir.TensorProtocol) -> bool:
 
 def bytes_of_constants(graph: ir.Graph) -> int:
     """How large a model is."""
-    return sum(value.const_value.nbytes for value in graph.initializers.values() if value.const_value is not None)
+    tensors = [value.const_value for value in graph.initializers.values() if value.const_value is not None]
+    return sum(tensor.nbytes for tensor in tensors if tensor.dtype is not ir.DataType.STRING)
 
 
 def is_table(tensor: ir.TensorProtocol, uses: list[tuple[ir.Node, int]], total: int) -> bool:
     """Whether a constant only ever meets activations slot by slot: no weight, whatever its rank."""
     traits = [traits_of(node) for node, _ in uses]
     weight = any(trait.contracts or trait.permutes or any(lookup.rows for lookup in trait.looks_up) for trait in traits)
-    return tensor.nbytes <= TABLE_SHARE * total and not weight
+    return tensor.dtype is not ir.DataType.STRING and tensor.nbytes <= TABLE_SHARE * total and not weight
