@@ -22,7 +22,7 @@ from prunegraph.errors import MissingExtra, UsageError
 from prunegraph.observe.attention_sites import Attention, attentions
 from prunegraph.observe.metric import cosines
 from prunegraph.observe.padding import real
-from prunegraph.observe.stream import Inputs, Progress
+from prunegraph.observe.stream import Inputs, SampleProgress
 from prunegraph.observe.text import Batch
 from prunegraph.observe.with_outputs import tapped
 from prunegraph.runtime.session import open_session, run, widened, widened_feeds
@@ -57,10 +57,10 @@ class Preservation:
 
     def grid(self) -> Floats:
         """`[layers, heads]` of the original, NaN where a head is gone."""
-        found = np.full((len(self.labels), max(int(heads.max()) for heads in self.heads) + 1), np.nan)
+        cells = np.full((len(self.labels), max(int(heads.max()) for heads in self.heads) + 1), np.nan)
         for layer, (heads, means) in enumerate(zip(self.heads, self.cosines, strict=True)):
-            found[layer, heads] = means
-        return found
+            cells[layer, heads] = means
+        return cells
 
     def to_dict(self) -> dict[str, Any]:
         """For JSON."""
@@ -77,7 +77,7 @@ def attention_similarity(
     selection: Selection,
     inputs: Inputs,
     *,
-    progress: Progress | None = None,
+    progress: SampleProgress | None = None,
 ) -> Preservation:
     """Run both models on the same data and compare what their heads attend to.
 
@@ -93,7 +93,7 @@ def attention_similarity(
     """
     pairs = _pairs(attentions(*original), slim, selection)
     sums = [np.zeros(len(pair.heads)) for pair in pairs]
-    counts, seen = np.zeros(len(pairs)), 0
+    counts, sample_count = np.zeros(len(pairs)), 0
     wholes, smalls = [pair.whole for pair in pairs], [pair.small for pair in pairs]
     with _watched(original[0], wholes) as of_original, _watched(slim, smalls) as of_slim:
         for batch in inputs.batches():
@@ -107,9 +107,9 @@ def attention_similarity(
                 rows = each[real(each.shape[:-1], batch)]
                 sums[k] += rows.sum(axis=0)
                 counts[k] += len(rows)
-            seen += len(batch.samples)
+            sample_count += len(batch.samples)
             if progress is not None:
-                progress(seen)
+                progress(sample_count)
     means = tuple(total / count for total, count in zip(sums, counts, strict=True))
     return Preservation(tuple(pair.whole.label for pair in pairs), tuple(pair.heads for pair in pairs), means)
 
@@ -125,7 +125,7 @@ def _pairs(wholes: Sequence[Attention], slim: ir.Model, selection: Selection) ->
     """Where both attend: values and nodes keep their names, and what they hold its layout."""
     values = {value.name for node in slim.graph for value in node.outputs}
     positions = {node.name: k for k, node in enumerate(slim.graph)}
-    found = []
+    pairs = []
     for whole in wholes:
         kept = np.ones(whole.heads, dtype=bool)
         for name, units in whole.units.items():
@@ -137,10 +137,10 @@ def _pairs(wholes: Sequence[Attention], slim: ir.Model, selection: Selection) ->
         tap = tap if tap.node is None else replace(tap, node=positions[whole.label])
         count = int(kept.sum())
         small = replace(whole, probabilities=tap, heads=count, axes=replace(whole.axes, count=count))
-        found.append(_Pair(whole, small, np.flatnonzero(kept)))
-    if not found:
+        pairs.append(_Pair(whole, small, np.flatnonzero(kept)))
+    if not pairs:
         raise UsageError("there is no attention to compare", hint="give a Transformer whose maps ONNX Runtime shows")
-    return found
+    return pairs
 
 
 @contextmanager
@@ -152,7 +152,7 @@ def _watched(model: ir.Model, sites: Sequence[Attention]) -> Iterator[Callable[[
         yield lambda batch: dict(zip(names, run(session, widened_feeds(batch.feeds), names), strict=True))
 
 
-def heat_map(found: Preservation, path: Path, title: str = "") -> None:
+def heat_map(preservation: Preservation, path: Path, title: str = "") -> None:
     """Draw one cell a head, layers downwards; heads that are gone are grey.
 
     Raises:
@@ -163,7 +163,7 @@ def heat_map(found: Preservation, path: Path, title: str = "") -> None:
         from matplotlib.figure import Figure
     except ImportError:
         raise MissingExtra("report", "matplotlib") from None
-    grid = found.grid()
+    grid = preservation.grid()
     figure = Figure(figsize=(1.8 + 0.42 * grid.shape[1], 1.3 + 0.42 * grid.shape[0]), layout="constrained")
     axes = figure.add_subplot()
     image = axes.imshow(grid, vmin=0, vmax=1, cmap=colormaps["viridis"].with_extremes(bad="0.85"), aspect="auto")
@@ -175,6 +175,6 @@ def heat_map(found: Preservation, path: Path, title: str = "") -> None:
     axes.set_yticks(range(grid.shape[0]))
     axes.set_xlabel("head of the original")
     axes.set_ylabel("layer")
-    axes.set_title(title or f"cosine of attention maps, mean {found.mean:.3f}", fontsize=10)
+    axes.set_title(title or f"cosine of attention maps, mean {preservation.mean:.3f}", fontsize=10)
     figure.colorbar(image, ax=axes, label="cosine, original and slim")
     figure.savefig(path, dpi=150)

@@ -97,10 +97,10 @@ class Attention:
     def maps(self, values: Mapping[str, npt.NDArray[Any]]) -> npt.NDArray[Any]:
         """The attention probabilities of a batch, `[batch, heads, queries, keys]`, from what the tap read."""
         assert self.probabilities is not None
-        seen = self.axes.view(values[self.probabilities.value])
+        read = self.axes.view(values[self.probabilities.value])
         if not self.probabilities.scores:
-            return seen
-        powers = np.exp(seen - seen.max(axis=-1, keepdims=True))
+            return read
+        powers = np.exp(read - read.max(axis=-1, keepdims=True))
         return np.asarray(powers / powers.sum(axis=-1, keepdims=True))
 
 
@@ -174,10 +174,10 @@ class _Finder:
     def _fused(self, k: int, node: ir.Node, layer: int) -> Attention | None:
         context = node.outputs[0].name or ""
         axes = self.solution.resolve(context)
-        held = [n for n, axis in enumerate(axes) if self.dims & set(axis.dims())]
-        if len(held) != 1:
+        head_axes = [n for n, axis in enumerate(axes) if self.dims & set(axis.dims())]
+        if len(head_axes) != 1:
             return None
-        heads = _leading(axes[held[0]], self.dims)
+        heads = _leading(axes[head_axes[0]], self.dims)
         if heads is None:
             return None
         units = _units_of([heads], self.groups, self._period)
@@ -197,13 +197,13 @@ class _Finder:
 
     def _scores(self, value: ir.Value | None) -> ir.Node | None:
         """The contraction that a Softmax between it and this value is taken over."""
-        waiting, seen = [(value, False)], set[tuple[ir.Node, bool]]()
-        while waiting and len(seen) < _FAR:
+        waiting, visited = [(value, False)], set[tuple[ir.Node, bool]]()
+        while waiting and len(visited) < _FAR:
             current, softened = waiting.pop(0)
             node = current.producer() if current is not None else None
-            if node is None or (node, softened) in seen or node not in self.position:
+            if node is None or (node, softened) in visited or node not in self.position:
                 continue
-            seen.add((node, softened))
+            visited.add((node, softened))
             k = self.position[node]
             contractions = self.solution.contracted[k]
             if contractions:
@@ -239,10 +239,10 @@ class _Finder:
 
 def _units_of(axes: Sequence[Axis], groups: Iterable[Group], period: Any) -> dict[str, Index]:
     """By group, the flat unit of every head, the heads counted over the given axes in row-major order."""
-    found: dict[str, Index] = {}
+    units: dict[str, Index] = {}
     for group in groups:
-        wanted = {group.dim, *group.outer}
-        tables: list[Slots] = [slots(axis, period, wanted.__contains__) for axis in axes]
+        group_dims = {group.dim, *group.outer}
+        tables: list[Slots] = [slots(axis, period, group_dims.__contains__) for axis in axes]
         for k, table in enumerate(tables):
             for dim, where in table:
                 if dim != group.dim or any(all(o != d for t in tables for d, _ in t) for o in group.outer):
@@ -255,8 +255,8 @@ def _units_of(axes: Sequence[Axis], groups: Iterable[Group], period: Any) -> dic
                 if flat.ndim == 1 and len(axes) > 1:
                     flat = flat.reshape([-1 if a == k else 1 for a in range(len(axes))])
                 lengths = [int(np.prod([period(d)[0] for d in axis.dims()])) for axis in axes]
-                found[group.id] = np.broadcast_to(flat, lengths).reshape(-1).astype(np.int64)
-    return found
+                units[group.id] = np.broadcast_to(flat, lengths).reshape(-1).astype(np.int64)
+    return units
 
 
 def _leading(axis: Axis, dims: set[int]) -> Axis | None:

@@ -17,13 +17,12 @@ import onnx_ir as ir
 
 from prunegraph.errors import PruneGraphError, UsageError
 from prunegraph.observe.metric import cosines, rows_of
-from prunegraph.observe.stream import Inputs
+from prunegraph.observe.stream import Inputs, SampleProgress
 from prunegraph.observe.text import Batch, text_role
 from prunegraph.runtime.session import CannotRun, open_session, run, widened, widened_feeds
 
 Array = npt.NDArray[Any]
 Floats = npt.NDArray[np.float64]
-Progress = Callable[[int], None]
 Judge = Callable[[Array, "npt.NDArray[np.int64] | None"], float]
 """A metric of the caller's: outputs `[examples, ...]` and labels `[examples]` (None without) to one number."""
 
@@ -85,7 +84,7 @@ def evaluate_models(
     *,
     output: str = "",
     seed: int = 0,
-    progress: Progress | None = None,
+    progress: SampleProgress | None = None,
 ) -> Evaluation:
     """Run the same examples through every model and compare.
 

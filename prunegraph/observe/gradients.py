@@ -17,7 +17,7 @@ from prunegraph.analysis.analyze import Analysis
 from prunegraph.errors import UsageError
 from prunegraph.observe.cache import Gathered
 from prunegraph.observe.metric import is_embedding
-from prunegraph.observe.stream import Array, Inputs, Progress
+from prunegraph.observe.stream import Array, Inputs, SampleProgress
 from prunegraph.observe.text import Batch
 
 Floats = npt.NDArray[np.float64]
@@ -141,7 +141,7 @@ def labels_of(batch: Batch, classes: int) -> npt.NDArray[np.int64]:
     return np.array(labels, dtype=np.int64)
 
 
-Backward = Callable[[ir.Model, Inputs, Sequence[GradientStatistic], Objective, Progress | None], None]
+Backward = Callable[[ir.Model, Inputs, Sequence[GradientStatistic], Objective, SampleProgress | None], None]
 """Runs the data through a normalized model and back once, and updates every statistic after each batch.
 
 Raises a `PruneGraphError` where it cannot differentiate the model."""

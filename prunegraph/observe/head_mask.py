@@ -94,8 +94,8 @@ class GatedSession:
 
     def run(self, names: Iterable[str] | None, feeds: Mapping[str, Array]) -> list[Array]:
         """As a session of ONNX Runtime runs."""
-        wanted = None if names is None else list(names)
-        return list(self._session.run(wanted, {**feeds, NAME: self.gate}))
+        outputs = None if names is None else list(names)
+        return list(self._session.run(outputs, {**feeds, NAME: self.gate}))
 
 
 class _Writer:
@@ -137,10 +137,10 @@ def head_index(site: Attention, solution: Solution) -> npt.NDArray[np.int64]:
         return size if len(set(size)) == 1 else (1,) * len(size)
 
     axes = solution.resolve(site.context)
-    told = _telling(site, solution)
-    tables: list[Slots] = [slots(axis, period, told.__contains__) for axis in axes]
+    head_dims = _telling(site, solution)
+    tables: list[Slots] = [slots(axis, period, head_dims.__contains__) for axis in axes]
     index = np.zeros((1,) * len(axes), dtype=np.int64)
-    for dim in told:
+    for dim in head_dims:
         k, where = next((k, where) for k, table in enumerate(tables) for d, where in table if d == dim)
         index = index * period(dim)[0] + where.reshape([-1 if a == k else 1 for a in range(len(axes))])
     return index

@@ -107,10 +107,10 @@ def is_embedding(output: str, analysis: Analysis) -> bool:
 
 def rows_of(array: Array, batch: Batch) -> Array:
     """`[examples, classes]`, or a row for every token that is no padding."""
-    mine = array[: len(batch.samples)]
-    if mine.ndim == 3 and batch.mask is not None and mine.shape[1] == batch.mask.shape[1]:
-        return np.asarray(mine[batch.mask])
-    return np.asarray(mine.reshape(-1, mine.shape[-1]))
+    of_samples = array[: len(batch.samples)]
+    if of_samples.ndim == 3 and batch.mask is not None and of_samples.shape[1] == batch.mask.shape[1]:
+        return np.asarray(of_samples[batch.mask])
+    return np.asarray(of_samples.reshape(-1, of_samples.shape[-1]))
 
 
 def cosines(a: Array, b: Array) -> Array:

@@ -50,10 +50,10 @@ class Moments:
 
     def state(self) -> dict[str, Array]:
         """Three arrays a value, numbered."""
-        found: dict[str, Array] = {}
+        arrays: dict[str, Array] = {}
         for k, (name, _) in enumerate(self.places):
-            found |= {f"n{k}": np.array(self.count[name]), f"s{k}": self.sums[name], f"q{k}": self.squares[name]}
-        return found
+            arrays |= {f"n{k}": np.array(self.count[name]), f"s{k}": self.sums[name], f"q{k}": self.squares[name]}
+        return arrays
 
     def restore(self, state: Mapping[str, Array]) -> None:
         """Read them."""

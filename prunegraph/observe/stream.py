@@ -30,7 +30,7 @@ from prunegraph.runtime.session import CannotRun, open_session, run, widened, wi
 logger = logging.getLogger(__name__)
 
 Array = npt.NDArray[Any]
-Progress = Callable[[int], None]
+SampleProgress = Callable[[int], None]
 """Called with the number of samples seen so far."""
 
 
@@ -212,7 +212,7 @@ def observe(
     *,
     providers: Sequence[str] | None = None,
     cache: Path | None = None,
-    progress: Progress | None = None,
+    progress: SampleProgress | None = None,
 ) -> None:
     """Run the data through a model once and let every statistic see the values that it asks for.
 
@@ -242,20 +242,20 @@ def _pass(
     inputs: Inputs,
     statistics: Sequence[Statistic],
     providers: Sequence[str],
-    progress: Progress | None,
+    progress: SampleProgress | None,
 ) -> None:
-    wanted = {statistic.key: [tap.value for tap in statistic.taps()] for statistic in statistics}
-    seen = 0
+    names_by_key = {statistic.key: [tap.value for tap in statistic.taps()] for statistic in statistics}
+    sample_count = 0
     try:
         with open_session(model, providers=providers) as session:
             for batch in inputs.batches():
                 values = dict(zip(names, run(session, widened_feeds(batch.feeds), names), strict=True)) if names else {}
                 for statistic in statistics:
-                    statistic.update(batch, {name: values[name] for name in wanted[statistic.key]})
+                    statistic.update(batch, {name: values[name] for name in names_by_key[statistic.key]})
                 del values
-                seen += len(batch.samples)
+                sample_count += len(batch.samples)
                 if progress is not None:
-                    progress(seen)
+                    progress(sample_count)
     except CannotRun as error:
         hint = "check the data, shorten the texts (max_length) or give inputs that the model accepts"
         raise PruneGraphError(f"ONNX Runtime does not run the model on the data: {error}", hint=hint) from error

@@ -12,7 +12,8 @@ How to add an op: write one pure function in the file of its family and register
 - Keyword parameters are attributes under ONNX's names, with ONNX's defaults.  Lists come as lists, tensors as tensors,
   types as ONNX's numbers (`torch_type` translates them).  An attribute that became an operand in a later opset is a
   positional parameter (`axes` of Squeeze): it comes as a list from an attribute, and as what the operand is otherwise.
-- An operand annotated `Lengths` states lengths, axes or positions.  It comes as a list of integers where it is
+- Attributes that several ops share are a TypedDict: `**attributes: Unpack[ConvAttributes]`.
+- An operand annotated `StatedLengths` states lengths, axes or positions.  It comes as a list of integers where it is
   constant, else as a tensor on the CPU; `integers` reads both.
 - A function that has a keyword parameter `version` (the opset), `outputs` (how many the node has), `op` (the op type)
   or `training` (whether the module trains) is told it.

@@ -10,7 +10,7 @@ import onnx_ir as ir
 
 from prunegraph.errors import PruneGraphError
 from prunegraph.observe.gradients import GradientStatistic, Objective
-from prunegraph.observe.stream import Array, Inputs, Progress
+from prunegraph.observe.stream import Array, Inputs, SampleProgress
 from prunegraph.observe.text import Batch
 from prunegraph.runtime.session import widened_feeds
 from prunegraph.torch_twin import call, initializers, to_torch
@@ -24,7 +24,7 @@ def backward(
     inputs: Inputs,
     statistics: Sequence[GradientStatistic],
     loss: Objective,
-    progress: Progress | None = None,
+    progress: SampleProgress | None = None,
 ) -> None:
     """Run data through a model and back once, and let every statistic see the gradients that it asks for.
 
@@ -54,24 +54,26 @@ def _backward(
     inputs: Inputs,
     statistics: Sequence[GradientStatistic],
     loss: Objective,
-    progress: Progress | None,
+    progress: SampleProgress | None,
 ) -> None:
     activations = list(dict.fromkeys(name for statistic in statistics for name in statistic.activations()))
     weights = list(dict.fromkeys(name for statistic in statistics for name in statistic.weights()))
     module = to_torch(_with_outputs(model, [*activations, loss.output]), tie=False)
-    held = {name: tensor for name, tensor in initializers(module).items() if name in set(weights)}
-    for tensor in held.values():
+    leaves = {name: tensor for name, tensor in initializers(module).items() if name in set(weights)}
+    for tensor in leaves.values():
         tensor.requires_grad_(tensor.is_floating_point())
     constants = model.graph.initializers
     count = 0
     for batch in inputs.batches():
         values, total = _forward(module, batch, activations, loss)
-        asked = {name: values[name] for name in activations} | held
-        seen = _gradients(total, asked)
-        seen |= {name: _constant(constants[name]) for name in weights if name not in held}
+        tensors = {name: values[name] for name in activations} | leaves
+        values_and_gradients = _gradients(total, tensors)
+        values_and_gradients |= {name: _constant(constants[name]) for name in weights if name not in leaves}
         for statistic in statistics:
-            statistic.update(batch, {name: seen[name] for name in (*statistic.activations(), *statistic.weights())})
-        del values, total, asked, seen
+            statistic.update(
+                batch, {name: values_and_gradients[name] for name in (*statistic.activations(), *statistic.weights())}
+            )
+        del values, total, tensors, values_and_gradients
         count += len(batch.samples)
         if progress is not None:
             progress(count)
@@ -116,20 +118,23 @@ def _forward(
     return values | feeds, total
 
 
-def _gradients(total: torch.Tensor, asked: dict[str, torch.Tensor]) -> dict[str, tuple[Array, Array]]:
+def _gradients(total: torch.Tensor, tensors: dict[str, torch.Tensor]) -> dict[str, tuple[Array, Array]]:
     """Value and gradient of every tensor."""
     import torch
 
-    names = [name for name, tensor in asked.items() if tensor.requires_grad]
-    found: Sequence[torch.Tensor | None] = ()
+    names = [name for name, tensor in tensors.items() if tensor.requires_grad]
+    gradient_tensors: Sequence[torch.Tensor | None] = ()
     if names:
-        found = torch.autograd.grad(total, [asked[name] for name in names], allow_unused=True)
-    gradients = dict(zip(names, found, strict=True))
-    seen = {}
-    for name, tensor in asked.items():
+        gradient_tensors = torch.autograd.grad(total, [tensors[name] for name in names], allow_unused=True)
+    gradients = dict(zip(names, gradient_tensors, strict=True))
+    values_and_gradients = {}
+    for name, tensor in tensors.items():
         value, gradient = tensor.detach().numpy(), gradients.get(name)
-        seen[name] = (value, np.zeros(value.shape, np.float32) if gradient is None else gradient.numpy())
-    return seen
+        values_and_gradients[name] = (
+            value,
+            np.zeros(value.shape, np.float32) if gradient is None else gradient.numpy(),
+        )
+    return values_and_gradients
 
 
 def _constant(value: ir.Value) -> tuple[Array, Array]:

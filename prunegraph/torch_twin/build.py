@@ -16,7 +16,7 @@ from torch import Tensor, fx, nn
 from prunegraph.errors import ModelError, UsageError
 from prunegraph.runtime.session import widened
 from prunegraph.torch_twin import ops as _ops  # noqa: F401  (fills the registry)
-from prunegraph.torch_twin.calls import Call, Constant, beside, output_of
+from prunegraph.torch_twin.calls import Constant, ModuleCall, beside, output_of
 from prunegraph.torch_twin.dtypes import tensor_of
 from prunegraph.torch_twin.hosts import Hosts, constant_of
 from prunegraph.torch_twin.registry import TorchOp, torch_op_for
@@ -69,7 +69,7 @@ class _Builder:
         self.block = block
         self.graph = fx.Graph()
         self.hosts = Hosts(source)
-        self.made: dict[ir.Value, fx.Node] = {}
+        self.nodes: dict[ir.Value, fx.Node] = {}
         self.constants: dict[tuple[ir.Value, bool], fx.Node] = {}
         self.outside: dict[ir.Value, fx.Node] = {}
         """What a block takes from outside, in order."""
@@ -80,7 +80,7 @@ class _Builder:
     def build(self) -> fx.Graph:
         """Write all of it."""
         for value in self.inputs:
-            self.made[value] = self._input(value)
+            self.nodes[value] = self._input(value)
         for node in self.source:
             if constant_of(node.outputs[0]) is None:
                 self._write(node)
@@ -101,20 +101,20 @@ class _Builder:
         args = self._operands(node, op)
         attributes, blocks = self._attributes(node, op)
         facts = {"op": node.op_type, "version": self.opsets.get(node.domain, 1), "outputs": len(node.outputs)}
-        attributes |= {name: fact for name, fact in facts.items() if name in op.told}
+        attributes |= {name: fact for name, fact in facts.items() if name in op.context}
         name = next((value.name for value in node.outputs if value.name), node.op_type) or node.op_type
-        if blocks or "training" in op.told:
-            path = self.store.add(name, Call(op.function, "training" in op.told, len(args), blocks))
+        if blocks or "training" in op.context:
+            path = self.store.add(name, ModuleCall(op.function, "training" in op.context, len(args), blocks))
             taken = [self._value(value) for block in blocks.values() for value in block.takes]
-            made = self._add("call_module", path, (*args, *taken), attributes, name)
+            call = self._add("call_module", path, (*args, *taken), attributes, name)
         else:
-            made = self._add("call_function", op.function, tuple(args), attributes, name)
+            call = self._add("call_function", op.function, tuple(args), attributes, name)
         if op.single:
-            self.made[node.outputs[0]] = made
+            self.nodes[node.outputs[0]] = call
             return
         for k, value in enumerate(node.outputs):
             if value.name:
-                self.made[value] = self._add("call_function", output_of, (made, k), {}, value.name)
+                self.nodes[value] = self._add("call_function", output_of, (call, k), {}, value.name)
 
     def _add(self, kind: str, target: Any, args: tuple[Any, ...], kwargs: dict[str, Any], name: str) -> fx.Node:
         return self.graph.create_node(kind, target, args, kwargs, name=name)
@@ -148,8 +148,8 @@ class _Builder:
 
     def _value(self, value: ir.Value, *, host: bool = False) -> fx.Node:
         """The node that makes a value, or holds a constant."""
-        if value in self.made:
-            return self.made[value]
+        if value in self.nodes:
+            return self.nodes[value]
         if not self.block and (tensor := constant_of(value)) is not None:
             if (value, host) not in self.constants:
                 self.constants[value, host] = self._constant(value, tensor, host)
@@ -174,9 +174,9 @@ class _Builder:
             return self._add("get_attr", self.store.hold(value), (), {}, name)
         return self.graph.call_function(torch.t, (self._value(first),))
 
-    def _attributes(self, node: ir.Node, op: TorchOp) -> tuple[dict[str, Any], dict[str, Block]]:
+    def _attributes(self, node: ir.Node, op: TorchOp) -> tuple[dict[str, Any], dict[str, BlockModule]]:
         attributes: dict[str, Any] = {}
-        blocks: dict[str, Block] = {}
+        blocks: dict[str, BlockModule] = {}
         for name, attribute in node.attributes.items():
             if name not in op.names:
                 raise ModelError(
@@ -184,7 +184,7 @@ class _Builder:
                     hint="add it to the function; `prunegraph.torch_twin` says how",
                 )
             if attribute.type == ir.AttributeType.GRAPH:
-                blocks[name] = Block(attribute.as_graph(), self.opsets, self.store)
+                blocks[name] = BlockModule(attribute.as_graph(), self.opsets, self.store)
             elif attribute.type == ir.AttributeType.TENSOR:
                 attributes[name] = self._tensor(f"{node.outputs[0].name}.{name}", attribute.as_tensor())
             elif attribute.type in _PLAIN:
@@ -211,7 +211,7 @@ _PLAIN = {
 }
 
 
-class Block(fx.GraphModule):  # type: ignore[misc]
+class BlockModule(fx.GraphModule):  # type: ignore[misc]
     """A graph within a node: its own inputs first, then what it takes from outside."""
 
     def __init__(self, source: ir.Graph, opsets: Mapping[str, int], store: Store) -> None:

@@ -17,9 +17,9 @@ class Taker(Protocol):
     takes: tuple[Any, ...]
 
 
-def output_of(made: Any, index: int) -> Tensor:
+def output_of(result: Any, index: int) -> Tensor:
     """One output of a node."""
-    value: Tensor = made[index] if isinstance(made, tuple) else made
+    value: Tensor = result[index] if isinstance(result, tuple) else result
     return value
 
 
@@ -40,38 +40,40 @@ class Constant(nn.Module):  # type: ignore[misc]
         return self.value[0]
 
 
-class Call(nn.Module):  # type: ignore[misc]
+class ModuleCall(nn.Module):  # type: ignore[misc]
     """An op that must know whether the module trains, or that has blocks.
 
     Args:
         function: Its torch function.
-        told: Whether it is told that the module trains.
+        takes_training: Whether it is told that the module trains.
         operands: How many of the arguments are its own; the others are what its blocks take from outside.
         blocks: Its blocks by the names of their attributes.
     """
 
-    def __init__(self, function: Function, told: bool, operands: int, blocks: Mapping[str, nn.Module]) -> None:
+    def __init__(
+        self, function: Function, takes_training: bool, operands: int, blocks: Mapping[str, nn.Module]
+    ) -> None:
         super().__init__()
         self.function = function
-        self.told = told
+        self.takes_training = takes_training
         self.operands = operands
         self.blocks = nn.ModuleDict({f"{name}_": block for name, block in blocks.items()})
         self.takes = [len(getattr(block, "takes", ())) for block in blocks.values()]
 
     def forward(self, *args: Any, **attributes: Any) -> Any:
-        """Call the function."""
+        """ModuleCall the function."""
         own, taken = args[: self.operands], list(args[self.operands :])
         for (name, block), count in zip(self.blocks.items(), self.takes, strict=True):
             attributes[name.removesuffix("_")] = _bound(block, tuple(taken[:count]))
             del taken[:count]
-        if self.told:
+        if self.takes_training:
             attributes["training"] = self.training
         return self.function(*own, **attributes)
 
 
 def _bound(block: nn.Module, taken: tuple[Tensor, ...]) -> Function:
     def run(*inputs: Tensor) -> tuple[torch.Tensor, ...]:
-        made: tuple[Tensor, ...] = block(*inputs, *taken)
-        return made
+        outputs: tuple[Tensor, ...] = block(*inputs, *taken)
+        return outputs
 
     return run

@@ -5,19 +5,19 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeAlias, TypeVar
+from typing import Any, TypeAlias, TypeVar, get_args, get_type_hints
 
 from torch import Tensor
 
 MICROSOFT = "com.microsoft"
 
-Lengths: TypeAlias = Tensor | Sequence[int]
+StatedLengths: TypeAlias = Tensor | Sequence[int]
 """Marks an operand that states lengths, axes or positions: a list where it is constant, else a tensor on the CPU."""
 
 Function = Callable[..., Any]
 AnyFunction = TypeVar("AnyFunction", bound=Function)
 
-TOLD = ("op", "outputs", "training", "version")
+CONTEXT = ("op", "outputs", "training", "version")
 """Keyword parameters that are no attributes: a function that has them is told them."""
 
 
@@ -29,14 +29,14 @@ class TorchOp:
         function: From operands and attributes to one tensor, or a tuple of them.
         names: All parameters that can be given by keyword.
         lengths: The numbers of the operands that state lengths.
-        told: Which of `TOLD` it wants.
+        context: Which of `CONTEXT` it wants.
         single: Whether it returns one tensor.
     """
 
     function: Function
     names: frozenset[str]
     lengths: frozenset[int]
-    told: frozenset[str]
+    context: frozenset[str]
     single: bool
 
     @staticmethod
@@ -45,9 +45,16 @@ class TorchOp:
         signature = inspect.signature(function)
         parameters = list(signature.parameters.values())
         names = frozenset(p.name for p in parameters if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD))
-        lengths = frozenset(k for k, p in enumerate(parameters) if "Lengths" in str(p.annotation))
-        told = frozenset(p.name for p in parameters if p.kind is p.KEYWORD_ONLY and p.name in TOLD)
-        return TorchOp(function, names, lengths, told, signature.return_annotation in ("Tensor", Tensor))
+        names |= frozenset(name for p in parameters if p.kind is p.VAR_KEYWORD for name in _shared(function, p.name))
+        lengths = frozenset(k for k, p in enumerate(parameters) if "StatedLengths" in str(p.annotation))
+        context = frozenset(p.name for p in parameters if p.kind is p.KEYWORD_ONLY and p.name in CONTEXT)
+        return TorchOp(function, names, lengths, context, signature.return_annotation in ("Tensor", Tensor))
+
+
+def _shared(function: Function, parameter: str) -> list[str]:
+    """The attributes that a function takes as `**attributes: Unpack[Attributes]`."""
+    (attributes,) = get_args(get_type_hints(function)[parameter])
+    return list(attributes.__annotations__)
 
 
 TORCH_OPS: dict[tuple[str, str], TorchOp] = {}
@@ -80,7 +87,7 @@ def torch_op_for(domain: str, op: str) -> TorchOp | None:
     return TORCH_OPS.get(("" if domain == "ai.onnx" else domain, op))
 
 
-def integers(values: Lengths | int) -> list[int]:
+def integers(values: StatedLengths | int) -> list[int]:
     """The numbers of an operand or an attribute."""
     if isinstance(values, int):
         return [values]

@@ -35,11 +35,11 @@ def trained(model: ir.Model) -> set[ir.Value]:
     and what meets nothing but positions and lengths (rotary frequencies, ALiBi's slopes).
     """
     values = [value for graph in model.graphs() for value in graph.initializers.values() if is_float(value.dtype)]
-    found = [v for v in values if v.const_value is not None and _may_be(v) and not _is_mask(v)]
-    rotations = _rotations(found)
+    candidates = [v for v in values if v.const_value is not None and _may_be(v) and not _is_mask(v)]
+    rotations = _rotations(candidates)
     reached = _reached(model.graph)
-    nested = {v for v in found if any(node.graph is not model.graph for node, _ in v.uses())}
-    return {v for v in found if v not in rotations and v in reached | nested}
+    nested = {v for v in candidates if any(node.graph is not model.graph for node, _ in v.uses())}
+    return {v for v in candidates if v not in rotations and v in reached | nested}
 
 
 def _may_be(value: ir.Value) -> bool:
@@ -56,8 +56,8 @@ def _is_bias(value: ir.Value, node: ir.Node) -> bool:
     """Whether a node adds it to what a contraction made."""
     assert value.const_value is not None
     others = [v.producer() for v in node.inputs if v is not None and v is not value]
-    made = any(producer is not None and traits_of(producer).parameters for producer in others)
-    return node.op_type == "Add" and len(value.const_value.shape) > 0 and made
+    added_to_product = any(producer is not None and traits_of(producer).parameters for producer in others)
+    return node.op_type == "Add" and len(value.const_value.shape) > 0 and added_to_product
 
 
 def _is_mask(value: ir.Value) -> bool:
@@ -76,7 +76,7 @@ def _is_mask(value: ir.Value) -> bool:
 def _rotations(values: Iterable[ir.Value]) -> set[ir.Value]:
     """Tables of cosines and of sines, apart or side by side: their squares add up to the same everywhere."""
     alike: dict[tuple[int, ...], list[tuple[ir.Value, Floats]]] = defaultdict(list)
-    found: set[ir.Value] = set()
+    tables: set[ir.Value] = set()
     for value in values:
         assert value.const_value is not None
         shape = tuple(int(n) for n in value.const_value.shape.numpy())
@@ -85,13 +85,13 @@ def _rotations(values: Iterable[ir.Value]) -> set[ir.Value]:
         array = value.const_value.numpy().reshape(-1, shape[-1])
         half = shape[-1] // 2
         if shape[-1] % 2 == 0 and _on_circle(array[:, :half], array[:, half:]):
-            found.add(value)
+            tables.add(value)
             continue
         for other, twin in alike[shape]:
             if _on_circle(array, twin):
-                found |= {value, other}
+                tables |= {value, other}
         alike[shape].append((value, array))
-    return found
+    return tables
 
 
 def _on_circle(a: Floats, b: Floats) -> bool:

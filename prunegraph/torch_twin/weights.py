@@ -45,8 +45,8 @@ class Store:
         self.root = nn.Module()
         self.trained = trained(model)
         self.weights: dict[str, tuple[Tie, ...]] = {}
-        held = model.graph.initializers
-        self.turned = {held[name]: held[kept] for name, (kept, turned) in ties.items() if turned}
+        initializers = model.graph.initializers
+        self.turned = {initializers[name]: initializers[kept] for name, (kept, turned) in ties.items() if turned}
         self._tied: dict[str, list[Tie]] = defaultdict(list)
         for name, (kept, turned) in ties.items():
             self._tied[kept].append((name, turned))
@@ -61,8 +61,8 @@ class Store:
         if value not in self._paths:
             tensor = constant_of(value)
             assert tensor is not None
-            held = tensor_of(tensor)
-            kept = nn.Parameter(held) if value in self.trained else held
+            stored = tensor_of(tensor)
+            kept = nn.Parameter(stored) if value in self.trained else stored
             path = self._put(value.name or "constant", kept)
             self._paths[value] = path
             if value.is_initializer():

@@ -22,7 +22,7 @@ from prunegraph.runtime.feeds import input_specs
 from prunegraph.runtime.session import CannotRun, open_session, run, widened, widened_feeds
 from prunegraph.train.checkpoint import Checkpoint
 from prunegraph.train.hidden import shared_states, with_states
-from prunegraph.train.loop import Epoch, Progress, Trainer
+from prunegraph.train.loop import Epoch, Trainer, TrainingProgress
 from prunegraph.train.loss import Loss, Tally, metric_name
 from prunegraph.train.network import Network
 from prunegraph.train.options import Finetune
@@ -88,7 +88,7 @@ def finetune(
     validation: DataLike | Data | None = None,
     checkpoint: str | os.PathLike[str] | None = None,
     resume: bool = False,
-    progress: Progress | None = None,
+    progress: TrainingProgress | None = None,
     **options: Any,
 ) -> FinetuneResult:
     """Train a pruned model again: AdamW, linear warm-up and decay, labels mixed with what the original model says.

@@ -32,15 +32,15 @@ def with_states(model: ir.Model, names: Sequence[str]) -> ir.Model:
 def _sums(model: ir.Model) -> list[str]:
     """Sums of which two operands come out of weights: a bias or a mask does not make one."""
     learnt: set[ir.Value] = set()
-    found = []
+    sums = []
     for node in model.graph:
         operands = [value for value in node.inputs if value is not None]
-        made = [value for value in operands if value in learnt]
-        if traits_of(node).adds and len(set(made)) > 1 and node.outputs[0].name:
-            found.append(node.outputs[0].name)
-        if made or any(_is_weight(value) for value in operands):
+        learnt_operands = [value for value in operands if value in learnt]
+        if traits_of(node).adds and len(set(learnt_operands)) > 1 and node.outputs[0].name:
+            sums.append(node.outputs[0].name)
+        if learnt_operands or any(_is_weight(value) for value in operands):
             learnt.update(node.outputs)
-    return found
+    return sums
 
 
 def _is_weight(value: ir.Value) -> bool:

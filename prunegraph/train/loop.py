@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-Progress = Callable[[str, int, int], None]
+TrainingProgress = Callable[[str, int, int], None]
 """Called with what goes on, the examples seen in this epoch, and how many there are."""
 
 
@@ -80,7 +80,7 @@ class Trainer:
     metric: str
     options: Finetune
     checkpoint: Checkpoint | None = None
-    progress: Progress | None = None
+    progress: TrainingProgress | None = None
     history: list[Epoch] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -170,16 +170,20 @@ class Trainer:
         """Judge the student as it is, and keep its weights if it is the best so far."""
         import torch
 
-        tally, total, seen = Tally(self.metric), 0.0, 0
+        tally, total, count = Tally(self.metric), 0.0, 0
         self.student.module.eval()
         for batch in self.examples.held_out():
             with torch.no_grad():
-                said, heard = self.student(batch.feeds), self._taught(batch)
-                total += float(self.loss(batch, said, heard)) * len(batch.samples)
-            tally.update(batch, said[0].cpu().numpy(), heard[0].cpu().numpy() if heard is not None else None)
-            seen += len(batch.samples)
-            self._tell("validating, ", seen, len(self.examples.validation))
-        self.history.append(Epoch(len(self.history), trained, total / seen, tally.value))
+                student_outputs, teacher_outputs = self.student(batch.feeds), self._taught(batch)
+                total += float(self.loss(batch, student_outputs, teacher_outputs)) * len(batch.samples)
+            tally.update(
+                batch,
+                student_outputs[0].cpu().numpy(),
+                teacher_outputs[0].cpu().numpy() if teacher_outputs is not None else None,
+            )
+            count += len(batch.samples)
+            self._tell("validating, ", count, len(self.examples.validation))
+        self.history.append(Epoch(len(self.history), trained, total / count, tally.value))
         if self.best is self.history[-1]:
             self._best = {name: value.detach().clone() for name, value in self.student.module.state_dict().items()}
         logger.info("epoch %s", self.history[-1])
@@ -187,10 +191,10 @@ class Trainer:
     def _tell(self, what: str, done: int, total: int) -> None:
         if self.progress is None:
             return
-        told = [f"{what}epoch {min(self._at.epoch, self.options.epochs)}/{self.options.epochs}"]
-        told += [f"loss {self._at.loss / self._at.seen:.3f}"] if self._at.seen else []
-        told += [f"{self.metric} {self.history[-1].metric:.3f}"] if self.history else []
-        self.progress(", ".join(told), done, total)
+        parts = [f"{what}epoch {min(self._at.epoch, self.options.epochs)}/{self.options.epochs}"]
+        parts += [f"loss {self._at.loss / self._at.seen:.3f}"] if self._at.seen else []
+        parts += [f"{self.metric} {self.history[-1].metric:.3f}"] if self.history else []
+        self.progress(", ".join(parts), done, total)
 
     def _save(self, *, now: bool) -> None:
         if self.checkpoint is not None:

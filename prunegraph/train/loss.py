@@ -120,13 +120,17 @@ class Tally:
 
     def update(self, batch: Batch, student: Array, teacher: Array | None) -> None:
         """Take in one batch: the output, and the teacher's where the metric is about that."""
-        said = rows_of(student, batch)
+        student_rows = rows_of(student, batch)
         if self.name == "accuracy":
-            each = said.argmax(axis=-1) == np.array([sample.label for sample in batch.samples])
+            each = student_rows.argmax(axis=-1) == np.array([sample.label for sample in batch.samples])
         else:
             assert teacher is not None
-            heard = rows_of(teacher, batch)
-            each = cosines(said, heard) if self.name == "cosine" else said.argmax(axis=-1) == heard.argmax(axis=-1)
+            teacher_rows = rows_of(teacher, batch)
+            each = (
+                cosines(student_rows, teacher_rows)
+                if self.name == "cosine"
+                else student_rows.argmax(axis=-1) == teacher_rows.argmax(axis=-1)
+            )
         self._total += float(np.sum(each))
         self._count += len(each)
 

@@ -49,8 +49,8 @@ class Network:
 
         wide = widened_feeds(feeds)  # as the module is: float16 is trained in float32
         given = {name: torch.from_numpy(np.ascontiguousarray(array)).to(self.device) for name, array in wide.items()}
-        found = call(self.module, given)
-        return [found[name] for name in self.outputs]
+        outputs = call(self.module, given)
+        return [outputs[name] for name in self.outputs]
 
     def trained(self, freeze: Sequence[str]) -> list[tuple[str, torch.nn.Parameter]]:
         """Parameters by name, but for those that match a pattern; these ask for no gradient.

@@ -72,24 +72,24 @@ def examples(model: ir.Model, data: Data, validation: Data | None, options: Fine
     if validation is not None:
         check = replace(validation, batch_size=options.batch_size, tokenizer=validation.tokenizer or data.tokenizer)
         fitted = check.inputs(model)
-        held, known = tuple(fitted.source.read()), f"{known}|{fitted.fingerprint}"
+        held_out, known = tuple(fitted.source.read()), f"{known}|{fitted.fingerprint}"
     else:
         order = np.random.default_rng(options.seed).permutation(len(train))
         count = round(options.validation_share * len(train))
-        held = tuple(train[k] for k in sorted(order[:count]))
+        held_out = tuple(train[k] for k in sorted(order[:count]))
         train = tuple(train[k] for k in sorted(order[count:]))
-    if not train or not held:
+    if not train or not held_out:
         what = "to validate on" if train else "to train on"
         raise UsageError(
             f"{inputs.source.name} leaves no example {what}",
             hint="give more data, validation data of their own (validation=…, --validation FILE), or another share",
         )
-    _check_labels(train, held, inputs.source.name, teacher)
-    return Examples(inputs, train, held, known)
+    _check_labels(train, held_out, inputs.source.name, teacher)
+    return Examples(inputs, train, held_out, known)
 
 
-def _check_labels(train: tuple[Sample, ...], held: tuple[Sample, ...], name: str, teacher: bool) -> None:
-    there = {sample.label is not None for sample in (*train, *held)}
+def _check_labels(train: tuple[Sample, ...], held_out: tuple[Sample, ...], name: str, teacher: bool) -> None:
+    there = {sample.label is not None for sample in (*train, *held_out)}
     if len(there) > 1:
         raise UsageError(f"{name}: some examples have a label and some have none", hint="give all of them one, or none")
     if there == {False} and not teacher:

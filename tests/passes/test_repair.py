@@ -247,7 +247,7 @@ def test_the_default_is_auto_with_data_and_none_without() -> None:
     model = redundant(mlp())
     without, with_data = prune_graph(model), prune_graph(model, data=samples(model))
     assert without.report.repair is None
-    assert with_data.report.repair is not None and with_data.report.repair.asked == "auto"
+    assert with_data.report.repair is not None and with_data.report.repair.requested == "auto"
     assert with_data.selection.to_json() == without.selection.to_json()
 
 

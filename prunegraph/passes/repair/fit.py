@@ -71,8 +71,8 @@ def judged(
     nothing = Change(None, np.zeros(matrix.shape[1]))
     able = [method for method in tried if kept.any() or method == "bias"]
     fitted = {"none": nothing, **{method: fit(method, sums[FIT], kept, matrix, ridge) for method in able}}
-    held = sums[JUDGE].astype(np.float64)
-    errors = {method: _error(held, counts[JUDGE], kept, matrix, change) for method, change in fitted.items()}
+    held_out = sums[JUDGE].astype(np.float64)
+    errors = {method: _error(held_out, counts[JUDGE], kept, matrix, change) for method, change in fitted.items()}
     best = min(errors, key=lambda method: errors[method])
     if errors[best] >= (1 - GAIN) * errors["none"]:
         return Judged("none", errors, None)

@@ -60,12 +60,12 @@ class Repaired:
     """What a repair did.
 
     Attributes:
-        asked: What the caller asked for, see `repaired`.
+        requested: What the caller asked for, see `repaired`.
         outcomes: One a weight that lost inputs.
         written: Which initializers of the slim model it changed and added.
     """
 
-    asked: str
+    requested: str
     outcomes: tuple[Outcome, ...]
     written: Written = field(default_factory=Written)
 
@@ -80,7 +80,7 @@ class Repaired:
         worst = [max((getattr(o, side) for o in tried), default=None) for side in ("before", "after")]
         mean = [sum(getattr(o, side) for o in tried) / max(len(tried), 1) for side in ("before", "after")]
         return {
-            "asked": self.asked,
+            "asked": self.requested,
             "chosen": dict(self.chosen),
             "worst": worst,
             "mean": mean if tried else [None, None],

@@ -18,7 +18,7 @@ import onnx_ir as ir
 
 from prunegraph.analysis.analyze import Analysis
 from prunegraph.analysis.slots import Keeps, Mask
-from prunegraph.observe.stream import Inputs, Progress, observe
+from prunegraph.observe.stream import Inputs, SampleProgress, observe
 from prunegraph.passes.repair.fit import RIDGE, TRIED, Change, judged
 from prunegraph.passes.repair.outcome import Outcome, Repaired
 from prunegraph.passes.repair.sites import Left, Site, sites
@@ -70,12 +70,12 @@ def repaired(
     analysis: Analysis,
     keeps: Keeps,
     inputs: Inputs,
-    asked: str = "auto",
+    method: str = "auto",
     *,
     ridge: float = RIDGE,
     memory: int = MEMORY,
     moments: Gram | None = None,
-    progress: Progress | None = None,
+    progress: SampleProgress | None = None,
 ) -> tuple[ir.Model | None, Repaired]:
     """A slim model whose weights make up for what was removed, and what was done to them.
 
@@ -84,7 +84,7 @@ def repaired(
         analysis: Its analysis.
         keeps: What stays.
         inputs: Calibration data, see `SAMPLES`; no labels are read. Every fourth sample judges, the others are fitted.
-        asked: "bias" (fold the mean of what goes into the bias), "lstsq" (ridge least squares for weight and bias) or
+        method: "bias" (fold the mean of what goes into the bias), "lstsq" (ridge least squares for weight and bias) or
             "auto" (whichever is best); in all cases only where the error on held-out samples falls.
         ridge: See `fit.RIDGE`.
         memory: Bytes of statistics that are held at a time.
@@ -96,17 +96,17 @@ def repaired(
     """
     outcomes: list[Outcome] = []
     changes: list[tuple[tuple[Site, ...], Change]] = []
-    for seen in evidence(model, analysis, keeps, inputs, memory=memory, moments=moments, progress=progress):
-        outcome, change = (seen, None) if isinstance(seen, Outcome) else solved(seen, asked, ridge)
+    for each in evidence(model, analysis, keeps, inputs, memory=memory, moments=moments, progress=progress):
+        outcome, change = (each, None) if isinstance(each, Outcome) else solved(each, method, ridge)
         outcomes.append(outcome)
-        if change is not None and isinstance(seen, Evidence):
-            changes.append((seen.task.sites, change))
+        if change is not None and isinstance(each, Evidence):
+            changes.append((each.task.sites, change))
         what = outcome.reason or f"{outcome.before:.3f} -> {outcome.after:.3f}"
         logger.info("repair %s: %s, %s", outcome.weight, outcome.method, what)
     if not changes:
-        return None, Repaired(asked, tuple(outcomes))
+        return None, Repaired(method, tuple(outcomes))
     slim, written = rewritten(model, analysis, keeps, changes)
-    return slim, Repaired(asked, tuple(outcomes), written)
+    return slim, Repaired(method, tuple(outcomes), written)
 
 
 def evidence(
@@ -117,7 +117,7 @@ def evidence(
     *,
     memory: int = MEMORY,
     moments: Gram | None = None,
-    progress: Progress | None = None,
+    progress: SampleProgress | None = None,
 ) -> Iterator[Evidence | Outcome]:
     """What the data say of every weight that loses inputs, or why nothing can be tried; see `repaired`."""
     inputs = inputs.first(SAMPLES)
@@ -147,7 +147,7 @@ def gather_moments(
     inputs: Inputs,
     *,
     memory: int = MEMORY,
-    progress: Progress | None = None,
+    progress: SampleProgress | None = None,
 ) -> Gram | None:
     """What the data say of every weight that could lose inputs, in one pass for any number of selections.
 
@@ -164,12 +164,12 @@ def gather_moments(
     return gram
 
 
-def solved(seen: Evidence, asked: str, ridge: float = RIDGE) -> tuple[Outcome, Change | None]:
+def solved(observed: Evidence, method: str, ridge: float = RIDGE) -> tuple[Outcome, Change | None]:
     """The best of what was asked for, see `repaired`."""
-    task = seen.task
+    task = observed.task
     assert task.weight.const_value is not None
     matrix = task.sites[0].matrix(task.weight.const_value.numpy())
-    best = judged(seen.sums, seen.counts, task.kept, matrix, TRIED[asked], ridge)
+    best = judged(observed.sums, observed.counts, task.kept, matrix, TRIED[method], ridge)
     reason = "" if best.errors else "too few samples to hold some out"
     return task.outcome(best.method, dict(best.errors), reason), best.change
 
@@ -180,10 +180,10 @@ def rewritten(
     """The slim model of a whole one with changed weights, and what sets it apart from the one without the changes."""
     twin = model.clone()
     missing = amend(twin, changes)
-    made, bare = (remove_whole_groups(each, analysis.solution, keeps) for each in (twin, model))
-    added = insert(made.model, analysis, keeps, missing)
-    changed = differing(made.model.graph, bare.model.graph)
-    slim = cleanup(made.model, analysis.solution, made.lengths)
+    cut, bare = (remove_whole_groups(each, analysis.solution, keeps) for each in (twin, model))
+    added = insert(cut.model, analysis, keeps, missing)
+    changed = differing(cut.model.graph, bare.model.graph)
+    slim = cleanup(cut.model, analysis.solution, cut.lengths)
     left = slim.graph.initializers  # copies that are equal have become one
     return slim, Written(*(tuple(name for name in names if name in left) for names in (changed, added)))
 
@@ -191,11 +191,11 @@ def rewritten(
 def _tasks(model: ir.Model, analysis: Analysis, keeps: Keeps) -> Iterator[Task | Outcome]:
     by_weight: dict[str, list[Site]] = defaultdict(list)
     left: dict[str, list[Left]] = defaultdict(list)
-    for found in sites(model, analysis, set(keeps)):
-        if isinstance(found, Site):
-            by_weight[found.weight].append(found)
+    for site_or_loss in sites(model, analysis, set(keeps)):
+        if isinstance(site_or_loss, Site):
+            by_weight[site_or_loss.weight].append(site_or_loss)
         else:
-            left[found.weight].append(found)
+            left[site_or_loss.weight].append(site_or_loss)
     for name, losses in left.items():
         where = tuple(loss.label for loss in (*losses, *by_weight.pop(name, ())))
         yield Outcome(name, where, "none", {}, reason=losses[0].reason)
@@ -215,15 +215,15 @@ def _tasks(model: ir.Model, analysis: Analysis, keeps: Keeps) -> Iterator[Task |
 def _chunks(tasks: Sequence[Task], memory: int) -> Iterator[tuple[list[Task], type[np.floating[Any]] | None]]:
     """Tasks whose statistics fit into memory together, those too wide for float64 by themselves in float32."""
     chunk: list[Task] = []
-    held = 0
+    total = 0
     for task in tasks:
         if task.entries * 8 > memory:
             yield [task], np.float32 if task.entries * 4 <= memory else None
             continue
-        if chunk and held + task.entries * 8 > memory:
+        if chunk and total + task.entries * 8 > memory:
             yield chunk, np.float64
-            chunk, held = [], 0
+            chunk, total = [], 0
         chunk.append(task)
-        held += task.entries * 8
+        total += task.entries * 8
     if chunk:
         yield chunk, np.float64

@@ -96,7 +96,7 @@ class Left:
     reason: str
 
 
-class _Unsuited(Exception):
+class _CannotRepair(Exception):
     """A weight's sum that is no plain product."""
 
 
@@ -125,7 +125,7 @@ def _found(model: ir.Model, analysis: Analysis, dims: set[int]) -> Iterator[Site
             continue
         try:
             yield _site(node, contraction)
-        except _Unsuited as reason:
+        except _CannotRepair as reason:
             yield Left(node.name or "", weight.value, str(reason))
 
 
@@ -134,10 +134,10 @@ def _site(node: ir.Node, contraction: ContractionSite) -> Site:
     x, weight = (node.inputs[operand.index] for operand in contraction.operands)
     assert weight is not None and x is not None
     if read is None or not contraction.operands[1].is_weight:
-        raise _Unsuited(f"{node.op_type} is no plain product of a weight")
+        raise _CannotRepair(f"{node.op_type} is no plain product of a weight")
     initializer, flipped = _initializer(weight)
     if initializer.const_value is None or initializer.const_value.dtype not in _FLOATS:
-        raise _Unsuited("the weight is quantized, or computed in the graph")
+        raise _CannotRepair("the weight is quantized, or computed in the graph")
     site = read(node, x.name or "", initializer)
     return site if not flipped else Site(site.label, site.x, site.axis, site.y, site.out, site.weight, not site.turned)
 
@@ -153,16 +153,16 @@ def _initializer(value: ir.Value) -> tuple[ir.Value, bool]:
 
 def _product(node: ir.Node, x: str, weight: ir.Value) -> Site:
     if len(_shape(weight)) != 2:
-        raise _Unsuited("the weight is no matrix")
+        raise _CannotRepair("the weight is no matrix")
     return Site(node.name or "", x, -1, node.outputs[0].name or "", -1, weight.name or "")
 
 
 def _gemm(node: ir.Node, x: str, weight: ir.Value) -> Site:
     if node.attributes.get_int("transA", 0) or node.attributes.get_float("beta", 1.0) != 1.0:
-        raise _Unsuited("Gemm with transA or beta")
+        raise _CannotRepair("Gemm with transA or beta")
     turned, factor = bool(node.attributes.get_int("transB", 0)), node.attributes.get_float("alpha", 1.0)
     if factor == 0 or node.attributes.get("activation") is not None:
-        raise _Unsuited("nothing is known of the product's sum alone")
+        raise _CannotRepair("nothing is known of the product's sum alone")
     return Site(node.name or "", x, 1, node.outputs[0].name or "", 1, weight.name or "", turned, None, factor)
 
 
@@ -170,9 +170,9 @@ def _conv(node: ir.Node, x: str, weight: ir.Value) -> Site:
     kernel = _shape(weight)[2:]
     automatic = node.attributes.get_string("auto_pad", "NOTSET")
     if node.attributes.get_int("group", 1) != 1:
-        raise _Unsuited("a convolution in groups")
+        raise _CannotRepair("a convolution in groups")
     if automatic not in ("NOTSET", "VALID"):
-        raise _Unsuited(f"a convolution with auto_pad {automatic}")
+        raise _CannotRepair(f"a convolution with auto_pad {automatic}")
     ones = [1] * len(kernel)
     pads = [0] * (2 * len(kernel)) if automatic == "VALID" else node.attributes.get_ints("pads", [0, 0] * len(kernel))
     strides, dilations = (node.attributes.get_ints(name, ones) for name in ("strides", "dilations"))

@@ -62,10 +62,10 @@ class Gram:
             if len(chosen) > POSITIONS:
                 drawn = np.random.default_rng(self._seen).choice(len(chosen), POSITIONS, replace=False)
                 chosen = chosen[np.sort(drawn)]
-            held = (self._seen + owner(y.shape[:-1], batch).reshape(-1)[chosen]) % HELD == HELD - 1
+            held_out = (self._seen + owner(y.shape[:-1], batch).reshape(-1)[chosen]) % HELD == HELD - 1
             norms = np.square(y.reshape(-1, y.shape[-1])[chosen].astype(np.float64)).sum(axis=-1)
             scale = 1 / np.sqrt(np.maximum(norms, max(FLOOR * float(np.median(norms)), 1e-30)))
-            for part, where in ((FIT, ~held), (JUDGE, held)):
+            for part, where in ((FIT, ~held_out), (JUDGE, held_out)):
                 self._add(key, part, features(values[site.x], site, chosen[where]), scale[where])
         self._seen += len(batch.samples)
 
@@ -98,10 +98,10 @@ class Gram:
 
     def state(self) -> dict[str, Array]:
         """Two arrays a site, numbered."""
-        found: dict[str, Array] = {}
+        arrays: dict[str, Array] = {}
         for k, key in enumerate(self.sites):
-            found[f"g{k}"], found[f"n{k}"] = self.sums(key)
-        return found
+            arrays[f"g{k}"], arrays[f"n{k}"] = self.sums(key)
+        return arrays
 
     def restore(self, state: Mapping[str, Array]) -> None:
         """Read them."""

@@ -11,7 +11,7 @@ import onnx_ir as ir
 
 from prunegraph.analysis.analyze import Analysis
 from prunegraph.analysis.groups import Group
-from prunegraph.observe.stream import Inputs, Progress, observe
+from prunegraph.observe.stream import Inputs, SampleProgress, observe
 from prunegraph.passes.choose.targets import Kept, Target
 from prunegraph.passes.rotate.moments import HeadMoments
 from prunegraph.passes.rotate.plan import turns_of_plan
@@ -75,7 +75,7 @@ def rotate_groups(
     inputs: Inputs | None = None,
     *,
     cache: Path | None = None,
-    progress: Progress | None = None,
+    progress: SampleProgress | None = None,
 ) -> Rotated:
     """Turn groups of dims inside of heads into the basis in which the last ones contribute least.
 

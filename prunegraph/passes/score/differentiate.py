@@ -17,7 +17,7 @@ from prunegraph.errors import MissingExtra, PruneGraphError, UsageError
 from prunegraph.observe.cache import through_cache
 from prunegraph.observe.gradients import Backward, GradientStatistic, Objective
 from prunegraph.observe.head_mask import Gate, GatedSession, gated, open_gate
-from prunegraph.observe.stream import Inputs, Progress
+from prunegraph.observe.stream import Inputs, SampleProgress
 from prunegraph.observe.text import Batch
 from prunegraph.passes.score.base import Context
 from prunegraph.passes.score.head_mask_gradients import Floats, GateGradients
@@ -67,7 +67,7 @@ def differentiate(
     *,
     output: str = "",
     cache: Path | None = None,
-    progress: Progress | None = None,
+    progress: SampleProgress | None = None,
 ) -> Differentiated:
     """Update statistics from gradients, all that want as many samples in one backward pass.
 
@@ -112,7 +112,7 @@ def _gather(
     inputs: Inputs,
     objective: Objective,
     cache: Path | None,
-    progress: Progress | None,
+    progress: SampleProgress | None,
 ) -> None:
     for samples in dict.fromkeys(statistic.samples for statistic in statistics):
         members = [statistic for statistic in statistics if statistic.samples == samples]
@@ -137,7 +137,7 @@ class _Differences:
         inputs: Inputs,
         statistics: Sequence[GradientStatistic],
         objective: Objective,
-        progress: Progress | None,
+        progress: SampleProgress | None,
     ) -> None:
         gates = [statistic for statistic in statistics if isinstance(statistic, GateGradients)]
         layers = {site.layer: site.heads for statistic in gates for site in statistic.sites}

@@ -11,7 +11,7 @@ from prunegraph.analysis.groups import Group
 from prunegraph.errors import UsageError
 from prunegraph.observe.cache import K
 from prunegraph.observe.gradients import Backward, GradientStatistic
-from prunegraph.observe.stream import Inputs, Progress, Statistic, observe
+from prunegraph.observe.stream import Inputs, SampleProgress, Statistic, observe
 from prunegraph.passes.score.base import Context, Scorer
 from prunegraph.passes.score.by_kind import needs_data
 from prunegraph.passes.score.differentiate import HOW, differentiate
@@ -27,7 +27,7 @@ def observe_for(
     *,
     providers: Sequence[str] | None = None,
     cache: Path | None = None,
-    progress: Progress | None = None,
+    progress: SampleProgress | None = None,
     backward: Backward | None = None,
 ) -> Context:
     """The context with everything observed that scorers need, in one pass over the data, and one backward pass.
@@ -65,7 +65,7 @@ def _observed(
     inputs: Inputs,
     providers: Sequence[str] | None,
     cache: Path | None,
-    progress: Progress | None,
+    progress: SampleProgress | None,
 ) -> dict[Own, Any]:
     """What is seen in one pass over the data."""
     wanted: dict[Own, Statistic] = {}
@@ -83,7 +83,7 @@ def _differentiated(
     inputs: Inputs,
     backward: Backward | None,
     cache: Path | None,
-    progress: Progress | None,
+    progress: SampleProgress | None,
 ) -> dict[Own, Any]:
     """What is gathered from a backward pass, one for every output whose loss is taken."""
     wanted: dict[Own, GradientStatistic] = {}

@@ -144,9 +144,9 @@ def fused_qkv(
     unidirectional: int = 0,
 ) -> tuple[Tensor, Tensor]:
     """com.microsoft: one weight `[inputs, h·d + h·d + h·v]` makes Q, K and V."""
-    made = x @ weights if bias is None else x @ weights + bias
+    qkv = x @ weights if bias is None else x @ weights + bias
     widths = list(qkv_hidden_sizes or [weights.shape[1] // 3] * 3)
-    q, k, v = (heads_first(part, num_heads) for part in made.split(widths, -1))
+    q, k, v = (heads_first(part, num_heads) for part in qkv.split(widths, -1))
     k, v = (k, v) if past is None else (joined(past[0], k), joined(past[1], v))
     masked = added(padding(mask, q, k, mask_filter_value), _causal(q, k) if unidirectional else None, attention_bias)
     y = heads_last(attend(q, k, v, masked, scale=scale).values)

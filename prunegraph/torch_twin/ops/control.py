@@ -7,31 +7,31 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from prunegraph.torch_twin.registry import Lengths, integers, torch_op
+from prunegraph.torch_twin.registry import StatedLengths, integers, torch_op
 
-Block = Callable[..., tuple[Tensor, ...]]
+BlockFunction = Callable[..., tuple[Tensor, ...]]
 
 
 @torch_op("If")
-def if_(condition: Tensor, *, then_branch: Block, else_branch: Block) -> tuple[Tensor, ...]:
+def if_(condition: Tensor, *, then_branch: BlockFunction, else_branch: BlockFunction) -> tuple[Tensor, ...]:
     """One branch or the other."""
     return then_branch() if bool(condition) else else_branch()
 
 
 @torch_op("Loop")
 def loop(
-    trips: Lengths | None, condition: Tensor | None, *carried: Tensor, body: Block, outputs: int = 1
+    trips: StatedLengths | None, condition: Tensor | None, *carried: Tensor, body: BlockFunction, outputs: int = 1
 ) -> tuple[Tensor, ...]:
     """The body until its condition fails or all trips are done; what it carries, then what it scans, stacked."""
     state, scanned, trip = carried, list[tuple[Tensor, ...]](), 0
-    going = True if condition is None else bool(condition)
+    running = True if condition is None else bool(condition)
     device = carried[0].device if carried else None
     most = None if trips is None else integers(trips)[0]
-    while going and (most is None or trip < most):
-        again, *made = body(torch.tensor(trip, device=device), torch.tensor(True, device=device), *state)
-        state = tuple(made[: len(state)])
-        scanned.append(tuple(made[len(state) :]))
-        going, trip = bool(again), trip + 1
+    while running and (most is None or trip < most):
+        again, *results = body(torch.tensor(trip, device=device), torch.tensor(True, device=device), *state)
+        state = tuple(results[: len(state)])
+        scanned.append(tuple(results[len(state) :]))
+        running, trip = bool(again), trip + 1
     if not scanned:
         return *state, *(torch.empty(0, device=device) for _ in range(outputs - len(state)))
     return *state, *(torch.stack(column) for column in zip(*scanned, strict=True))
@@ -40,7 +40,7 @@ def loop(
 @torch_op("Scan")
 def scan(
     *operands: Tensor,
-    body: Block,
+    body: BlockFunction,
     num_scan_inputs: int,
     scan_input_axes: Sequence[int] | None = None,
     scan_input_directions: Sequence[int] | None = None,
@@ -56,9 +56,9 @@ def scan(
     ordered = [tuple(reversed(x)) if b else x for x, b in zip(slices, back, strict=True)]
     scanned = []
     for step in zip(*ordered, strict=True):
-        made = body(*state, *step)
-        state = tuple(made[:count])
-        scanned.append(made[count:])
+        results = body(*state, *step)
+        state = tuple(results[:count])
+        scanned.append(results[count:])
     columns = list(zip(*scanned, strict=True))
     axes = scan_output_axes or [0] * len(columns)
     back = scan_output_directions or [0] * len(columns)

@@ -4,14 +4,37 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Required, TypedDict, Unpack
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-from prunegraph.torch_twin.registry import Lengths, integers, torch_op
+from prunegraph.torch_twin.registry import StatedLengths, integers, torch_op
 
 Ints = Sequence[int]
+
+
+class ConvAttributes(TypedDict, total=False):
+    """Attributes of every op that is a Conv with something before or behind it; the defaults are those of `conv`."""
+
+    auto_pad: str
+    dilations: Ints | None
+    group: int
+    kernel_shape: Ints | None
+    pads: Ints | None
+    strides: Ints | None
+
+
+class PoolAttributes(TypedDict, total=False):
+    """Attributes of every op that works window by window; the defaults are those of `Windows`."""
+
+    auto_pad: str
+    ceil_mode: int
+    dilations: Ints | None
+    kernel_shape: Required[Ints]
+    pads: Ints | None
+    strides: Ints | None
 
 
 def margins(
@@ -79,10 +102,10 @@ def conv_transpose(
         before, after = margins(whole, whole, strides, dilations, pads, auto_pad)
     else:
         natural = [min(n * s, w + m) for n, s, w, m in zip(x.shape[2:], strides, whole, more, strict=True)]
-        wanted = list(output_shape or natural)[-rank:]
-        total = [max(0, n + m - w) for n, m, w in zip(whole, more, wanted, strict=True)]
+        target = list(output_shape or natural)[-rank:]
+        total = [max(0, n + m - w) for n, m, w in zip(whole, more, target, strict=True)]
         before = [t // 2 if auto_pad == "SAME_UPPER" else t - t // 2 for t in total]
-        after = [n + m - b - w for n, m, b, w in zip(whole, more, before, wanted, strict=True)]
+        after = [n + m - b - w for n, m, b, w in zip(whole, more, before, target, strict=True)]
     y = padded(y, [-b for b in before], [m - a for m, a in zip(more, after, strict=True)])
     return y if bias is None else y + bias.reshape(-1, *[1] * rank)
 
@@ -93,17 +116,17 @@ class Windows:
     def __init__(
         self,
         x: Tensor,
-        kernel: Ints,
         *,
-        auto_pad: str,
-        ceil_mode: int,
-        dilations: Ints | None,
-        pads: Ints | None,
-        strides: Ints | None,
+        kernel_shape: Ints,
+        auto_pad: str = "NOTSET",
+        ceil_mode: int = 0,
+        dilations: Ints | None = None,
+        pads: Ints | None = None,
+        strides: Ints | None = None,
     ) -> None:
         """Count the windows of every axis; one that would begin in the margin after it is dropped."""
-        ones = [1] * len(kernel)
-        self.kernel, self.dilations, self.strides = list(kernel), list(dilations or ones), list(strides or ones)
+        kernel, ones = list(kernel_shape), [1] * len(kernel_shape)
+        self.kernel, self.dilations, self.strides = kernel, list(dilations or ones), list(strides or ones)
         lengths = x.shape[2:]
         self.before, self.after = margins(lengths, kernel, self.strides, self.dilations, pads, auto_pad)
         self.over = []
@@ -131,18 +154,11 @@ class Windows:
 def max_pool(
     x: Tensor,
     *,
-    kernel_shape: Ints,
-    auto_pad: str = "NOTSET",
-    ceil_mode: int = 0,
-    dilations: Ints | None = None,
-    pads: Ints | None = None,
     storage_order: int = 0,
-    strides: Ints | None = None,
+    **pool: Unpack[PoolAttributes],
 ) -> tuple[Tensor, Tensor]:
     """The largest of each window, and its position counted through the whole of `x`."""
-    windows = Windows(
-        x, kernel_shape, auto_pad=auto_pad, ceil_mode=ceil_mode, dilations=dilations, pads=pads, strides=strides
-    )
+    windows = Windows(x, **pool)
     floating = x if x.is_floating_point() else x.float()
     y, where = _MAX_POOL[len(windows.kernel)](
         windows.padded(floating, -math.inf),
@@ -173,7 +189,7 @@ def _positions(where: Tensor, x: Tensor, windows: Windows, storage_order: int) -
 def max_unpool(
     x: Tensor,
     indices: Tensor,
-    output_shape: Lengths | None = None,
+    output_shape: StatedLengths | None = None,
     *,
     kernel_shape: Ints,
     pads: Ints | None = None,
@@ -195,18 +211,11 @@ def max_unpool(
 def average_pool(
     x: Tensor,
     *,
-    kernel_shape: Ints,
-    auto_pad: str = "NOTSET",
-    ceil_mode: int = 0,
     count_include_pad: int = 0,
-    dilations: Ints | None = None,
-    pads: Ints | None = None,
-    strides: Ints | None = None,
+    **pool: Unpack[PoolAttributes],
 ) -> Tensor:
     """The mean of each window over what lies in `x`, or in its stated margins too."""
-    windows = Windows(
-        x, kernel_shape, auto_pad=auto_pad, ceil_mode=ceil_mode, dilations=dilations, pads=pads, strides=strides
-    )
+    windows = Windows(x, **pool)
     inside = padded(torch.ones_like(x[:1, :1]), windows.before, windows.after, float(count_include_pad))
     counted = padded(inside, [0] * len(windows.over), windows.over)
     return windows.split(windows.padded(x, 0.0)).sum(-1) / windows.split(counted).sum(-1)
@@ -216,18 +225,11 @@ def average_pool(
 def lp_pool(
     x: Tensor,
     *,
-    kernel_shape: Ints,
-    auto_pad: str = "NOTSET",
-    ceil_mode: int = 0,
-    dilations: Ints | None = None,
     p: int = 2,
-    pads: Ints | None = None,
-    strides: Ints | None = None,
+    **pool: Unpack[PoolAttributes],
 ) -> Tensor:
     """The p-norm of each window."""
-    windows = Windows(
-        x, kernel_shape, auto_pad=auto_pad, ceil_mode=ceil_mode, dilations=dilations, pads=pads, strides=strides
-    )
+    windows = Windows(x, **pool)
     return torch.linalg.vector_norm(windows.split(windows.padded(x, 0.0)), p, -1)
 
 

@@ -6,18 +6,20 @@ import torch
 from torch import Tensor
 
 from prunegraph.torch_twin.dtypes import torch_type
-from prunegraph.torch_twin.registry import MICROSOFT, Lengths, integers, torch_op
+from prunegraph.torch_twin.registry import MICROSOFT, StatedLengths, integers, torch_op
 
 
 @torch_op("TopK")
-def top_k(x: Tensor, k: Lengths | int, *, axis: int = -1, largest: int = 1, sorted: int = 1) -> tuple[Tensor, Tensor]:
+def top_k(
+    x: Tensor, k: StatedLengths | int, *, axis: int = -1, largest: int = 1, sorted: int = 1
+) -> tuple[Tensor, Tensor]:
     """The k largest or smallest, in order; among equals the first."""
     (count,) = integers(k)
     values, indices = torch.sort(x, dim=axis, descending=bool(largest), stable=True)
     return values.narrow(axis, 0, count), indices.narrow(axis, 0, count)
 
 
-def _running(x: Tensor, axis: Lengths, exclusive: int, reverse: int, first: float, run: str) -> Tensor:
+def _running(x: Tensor, axis: StatedLengths, exclusive: int, reverse: int, first: float, run: str) -> Tensor:
     k = integers(axis)[0] % x.dim()
     x = x.flip(k) if reverse else x
     if exclusive:
@@ -28,13 +30,13 @@ def _running(x: Tensor, axis: Lengths, exclusive: int, reverse: int, first: floa
 
 
 @torch_op("CumSum")
-def cumulative_sum(x: Tensor, axis: Lengths, *, exclusive: int = 0, reverse: int = 0) -> Tensor:
+def cumulative_sum(x: Tensor, axis: StatedLengths, *, exclusive: int = 0, reverse: int = 0) -> Tensor:
     """Every slot with all before it, or all before it alone."""
     return _running(x, axis, exclusive, reverse, 0, "cumsum")
 
 
 @torch_op("CumProd")
-def cumulative_product(x: Tensor, axis: Lengths, *, exclusive: int = 0, reverse: int = 0) -> Tensor:
+def cumulative_product(x: Tensor, axis: StatedLengths, *, exclusive: int = 0, reverse: int = 0) -> Tensor:
     """Every slot times all before it, or those alone."""
     return _running(x, axis, exclusive, reverse, 1, "cumprod")
 

@@ -73,6 +73,6 @@ def mixture(
     y = torch.zeros_like(rows)
     for expert in range(len(up)):
         taken = torch.nonzero((best == expert).any(-1)).reshape(-1)
-        made = linear(inner(rows[taken], expert), down, down_bias, expert)
-        y = y.index_add(0, taken, made * weight[taken, expert, None])
+        expert_rows = linear(inner(rows[taken], expert), down, down_bias, expert)
+        y = y.index_add(0, taken, expert_rows * weight[taken, expert, None])
     return y.reshape(x.shape)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Unpack
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-from prunegraph.torch_twin.ops.conv import Ints, conv, max_pool
+from prunegraph.torch_twin.ops.conv import ConvAttributes, PoolAttributes, conv, max_pool
 from prunegraph.torch_twin.ops.quant import channels_first
 from prunegraph.torch_twin.registry import MICROSOFT, torch_op
 
@@ -183,15 +184,10 @@ def fused_conv(
     *,
     activation: str = "",
     activation_params: Sequence[float] = (),
-    auto_pad: str = "NOTSET",
-    dilations: Ints | None = None,
-    group: int = 1,
-    kernel_shape: Ints | None = None,
-    pads: Ints | None = None,
-    strides: Ints | None = None,
+    **attributes: Unpack[ConvAttributes],
 ) -> Tensor:
     """An activation function of `Conv(X) + Z`."""
-    y = conv(x, weight, bias, auto_pad=auto_pad, dilations=dilations, group=group, pads=pads, strides=strides)
+    y = conv(x, weight, bias, **attributes)
     return _activated(y if summand is None else y + summand, activation, activation_params)
 
 
@@ -204,12 +200,7 @@ def channels_last_conv(
     *,
     activation: str = "",
     activation_params: Sequence[float] = (),
-    auto_pad: str = "NOTSET",
-    dilations: Ints | None = None,
-    group: int = 1,
-    kernel_shape: Ints | None = None,
-    pads: Ints | None = None,
-    strides: Ints | None = None,
+    **attributes: Unpack[ConvAttributes],
 ) -> Tensor:
     """FusedConv with channels last; the weight is as in Conv."""
     y = fused_conv(
@@ -219,36 +210,15 @@ def channels_last_conv(
         None if summand is None else channels_first(summand),
         activation=activation,
         activation_params=activation_params,
-        auto_pad=auto_pad,
-        dilations=dilations,
-        group=group,
-        pads=pads,
-        strides=strides,
+        **attributes,
     )
     return y.movedim(1, -1)
 
 
 @torch_op("NhwcMaxPool", domain=MICROSOFT)
-def channels_last_pool(
-    x: Tensor,
-    *,
-    auto_pad: str = "NOTSET",
-    ceil_mode: int = 0,
-    dilations: Ints | None = None,
-    kernel_shape: Ints,
-    pads: Ints | None = None,
-    strides: Ints | None = None,
-) -> Tensor:
+def channels_last_pool(x: Tensor, **pool: Unpack[PoolAttributes]) -> Tensor:
     """MaxPool with channels last."""
-    y, _ = max_pool(
-        channels_first(x),
-        kernel_shape=kernel_shape,
-        auto_pad=auto_pad,
-        ceil_mode=ceil_mode,
-        dilations=dilations,
-        pads=pads,
-        strides=strides,
-    )
+    y, _ = max_pool(channels_first(x), **pool)
     return y.movedim(1, -1)
 
 

@@ -7,12 +7,14 @@ integers are summed in float64, where they are exact.
 
 from __future__ import annotations
 
+from typing import Unpack
+
 import onnx_ir as ir
 import torch
 from torch import Tensor
 
 from prunegraph.torch_twin.dtypes import torch_type
-from prunegraph.torch_twin.ops.conv import Ints, conv
+from prunegraph.torch_twin.ops.conv import ConvAttributes, conv
 from prunegraph.torch_twin.registry import MICROSOFT, torch_op
 
 
@@ -175,23 +177,13 @@ def conv_integer(
     w: Tensor,
     x_point: Tensor | None = None,
     w_point: Tensor | None = None,
-    *,
-    auto_pad: str = "NOTSET",
-    dilations: Ints | None = None,
-    group: int = 1,
-    kernel_shape: Ints | None = None,
-    pads: Ints | None = None,
-    strides: Ints | None = None,
+    **attributes: Unpack[ConvAttributes],
 ) -> Tensor:
     """Conv of integers; what is padded is the zero point."""
     y = conv(
         centred(x, x_point),
         centred(w, _filters(w_point, w)),
-        auto_pad=auto_pad,
-        dilations=dilations,
-        group=group,
-        pads=pads,
-        strides=strides,
+        **attributes,
     )
     return y.float()
 
@@ -214,24 +206,15 @@ def qlinear_conv(
     y_point: Tensor,
     bias: Tensor | None = None,
     *,
-    auto_pad: str = "NOTSET",
     channels_last: int = 0,
-    dilations: Ints | None = None,
-    group: int = 1,
-    kernel_shape: Ints | None = None,
-    pads: Ints | None = None,
-    strides: Ints | None = None,
+    **attributes: Unpack[ConvAttributes],
 ) -> Tensor:
     """Conv of integers, brought to the scale of its output; the bias is at the scale of the sum."""
     y = conv(
         centred(channels_first(x) if channels_last else x, x_point),
         centred(w, _filters(w_point, w)),
         None if bias is None else bias.double(),
-        auto_pad=auto_pad,
-        dilations=dilations,
-        group=group,
-        pads=pads,
-        strides=strides,
+        **attributes,
     )
     factor = x_scale * w_scale / y_scale
     factor = factor if factor.numel() == 1 else factor.reshape(-1, *[1] * (x.dim() - 2))

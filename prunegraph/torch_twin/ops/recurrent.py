@@ -162,7 +162,7 @@ def gru(
     def cells(d: int) -> Callable[[Tensor, Tensor | None], Cell]:
         f, g = functions[2 * d : 2 * d + 2]
 
-        def made(r: Tensor, b: Tensor | None) -> Cell:
+        def cell_of(r: Tensor, b: Tensor | None) -> Cell:
             units = r.shape[1]
             bias = r.new_zeros(3 * units) if b is None else b
 
@@ -178,7 +178,7 @@ def gru(
 
             return cell
 
-        return made
+        return cell_of
 
     return _run(x, (w, r, b), sequence_lens, [initial_h], cells, direction=direction, layout=layout, separate=True)
 
@@ -212,7 +212,7 @@ def lstm(
         h = unclipped[3 * d + 2]  # ONNX Runtime clips what goes into gates, not the cell
         peep_i, peep_o, peep_f = (0.0, 0.0, 0.0) if peepholes is None else peepholes[d].chunk(3)
 
-        def made(r: Tensor, _: Tensor | None) -> Cell:
+        def cell_of(r: Tensor, _: Tensor | None) -> Cell:
             def cell(x: Tensor, state: State) -> State:
                 i, o, forget, c = (x + state[0] @ r.T).chunk(4, 1)
                 i = f(i + peep_i * state[1])
@@ -222,6 +222,6 @@ def lstm(
 
             return cell
 
-        return made
+        return cell_of
 
     return _run(x, (w, r, b), sequence_lens, [initial_h, initial_c], cells, direction=direction, layout=layout)

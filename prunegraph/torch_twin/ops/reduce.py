@@ -7,7 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from prunegraph.torch_twin.registry import Lengths, integers, torch_op
+from prunegraph.torch_twin.registry import StatedLengths, integers, torch_op
 
 
 def _sum(x: Tensor, axes: list[int], keep: bool) -> Tensor:
@@ -43,7 +43,7 @@ _REDUCTIONS: dict[str, Callable[[Tensor, list[int], bool], Tensor]] = {
 
 @torch_op(*_REDUCTIONS)
 def reduction(
-    x: Tensor, axes: Lengths | None = None, *, op: str, keepdims: int = 1, noop_with_empty_axes: int = 0
+    x: Tensor, axes: StatedLengths | None = None, *, op: str, keepdims: int = 1, noop_with_empty_axes: int = 0
 ) -> Tensor:
     """Over the stated axes; over all of them where none are stated, unless that shall do nothing."""
     along = integers(axes) if axes is not None else []

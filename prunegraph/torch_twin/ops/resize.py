@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from prunegraph.torch_twin.registry import Lengths, integers, torch_op
+from prunegraph.torch_twin.registry import StatedLengths, integers, torch_op
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,9 +84,9 @@ def _cubic(distance: Tensor, a: float) -> Tensor:
 @torch_op("Resize")
 def resize(
     x: Tensor,
-    roi: Lengths | Sequence[float] | None = None,
-    scales: Lengths | Sequence[float] | None = None,
-    sizes: Lengths | None = None,
+    roi: StatedLengths | Sequence[float] | None = None,
+    scales: StatedLengths | Sequence[float] | None = None,
+    sizes: StatedLengths | None = None,
     *,
     antialias: int = 0,
     axes: Sequence[int] | None = None,
@@ -120,7 +120,7 @@ def resize(
 
 
 @torch_op("Upsample")
-def upsample(x: Tensor, scales: Lengths | Sequence[float], *, mode: str = "nearest") -> Tensor:
+def upsample(x: Tensor, scales: StatedLengths | Sequence[float], *, mode: str = "nearest") -> Tensor:
     """Resize as it was before opset 11."""
     return resize(x, None, scales, mode=mode, coordinate_transformation_mode="asymmetric", nearest_mode="old")
 
@@ -130,15 +130,15 @@ def _nearest(mode: str, a: Axis) -> str:
     return mode if mode != "old" else "ceil" if a.scale < 1 else "floor"
 
 
-def _floats(values: Lengths | Sequence[float]) -> list[float]:
+def _floats(values: StatedLengths | Sequence[float]) -> list[float]:
     return [float(f) for f in (values.tolist() if isinstance(values, Tensor) else values)]
 
 
 def _axes(
     x: Tensor,
-    roi: Lengths | Sequence[float] | None,
-    scales: Lengths | Sequence[float] | None,
-    sizes: Lengths | None,
+    roi: StatedLengths | Sequence[float] | None,
+    scales: StatedLengths | Sequence[float] | None,
+    sizes: StatedLengths | None,
     axes: Sequence[int] | None,
     policy: str,
 ) -> list[Axis]:

@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from prunegraph.torch_twin.ops.attention import added, attend, heads_first, heads_last, hidden
-from prunegraph.torch_twin.registry import MICROSOFT, Lengths, integers, torch_op
+from prunegraph.torch_twin.registry import MICROSOFT, StatedLengths, integers, torch_op
 
 
 def rotated(x: Tensor, cos: Tensor, sin: Tensor, interleaved: bool) -> Tensor:
@@ -70,7 +70,7 @@ def group_query_attention(
     past_key: Tensor | None,
     past_value: Tensor | None,
     seqlens_k: Tensor,
-    total_sequence_length: Lengths,
+    total_sequence_length: StatedLengths,
     cos_cache: Tensor | None = None,
     sin_cache: Tensor | None = None,
     position_ids: Tensor | None = None,

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from prunegraph.torch_twin.registry import MICROSOFT, Lengths, integers, torch_op
+from prunegraph.torch_twin.registry import MICROSOFT, StatedLengths, integers, torch_op
 
 
 @torch_op("Concat")
@@ -20,7 +20,7 @@ def concat(*parts: Tensor, axis: int = 1) -> Tensor:
 
 @torch_op("Split")
 def split(
-    x: Tensor, split: Lengths | None = None, *, axis: int = 0, num_outputs: int | None = None, outputs: int = 1
+    x: Tensor, split: StatedLengths | None = None, *, axis: int = 0, num_outputs: int | None = None, outputs: int = 1
 ) -> tuple[Tensor, ...]:
     """Parts of stated lengths, or of equal ones, the last of which may be shorter."""
     if split is not None:
@@ -35,7 +35,11 @@ def split(
 
 @torch_op("Slice")
 def slice_(
-    x: Tensor, starts: Lengths, ends: Lengths, axes: Lengths | None = None, steps: Lengths | None = None
+    x: Tensor,
+    starts: StatedLengths,
+    ends: StatedLengths,
+    axes: StatedLengths | None = None,
+    steps: StatedLengths | None = None,
 ) -> Tensor:
     """Slices as Python has them, backwards too."""
     first, last = integers(starts), integers(ends)
@@ -111,9 +115,9 @@ def scatter_nd(x: Tensor, indices: Tensor, updates: Tensor, *, reduction: str = 
 @torch_op("Pad")
 def pad(
     x: Tensor,
-    pads: Lengths,
-    constant_value: Lengths | Sequence[float] | None = None,
-    axes: Lengths | None = None,
+    pads: StatedLengths,
+    constant_value: StatedLengths | Sequence[float] | None = None,
+    axes: StatedLengths | None = None,
     *,
     mode: str = "constant",
     value: float = 0.0,
@@ -144,7 +148,7 @@ def _mirrored(at: Tensor, length: int, mode: str) -> Tensor:
 
 
 @torch_op("OneHot")
-def one_hot(indices: Tensor, depth: Lengths, values: Tensor, *, axis: int = -1) -> Tensor:
+def one_hot(indices: Tensor, depth: StatedLengths, values: Tensor, *, axis: int = -1) -> Tensor:
     """`off` everywhere and `on` at the index; an index out of range is nowhere."""
     (count,) = integers(depth)
     off, on = values.unbind()

@@ -7,11 +7,11 @@ import math
 import torch
 from torch import Tensor
 
-from prunegraph.torch_twin.registry import Lengths, integers, torch_op
+from prunegraph.torch_twin.registry import StatedLengths, integers, torch_op
 
 
 @torch_op("Reshape")
-def reshape(x: Tensor, shape: Lengths, *, allowzero: int = 0) -> Tensor:
+def reshape(x: Tensor, shape: StatedLengths, *, allowzero: int = 0) -> Tensor:
     """To stated lengths: -1 is what remains, 0 the length that was there, unless zeros are allowed."""
     lengths = integers(shape)
     if not allowzero:
@@ -27,7 +27,7 @@ def flatten(x: Tensor, *, axis: int = 1) -> Tensor:
 
 
 @torch_op("Squeeze")
-def squeeze(x: Tensor, axes: Lengths | None = None) -> Tensor:
+def squeeze(x: Tensor, axes: StatedLengths | None = None) -> Tensor:
     """Without axes of length one: the stated ones, or all."""
     if axes is None:
         return torch.squeeze(x)
@@ -35,7 +35,7 @@ def squeeze(x: Tensor, axes: Lengths | None = None) -> Tensor:
 
 
 @torch_op("Unsqueeze")
-def unsqueeze(x: Tensor, axes: Lengths) -> Tensor:
+def unsqueeze(x: Tensor, axes: StatedLengths) -> Tensor:
     """With axes of length one at the stated places of the result."""
     where = integers(axes)
     rank = x.dim() + len(where)
@@ -51,13 +51,13 @@ def transpose(x: Tensor, *, perm: list[int] | None = None) -> Tensor:
 
 
 @torch_op("Expand")
-def expand(x: Tensor, shape: Lengths) -> Tensor:
+def expand(x: Tensor, shape: StatedLengths) -> Tensor:
     """Broadcast to stated lengths, which broadcast to the operand's too."""
     lengths = integers(shape)
     return x.expand(torch.broadcast_shapes(x.shape, lengths))
 
 
 @torch_op("Tile")
-def tile(x: Tensor, repeats: Lengths) -> Tensor:
+def tile(x: Tensor, repeats: StatedLengths) -> Tensor:
     """Every axis repeated so many times."""
     return x.repeat(integers(repeats))

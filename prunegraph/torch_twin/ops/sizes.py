@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from prunegraph.torch_twin.registry import Lengths, integers, torch_op
+from prunegraph.torch_twin.registry import StatedLengths, integers, torch_op
 
 
 @torch_op("Shape")
@@ -21,7 +21,7 @@ def size(x: Tensor) -> Tensor:
 
 
 @torch_op("ConstantOfShape")
-def constant_of_shape(lengths: Lengths, *, value: Tensor | None = None) -> Tensor:
+def constant_of_shape(lengths: StatedLengths, *, value: Tensor | None = None) -> Tensor:
     """One value everywhere."""
     filler = torch.zeros(1) if value is None else value
     return filler.reshape(()).expand(integers(lengths)).clone()

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from prunegraph.torch_twin.ops.conv import Ints, conv, padded
-from prunegraph.torch_twin.registry import MICROSOFT, Lengths, integers, torch_op
+from prunegraph.torch_twin.registry import MICROSOFT, StatedLengths, integers, torch_op
 
 _MODES = {"linear": "bilinear", "cubic": "bicubic"}
 """The names of opset 20 for what was bilinear and bicubic before."""
@@ -27,13 +27,13 @@ def grid_sample(
 
 
 @torch_op("AffineGrid")
-def affine_grid(theta: Tensor, size: Lengths, *, align_corners: int = 0) -> Tensor:
+def affine_grid(theta: Tensor, size: StatedLengths, *, align_corners: int = 0) -> Tensor:
     """The grid of an affine map, in two or three dimensions."""
     return functional.affine_grid(theta, integers(size), bool(align_corners))
 
 
 @torch_op("CenterCropPad")
-def center_crop_pad(x: Tensor, shape: Lengths, *, axes: Sequence[int] | None = None) -> Tensor:
+def center_crop_pad(x: Tensor, shape: StatedLengths, *, axes: Sequence[int] | None = None) -> Tensor:
     """Cropped around the middle, or padded with zeros on both sides, axis by axis."""
     before, after = [0] * x.dim(), [0] * x.dim()
     for k, length in zip(axes if axes is not None else range(x.dim()), integers(shape), strict=True):
@@ -46,8 +46,8 @@ def center_crop_pad(x: Tensor, shape: Lengths, *, axes: Sequence[int] | None = N
 @torch_op("Col2Im")
 def columns_to_image(
     x: Tensor,
-    image_shape: Lengths,
-    block_shape: Lengths,
+    image_shape: StatedLengths,
+    block_shape: StatedLengths,
     *,
     dilations: Ints | None = None,
     pads: Ints | None = None,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from prunegraph.torch_twin.registry import Lengths, integers, torch_op
+from prunegraph.torch_twin.registry import StatedLengths, integers, torch_op
 
 
 def _complex(x: Tensor) -> Tensor:
@@ -15,8 +15,8 @@ def _complex(x: Tensor) -> Tensor:
 @torch_op("DFT")
 def fourier(
     x: Tensor,
-    dft_length: Lengths | None = None,
-    axis: Lengths | int | None = None,
+    dft_length: StatedLengths | None = None,
+    axis: StatedLengths | int | None = None,
     *,
     inverse: int = 0,
     onesided: int = 0,
@@ -37,9 +37,9 @@ def fourier(
 @torch_op("STFT")
 def windowed_fourier(
     x: Tensor,
-    frame_step: Lengths,
+    frame_step: StatedLengths,
     window: Tensor | None = None,
-    frame_length: Lengths | None = None,
+    frame_length: StatedLengths | None = None,
     *,
     onesided: int = 1,
 ) -> Tensor:
