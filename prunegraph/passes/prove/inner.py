@@ -35,7 +35,9 @@ def shared_values(masked: ir.Graph, slim: ir.Graph, solution: Solution) -> froze
 
 
 def _made(graph: ir.Graph) -> Iterator[ir.Value]:
-    return (value for node in graph for value in node.outputs if value.name)
+    """What somebody reads: statistics that a norm puts out for nobody are not those of the masked form."""
+    values = (value for node in graph for value in node.outputs if value.name)
+    return (value for value in values if value.uses() or value.is_graph_output())
 
 
 def rewritten_weights(slim: ir.Graph, normalized: ir.Graph) -> list[str]:
