@@ -174,7 +174,8 @@ class _Proof:
         plain = _original(lambda: run_all(copies.normalized, feeds, outputs))
         normalize_error, reason = self._normalizing(before, plain)
         small = [self._cut_inputs(feed) for feed in feeds]
-        other = {name: self._other_numbers(name) for name in copies.weights if name in copies.slim.graph.initializers}
+        there = [name for name in copies.weights if name in copies.slim.graph.initializers]
+        other = {name: numbers for name in there if (numbers := self._other_numbers(name)) is not None}
         shared = shared_values(copies.oracle.graph, copies.slim.graph, self.analysis.solution)
         shadowed, shadows = with_shadows(copies.slim, other, {*shared, *outputs})
         behind = behind_choices(copies.slim.graph, list(other), {*shared, *outputs})
@@ -321,7 +322,8 @@ class _Proof:
         whole = self.copies.normalized.graph.initializers.get(name)
         shape = whole.const_value.shape.numpy() if whole is not None and whole.const_value is not None else None
         assert tensor is not None
-        return perturbed(tensor.numpy(), shape)
+        numbers = perturbed(tensor.numpy(), shape)
+        return None if np.array_equal(numbers, tensor.numpy()) else numbers
 
 
 def _original(runs: Any) -> Any:
