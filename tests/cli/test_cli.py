@@ -25,7 +25,7 @@ from prunegraph.cli.summary import proof
 from prunegraph.errors import UsageError
 from prunegraph.passes.prove.verify import Verification
 from prunegraph.passes.score import SCORERS
-from tests.graphs.cli import averaged, classifier, frozen, mlp
+from tests.graphs.cli import averaged, classifier, convolutions, frozen
 
 COMMANDS = ("explain", "prune", "verify", "bench", "score", "export", "finetune")
 
@@ -400,10 +400,10 @@ def test_json_has_no_word_for_infinity(capsys: pytest.CaptureFixture[str]) -> No
 
 
 def test_slow_widths_are_said(folder: Path) -> None:
-    onnx.save(mlp(64), folder / "wide.onnx")
+    onnx.save(convolutions(64), folder / "wide.onnx")
     arguments = ("prune", "wide.onnx", "-o", "slim.onnx", "--ratio", "0.3")
     assert "slow widths" not in done(*arguments).stdout
-    assert "slow widths: ffn.0 45 are no multiples of 8; --align 8" in done(*arguments, "--align", "1").stdout
+    assert "slow widths: channel.0 45 are no multiples of 8; --align 8" in done(*arguments, "--align", "1").stdout
 
 
 def test_verify_compares_on_data_too(folder: Path) -> None:

@@ -117,12 +117,12 @@ def averaged() -> onnx.ModelProto:
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
 
 
-def mlp(width: int) -> onnx.ModelProto:
-    """Two linear layers with neurons between."""
+def convolutions(width: int) -> onnx.ModelProto:
+    """Two convolutions with channels between."""
     b = _Builder()
-    hidden = b.op("Relu", [b.op("MatMul", ["x", b.weight("up", 6, width)], "up")], "act")
-    b.op("MatMul", [hidden, b.weight("down", width, 3)], "down")
+    hidden = b.op("Relu", [b.op("Conv", ["x", b.weight("up", width, 3, 1, 1)], "up")], "act")
+    b.op("Conv", [hidden, b.weight("down", 2, width, 1, 1)], "down")
     b.nodes[-1].output[0] = "y"
-    x, y = (helper.make_tensor_value_info(n, TensorProto.FLOAT, ["batch", size]) for n, size in (("x", 6), ("y", 3)))
-    graph = helper.make_graph(b.nodes, "mlp", [x], [y], b.weights)
+    x, y = (helper.make_tensor_value_info(n, TensorProto.FLOAT, ["batch", c, 4, 4]) for n, c in (("x", 3), ("y", 2)))
+    graph = helper.make_graph(b.nodes, "convolutions", [x], [y], b.weights)
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)

@@ -77,16 +77,22 @@ def test_amounts(case: str, found: Analyzed) -> None:
     assert kept(found, **options) == expected
 
 
-def test_wide_groups_keep_what_kernels_like() -> None:
-    """Channels and widths that a ratio cuts; not narrow ones, not those that would stay whole, not given numbers."""
-    found = load_and_analyze(load_skeleton("zoo_bert"))
-    wide = {g.id: g.units for g in found.analysis.groups if g.kind == "ffn" and g.units >= 32}
+def test_channels_keep_what_kernels_like() -> None:
+    """Many channels that a ratio cuts; not those that would stay whole, not given numbers, no other kind."""
+    found = load_and_analyze(load_skeleton("zoo_resnet"))
+    units = {g.id: g.units for g in found.analysis.groups if g.kind == "channel" and g.exact}
+    assert min(units.values()) < 32 <= max(units.values())
     for ratio in (0.27, 0.55):
-        by_default, exact = (kept(found, ratio={"ffn": ratio}, **align) for align in ({}, {"align": 1}))
-        assert by_default == {name: -(-count // 8) * 8 for name, count in exact.items()} != exact
-    assert set(kept(found, keep={"ffn": 31}).values()) == {31}
-    assert set(kept(found, ratio={"ffn": 1.5 / max(wide.values())}).values()) <= {units - 1 for units in wide.values()}
-    assert set(kept(found, ratio={"qk_dim": 0.3}).values()) == set(kept(found, ratio={"qk_dim": 0.3}, align=1).values())
+        by_default, exact = (kept(found, ratio={"channel": ratio}, **align) for align in ({}, {"align": 1}))
+        assert by_default != exact
+        for name, count in exact.items():
+            rounded = -(-count // 8) * 8
+            assert by_default[name] == (rounded if 32 <= units[name] and rounded < units[name] else count)
+    few = min(units.values())
+    assert set(kept(found, keep={"channel": few - 1}).values()) == {few - 1}
+    text = load_and_analyze(load_skeleton("zoo_bert"))
+    for kind in ("qk_dim", "ffn"):
+        assert kept(text, ratio={kind: 0.3}) == kept(text, ratio={kind: 0.3}, align=1) != {}
 
 
 BAD: dict[str, tuple[dict[str, Any], str]] = {

@@ -84,7 +84,7 @@ def test_real_sizes(name: str) -> None:
     result = removed(name, "head.1", "ffn.2")
     before, after = result.report.params
     expected = 4 * width**2 + 3 * width + 2 * width * mlp + mlp + pre_norms(name, width)
-    assert 0 <= expected - (before - after) < 64  # a few numbers that nodes had in common
+    assert abs(expected - (before - after)) < 64  # numbers that nodes had in common, constants that went with them
     assert {g.id for g in result.report.groups} == {"head.1", "qk_dim.1", "v_dim.1", "ffn.2"}
     assert len(list(result.ir_model.graph)) < len(list(model.original.graph))
 

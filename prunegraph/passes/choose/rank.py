@@ -16,8 +16,8 @@ from prunegraph.passes.score.base import Scores
 WHOLE_UNITS = ("head", "kv_group", "query_slot", "expert")
 """Kinds whose numbers no hardware wants to be a multiple of anything."""
 
-WIDTHS = ("channel", "ffn", "dense", "hidden")
-"""Kinds whose numbers are widths of matrix products: kernels are fastest where these are whole vectors."""
+WIDTHS = ("channel",)
+"""Kinds whose numbers kernels like as multiples: convolutions do, matrix products hardly care."""
 
 WIDTH_MULTIPLE = 8
 """What widths are rounded up to by default: the floats of a 256-bit vector, and of a block of ONNX Runtime's NCHWc."""

@@ -52,8 +52,8 @@ class Amount:
         kinds: What one number and a budget are for; by default every exact kind but `qk_dim`, `v_dim`,
             `state` and `rank`.
         align: Numbers that stay are rounded up to a multiple of this (heads and experts are not); 1 rounds nothing.
-            None: channels and widths of at least 32 units that a ratio or a budget cuts are rounded up to multiples
-            of 8, which kernels like; kept numbers stay as they are given.
+            None: channels of convolutions, at least 32 of them, that a ratio or a budget cuts are rounded up to
+            multiples of 8, which kernels like; kept numbers stay as they are given.
         rank: "local": the ratio holds in every group; "global": it holds over all groups of a kind together, and units
             are ranked across them (groups that are chosen row by row stay local). None: global for scorers whose
             scores compare across groups, local for the others.
