@@ -24,6 +24,7 @@ from prunegraph.cli import app
 from prunegraph.errors import ModelError, UsageError
 from prunegraph.passes.normalize import Normalized, normalize
 from prunegraph.passes.normalize.depends_on_data import depends_on_data
+from prunegraph.passes.normalize.trial import Trial
 from prunegraph.runtime.inputs import InputSpec, input_specs
 from prunegraph.runtime.limits import TooLong, interruptible
 from prunegraph.runtime.roles import role_of
@@ -129,6 +130,53 @@ def test_a_table_of_positions_fits_one_size_of_height_and_width() -> None:
     g.output(g("MatMul", h, g.weight("down", 12, 5)), "batch", "patches", 5)
     assert normalized(g.model()).settled == {"height": 96, "width": 96}
     assert halved(g.model(), "ffn") == [(12, 6)]
+
+
+FUNCTIONS: dict[str, tuple[int, dict[str, object]]] = {
+    "Celu": (21, {}),
+    "CenterCropPad": (21, {}),
+    "Elu": (21, {}),
+    "Gelu": (21, {}),
+    "GroupNormalization": (21, {"num_groups": 2}),
+    "HardSigmoid": (21, {}),
+    "HardSwish": (21, {}),
+    "LayerNormalization": (21, {}),
+    "LogSoftmax": (13, {}),
+    "MeanVarianceNormalization": (13, {}),
+    "Mish": (21, {}),
+    "PRelu": (21, {}),
+    "ReduceL2": (21, {}),
+    "ReduceLogSumExp": (21, {}),
+    "ReduceSumSquare": (18, {}),
+    "RMSNormalization": (23, {}),
+    "Softmax": (13, {}),
+    "Softplus": (21, {}),
+    "Swish": (24, {}),
+    "ThresholdedRelu": (21, {}),
+}
+"""Ops that ONNX defines as functions: the opset, and the attributes that have no default."""
+
+
+@pytest.mark.parametrize("op", FUNCTIONS)
+def test_shapes_of_ops_that_are_functions_are_seen(op: str) -> None:
+    """With all attributes left to their defaults."""
+    opset, attributes = FUNCTIONS[op]
+    g = Builder("function", opset=opset)
+    x = g.input("x", 3, 4, 8, 8)
+    match op:
+        case "CenterCropPad":
+            operands = [x, [3, 4, 6, 6]]
+        case "GroupNormalization":
+            operands = [x, g.weight("scale", 4), g.weight("bias", 4)]
+        case "LayerNormalization" | "RMSNormalization" | "PRelu":
+            operands = [x, g.weight("scale", 8)]
+        case _:
+            operands = [x]
+    y = g(op, *operands, **attributes)
+    g.output(y, "a", "b", "c", "d")
+    trial = Trial.of(ir.from_proto(g.model(full_check=False)))
+    shape = {"CenterCropPad": (3, 4, 6, 6)}.get(op, (1, 1, 1, 1) if op.startswith("Reduce") else (3, 4, 8, 8))
+    assert [each.shapes[y] for each in trial.look(({},), set())] == [shape]
 
 
 # ---- few sizes that run --------------------------------------------------------------------------------------------

@@ -12,6 +12,7 @@ import onnx_ir as ir
 from prunegraph.analysis.ops import traits_of
 from prunegraph.passes.normalize.depends_on_data import depends_on_data
 from prunegraph.passes.normalize.infer import NotUnderstood, Seen, constants_of, infer, static_shapes
+from prunegraph.passes.normalize.state_defaults import state_defaults
 from prunegraph.passes.normalize.without_weights import is_large, without_weights
 from prunegraph.runtime.feeds import Feeds, check_size, constant_feeds
 from prunegraph.runtime.inputs import InputSpec, input_specs, shape_of
@@ -49,9 +50,11 @@ class Trial:
         """
         graph = model.graph
         values = (v.name for node in graph for v in node.outputs if v.name and not traits_of(node).sequences)
+        blank = without_weights(model)
+        state_defaults(blank)
         return cls(
             model,
-            ir.to_proto(without_weights(model)),
+            ir.to_proto(blank),
             input_specs(graph),
             _stated(graph),
             tuple(values),
