@@ -29,14 +29,14 @@ from benchmarks.movie import TASKS, accuracy, movie
 from prunegraph.analysis.groups import Group
 from prunegraph.analysis.selection import Selection
 from prunegraph.observe.gradients import Objective
-from prunegraph.observe.head_mask import GatedSession, gate_of, gated
+from prunegraph.observe.head_mask import HeadMaskSession, head_mask_of, with_head_mask
 from prunegraph.observe.stream import Data, observe
 from prunegraph.passes.choose.rank import global_counts, select
 from prunegraph.passes.score import Cahp, Context, Scores, Taylor, score_with
 from prunegraph.passes.score.cahp import OBSERVATION, SALIENCE
 from prunegraph.passes.score.clusters import curve, reduce
 from prunegraph.passes.score.complement import Chosen, choose
-from prunegraph.passes.score.head_mask_gradients import GateGradients
+from prunegraph.passes.score.head_mask_gradients import HeadMaskGradients
 from prunegraph.passes.score.michel import by_layer
 from prunegraph.passes.score.separability import features
 from prunegraph.passes.score.signature import Signatures
@@ -94,7 +94,7 @@ class Bench:
         self.signatures: Signatures = Cahp().observes(self.heads, context, train)[OBSERVATION]  # type: ignore[assignment]
         self.timed("signatures", lambda: observe(model, train, [self.signatures]), self.signatures.counts)
         gates = Cahp().gradients(self.heads, context, train)[SALIENCE]
-        assert isinstance(gates, GateGradients)
+        assert isinstance(gates, HeadMaskGradients)
         self.gates, part = gates, train.first(gates.samples)
         objective = Objective.of(model, analysis, train)
         self.timed("salience", lambda: backward(model, part, [gates], objective, None))
@@ -116,7 +116,7 @@ class Bench:
         return value
 
     def _open(self) -> None:
-        twin, self.sites = gated(self.found.normalized.model, self.found.analysis)
+        twin, self.sites = with_head_mask(self.found.normalized.model, self.found.analysis)
         self._session = open_session(twin)
         self.session = self._session.__enter__()
         inputs = Data(self.files.test, self.files.tokenizer, batch_size=32).inputs(self.found.original)
@@ -124,7 +124,7 @@ class Bench:
 
     def accuracy(self, keep: Keep) -> float:
         """The share of test sentences that is right with these heads only."""
-        session = GatedSession(self.session, gate_of(self.sites, keep))
+        session = HeadMaskSession(self.session, head_mask_of(self.sites, keep))
         right: list[bool] = []
         for batch in self.batches:
             (logits,) = session.run([session.get_outputs()[0].name], batch.feeds)

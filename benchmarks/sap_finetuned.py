@@ -23,7 +23,7 @@ from scipy.stats import spearmanr
 from benchmarks.harness import study_parser
 from benchmarks.movie import TASKS, movie
 from prunegraph.analysis.groups import Group
-from prunegraph.observe.head_mask import GatedSession, gate_of, gated
+from prunegraph.observe.head_mask import HeadMaskSession, head_mask_of, with_head_mask
 from prunegraph.observe.stream import Data, Inputs, observe
 from prunegraph.passes.choose.rank import global_counts, select
 from prunegraph.passes.score import Context, Sap, score_with
@@ -98,7 +98,7 @@ class Bench:
         files = movie(task, seed)
         self.found = load_and_analyze(files.model)
         self.heads: list[Group] = [group for group in self.found.analysis.groups if group.kind == "head"]
-        twin, self.sites = gated(widened(self.found.normalized.model), self.found.analysis)
+        twin, self.sites = with_head_mask(widened(self.found.normalized.model), self.found.analysis)
         self._session = open_session(twin)
         self.session = self._session.__enter__()
         self.tokenizer = files.tokenizer
@@ -114,7 +114,7 @@ class Bench:
     def hits(self, ranking: Ranking | None, ratio: float) -> Hits:
         """Which validation sentences are right without the heads that rank last."""
         keep = self.kept(ranking, ratio) if ranking is not None else {}
-        session = GatedSession(self.session, gate_of(self.sites, keep))
+        session = HeadMaskSession(self.session, head_mask_of(self.sites, keep))
         right: list[bool] = []
         for batch in self.batches:
             (logits,) = session.run([session.get_outputs()[0].name], batch.feeds)

@@ -20,7 +20,7 @@ from rich.console import Console
 from benchmarks.datasets import Review, reviews
 from benchmarks.harness import Section, study_parser
 from prunegraph.analysis.groups import Group
-from prunegraph.observe.head_mask import GatedSession, gate_of, gated
+from prunegraph.observe.head_mask import HeadMaskSession, head_mask_of, with_head_mask
 from prunegraph.observe.stream import Data, Inputs, observe
 from prunegraph.passes.choose.rank import global_counts, select
 from prunegraph.passes.score import Context, Sap, score_with
@@ -80,7 +80,7 @@ class Bench:
         """Learn the probes on the whole encoder."""
         self.found, self.tokenizer = found, tokenizer
         self.heads: list[Group] = [group for group in found.analysis.groups if group.kind == "head"]
-        twin, self.sites = gated(widened(found.normalized.model), found.analysis)
+        twin, self.sites = with_head_mask(widened(found.normalized.model), found.analysis)
         self._session = open_session(twin)
         self.session = self._session.__enter__()
         x, order = self.embedded(train, {})
@@ -96,7 +96,7 @@ class Bench:
         self, of: Sequence[Review], keep: Mapping[str, npt.NDArray[np.bool_]]
     ) -> tuple[Floats, npt.NDArray[Any]]:
         """Mean-pooled output of the encoder without some heads, and which sentence every row is."""
-        session = GatedSession(self.session, gate_of(self.sites, keep))
+        session = HeadMaskSession(self.session, head_mask_of(self.sites, keep))
         rows, order = [], []
         for batch in self.inputs(of).batches():
             (states,) = session.run([session.get_outputs()[0].name], batch.feeds)

@@ -24,7 +24,7 @@ from prunegraph.observe.metric import cosines
 from prunegraph.observe.padding import real
 from prunegraph.observe.stream import Inputs, SampleProgress
 from prunegraph.observe.text import Batch
-from prunegraph.observe.with_outputs import tapped
+from prunegraph.observe.with_outputs import with_outputs
 from prunegraph.runtime.session import open_session, run, widened, widened_feeds
 
 Array = npt.NDArray[Any]
@@ -131,12 +131,12 @@ def _pairs(wholes: Sequence[Attention], slim: ir.Model, selection: Selection) ->
         for name, units in whole.units.items():
             if name in selection.keep:
                 kept &= selection.keep[name].reshape(-1)[units] | (units < 0)
-        tap = whole.probabilities
-        if tap is None or (tap.value not in values if tap.node is None else whole.label not in positions):
+        maps = whole.probabilities
+        if maps is None or (maps.value not in values if maps.node is None else whole.label not in positions):
             continue
-        tap = tap if tap.node is None else replace(tap, node=positions[whole.label])
+        maps = maps if maps.node is None else replace(maps, node=positions[whole.label])
         count = int(kept.sum())
-        small = replace(whole, probabilities=tap, heads=count, axes=replace(whole.axes, count=count))
+        small = replace(whole, probabilities=maps, heads=count, axes=replace(whole.axes, count=count))
         pairs.append(_Pair(whole, small, np.flatnonzero(kept)))
     if not pairs:
         raise UsageError("there is no attention to compare", hint="give a Transformer whose maps ONNX Runtime shows")
@@ -146,9 +146,9 @@ def _pairs(wholes: Sequence[Attention], slim: ir.Model, selection: Selection) ->
 @contextmanager
 def _watched(model: ir.Model, sites: Sequence[Attention]) -> Iterator[Callable[[Batch], dict[str, Array]]]:
     """What runs a batch and gives the attention probabilities."""
-    taps = [site.probabilities for site in sites if site.probabilities is not None]
-    names = [tap.value for tap in taps]
-    with open_session(tapped(widened(model), taps)) as session:
+    observed = [site.probabilities for site in sites if site.probabilities is not None]
+    names = [value.value for value in observed]
+    with open_session(with_outputs(widened(model), observed)) as session:
         yield lambda batch: dict(zip(names, run(session, widened_feeds(batch.feeds), names), strict=True))
 
 

@@ -20,6 +20,7 @@ from prunegraph.analysis.groups import Group
 from prunegraph.analysis.ops import traits_of
 from prunegraph.analysis.slots import Slots, slots, unit_index
 from prunegraph.analysis.solution import ContractionSite, Solution
+from prunegraph.moved import former_names
 from prunegraph.observe.decompose_attention import FUSED, hidden_probabilities, projects_qkv
 
 HEAD_KINDS = ("head", "kv_group", "query_slot")
@@ -29,7 +30,7 @@ Index = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True, slots=True)
-class Tap:
+class ObservedValue:
     """A value to read in every run; where a fused op hides it, which output of which node to ask for, and how.
 
     Attributes:
@@ -87,7 +88,7 @@ class Attention:
     heads: int
     dims: tuple[int, ...]
     units: dict[str, Index]
-    probabilities: Tap | None
+    probabilities: ObservedValue | None
     axes: HeadAxes
     q: str
     k: str
@@ -95,7 +96,7 @@ class Attention:
     context: str
 
     def maps(self, values: Mapping[str, npt.NDArray[Any]]) -> npt.NDArray[Any]:
-        """The attention probabilities of a batch, `[batch, heads, queries, keys]`, from what the tap read."""
+        """The attention probabilities of a batch, `[batch, heads, queries, keys]`, from the values that were read."""
         assert self.probabilities is not None
         read = self.axes.view(values[self.probabilities.value])
         if not self.probabilities.scores:
@@ -109,7 +110,7 @@ def attentions(model: ir.Model, analysis: Analysis) -> tuple[Attention, ...]:
     return tuple(_Finder(model, analysis).find())
 
 
-def consumed(model: ir.Model, analysis: Analysis, group: Group) -> tuple[tuple[str, int], ...]:
+def consumers(model: ir.Model, analysis: Analysis, group: Group) -> tuple[tuple[str, int], ...]:
     """Where the units of a group are summed by a weight: the activation's name and which of its axes holds the units.
 
     That is the hidden activation of an FFN, the context of heads and of V dims, the input of every weight that
@@ -162,7 +163,7 @@ class _Finder:
                 heads=axes.count,
                 dims=tuple(d for k in axes.heads for d in self.solution.resolve(maps.value)[k].dims()),
                 units=self._units(maps.value, axes),
-                probabilities=Tap(maps.value),
+                probabilities=ObservedValue(maps.value),
                 axes=axes,
                 q=_name(scores.inputs[0]),
                 k=_name(scores.inputs[1]),
@@ -183,16 +184,16 @@ class _Finder:
         units = _units_of([heads], self.groups, self._period)
         count = int(np.prod([self._period(d)[0] for d in heads.dims()]))
         hidden = hidden_probabilities(node)
-        tap = (
+        probabilities = (
             None
             if hidden is None
-            else Tap(f"{context}/probabilities", k, hidden.output, hidden.attributes, hidden.scores)
+            else ObservedValue(f"{context}/probabilities", k, hidden.output, hidden.attributes, hidden.scores)
         )
         inside = projects_qkv(node)
         q, key, v = ("" if inside or n >= len(node.inputs) else _name(node.inputs[n]) for n in (0, 1, 2))
         straight = HeadAxes((0,), (1,), (2, 3), count)
         return Attention(
-            layer, k, node.name or "", count, tuple(heads.dims()), units, tap, straight, q, key, v, context
+            layer, k, node.name or "", count, tuple(heads.dims()), units, probabilities, straight, q, key, v, context
         )
 
     def _scores(self, value: ir.Value | None) -> ir.Node | None:
@@ -278,3 +279,6 @@ def _dynamic_first(axis: Axis, size_of: Any) -> bool:
 
 def _name(value: ir.Value | None) -> str:
     return value.name or "" if value is not None else ""
+
+
+__getattr__ = former_names(__name__, Tap=ObservedValue, consumed=consumers)

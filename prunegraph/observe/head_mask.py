@@ -1,4 +1,4 @@
-"""The head gate: a graph input `[layers, heads]` that multiplies the context of every head.
+"""Head mask: a graph input `[layers, heads]` that multiplies the context of every head.
 
 Ones leave the model as it is and a zero removes a head, so that one session serves candidate filtering, ablation and
 finite differences: no graph is rebuilt.
@@ -19,18 +19,19 @@ from prunegraph.analysis.axes import Size
 from prunegraph.analysis.slots import Slots, slots
 from prunegraph.analysis.solve import Solution
 from prunegraph.errors import PruneGraphError
+from prunegraph.moved import former_names
 from prunegraph.observe.attention_sites import Attention, attentions
 from prunegraph.runtime.edit import Editor
 
 Array = npt.NDArray[Any]
 Mask = npt.NDArray[np.bool_]
-Gate = npt.NDArray[np.float32]
+HeadMask = npt.NDArray[np.float32]
 
 NAME = "head_gate"
 
 
-def gated(model: ir.Model, analysis: Analysis) -> tuple[ir.Model, tuple[Attention, ...]]:
-    """A copy of a normalized float32 model with a head gate, and what its rows stand for.
+def with_head_mask(model: ir.Model, analysis: Analysis) -> tuple[ir.Model, tuple[Attention, ...]]:
+    """A copy of a normalized float32 model with a head mask, and what its rows stand for.
 
     Args:
         model: The model that `analysis` speaks of.
@@ -48,41 +49,41 @@ def gated(model: ir.Model, analysis: Analysis) -> tuple[ir.Model, tuple[Attentio
     twin = model.clone()
     nodes, editor = list(twin.graph), Editor(twin.graph)
     shape = (len(sites), max(site.heads for site in sites))
-    gate = ir.Value(name=NAME, type=ir.TensorType(ir.DataType.FLOAT), shape=ir.Shape(shape))
-    twin.graph.inputs.append(gate)
+    head_mask = ir.Value(name=NAME, type=ir.TensorType(ir.DataType.FLOAT), shape=ir.Shape(shape))
+    twin.graph.inputs.append(head_mask)
     for site in sites:
-        _Writer(editor, nodes[site.node], site, analysis.solution).write(gate)
+        _Writer(editor, nodes[site.node], site, analysis.solution).write(head_mask)
     return twin, sites
 
 
-def open_gate(sites: Sequence[Attention]) -> Gate:
-    """A gate that lets everything through."""
+def no_head_masked(sites: Sequence[Attention]) -> HeadMask:
+    """A head mask that lets everything through."""
     return np.ones((len(sites), max(site.heads for site in sites)), dtype=np.float32)
 
 
-def gate_of(sites: Sequence[Attention], keep: Mapping[str, Mask]) -> Gate:
-    """The gate that closes every head of which a unit goes.
+def head_mask_of(sites: Sequence[Attention], keep: Mapping[str, Mask]) -> HeadMask:
+    """The head mask that closes every head of which a unit goes.
 
     Args:
-        sites: What the rows of the gate stand for.
+        sites: What the rows of the mask stand for.
         keep: By group id a keep array of the group's shape; what is not named stays.
     """
-    gate = open_gate(sites)
+    head_mask = no_head_masked(sites)
     for site in sites:
         for group, units in site.units.items():
             if group in keep:
                 stays = np.append(keep[group].reshape(-1), True)  # a head of no unit (-1) stays
-                gate[site.layer, : site.heads] *= stays[units]
-    return gate
+                head_mask[site.layer, : site.heads] *= stays[units]
+    return head_mask
 
 
-class GatedSession:
-    """A session with its gate set: to whoever runs it, a session of the model without those heads."""
+class HeadMaskSession:
+    """A session with its head mask set: to whoever runs it, a session of the model without those heads."""
 
-    def __init__(self, session: ort.InferenceSession, gate: Gate) -> None:
-        """Fix the gate; the session may be shared, by threads too."""
+    def __init__(self, session: ort.InferenceSession, head_mask: HeadMask) -> None:
+        """Fix the mask; the session may be shared, by threads too."""
         self._session = session
-        self.gate = gate
+        self.head_mask = head_mask
 
     def get_inputs(self) -> list[Any]:
         """The inputs of the model itself."""
@@ -95,19 +96,19 @@ class GatedSession:
     def run(self, names: Iterable[str] | None, feeds: Mapping[str, Array]) -> list[Array]:
         """As a session of ONNX Runtime runs."""
         outputs = None if names is None else list(names)
-        return list(self._session.run(outputs, {**feeds, NAME: self.gate}))
+        return list(self._session.run(outputs, {**feeds, NAME: self.head_mask}))
 
 
 class _Writer:
-    """Multiplies what one attention puts out by its row of the gate."""
+    """Multiplies what one attention puts out by its row of the head mask."""
 
     def __init__(self, editor: Editor, node: ir.Node, site: Attention, solution: Solution) -> None:
         self.here = editor.at(node).after()
         self.output, self.site, self.solution = node.outputs[0], site, solution
 
-    def write(self, gate: ir.Value) -> None:
+    def write(self, head_mask: ir.Value) -> None:
         index = head_index(self.site, self.solution)
-        row = self.here.add("Gather", gate, self.here.constant(np.array(self.site.layer, dtype=np.int64)))
+        row = self.here.add("Gather", head_mask, self.here.constant(np.array(self.site.layer, dtype=np.int64)))
         factor = self.here.add("Gather", row, self.here.constant(index))
         repeated = [k for k, n in enumerate(index.shape) if n > 1 and self._dynamic(k)]
         if repeated:
@@ -149,3 +150,6 @@ def head_index(site: Attention, solution: Solution) -> npt.NDArray[np.int64]:
 def _telling(site: Attention, solution: Solution) -> tuple[int, ...]:
     """The static Dims whose slots tell heads apart, outermost first."""
     return tuple(d for d in site.dims if len(set(solution.dim_size(d))) == 1 and solution.dim_size(d)[0] > 1)
+
+
+__getattr__ = former_names(__name__, GatedSession=HeadMaskSession, gated=with_head_mask)

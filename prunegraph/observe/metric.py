@@ -12,12 +12,12 @@ import onnx_ir as ir
 
 from prunegraph.analysis.analyze import Analysis
 from prunegraph.errors import UsageError
-from prunegraph.observe.head_mask import GatedSession
+from prunegraph.observe.head_mask import HeadMaskSession
 from prunegraph.observe.text import Batch
 from prunegraph.runtime.session import widened_feeds
 
 Array = npt.NDArray[Any]
-Evaluate = Callable[[GatedSession], float]
+Evaluate = Callable[[HeadMaskSession], float]
 
 METRICS = ("auto", "accuracy", "agreement", "cosine")
 
@@ -38,7 +38,7 @@ class Metric:
     batches: tuple[Batch, ...]
     reference: tuple[Array, ...]
 
-    def __call__(self, session: GatedSession) -> float:
+    def __call__(self, session: HeadMaskSession) -> float:
         """Run every batch."""
         total = count = 0.0
         for batch, expected in zip(self.batches, self.reference, strict=True):
@@ -50,7 +50,7 @@ class Metric:
 
 
 def make_metric(
-    name: str, batches: Sequence[Batch], model: ir.Model, analysis: Analysis, whole: GatedSession, output: str = ""
+    name: str, batches: Sequence[Batch], model: ir.Model, analysis: Analysis, whole: HeadMaskSession, output: str = ""
 ) -> Metric:
     """The metric of this name, with what it compares with.
 
@@ -63,7 +63,7 @@ def make_metric(
         batches: Examples.
         model: The normalized model.
         analysis: Its analysis.
-        whole: A session with the gate open, to learn what the whole model says.
+        whole: A session with no head masked, to learn what the whole model says.
         output: Which output is judged; the first if empty.
 
     Raises:

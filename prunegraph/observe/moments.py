@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from prunegraph.observe.attention_sites import Tap
+from prunegraph.observe.attention_sites import ObservedValue
 from prunegraph.observe.padding import rows_of
 from prunegraph.observe.text import Batch
 
@@ -25,7 +25,7 @@ class Moments:
     """
 
     def __init__(self, places: Sequence[tuple[str, int]]) -> None:
-        """Observe values along one axis each, see `taps.consumed`."""
+        """Observe values along one axis each, see `attention_sites.consumers`."""
         self.places = tuple(dict.fromkeys(places))
         self.count: dict[str, float] = {}
         self.sums: dict[str, npt.NDArray[np.float64]] = {}
@@ -36,9 +36,9 @@ class Moments:
         """The values and axes."""
         return f"moments/{self.places}"
 
-    def taps(self) -> Sequence[Tap]:
+    def observed_values(self) -> Sequence[ObservedValue]:
         """The values."""
-        return [Tap(name) for name, _ in self.places]
+        return [ObservedValue(name) for name, _ in self.places]
 
     def update(self, batch: Batch, values: Mapping[str, Array]) -> None:
         """Add one batch; rows that fill up a fixed batch and padded positions do not count."""

@@ -18,11 +18,11 @@ import onnx_ir as ir
 from prunegraph.analysis.names import as_patterns
 from prunegraph.errors import PruneGraphError, UsageError
 from prunegraph.moved import former_names
-from prunegraph.observe.attention_sites import Tap
+from prunegraph.observe.attention_sites import ObservedValue
 from prunegraph.observe.cache import Gathered, through_cache
 from prunegraph.observe.data import DataLike, Source, open_data
 from prunegraph.observe.text import MAX_LENGTH, Batch, TextReader, batches, check_data
-from prunegraph.observe.with_outputs import tapped
+from prunegraph.observe.with_outputs import with_outputs
 from prunegraph.runtime.inputs import InputSpec, input_specs, with_sizes
 from prunegraph.runtime.providers import CPU, execution_providers
 from prunegraph.runtime.session import CannotRun, open_session, run, widened, widened_feeds
@@ -37,12 +37,12 @@ SampleProgress = Callable[[int], None]
 class Statistic(Gathered, Protocol):
     """Something gathered from running a model."""
 
-    def taps(self) -> Sequence[Tap]:
+    def observed_values(self) -> Sequence[ObservedValue]:
         """The values that it reads."""
         ...
 
     def update(self, batch: Batch, values: Mapping[str, Array]) -> None:
-        """Take in one batch; `values` are by the names of the taps and must not be kept."""
+        """Take in one batch; `values` are by their names and must not be kept."""
         ...
 
 
@@ -229,9 +229,9 @@ def observe(
     """
 
     def gather(missing: Sequence[Statistic]) -> None:
-        taps = list(dict.fromkeys(tap for statistic in missing for tap in statistic.taps()))
-        values = [tap.value for tap in taps]
-        _pass(tapped(widened(model), taps), values, inputs, missing, providers or inputs.providers, progress)
+        observed = list(dict.fromkeys(value for statistic in missing for value in statistic.observed_values()))
+        names = [value.value for value in observed]
+        _pass(with_outputs(widened(model), observed), names, inputs, missing, providers or inputs.providers, progress)
 
     through_cache(statistics, gather, model, inputs.fingerprint, cache)
 
@@ -244,7 +244,7 @@ def _pass(
     providers: Sequence[str],
     progress: SampleProgress | None,
 ) -> None:
-    names_by_key = {statistic.key: [tap.value for tap in statistic.taps()] for statistic in statistics}
+    names_by_key = {s.key: [value.value for value in s.observed_values()] for s in statistics}
     sample_count = 0
     try:
         with open_session(model, providers=providers) as session:

@@ -1,6 +1,6 @@
 """Insert nodes and constants into a graph and put new values in the place of old ones.
 
-It lies below `observe` and `passes`, since both edit what they hand to ONNX Runtime: head masks and taps there, every
+It lies below `observe` and `passes`, since both edit what they give ONNX Runtime: head masks and outputs there, every
 rewrite here.  An editor is made where a pass over a graph begins.
 
 >>> import numpy as np

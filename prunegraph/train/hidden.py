@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import onnx_ir as ir
 
 from prunegraph.analysis.ops import traits_of
-from prunegraph.observe.attention_sites import Tap
-from prunegraph.observe.with_outputs import tapped
+from prunegraph.observe.attention_sites import ObservedValue
+from prunegraph.observe.with_outputs import with_outputs
 
 
 def shared_states(student: ir.Model, teacher: ir.Model) -> tuple[str, ...]:
@@ -26,7 +26,7 @@ def shared_states(student: ir.Model, teacher: ir.Model) -> tuple[str, ...]:
 
 def with_states(model: ir.Model, names: Sequence[str]) -> ir.Model:
     """A copy that puts these values out too, after its own outputs."""
-    return tapped(model, [Tap(name) for name in names])
+    return with_outputs(model, [ObservedValue(name) for name in names])
 
 
 def _sums(model: ir.Model) -> list[str]:

@@ -14,7 +14,7 @@ from prunegraph.errors import UsageError
 from prunegraph.observe.attention_similarity import Preservation, attention_similarity, heat_map
 from prunegraph.observe.attention_sites import attentions
 from prunegraph.observe.stream import Data, Inputs
-from prunegraph.observe.with_outputs import tapped
+from prunegraph.observe.with_outputs import with_outputs
 from prunegraph.pipeline import Analyzed, load_and_analyze
 from prunegraph.result import apply
 from prunegraph.runtime.session import open_session, run
@@ -68,7 +68,7 @@ def test_fewer_dims_of_queries_and_keys_attend_elsewhere() -> None:
     for each in (found, load_and_analyze(slim)):
         site = attentions(each.normalized.model, each.analysis)[0]
         assert site.probabilities is not None
-        with open_session(tapped(each.normalized.model, [site.probabilities])) as session:
+        with open_session(with_outputs(each.normalized.model, [site.probabilities])) as session:
             maps.append(site.maps({site.probabilities.value: run(session, data, [site.probabilities.value])[0]}))
     a, b = maps
     expected = (a * b).sum(-1) / np.linalg.norm(a, axis=-1) / np.linalg.norm(b, axis=-1)

@@ -9,8 +9,8 @@ import onnx
 import pytest
 from onnx import TensorProto
 
-from prunegraph.observe.attention_sites import Tap, attentions
-from prunegraph.observe.with_outputs import tapped
+from prunegraph.observe.attention_sites import ObservedValue, attentions
+from prunegraph.observe.with_outputs import with_outputs
 from prunegraph.pipeline import Analyzed, load_and_analyze
 from prunegraph.runtime.feeds import Feeds
 from prunegraph.runtime.session import open_session, run, widened
@@ -95,9 +95,9 @@ def test_maps_are_those_of_the_attention_spelt_out(make: Callable[[], onnx.Model
     (node,) = (node for node in found.normalized.model.graph if node.op_type == "Attention")
     old = node.inputs[4] if len(node.inputs) > 4 else None
     names = [site.probabilities.value, site.context, node.inputs[0].name, *([old.name] if old is not None else [])]
-    taps = [site.probabilities, *(Tap(name or "") for name in names[1:])]
+    observed = [site.probabilities, *(ObservedValue(name or "") for name in names[1:])]
     feeds = feeds_of(proto, np.random.default_rng(0))
-    with open_session(tapped(widened(found.normalized.model), taps)) as session:
+    with open_session(with_outputs(widened(found.normalized.model), observed)) as session:
         values = dict(zip(names, run(session, feeds, names), strict=True))
         plain = run(session, feeds, [value.name for value in proto.graph.output])
     with open_session(widened(found.normalized.model)) as session:

@@ -15,12 +15,12 @@ import pytest
 
 from prunegraph.analysis.groups import Group
 from prunegraph.analysis.selection import Selection
-from prunegraph.observe.attention_sites import HEAD_KINDS, Tap, attentions, consumed
-from prunegraph.observe.head_mask import NAME, GatedSession, gate_of, gated, open_gate
+from prunegraph.observe.attention_sites import HEAD_KINDS, ObservedValue, attentions, consumers
+from prunegraph.observe.head_mask import NAME, HeadMaskSession, head_mask_of, no_head_masked, with_head_mask
 from prunegraph.observe.moments import Moments
 from prunegraph.observe.stream import Data, observe
 from prunegraph.observe.text import Batch
-from prunegraph.observe.with_outputs import tapped
+from prunegraph.observe.with_outputs import with_outputs
 from prunegraph.passes.prove.mask import masked
 from prunegraph.pipeline import Analyzed, load_and_analyze
 from prunegraph.runtime.feeds import Feeds, input_specs, random_feeds
@@ -74,7 +74,9 @@ def test_probabilities_times_values_are_the_context(make: Callable[[], onnx.Mode
     assert site.probabilities is not None
     assert {group.id for group in found.analysis.groups if group.kind in HEAD_KINDS} == set(site.units)
     names = [site.probabilities.value, site.v, site.context]
-    with open_session(tapped(widened(model), [site.probabilities, Tap(site.v), Tap(site.context)])) as session:
+    with open_session(
+        with_outputs(widened(model), [site.probabilities, ObservedValue(site.v), ObservedValue(site.context)])
+    ) as session:
         values = dict(zip(names, run(session, feeds_for(found), names), strict=True))
     maps, context = site.maps(values), values[site.context]
     if make is graphs_heads.einsum_attention:
@@ -102,15 +104,15 @@ def test_a_closed_gate_is_a_mask(name: str) -> None:
     small = {make.__name__: make for make in SMALL}
     found = load_and_analyze(small[name]() if name in small else load_skeleton(name))
     wide, analysis = widened(found.normalized.model), found.analysis
-    twin, sites = gated(wide, analysis)
+    twin, sites = with_head_mask(wide, analysis)
     feeds, rng = feeds_for(found), np.random.default_rng(0)
     there = {group for site in sites for group in site.units}
     keep = {group.id: half_of(group, rng) for group in analysis.groups if group.id in there}
     mask = masked(wide, analysis.solution, Selection(keep).keeps(analysis.groups))
     with open_session(twin) as session, open_session(wide) as whole, open_session(mask) as oracle:
-        assert NAME not in [value.name for value in GatedSession(session, open_gate(sites)).get_inputs()]
-        plain = GatedSession(session, open_gate(sites)).run(None, feeds)
-        closed = GatedSession(session, gate_of(sites, keep)).run(None, feeds)
+        assert NAME not in [value.name for value in HeadMaskSession(session, no_head_masked(sites)).get_inputs()]
+        plain = HeadMaskSession(session, no_head_masked(sites)).run(None, feeds)
+        closed = HeadMaskSession(session, head_mask_of(sites, keep)).run(None, feeds)
         original, expected = run(whole, feeds), run(oracle, feeds)
     for a, b, c, d in zip(plain, original, closed, expected, strict=True):
         np.testing.assert_allclose(a, b, atol=1e-5)
@@ -130,14 +132,14 @@ def test_layers_that_share_heads_share_their_units() -> None:
 class Watcher:
     """Remembers what it was shown."""
 
-    def __init__(self, name: str, taps: Sequence[Tap] = ()) -> None:
+    def __init__(self, name: str, observed: Sequence[ObservedValue] = ()) -> None:
         self.key = name
-        self._taps = list(taps)
+        self._values = list(observed)
         self.samples: list[str] = []
         self.shown: list[tuple[str, ...]] = []
 
-    def taps(self) -> Sequence[Tap]:
-        return self._taps
+    def observed_values(self) -> Sequence[ObservedValue]:
+        return self._values
 
     def update(self, batch: Batch, values: Mapping[str, np.ndarray]) -> None:
         self.samples += [sample.texts[0] for sample in batch.samples]
@@ -164,7 +166,7 @@ def test_all_statistics_share_one_pass(tmp_path: Path) -> None:
     (site,) = attentions(found.normalized.model, found.analysis)
     assert site.probabilities is not None
     one, none = Watcher("one", [site.probabilities]), Watcher("none")
-    other = Watcher("other", [Tap(site.q), site.probabilities])
+    other = Watcher("other", [ObservedValue(site.q), site.probabilities])
     progress: list[int] = []
     observe(found.normalized.model, inputs, [one, other, none], progress=progress.append)
     assert progress == [16, 32, 40]
@@ -201,7 +203,7 @@ def test_padding_changes_no_statistic(left: bool, tmp_path: Path) -> None:
     found = load_and_analyze(shifting([[0, 1], [1, -2]]))
     model, analysis = found.normalized.model, found.analysis
     (site, _) = attentions(model, analysis)
-    ((joined, axis),) = consumed(model, analysis, analysis.group("head.1"))
+    ((joined, axis),) = consumers(model, analysis, analysis.group("head.1"))
     seen: list[Moments] = []
     for size in (1, 16):
         calibration = Data(texts(tmp_path), word_tokenizer(tmp_path, left=left), batch_size=size)
@@ -220,9 +222,9 @@ def test_hidden_activations_are_found() -> None:
     groups = {group.id: group for group in found.analysis.groups}
     shapes = found.normalized.facts.shapes
     for kind in ("ffn.0", "ffn.1"):
-        ((name, axis),) = consumed(found.normalized.model, found.analysis, groups[kind])
+        ((name, axis),) = consumers(found.normalized.model, found.analysis, groups[kind])
         assert shapes[name][axis][0] == groups[kind].units
-    ((name, axis),) = consumed(found.normalized.model, found.analysis, groups["v_dim.0"])
+    ((name, axis),) = consumers(found.normalized.model, found.analysis, groups["v_dim.0"])
     assert shapes[name][axis][0] == groups["v_dim.0"].units * groups["head.0"].units
 
 

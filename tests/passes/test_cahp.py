@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import prunegraph.passes.score.clusters as clustering
-from prunegraph.observe.attention_sites import Attention, HeadAxes, Tap
+from prunegraph.observe.attention_sites import Attention, HeadAxes, ObservedValue
 from prunegraph.observe.data import Sample
 from prunegraph.observe.text import Batch
 from prunegraph.passes.score.clusters import Clusters, cluster, curve, reduce, silhouette
@@ -65,7 +65,9 @@ def test_windows_folded_into_the_batch_are_averaged() -> None:
 def site(heads: int, layer: int = 0, units: np.ndarray | None = None) -> Attention:
     axes = HeadAxes((0,), (1,), (2, 3), heads)
     of = {f"head.{layer}": np.arange(heads) if units is None else units}
-    return Attention(layer, layer, f"layer {layer}", heads, (), of, Tap(f"p{layer}"), axes, "q", "k", "v", f"c{layer}")
+    return Attention(
+        layer, layer, f"layer {layer}", heads, (), of, ObservedValue(f"p{layer}"), axes, "q", "k", "v", f"c{layer}"
+    )
 
 
 class Shape:

@@ -17,7 +17,7 @@ from prunegraph.cli import app
 from prunegraph.errors import PruneGraphError, UsageError
 from prunegraph.passes.score import Cahp, make_scorer
 from prunegraph.passes.score.complement import Chosen, choose
-from prunegraph.passes.score.head_mask_gradients import GateGradients
+from prunegraph.passes.score.head_mask_gradients import HeadMaskGradients
 from prunegraph.pipeline import load_and_analyze
 from prunegraph.train.options import Finetune
 from tests.graphs.text import word_tokenizer
@@ -110,7 +110,7 @@ def test_query_heads_that_share_keys_go_together(tmp_path: Path) -> None:
 def by_hand(salience: list[float], owner: list[int], **settings: Any) -> Chosen:
     """Heads on a line, four well apart: 0 and 1, 2 and 3, 4, 5."""
     groups = [Shape(f"head.{k}", owner.count(k)) for k in sorted(set(owner))]
-    felt = GateGradients.__new__(GateGradients)
+    felt = HeadMaskGradients.__new__(HeadMaskGradients)
     felt.shapes, felt.count = {g.id: g.shape for g in groups}, 32
     at = np.array(owner)
     felt.batches = {g.id: np.array(salience)[at == k] for k, g in enumerate(groups)}
@@ -134,7 +134,7 @@ def test_one_head_of_each_cluster_and_one_of_each_layer(monkeypatch: pytest.Monk
 
 def test_batches_make_the_salience() -> None:
     """|mean over 32 examples|, then the mean over batches: signs cancel within one and not between."""
-    felt = GateGradients([site(2)], [Shape("head.0", 2)], _Solution())  # type: ignore[list-item, arg-type]
+    felt = HeadMaskGradients([site(2)], [Shape("head.0", 2)], _Solution())  # type: ignore[list-item, arg-type]
     signs = np.where(np.arange(64) % 2, 1.0, -1.0)
     felt.take([np.stack([signs, np.repeat([1.0, -1.0], 32)], axis=1)[:40]])
     felt.take([np.stack([signs, np.repeat([1.0, -1.0], 32)], axis=1)[40:]])

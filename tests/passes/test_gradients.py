@@ -17,7 +17,7 @@ from prunegraph.observe.gradients import Objective
 from prunegraph.observe.stream import Data, Inputs
 from prunegraph.passes.score import Context, Michel, Scorer, Taylor, observe_for, score_with
 from prunegraph.passes.score.differentiate import HOW
-from prunegraph.passes.score.head_mask_gradients import BATCH, GateGradients
+from prunegraph.passes.score.head_mask_gradients import BATCH, HeadMaskGradients
 from prunegraph.passes.score.michel import OBSERVATION
 from prunegraph.pipeline import Analyzed, load_and_analyze
 from tests.graphs.text import word_tokenizer
@@ -45,7 +45,7 @@ def given(tiny: Tiny, folder: Path, **settings: Any) -> tuple[Analyzed, Inputs]:
 
 
 def by_autograd(tiny: Tiny, inputs: Inputs, labels: bool = True) -> tuple[np.ndarray, list[dict[str, np.ndarray]]]:
-    """Gate gradients `[examples, layers, heads]`, and of every batch's mean loss weight times gradient."""
+    """HeadMask gradients `[examples, layers, heads]`, and of every batch's mean loss weight times gradient."""
     gates, products = [], []
     for batch in inputs.batches():
         weights = {name: torch.tensor(array, requires_grad=True) for name, array in tiny.weights.items()}
@@ -75,7 +75,7 @@ def test_gate_gradients_are_those_of_autograd(tmp_path: Path, labels: bool) -> N
     expected, _ = by_autograd(tiny, inputs, labels)
     size = np.abs(expected).mean(axis=0)
     scores = score_with("michel", heads, context)
-    seen: GateGradients = context.of(Michel()).observations[OBSERVATION]
+    seen: HeadMaskGradients = context.of(Michel()).observations[OBSERVATION]
     starts = range(0, COUNT, BATCH)
     batches = np.mean([np.abs(expected[s : s + BATCH].mean(axis=0)) for s in starts], axis=0)
     for layer, group in enumerate(heads):
@@ -91,7 +91,7 @@ def test_finite_differences_agree_with_autograd(tmp_path: Path) -> None:
     context = observe_for({Michel(): heads}, context, inputs, backward=None)
     assert context.of(Michel()).observations[HOW].method == "finite differences"
     size = np.abs(by_autograd(tiny, inputs)[0]).mean(axis=0)
-    seen: GateGradients = context.of(Michel()).observations[OBSERVATION]
+    seen: HeadMaskGradients = context.of(Michel()).observations[OBSERVATION]
     for layer, group in enumerate(heads):
         np.testing.assert_allclose(seen.by_example(group.id), size[layer], rtol=1e-3, atol=1e-5)
 
@@ -103,7 +103,7 @@ def test_heads_that_share_keys_have_one_gate(tmp_path: Path) -> None:
     groups = [group for group in found.analysis.groups if group.kind in ("kv_group", "query_slot")]
     assert {group.kind for group in groups} == {"kv_group", "query_slot"}
     context = Context(found.normalized.model, found.analysis)
-    seen: GateGradients = (
+    seen: HeadMaskGradients = (
         observe_for({Michel(): groups}, context, inputs, backward=backward).of(Michel()).observations[OBSERVATION]
     )
     each = by_autograd(tiny, inputs)[0].reshape(COUNT, 2, 2, 2)  # layers, KV groups, slots

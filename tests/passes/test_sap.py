@@ -18,7 +18,7 @@ from prunegraph import prune_graph
 from prunegraph.analysis.analyze import Analysis
 from prunegraph.cli import app
 from prunegraph.errors import MissingExtra, PruneGraphError, UsageError
-from prunegraph.observe.attention_sites import Attention, HeadAxes, Tap
+from prunegraph.observe.attention_sites import Attention, HeadAxes, ObservedValue
 from prunegraph.observe.conllu import Parse
 from prunegraph.observe.data import Sample
 from prunegraph.observe.stream import Data
@@ -56,7 +56,9 @@ def by_hand(**settings: Any) -> RelationAttention:
     maps = np.zeros((2, 2, 5, 5), np.float32)
     maps[:, :, 1:4, 1:4] = WORDS_TO_WORDS
     maps[..., 4] = 1 - maps.sum(-1)
-    site = Attention(0, 0, "only", 2, (), {"head.0": np.arange(2)}, Tap("p"), HeadAxes((0,), (1,), (2, 3), 2), *"qkvc")
+    site = Attention(
+        0, 0, "only", 2, (), {"head.0": np.arange(2)}, ObservedValue("p"), HeadAxes((0,), (1,), (2, 3), 2), *"qkvc"
+    )
     offsets = np.array([[0, 0], [0, 1], [2, 3], [4, 5], [0, 0]])
     tokens = Tokens(offsets, np.array([-1, 0, 0, 0, -1]), False)
     samples = tuple(Sample(texts=(TEXT,), parses=(parse,)) for parse in TREES)

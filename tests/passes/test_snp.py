@@ -17,7 +17,7 @@ from prunegraph.errors import PruneGraphError, UsageError
 from prunegraph.observe.data import Sample
 from prunegraph.observe.stream import Data
 from prunegraph.observe.text import Batch
-from prunegraph.observe.with_outputs import tapped
+from prunegraph.observe.with_outputs import with_outputs
 from prunegraph.passes.score import Activation, Context, Snp, make_scorer, observe_for, score_with
 from prunegraph.passes.score.qk_scores import QkScores, dim_scores, products
 from prunegraph.passes.score.redundancy import distances, makers, redundancy, removal_order
@@ -122,7 +122,7 @@ def observed(model: onnx.ModelProto, folder: Path, batch_size: int = 16, **setti
 
 def values_of(context: Context, path: Path, names: Sequence[str]) -> list[Array]:
     statistic = context.observations[OBSERVATION]
-    with np.load(path) as feeds, open_session(tapped(context.model, statistic.taps())) as session:
+    with np.load(path) as feeds, open_session(with_outputs(context.model, statistic.observed_values())) as session:
         return [value.astype(np.float64) for value in run(session, dict(feeds), names)]
 
 

@@ -1,7 +1,7 @@
 """Candidate filtering (SAP, arXiv 2512.19125): heads go only as long as the model stays good enough.
 
 Every candidate is removed alone, candidates are ranked by the harm that they do, and removed one after the other until
-the metric falls below a share of the original's.  All of it runs on one session with a head gate.
+the metric falls below a share of the original's.  All of it runs on one session with a head mask.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from prunegraph.analysis.analyze import Analysis
 from prunegraph.analysis.selection import Selection
 from prunegraph.errors import MissingExtra, UsageError
 from prunegraph.observe.attention_sites import HEAD_KINDS, Attention
-from prunegraph.observe.head_mask import Gate, GatedSession, gate_of, gated, open_gate
+from prunegraph.observe.head_mask import HeadMask, HeadMaskSession, head_mask_of, no_head_masked, with_head_mask
 from prunegraph.observe.metric import Evaluate, make_metric
 from prunegraph.observe.stream import Inputs
 from prunegraph.runtime.providers import CPU
@@ -137,11 +137,11 @@ def filter_candidates(
     members = {unit: units for name, mask in heads.items() for unit, units in _candidates(name, mask)}
     if not members:
         raise UsageError("no head is to be removed, so none can be filtered", hint="give a ratio of head or kv_group")
-    twin, sites = gated(widened(model), analysis)
+    twin, sites = with_head_mask(widened(model), analysis)
     run_by = tuple(providers) or (inputs.providers if inputs is not None else CPU)
     with ExitStack() as stack:
         session = stack.enter_context(open_session(twin, providers=run_by))
-        evaluate, name = _evaluate(options, inputs, model, analysis, GatedSession(session, open_gate(sites)))
+        evaluate, name = _evaluate(options, inputs, model, analysis, HeadMaskSession(session, no_head_masked(sites)))
         worker = _Worker(twin, evaluate, session, run_by)
         search = _Search(worker, sites, heads, members, options, progress)
         return search.run(selection, name)
@@ -158,7 +158,7 @@ def _candidates(name: str, mask: npt.NDArray[np.bool_]) -> Iterator[tuple[Unit, 
 
 
 def _evaluate(
-    options: FilterOptions, inputs: Inputs | None, model: ir.Model, analysis: Analysis, whole: GatedSession
+    options: FilterOptions, inputs: Inputs | None, model: ir.Model, analysis: Analysis, whole: HeadMaskSession
 ) -> tuple[Evaluate, str]:
     if callable(options.metric):
         return options.metric, getattr(options.metric, "__name__", "metric")
@@ -194,16 +194,16 @@ class _Search:
 
     def evaluate(self, choices: Sequence[Sequence[Unit]]) -> list[float]:
         """The metric without these units, each set of them on its own, all at a time; nothing is run twice."""
-        gates = [gate_of(self.sites, self.keep(removed)) for removed in choices]
-        new = {gate.tobytes(): gate for gate in gates if gate.tobytes() not in self.known}
+        head_masks = [head_mask_of(self.sites, self.keep(removed)) for removed in choices]
+        new = {mask.tobytes(): mask for mask in head_masks if mask.tobytes() not in self.known}
         for key, value in zip(new, self.worker.map(list(new.values()), self.options.jobs), strict=True):
             self.known[key] = value
         if self.progress is not None:
             self.progress(len(self.known) + 1)
-        return [self.known[gate.tobytes()] for gate in gates]
+        return [self.known[mask.tobytes()] for mask in head_masks]
 
     def run(self, selection: Selection, name: str) -> Filtered:
-        whole = self.worker.map([open_gate(self.sites)], self.options.jobs)[0]
+        whole = self.worker.map([no_head_masked(self.sites)], self.options.jobs)[0]
         alone = self.evaluate([[unit] for unit in self.candidates])
         order = sorted(range(len(alone)), key=lambda k: (-alone[k], k))
         ranked = tuple((self.candidates[k], alone[k]) for k in order)
@@ -225,29 +225,29 @@ class _Search:
 
 @dataclass(frozen=True, slots=True)
 class _Worker:
-    """Evaluates gates on a session; threads share it, and other processes get the model to open one of their own."""
+    """Evaluates head masks on a session; threads share it, other processes get the model to open one of their own."""
 
     model: ir.Model
     evaluate: Evaluate
     session: ort.InferenceSession
     providers: tuple[str, ...]
 
-    def map(self, gates: Sequence[Gate], jobs: int | None) -> list[float]:
-        """One number a gate; gates travel in as many parcels as there are workers, each with the model once."""
+    def map(self, head_masks: Sequence[HeadMask], jobs: int | None) -> list[float]:
+        """One number a head mask; masks travel in as many parcels as there are workers, each with the model once."""
         joblib = _joblib()
-        parts = min(len(gates), joblib.effective_n_jobs(jobs))
+        parts = min(len(head_masks), joblib.effective_n_jobs(jobs))
         if parts == 1:
-            return self.many(gates)
-        parcels = [list(gates[k::parts]) for k in range(parts)]
+            return self.many(head_masks)
+        parcels = [list(head_masks[k::parts]) for k in range(parts)]
         parallel = joblib.Parallel(n_jobs=jobs, prefer="threads")
-        values = [0.0] * len(gates)
+        values = [0.0] * len(head_masks)
         for k, part in enumerate(parallel(joblib.delayed(self.many)(parcel) for parcel in parcels)):
             values[k::parts] = part
         return values
 
-    def many(self, gates: Sequence[Gate]) -> list[float]:
-        """One number a gate, one after the other."""
-        return [float(self.evaluate(GatedSession(self.session, gate))) for gate in gates]
+    def many(self, head_masks: Sequence[HeadMask]) -> list[float]:
+        """One number a head mask, one after the other."""
+        return [float(self.evaluate(HeadMaskSession(self.session, head_mask))) for head_mask in head_masks]
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _Remote, (ir.to_proto(self.model).SerializeToString(), self.evaluate, self.providers)
@@ -261,11 +261,11 @@ class _Remote:
     evaluate: Evaluate
     providers: tuple[str, ...]
 
-    def many(self, gates: Sequence[Gate]) -> list[float]:
+    def many(self, head_masks: Sequence[HeadMask]) -> list[float]:
         """As `_Worker.many`."""
         model = ir.from_proto(onnx.load_model_from_string(self.model))
         with open_session(model, providers=self.providers) as session:
-            return [float(self.evaluate(GatedSession(session, gate))) for gate in gates]
+            return [float(self.evaluate(HeadMaskSession(session, head_mask))) for head_mask in head_masks]
 
 
 def _joblib() -> Any:

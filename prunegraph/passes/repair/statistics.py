@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from prunegraph.observe.attention_sites import Tap
+from prunegraph.observe.attention_sites import ObservedValue
 from prunegraph.observe.padding import owner, real
 from prunegraph.observe.text import Batch
 from prunegraph.passes.repair.sites import Site, Window
@@ -50,9 +50,9 @@ class Gram:
         """The sites."""
         return f"gram/{sorted(self.sites)}/{self.dtype.__name__}"
 
-    def taps(self) -> Sequence[Tap]:
+    def observed_values(self) -> Sequence[ObservedValue]:
         """What goes in, and what comes out."""
-        return [Tap(name) for key in self.sites for name in key]
+        return [ObservedValue(name) for key in self.sites for name in key]
 
     def update(self, batch: Batch, values: Mapping[str, Array]) -> None:
         """Add one batch."""

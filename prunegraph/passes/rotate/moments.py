@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from prunegraph.observe.attention_sites import Tap
+from prunegraph.observe.attention_sites import ObservedValue
 from prunegraph.observe.padding import real
 from prunegraph.observe.text import Batch
 from prunegraph.passes.rotate.layout import Layout
@@ -39,9 +39,9 @@ class HeadMoments:
         """The places."""
         return f"head moments/{sorted(self.places)}"
 
-    def taps(self) -> Sequence[Tap]:
+    def observed_values(self) -> Sequence[ObservedValue]:
         """The activations."""
-        return [Tap(name) for name in dict.fromkeys(name for name, _ in self.places.values())]
+        return [ObservedValue(name) for name in dict.fromkeys(name for name, _ in self.places.values())]
 
     def update(self, batch: Batch, values: Mapping[str, Array]) -> None:
         """Add one batch; positions that are not finite do not count."""

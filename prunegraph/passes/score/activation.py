@@ -41,7 +41,7 @@ class Use:
 
 
 def uses(graph: ir.Graph, solution: Solution, group: Group) -> tuple[Use, ...]:
-    """Everywhere that a weight sums over the units of a group; see `observe.taps.consumed`."""
+    """Everywhere that a weight sums over the units of a group; see `observe.attention_sites.consumers`."""
     consumers: dict[Use, None] = {}
     for contraction in solution.contractions():
         weight, activation = contraction.weight, contraction.activation

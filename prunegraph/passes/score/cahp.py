@@ -23,7 +23,7 @@ from prunegraph.passes.score.base import Context, Scorer, Scores, ScoringReport
 from prunegraph.passes.score.clusters import REDUCERS
 from prunegraph.passes.score.complement import Chosen, choose
 from prunegraph.passes.score.differentiate import HOW, Differentiated
-from prunegraph.passes.score.head_mask_gradients import BATCH, GateGradients, gated_sites
+from prunegraph.passes.score.head_mask_gradients import BATCH, HeadMaskGradients, masked_sites
 from prunegraph.passes.score.options import check_choice
 from prunegraph.passes.score.signature import Signatures
 
@@ -86,7 +86,7 @@ class Cahp(Scorer):
             PruneGraphError: an op hides its attention probabilities.
         """
         members = _decided(groups, context)
-        sites = gated_sites(members, context, self.name)
+        sites = masked_sites(members, context, self.name)
         hidden = next((site.label for site in sites if site.probabilities is None), None)
         if hidden is not None:
             hint = "export the model without attention fusion, or choose another scorer"
@@ -101,7 +101,7 @@ class Cahp(Scorer):
         return {OBSERVATION: Signatures(sites, members, objective, self.classes)}
 
     def gradients(self, groups: Sequence[Group], context: Context, inputs: Inputs) -> Mapping[str, GradientStatistic]:
-        """Gate gradients of all units, over the first share of the data in whole batches.
+        """Gradients by the head mask of all units, over the first share of the data in whole batches.
 
         Raises:
             PruneGraphError: a group has no attention of its own.
@@ -109,8 +109,8 @@ class Cahp(Scorer):
         members = _decided(groups, context)
         batches = -(-sum(1 for _ in inputs.source.read()) // BATCH)
         samples = max(1, int(self.share * batches)) * BATCH
-        sites = gated_sites(members, context, self.name)
-        return {SALIENCE: GateGradients(sites, members, context.analysis.solution, samples)}
+        sites = masked_sites(members, context, self.name)
+        return {SALIENCE: HeadMaskGradients(sites, members, context.analysis.solution, samples)}
 
     def conclude(self, context: Context) -> Mapping[str, Chosen]:
         """What stays, for all groups together.

@@ -12,7 +12,7 @@ import numpy.typing as npt
 from prunegraph.errors import PruneGraphError
 from prunegraph.passes.score.base import Scores
 from prunegraph.passes.score.clusters import Clusters, Curve, cluster, curve, reduce
-from prunegraph.passes.score.head_mask_gradients import GateGradients
+from prunegraph.passes.score.head_mask_gradients import HeadMaskGradients
 from prunegraph.passes.score.michel import by_layer
 from prunegraph.passes.score.separability import features
 from prunegraph.passes.score.signature import Signatures
@@ -72,7 +72,7 @@ class Chosen:
 
 def choose(
     signatures: Signatures,
-    gates: GateGradients,
+    head_gradients: HeadMaskGradients,
     *,
     count: int | None,
     degree: int,
@@ -84,7 +84,7 @@ def choose(
 
     Args:
         signatures: Signatures.
-        gates: Gate gradients of the same groups.
+        head_gradients: Gradients by the head mask of the same groups.
         count: How many heads stay; the knee decides if None.
         degree: Of the polynomial that the knee is silhouettes on.
         reducer: See `clusters.reduce`.
@@ -104,7 +104,7 @@ def choose(
         logger.warning("%d heads are too few for a silhouette curve: %.0f %% of them stay", len(points), 100 * SHARE)
     number = count or (silhouettes.knee if silhouettes is not None else max(1, round(SHARE * len(points))))
     clusters = cluster(points, min(number, len(points)), seed)
-    salience = _unit(np.concatenate([gates.by_batch(name).reshape(-1) for name in signatures.shapes]))
+    salience = _unit(np.concatenate([head_gradients.by_batch(name).reshape(-1) for name in signatures.shapes]))
     owner = owners(signatures.shapes)
     keep = _representatives(clusters, salience, medoids)
     before = int(keep.sum())
@@ -112,7 +112,7 @@ def choose(
     returned = int(keep.sum()) - before
     if count is not None:
         keep = _trimmed(keep, salience, owner, count)
-    michel = np.concatenate([by_layer(gates, name).reshape(-1) for name in signatures.shapes])
+    michel = np.concatenate([by_layer(head_gradients, name).reshape(-1) for name in signatures.shapes])
     rival = _trimmed(np.ones_like(keep), michel, owner, int(keep.sum()))
     return Chosen(signatures.shapes, points, silhouettes, clusters, salience, keep, count, returned, rival)
 

@@ -1,4 +1,4 @@
-"""Gradients by whatever can compute them: a backward pass, or for head gates alone central differences."""
+"""Gradients by whatever can compute them: a backward pass, or for head masks alone central differences."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from prunegraph.analysis.analyze import Analysis
 from prunegraph.errors import MissingExtra, PruneGraphError, UsageError
 from prunegraph.observe.cache import through_cache
 from prunegraph.observe.gradients import Backward, GradientStatistic, Objective
-from prunegraph.observe.head_mask import Gate, GatedSession, gated, open_gate
+from prunegraph.observe.head_mask import HeadMask, HeadMaskSession, no_head_masked, with_head_mask
 from prunegraph.observe.stream import Inputs, SampleProgress
 from prunegraph.observe.text import Batch
 from prunegraph.passes.score.base import Context
-from prunegraph.passes.score.head_mask_gradients import Floats, GateGradients
+from prunegraph.passes.score.head_mask_gradients import Floats, HeadMaskGradients
 from prunegraph.runtime.session import open_session, widened, widened_feeds
 
 Classes = npt.NDArray[np.int64]
@@ -31,7 +31,7 @@ HOW = "gradients"
 """The observation that says how gradients were computed."""
 
 STEP = 1e-2
-"""A gate's step to either side: its square times the third derivative is lost, and float32 rounding over it."""
+"""A head mask's step to either side: its square times the third derivative is lost, and float32 rounding over it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +71,7 @@ def differentiate(
 ) -> Differentiated:
     """Update statistics from gradients, all that want as many samples in one backward pass.
 
-    Where there is no backward pass, or the model is not differentiable by it, head gates go by finite differences.
+    Where there is no backward pass, or the model is not differentiable by it, head masks go by finite differences.
 
     Args:
         context: The model.
@@ -87,7 +87,7 @@ def differentiate(
         MissingExtra: nothing computes the gradients that are wanted.
     """
     objective = Objective.of(context.model, context.analysis, inputs, output)
-    gates = [statistic for statistic in statistics if isinstance(statistic, GateGradients)]
+    head_gradients = [statistic for statistic in statistics if isinstance(statistic, HeadMaskGradients)]
     if backward is not None:
         try:
             _gather(statistics, backward, "backward pass", context, inputs, objective, cache, progress)
@@ -95,12 +95,21 @@ def differentiate(
         except UsageError:
             raise
         except PruneGraphError as error:
-            if len(gates) < len(statistics):
+            if len(head_gradients) < len(statistics):
                 raise
             logger.warning("no backward pass, so finite differences, which are slower: %s", error.message)
-    if len(gates) < len(statistics):
+    if len(head_gradients) < len(statistics):
         raise MissingExtra("torch", "torch")
-    _gather(gates, _Differences(context.analysis), "finite differences", context, inputs, objective, cache, progress)
+    _gather(
+        head_gradients,
+        _Differences(context.analysis),
+        "finite differences",
+        context,
+        inputs,
+        objective,
+        cache,
+        progress,
+    )
     return Differentiated("finite differences", objective.target, objective.labelled)
 
 
@@ -127,7 +136,7 @@ def _gather(
 
 @dataclass(frozen=True, slots=True)
 class _Differences:
-    """A `Backward` for head gates: two runs a head and batch, by ONNX Runtime on one session with a head gate."""
+    """A `Backward` for head masks: two runs a head and batch, by ONNX Runtime on one session with a head mask."""
 
     analysis: Analysis
 
@@ -139,36 +148,36 @@ class _Differences:
         objective: Objective,
         progress: SampleProgress | None,
     ) -> None:
-        gates = [statistic for statistic in statistics if isinstance(statistic, GateGradients)]
-        layers = {site.layer: site.heads for statistic in gates for site in statistic.sites}
-        twin, sites = gated(widened(model), self.analysis)
+        head_gradients = [statistic for statistic in statistics if isinstance(statistic, HeadMaskGradients)]
+        layers = {site.layer: site.heads for statistic in head_gradients for site in statistic.sites}
+        twin, sites = with_head_mask(widened(model), self.analysis)
         count = 0
         with open_session(twin, providers=inputs.providers) as session:
             for batch in inputs.batches():
-                whole = open_gate(sites)
-                (logits,) = GatedSession(session, whole).run([objective.output], widened_feeds(batch.feeds))
+                whole = no_head_masked(sites)
+                (logits,) = HeadMaskSession(session, whole).run([objective.output], widened_feeds(batch.feeds))
                 classes, _ = objective.targets(batch, logits)
 
-                def losses(gate: Gate, batch: Batch = batch, classes: Classes = classes) -> Floats:
-                    (changed,) = GatedSession(session, gate).run([objective.output], widened_feeds(batch.feeds))
+                def losses(head_mask: HeadMask, batch: Batch = batch, classes: Classes = classes) -> Floats:
+                    (changed,) = HeadMaskSession(session, head_mask).run([objective.output], widened_feeds(batch.feeds))
                     return objective.losses(batch, changed, classes)
 
                 slopes = {layer: _slopes(losses, whole, layer, heads) for layer, heads in layers.items()}
-                for statistic in gates:
+                for statistic in head_gradients:
                     statistic.take([slopes[site.layer] for site in statistic.sites])
                 count += len(batch.samples)
                 if progress is not None:
                     progress(count)
 
 
-def _slopes(losses: Callable[[Gate], Floats], whole: Gate, layer: int, heads: int) -> Floats:
-    """Central differences of every example's loss by the gates of a layer, `[examples, heads]`."""
+def _slopes(losses: Callable[[HeadMask], Floats], whole: HeadMask, layer: int, heads: int) -> Floats:
+    """Central differences of every example's loss by the mask of a layer, `[examples, heads]`."""
     columns = []
     for head in range(heads):
         sides = []
         for step in (STEP, -STEP):
-            gate = whole.copy()
-            gate[layer, head] += step
-            sides.append(losses(gate))
+            head_mask = whole.copy()
+            head_mask[layer, head] += step
+            sides.append(losses(head_mask))
         columns.append((sides[0] - sides[1]) / (2 * STEP))
     return np.stack(columns, axis=1)

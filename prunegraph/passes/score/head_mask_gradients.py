@@ -1,7 +1,7 @@
-"""Gradients of the loss by head gates, without a gate: they are sums of context times its gradient.
+"""Gradients of the loss by a head mask, without one: they are sums of context times its gradient.
 
-A gate of one multiplies what a head puts out, so that `dL/dgate = Σ context · dL/dcontext` over that head in that
-example.  Units of several heads (KV groups, heads that layers share) have one gate: the sum over their heads.
+A mask of one multiplies what a head puts out, so that `dL/dmask = Σ context · dL/dcontext` over that head in that
+example.  Units of several heads (KV groups, heads that layers share) have one mask: the sum over their heads.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ Floats = npt.NDArray[np.float64]
 BATCH = 32
 
 
-class GateGradients:
-    """By unit the mean of |gate gradient| over examples, and over batches of `BATCH` examples; a `GradientStatistic`.
+class HeadMaskGradients:
+    """By unit the mean of |gradient| over examples, and over batches of `BATCH` examples; a `GradientStatistic`.
 
     Batches are those of the loss, whatever number of examples runs together: `BATCH` consecutive examples each, the
     last one perhaps fewer.
@@ -35,8 +35,8 @@ class GateGradients:
         sites: The places where heads attend.
         shapes: By group id, its shape.
         count: How many examples were seen.
-        examples: By group id, the sum over examples of |gate gradient| of the example's loss.
-        batches: By group id, the sum over full batches of |gate gradient| of the batch's mean loss.
+        examples: By group id, the sum over examples of |gradient by the head mask| of the example's loss.
+        batches: By group id, the sum over full batches of |gradient by the head mask| of the batch's mean loss.
     """
 
     def __init__(
@@ -80,7 +80,7 @@ class GateGradients:
         self.take(slopes)
 
     def take(self, slopes: Sequence[Floats]) -> None:
-        """Add gate gradients, whoever computed them: by site `[examples, heads]`."""
+        """Add gradients by the head mask, whoever computed them: by site `[examples, heads]`."""
         units = self._units(slopes)
         for name, each in units.items():
             self.examples[name] += np.abs(each).sum(axis=0)
@@ -126,7 +126,7 @@ class GateGradients:
             self._waiting[name] = state[f"w{k}"]
 
 
-def gated_sites(groups: Sequence[Group], context: Context, scorer: str) -> tuple[Attention, ...]:
+def masked_sites(groups: Sequence[Group], context: Context, scorer: str) -> tuple[Attention, ...]:
     """Where the heads of these groups attend.
 
     Raises:

@@ -17,7 +17,7 @@ from prunegraph.observe.gradients import GradientStatistic
 from prunegraph.observe.stream import Inputs
 from prunegraph.passes.score.base import Context, Scorer, Scores, ScoringReport
 from prunegraph.passes.score.differentiate import HOW, Differentiated
-from prunegraph.passes.score.head_mask_gradients import GateGradients, gated_sites
+from prunegraph.passes.score.head_mask_gradients import HeadMaskGradients, masked_sites
 
 OBSERVATION = "gate gradients"
 
@@ -38,13 +38,13 @@ class Michel(Scorer):
     output: str = ""
 
     def gradients(self, groups: Sequence[Group], context: Context, inputs: Inputs) -> Mapping[str, GradientStatistic]:
-        """Gate gradients of all units.
+        """Gradients by the head mask of all units.
 
         Raises:
             PruneGraphError: a group has no attention of its own.
         """
-        sites = gated_sites(groups, context, self.name)
-        return {OBSERVATION: GateGradients(sites, groups, context.analysis.solution)}
+        sites = masked_sites(groups, context, self.name)
+        return {OBSERVATION: HeadMaskGradients(sites, groups, context.analysis.solution)}
 
     def score(self, group: Group, context: Context) -> Scores:
         """Mean over examples of |dL/dgate|, of unit length over the units of a layer."""
@@ -53,12 +53,12 @@ class Michel(Scorer):
     def report(self, context: Context) -> ScoringReport:
         """Which gradients they were."""
         how: Differentiated = context.observations[HOW]
-        gates: GateGradients = context.observations[OBSERVATION]
-        facts = {**how.to_dict(), "examples": gates.count}
-        return ScoringReport((f"michel: {how.line}, {gates.count} examples",), facts)
+        head_gradients: HeadMaskGradients = context.observations[OBSERVATION]
+        facts = {**how.to_dict(), "examples": head_gradients.count}
+        return ScoringReport((f"michel: {how.line}, {head_gradients.count} examples",), facts)
 
 
-def by_layer(gates: GateGradients, group: str) -> Scores:
+def by_layer(head_gradients: HeadMaskGradients, group: str) -> Scores:
     """Michel's score of a group."""
-    each = gates.by_example(group)
+    each = head_gradients.by_example(group)
     return each / max(float(np.linalg.norm(each)), np.finfo(np.float64).tiny)

@@ -20,7 +20,7 @@ from prunegraph.analysis.axes import Axis, Size
 from prunegraph.analysis.slots import Slots, axis_size, slots
 from prunegraph.analysis.solution import ContractionSite, Solution
 from prunegraph.analysis.solution import Operand as Factor
-from prunegraph.observe.attention_sites import HeadAxes, Tap
+from prunegraph.observe.attention_sites import HeadAxes, ObservedValue
 from prunegraph.observe.text import Batch
 
 Array = npt.NDArray[Any]
@@ -209,9 +209,12 @@ class QkScores:
         """The values and how much of the scores counts."""
         return f"qk/{[(site.q.value, site.k.value) for site in self.sites]}/{self.gamma}/{self.energy}"
 
-    def taps(self) -> Sequence[Tap]:
+    def observed_values(self) -> Sequence[ObservedValue]:
         """Queries and keys."""
-        return [Tap(name) for name in dict.fromkeys(n for site in self.sites for n in (site.q.value, site.k.value))]
+        return [
+            ObservedValue(name)
+            for name in dict.fromkeys(n for site in self.sites for n in (site.q.value, site.k.value))
+        ]
 
     def update(self, batch: Batch, values: Mapping[str, Array]) -> None:
         """Score one batch, sample by sample; padding and rows that fill up a fixed batch do not count."""

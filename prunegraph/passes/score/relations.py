@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from prunegraph.errors import PruneGraphError, UsageError
-from prunegraph.observe.attention_sites import Attention, Tap
+from prunegraph.observe.attention_sites import Attention, ObservedValue
 from prunegraph.observe.conllu import Parse
 from prunegraph.observe.data import Sample
 from prunegraph.observe.text import Batch, Tokens
@@ -95,7 +95,7 @@ class RelationAttention:
         )
         return f"relations/1/{parser}/{sites}/{settings}"
 
-    def taps(self) -> Sequence[Tap]:
+    def observed_values(self) -> Sequence[ObservedValue]:
         """The attention probabilities."""
         return [site.probabilities for site in self.sites if site.probabilities is not None]
 

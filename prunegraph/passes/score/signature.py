@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from prunegraph.analysis.groups import Group
-from prunegraph.observe.attention_sites import Attention, Tap
+from prunegraph.observe.attention_sites import Attention, ObservedValue
 from prunegraph.observe.gradients import Objective
 from prunegraph.observe.stream import Array
 from prunegraph.observe.text import Batch
@@ -64,10 +64,10 @@ class Signatures:
         sites = [site.label + site.context for site in self.sites]
         return f"signatures/{sites}/{self.shapes}/{self._objective}/{self._limit}/{SIDE}"
 
-    def taps(self) -> Sequence[Tap]:
+    def observed_values(self) -> Sequence[ObservedValue]:
         """Attention probabilities, and logits where they are needed."""
         maps = [site.probabilities for site in self.sites if site.probabilities is not None]
-        return [*maps, *([Tap(self._objective.output)] if self._objective else [])]
+        return [*maps, *([ObservedValue(self._objective.output)] if self._objective else [])]
 
     def update(self, batch: Batch, values: Mapping[str, Array]) -> None:
         """Take in one batch."""
