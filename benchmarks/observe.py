@@ -47,7 +47,7 @@ def measure(model: Path, tokenizer: Path, count: int) -> Record:
     texts = [{"text": review.text} for review in reviews()[:count]]
     found = load_and_analyze(model)
     inputs = Data(texts, tokenizer).inputs(found.original)
-    groups = [group for group in found.analysis.groups if group.kind in ("head", "kv_group", "query_slot")]
+    groups = [group for group in found.analysis.groups if group.kind in ("head", "kv_group", "query_head")]
     (relations,) = Sap().observes(groups, Context(found.normalized.model, found.analysis), inputs).values()
     before, start = _peak(), time.perf_counter()
     observe(found.normalized.model, inputs, [relations])

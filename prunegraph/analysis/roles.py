@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from prunegraph.analysis.solve import Solution
 
 KINDS = (
-    *("head", "kv_group", "query_slot", "qk_dim", "v_dim", "ffn", "dense", "channel", "hidden", "expert"),
+    *("head", "kv_group", "query_head", "qk_dim", "v_dim", "ffn", "dense", "channel", "hidden", "expert"),
     *("inner", "state", "rank"),
 )
 """Every kind of group, as `ratio={kind: …}` names them."""
@@ -62,7 +62,7 @@ def kind_of(leaf: int, roles: Roles, grouped: frozenset[int], beside_state: froz
     Args:
         leaf: The Dim that it is about.
         roles: What happens to every Dim.
-        grouped: Dims that share an axis with query slots.
+        grouped: Dims that share an axis with query heads.
         beside_state: Dims that share a value with the state of a recurrence.
     """
     role = roles[leaf]
@@ -73,7 +73,7 @@ def kind_of(leaf: int, roles: Roles, grouped: frozenset[int], beside_state: froz
     if role.summed and leaf in beside_state:
         return "inner"
     if role.batched or _mixes_heads(role, roles):
-        return "query_slot" if role.copied else "kv_group" if leaf in grouped else "head"
+        return "query_head" if role.copied else "kv_group" if leaf in grouped else "head"
     if role.scored:
         return "qk_dim"
     if role.carried and role.summed:

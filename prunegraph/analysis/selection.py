@@ -13,6 +13,7 @@ from typing import TypeGuard
 
 import numpy as np
 
+from prunegraph.analysis.former_kinds import present_keys
 from prunegraph.analysis.groups import Group
 from prunegraph.analysis.slots import Keep, Mask
 from prunegraph.errors import UsageError
@@ -53,8 +54,8 @@ class Selection:
             UsageError: a group or a unit does not exist, or an array has another shape.
         """
         known = {group.id: group for group in groups}
-        masks = {name: _units(known, name, units) for name, units in (keep or {}).items()}
-        masks |= {name: ~_units(known, name, units) for name, units in (remove or {}).items()}
+        masks = {name: _units(known, name, units) for name, units in present_keys(keep or {}).items()}
+        masks |= {name: ~_units(known, name, units) for name, units in present_keys(remove or {}).items()}
         return Selection(masks)
 
     @staticmethod
@@ -171,7 +172,7 @@ class Selection:
             raise UsageError(f"this is no plan file: {problem}", hint=_PLAN_HINT)
         if isinstance(version, bool) or version != SCHEMA:
             raise UsageError(f"the plan has version {version!r}, not {SCHEMA}", hint=_PLAN_HINT)
-        return Selection({name: _mask(name, entry) for name, entry in groups.items()})
+        return Selection({name: _mask(name, entry) for name, entry in present_keys(groups).items()})
 
 
 def _rows_left(group: Group, keeps: Mapping[int, Keep]) -> Mask:

@@ -25,7 +25,7 @@ def explain(
     \b
       head        attention heads
       kv_group    key and value heads, each with the query heads that share it
-      query_slot  query heads of one key and value head
+      query_head  query heads of one key and value head
       qk_dim      what queries and keys are compared by
       v_dim       what values carry
       ffn         neurons between two linear layers

@@ -23,7 +23,7 @@ from prunegraph.analysis.solution import ContractionSite, Solution
 from prunegraph.moved import former_names
 from prunegraph.observe.decompose_attention import FUSED, hidden_probabilities, projects_qkv
 
-HEAD_KINDS = ("head", "kv_group", "query_slot")
+HEAD_KINDS = ("head", "kv_group", "query_head")
 _FAR = 200
 
 Index = npt.NDArray[np.int64]

@@ -52,10 +52,10 @@ GROUPS = {
     "fused_gemm": "v_dim 10, ffn 14, qk_dim 12",
     "fused_matmul": "hidden 10, head 3, qk_dim 4/3, v_dim 4/3, ffn 14",
     "gated_mixture": "hidden 10, ffn 14/4",
-    "group_query": "hidden 10, kv_group 2, query_slot 3/2, qk_dim 2/2",
-    "group_query_cache": "hidden 10, query_slot 3/2",
-    "group_query_packed": "hidden 10, kv_group 2, query_slot 3/2",
-    "group_query_rotary": "hidden 10, kv_group 2, query_slot 3/2, qk_dim 2",
+    "group_query": "hidden 10, kv_group 2, query_head 3/2, qk_dim 2/2",
+    "group_query_cache": "hidden 10, query_head 3/2",
+    "group_query_packed": "hidden 10, kv_group 2, query_head 3/2",
+    "group_query_rotary": "hidden 10, kv_group 2, query_head 3/2, qk_dim 2",
     "microsoft_rotary": "hidden 10, head 3, qk_dim 2, qk_dim 4/3, v_dim 4/3",
     "mixture": "hidden 10, ffn 14/4",
     "multi_head": "hidden 10, head 3, qk_dim 4/3, v_dim 6/3",
@@ -63,8 +63,8 @@ GROUPS = {
     "multi_head_cross": "hidden 10, ffn 10, head 3, qk_dim 4/3",
     "onnx_attention": "hidden 10, head 3, qk_dim 4/3, v_dim 6/3",
     "onnx_attention_4d": "hidden 10, head 3, qk_dim 4/3, v_dim 4/3",
-    "onnx_attention_cache": "hidden 10, query_slot 3/2",
-    "onnx_attention_gqa": "hidden 10, kv_group 2, query_slot 3/2, qk_dim 4/2, v_dim 4/2",
+    "onnx_attention_cache": "hidden 10, query_head 3/2",
+    "onnx_attention_gqa": "hidden 10, kv_group 2, query_head 3/2, qk_dim 4/2, v_dim 4/2",
     "onnx_rotary": "hidden 10, head 3, qk_dim 4, v_dim 4/3",
     "onnx_rotary_partial": "hidden 10~, head 3, qk_dim 2, qk_dim 4/3, v_dim 8/3",
     "skip_layer_norm": "hidden 10~, ffn 14",
@@ -141,10 +141,10 @@ def test_shrunk_is_masked(name: str) -> None:
 
 
 CACHES = {
-    "onnx_attention_cache": "hidden 10, kv_group 2, qk_dim 4/2, query_slot 3/2, v_dim 4/2",
+    "onnx_attention_cache": "hidden 10, kv_group 2, qk_dim 4/2, query_head 3/2, v_dim 4/2",
     "multi_head_cache": "hidden 10, head 3, qk_dim 4/3",
     "attention_cache": "hidden 10, head 3, qk_dim 4/3",
-    "group_query_cache": "hidden 10, kv_group 2, qk_dim 2/2, query_slot 3/2",
+    "group_query_cache": "hidden 10, kv_group 2, qk_dim 2/2, query_head 3/2",
 }
 
 

@@ -31,7 +31,7 @@ def decoder() -> onnx.ModelProto:
         ({"kv_group": 0.5}, (0, 1, 0, 12), (0, 1, 0, 12)),
         ({"v_dim": 0.5}, (0, 2, 0, 12), (0, 2, 0, 6)),
         ({"qk_dim": 0.5}, (0, 2, 0, 6), (0, 2, 0, 12)),
-        ({"kv_group": 0.5, "v_dim": 0.25, "qk_dim": 0.5, "query_slot": 0.5}, (0, 1, 0, 6), (0, 1, 0, 9)),
+        ({"kv_group": 0.5, "v_dim": 0.25, "qk_dim": 0.5, "query_head": 0.5}, (0, 1, 0, 6), (0, 1, 0, 9)),
     ],
 )
 def test_past_and_present_shrink_together(
@@ -53,6 +53,6 @@ def test_past_and_present_shrink_together(
 def test_the_cache_stays_whole_unless_allowed(decoder: onnx.ModelProto) -> None:
     result = prune_graph(decoder, 0.5)
     assert shapes(result.model) == shapes(decoder)
-    assert {group.kind for group in result.report.groups} == {"query_slot", "ffn"}
+    assert {group.kind for group in result.report.groups} == {"query_head", "ffn"}
     with pytest.raises(NothingToPrune, match="kv_group"):
         prune_graph(decoder, {"kv_group": 0.5})

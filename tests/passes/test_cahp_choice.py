@@ -98,13 +98,13 @@ def test_a_copy_of_a_head_goes_first(tmp_path: Path, reducer: str) -> None:
 
 
 def test_query_heads_that_share_keys_go_together(tmp_path: Path) -> None:
-    """KV groups are chosen, and their query slots stay unless the caller wants fewer."""
+    """KV groups are chosen, and their query heads stay unless the caller wants fewer."""
     model = Tiny(heads=8, shared=2, layers=2).onnx()
     given = {"scorer": "cahp", "data": texts(64), "tokenizer": word_tokenizer(tmp_path), "repair": "none"}
     result = prune_graph(model, **given)
     assert {group.kind for group in result.report.groups} == {"kv_group"}
-    slots = prune_graph(model, ratio={"query_slot": 0.5}, **{**given, "scorer": {"query_slot": "cahp"}})
-    assert {group.kind for group in slots.report.groups} == {"query_slot"}
+    slots = prune_graph(model, ratio={"query_head": 0.5}, **{**given, "scorer": {"query_head": "cahp"}})
+    assert {group.kind for group in slots.report.groups} == {"query_head"}
 
 
 def by_hand(salience: list[float], owner: list[int], **settings: Any) -> Chosen:

@@ -100,8 +100,8 @@ def test_heads_that_share_keys_have_one_gate(tmp_path: Path) -> None:
     """The gradient of a KV group's gate is the sum over its heads, before the absolute value."""
     tiny = Tiny(heads=4, shared=2)
     found, inputs = given(tiny, tmp_path)
-    groups = [group for group in found.analysis.groups if group.kind in ("kv_group", "query_slot")]
-    assert {group.kind for group in groups} == {"kv_group", "query_slot"}
+    groups = [group for group in found.analysis.groups if group.kind in ("kv_group", "query_head")]
+    assert {group.kind for group in groups} == {"kv_group", "query_head"}
     context = Context(found.normalized.model, found.analysis)
     seen: HeadMaskGradients = (
         observe_for({Michel(): groups}, context, inputs, backward=backward).of(Michel()).observations[OBSERVATION]

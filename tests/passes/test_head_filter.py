@@ -210,7 +210,7 @@ def test_accuracy_needs_labels_and_filtering_data(setting: tuple[Analyzed, Input
 def test_query_heads_go_from_all_groups_at_once() -> None:
     """Every KV group keeps as many query heads: a candidate takes one of each, and harm is told for all of them."""
     found = load_and_analyze(load_skeleton("zoo_llama"))
-    slots = next(group for group in found.analysis.groups if group.kind == "query_slot")
+    slots = next(group for group in found.analysis.groups if group.kind == "query_head")
     mask = np.array([[True, False, True, False], [False, True, True, False]])
     assert slots.shape == mask.shape
     metric = Counting()

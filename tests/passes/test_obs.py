@@ -143,7 +143,7 @@ def test_what_another_neuron_says_goes_first(tmp_path: Path) -> None:
 
 SHAPES: dict[str, tuple[Callable[[], onnx.ModelProto], tuple[str, ...]]] = {
     "heads and dims of heads": (attention.mha, ("head", "v_dim")),
-    "groups of query heads": (attention.gqa, ("kv_group", "query_slot", "v_dim")),
+    "groups of query heads": (attention.gqa, ("kv_group", "query_head", "v_dim")),
     "rows of their own, two layers": (attention.fused_qkv, ("head", "v_dim")),
 }
 

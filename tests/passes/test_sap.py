@@ -125,7 +125,7 @@ def trees(folder: Path, *sentences: Any) -> Path:
 def penalties(model: Any, folder: Path, sentences: Any, **settings: Any) -> tuple[list[list[float]], Context, Analysis]:
     found = load_and_analyze(model)
     inputs = Data(trees(folder, *sentences), word_tokenizer(folder)).inputs(found.original)
-    groups = [group for group in found.analysis.groups if group.kind in ("head", "kv_group", "query_slot")]
+    groups = [group for group in found.analysis.groups if group.kind in ("head", "kv_group", "query_head")]
     scorer = make_scorer("sap", settings)
     context = Context(found.normalized.model, found.analysis)
     context = observe_for(resolve_scorers(scorer).shares(groups), context, inputs).of(scorer)
@@ -173,12 +173,12 @@ def test_causal_models_have_one_direction(direction: str, tmp_path: Path) -> Non
 def test_decoders(name: str, tmp_path: Path) -> None:
     found, context, analysis = penalties(load_skeleton(name), tmp_path, SENTENCES)
     assert context.observations[OBSERVATION].causal
-    groups = [group for group in analysis.groups if group.kind in ("head", "kv_group", "query_slot")]
+    groups = [group for group in analysis.groups if group.kind in ("head", "kv_group", "query_head")]
     scores = score_with("sap", groups, context)
     if name == "zoo_llama":
         assert [len(layer) for layer in found] == [8, 8]
-        np.testing.assert_array_equal(scores["query_slot.0"].reshape(-1), -np.array(found[0]))
-        np.testing.assert_array_equal(scores["kv_group.0"], scores["query_slot.0"].sum(axis=-1))
+        np.testing.assert_array_equal(scores["query_head.0"].reshape(-1), -np.array(found[0]))
+        np.testing.assert_array_equal(scores["kv_group.0"], scores["query_head.0"].sum(axis=-1))
     else:
         np.testing.assert_array_equal(scores["head.1"], -np.array(found[1]))
 

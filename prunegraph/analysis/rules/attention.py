@@ -1,4 +1,4 @@
-"""Fused attention: heads, query slots, and what Q·K and scores·V sum over, told apart inside one op.
+"""Fused attention: heads, query heads, and what Q·K and scores·V sum over, told apart inside one op.
 
 Every operand is `heads·width` (three axes) or has both as axes of their own (four), so that heads, `qk_dim` and `v_dim`
 come out as they do where the exporter has spelt attention out.

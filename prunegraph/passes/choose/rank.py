@@ -13,7 +13,7 @@ from prunegraph.analysis.selection import Selection
 from prunegraph.analysis.slots import Mask
 from prunegraph.passes.score.base import Scores
 
-WHOLE_UNITS = ("head", "kv_group", "query_slot", "expert")
+WHOLE_UNITS = ("head", "kv_group", "query_head", "expert")
 """Kinds whose numbers no hardware wants to be a multiple of anything."""
 
 WIDTHS = ("channel",)

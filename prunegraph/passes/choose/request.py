@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from prunegraph.analysis.former_kinds import present_keys, present_name
 from prunegraph.analysis.names import as_patterns
 from prunegraph.errors import UsageError
 from prunegraph.passes.choose.amounts import (
@@ -108,7 +109,7 @@ class Amount:
             UsageError: a number is wrong, or a kind or a preset does not exist.
         """
         for name in ("kinds", "drop"):
-            self._set(name, as_patterns(getattr(self, name)))
+            self._set(name, tuple(map(present_name, as_patterns(getattr(self, name)))))
         if isinstance(self.ratio, (str, os.PathLike)):
             amounts = read_amounts(self.ratio)
             self._set("ratio", amounts.ratio)
@@ -117,6 +118,9 @@ class Amount:
         if self.rotate not in (None, True, False):
             hint = "give True, False, or None: where data are given"
             raise UsageError(f"rotate cannot be {self.rotate!r}", hint=hint)
+        for name in ("ratio", "keep", "fits"):
+            if isinstance(getattr(self, name), Mapping):
+                self._set(name, present_keys(getattr(self, name)))
         if self.ratio is not None:
             check_ratio(self.ratio)
         check_keep(self.keep)
@@ -181,6 +185,7 @@ def scorers_by_kind(scorer: Scorers | KindScorers, settings: Mapping[str, Any] |
         UsageError: there is no such scorer, option or kind.
     """
     if isinstance(scorer, Mapping):
+        scorer = present_keys(scorer)
         check_kinds(scorer)
     return resolve_scorers(scorer, settings)
 
@@ -204,5 +209,6 @@ class Scope:
 
     def __post_init__(self) -> None:
         """Make tuples of all patterns."""
-        for name in ("include", "exclude", "allow_io"):
-            object.__setattr__(self, name, as_patterns(getattr(self, name)))
+        for name in ("include", "exclude"):
+            object.__setattr__(self, name, tuple(map(present_name, as_patterns(getattr(self, name)))))
+        object.__setattr__(self, "allow_io", as_patterns(self.allow_io))

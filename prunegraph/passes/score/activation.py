@@ -25,7 +25,7 @@ from prunegraph.passes.score.weights import weight_values
 
 OBSERVATION = "activation"
 STATISTICS = ("norm", "variance")
-KINDS = ("head", "kv_group", "query_slot", "v_dim", "ffn", "dense", "channel", "hidden", "inner", "rank")
+KINDS = ("head", "kv_group", "query_head", "v_dim", "ffn", "dense", "channel", "hidden", "inner", "rank")
 
 Array = npt.NDArray[np.float64]
 

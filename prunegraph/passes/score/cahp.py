@@ -166,8 +166,8 @@ class Cahp(Scorer):
 
 
 def _decided(groups: Sequence[Group], context: Context) -> list[Group]:
-    """The groups to choose in: not the query slots of KV groups that are chosen, unless the caller wants both."""
+    """The groups to choose in: not the query heads of KV groups that are chosen, unless the caller wants both."""
     sites = attentions(context.model, context.analysis)
-    whole = {group.id for group in groups if group.kind != "query_slot"}
+    whole = {group.id for group in groups if group.kind != "query_head"}
     inside = {name for site in sites if whole & set(site.units) for name in site.units} - whole
     return [group for group in groups if group.id not in inside or group.id in context.kept]

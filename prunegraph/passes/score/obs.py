@@ -26,7 +26,7 @@ from prunegraph.passes.score.base import Context, Scorer, Scores, ScoringReport
 from prunegraph.passes.score.elimination import Floats, Index, Reader, eliminate
 
 OBSERVATION, ERRORS = "obs", "obs errors"
-KINDS = ("head", "kv_group", "query_slot", "v_dim", "ffn", "dense", "channel", "inner", "rank")
+KINDS = ("head", "kv_group", "query_head", "v_dim", "ffn", "dense", "channel", "inner", "rank")
 
 
 @dataclass(frozen=True)

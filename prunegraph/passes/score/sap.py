@@ -152,7 +152,7 @@ def scored_sites(groups: Sequence[Group], context: Context) -> tuple[Attention, 
     covered = {name for site in sites for name in site.units}
     for group in groups:
         if group.id not in covered:
-            hint = "give ratios of head, kv_group or query_slot only: ratio={'head': 0.5}, --ratio head=0.5"
+            hint = "give ratios of head, kv_group or query_head only: ratio={'head': 0.5}, --ratio head=0.5"
             raise UsageError(f"sap scores heads, and {group.id} is none with attention probabilities", hint=hint)
     if not sites:
         raise PruneGraphError("the model has no attention heads that sap could score", hint="choose another scorer")
