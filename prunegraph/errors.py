@@ -3,6 +3,16 @@
 from __future__ import annotations
 
 
+def first_line(error: BaseException) -> str:
+    """What an exception says in one line, at most 300 characters; the name of its type where it says nothing.
+
+    >>> first_line(ValueError("no number")), first_line(KeyError())
+    ('no number', 'KeyError')
+    """
+    lines = (line.strip() for line in str(error).splitlines())
+    return next((line for line in lines if line), type(error).__name__)[:300]
+
+
 class PruneGraphError(Exception):
     """The caller asked for something that cannot be done.
 

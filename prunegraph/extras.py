@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from importlib.util import find_spec
 
 from prunegraph.errors import MissingExtra
@@ -18,6 +19,22 @@ PACKAGES = {
     "yaml": ("yaml",),
 }
 """By extra the modules that it brings and that are imported where they are used."""
+
+
+@contextmanager
+def needs_extra(extra: str, package: str = "", otherwise: str = "") -> Iterator[None]:
+    """Import optional packages within this, so that what is missing is told together with the extra that brings it.
+
+    >>> with needs_extra("report", "matplotlib"):
+    ...     pass
+
+    Raises:
+        MissingExtra: an import fails; it names `package`, or the module that is missing.
+    """
+    try:
+        yield
+    except ImportError as error:
+        raise MissingExtra(extra, package or error.name or extra, otherwise) from error
 
 
 def require_extras(extras: Iterable[str]) -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, TypeGuard
 import onnx
 import onnx_ir as ir
 
-from prunegraph.errors import ModelError
+from prunegraph.errors import ModelError, first_line
 from prunegraph.export.onnx_file import load
 
 if TYPE_CHECKING:
@@ -35,9 +35,8 @@ def read_graph(graph: gs.Graph) -> ir.Model:
     try:
         proto = gs.export_onnx(_own(graph).toposort())
     except Exception as error:  # graphsurgeon raises whatever went wrong, and its own exception is a bare one
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise ModelError(
-            f"onnx_graphsurgeon cannot export the graph: {reason}",
+            f"onnx_graphsurgeon cannot export the graph: {first_line(error)}",
             hint="onnx_graphsurgeon.export_onnx(graph) must work; every graph input and output needs a dtype",
         ) from error
     return load(proto)

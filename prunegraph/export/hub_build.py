@@ -11,8 +11,9 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from prunegraph.errors import MissingExtra, ModelError, PruneGraphError, UsageError
+from prunegraph.errors import ModelError, PruneGraphError, UsageError, first_line
 from prunegraph.export.hub_inputs import Example, Sizes, timm_example, transformers_example
+from prunegraph.extras import needs_extra
 
 if TYPE_CHECKING:
     import torch
@@ -121,10 +122,8 @@ def _from_timm(name: str, task: str | None, pretrained: bool, sizes: Sizes) -> t
 def _imported(package: str) -> Any:
     """The package, once torch and onnxscript are known to be there too."""
     for name, extra in (("torch", "torch"), ("onnxscript", "torch"), (package, "zoo")):
-        try:
+        with needs_extra(extra):
             module = import_module(name)
-        except ImportError as error:
-            raise MissingExtra(extra, error.name or name) from error
     return module
 
 
@@ -136,8 +135,7 @@ def _explained(what: str, hint: str) -> Iterator[None]:
     except PruneGraphError:
         raise
     except Exception as error:  # both libraries raise whatever the libraries under them raise
-        reason = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
-        raise ModelError(f"{what}: {reason[:300]}", hint=hint) from error
+        raise ModelError(f"{what}: {first_line(error)}", hint=hint) from error
 
 
 @contextlib.contextmanager

@@ -15,7 +15,7 @@ from google.protobuf import json_format, text_format
 from google.protobuf.message import DecodeError, EncodeError
 from onnx_ir.passes.common import CheckerPass
 
-from prunegraph.errors import ModelError, OutputError, UsageError
+from prunegraph.errors import ModelError, OutputError, UsageError, first_line
 from prunegraph.export import diagnose, external_data, sparse
 from prunegraph.export.atomic_write import check_target, stage
 from prunegraph.export.function_opsets import align_opsets
@@ -234,8 +234,7 @@ def _deserialize(proto: onnx.ModelProto, name: str) -> ir.Model:
         cause: BaseException = error
         while (deeper := cause.__cause__ or cause.__context__) is not None:
             cause = deeper
-        reason = str(cause).splitlines()[0] if str(cause) else type(cause).__name__
-        raise ModelError(f"{name} cannot be understood: {reason}", hint=_CHECK_HINT) from error
+        raise ModelError(f"{name} cannot be understood: {first_line(cause)}", hint=_CHECK_HINT) from error
 
 
 def _with_open_lengths(model: ir.Model) -> ir.Model:
@@ -289,8 +288,9 @@ def _check(model: ir.Model, name: str) -> None:
             if isinstance(value.const_value, ir.serde.TensorProtoTensor) and value.const_value.nbytes > _SMALL:
                 onnx.checker.check_tensor(value.const_value.raw)
     except Exception as error:
-        reason = str(error.__cause__ or error).strip().splitlines()[0]
-        raise ModelError(f"{name} is not valid ONNX: {reason}", hint=_CHECK_HINT) from error
+        raise ModelError(
+            f"{name} is not valid ONNX: {first_line(error.__cause__ or error)}", hint=_CHECK_HINT
+        ) from error
 
 
 def _is_known(dtype: ir.DataType) -> bool:

@@ -14,10 +14,11 @@ from typing import TYPE_CHECKING, Any, TypeGuard
 
 import onnx_ir as ir
 
-from prunegraph.errors import MissingExtra, ModelError, UsageError
+from prunegraph.errors import ModelError, UsageError
 from prunegraph.export.onnx_file import load
 from prunegraph.export.torch_dynamic_shapes import Call, default_axes, fallbacks, tensor_axes, widened
 from prunegraph.export.torch_names import name_axes, name_outputs, name_parameters, output_names
+from prunegraph.extras import needs_extra
 
 if TYPE_CHECKING:
     import torch
@@ -137,11 +138,9 @@ def evaluating(module: torch.nn.Module) -> Iterator[None]:
 
 
 def _require() -> None:
-    try:
+    with needs_extra("torch"):
         import onnxscript  # noqa: F401
         import torch.onnx  # noqa: F401
-    except ImportError as error:
-        raise MissingExtra("torch", error.name or "torch") from error
 
 
 def _translate(module: torch.nn.Module, call: Call, shapes: Any, opset: int | None) -> ir.Model:

@@ -18,7 +18,8 @@ import onnx_ir as ir
 
 from prunegraph.analysis.analyze import Analysis
 from prunegraph.analysis.selection import Selection
-from prunegraph.errors import MissingExtra, UsageError
+from prunegraph.errors import UsageError
+from prunegraph.extras import needs_extra
 from prunegraph.observe.attention_sites import Attention, attentions
 from prunegraph.observe.metric import cosines
 from prunegraph.observe.padding import real
@@ -158,11 +159,9 @@ def heat_map(preservation: Preservation, path: Path, title: str = "") -> None:
     Raises:
         MissingExtra: matplotlib is not installed.
     """
-    try:
+    with needs_extra("report", "matplotlib"):
         from matplotlib import colormaps
         from matplotlib.figure import Figure
-    except ImportError:
-        raise MissingExtra("report", "matplotlib") from None
     grid = preservation.grid()
     figure = Figure(figsize=(1.8 + 0.42 * grid.shape[1], 1.3 + 0.42 * grid.shape[0]), layout="constrained")
     axes = figure.add_subplot()

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from prunegraph.errors import MissingExtra, UsageError
+from prunegraph.errors import UsageError, first_line
+from prunegraph.extras import needs_extra
 from prunegraph.observe.data import Sample, Source
 from prunegraph.observe.files import is_file, open_text
 from prunegraph.runtime.feeds import Feeds, InputSpec
@@ -79,10 +80,8 @@ class TextReader:
             UsageError: there is none.
             MissingExtra: the package `tokenizers` is not installed.
         """
-        try:
+        with needs_extra("text", "tokenizers"):
             from tokenizers import Tokenizer
-        except ImportError:
-            raise MissingExtra("text", "tokenizers") from None
         path = Path(where)
         path = path / "tokenizer.json" if path.is_dir() else path
         if not is_file(path):
@@ -100,7 +99,7 @@ class TextReader:
         except BaseException as error:  # the library raises bare exceptions, and panics that are no exceptions
             if isinstance(error, (KeyboardInterrupt, SystemExit, MemoryError)):
                 raise
-            raise UsageError(f"{path} is no tokenizer: {_first_line(error)}", hint=_TOKENIZER_HINT) from error
+            raise UsageError(f"{path} is no tokenizer: {first_line(error)}", hint=_TOKENIZER_HINT) from error
         self.vocabulary = int(self._tokenizer.get_vocab_size())
         self.fingerprint = f"{hashlib.sha256(text.encode()).hexdigest()}/{max_length}/{self.left}/{self.pad_id}"
         self.max_length = max_length
@@ -113,7 +112,7 @@ class TextReader:
         except BaseException as error:
             if isinstance(error, (KeyboardInterrupt, SystemExit, MemoryError)):
                 raise
-            problem = f"the tokenizer cannot read the texts: {_first_line(error)}"
+            problem = f"the tokenizer cannot read the texts: {first_line(error)}"
             raise UsageError(problem, hint=_TOKENIZER_HINT) from error
 
     def batch(
@@ -169,10 +168,6 @@ def _settings(config: Path) -> dict[str, Any]:
     if not isinstance(settings, dict):
         raise UsageError(f"{config} holds no settings", hint=hint)
     return settings
-
-
-def _first_line(error: BaseException) -> str:
-    return next(iter(str(error).splitlines()), type(error).__name__)
 
 
 def text_role(spec: InputSpec) -> str:

@@ -12,6 +12,7 @@ import onnx
 import onnx_ir as ir
 import onnxruntime as ort
 
+from prunegraph.errors import first_line
 from prunegraph.runtime.limits import SECONDS_A_TRIAL, interruptible, limit_memory
 from prunegraph.runtime.limits import CannotRun as CannotRun
 from prunegraph.runtime.widen import has_narrow as has_narrow
@@ -66,7 +67,7 @@ def open_session(
         yield ort.InferenceSession(ir.to_proto(light).SerializeToString(), options, providers=list(providers))
     except Exception as error:
         if _from_runtime(error):
-            raise CannotRun(_first_line(error)) from error
+            raise CannotRun(first_line(error)) from error
         raise
 
 
@@ -104,16 +105,12 @@ def session_of(proto: onnx.ModelProto, *, trial: bool = False) -> ort.InferenceS
         return ort.InferenceSession(proto.SerializeToString(), options, providers=["CPUExecutionProvider"])
     except Exception as error:
         if _from_runtime(error):
-            raise CannotRun(_first_line(error)) from error
+            raise CannotRun(first_line(error)) from error
         raise
 
 
 def _from_runtime(error: Exception) -> bool:
     return type(error).__module__.startswith("onnxruntime")
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().splitlines()[0][:300] if str(error).strip() else type(error).__name__
 
 
 def run(
@@ -142,6 +139,6 @@ def run(
         raise CannotRun("a text that it gives is not UTF-8") from error
     except Exception as error:
         if _from_runtime(error) or type(error) is RuntimeError:  # the binding raises plain ones
-            raise CannotRun(_first_line(error)) from error
+            raise CannotRun(first_line(error)) from error
         raise
     return [np.asarray(array) for array in arrays]

@@ -31,7 +31,7 @@ from typing import TYPE_CHECKING, TypeVar
 import onnx
 import onnx_ir as ir
 
-from prunegraph.errors import MissingExtra
+from prunegraph.extras import needs_extra
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -112,7 +112,5 @@ def _as_ir(model: ir.Model | onnx.ModelProto) -> ir.Model:
 
 
 def _require() -> None:
-    try:
+    with needs_extra("torch"):
         import torch.fx  # noqa: F401
-    except ImportError as error:
-        raise MissingExtra("torch", error.name or "torch") from error

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import onnx_ir as ir
 
-from prunegraph.errors import PruneGraphError
+from prunegraph.errors import PruneGraphError, first_line
 from prunegraph.observe.gradients import GradientStatistic, Objective
 from prunegraph.observe.stream import Array, Inputs, SampleProgress
 from prunegraph.observe.text import Batch
@@ -105,7 +105,7 @@ def _forward(
         values = call(module, feeds)
     except (RuntimeError, IndexError) as error:
         hint = "check the data, shorten the texts (max_length) or give inputs that the model accepts"
-        raise PruneGraphError(f"torch does not run the model on the data: {_line(error)}", hint=hint) from error
+        raise PruneGraphError(f"torch does not run the model on the data: {first_line(error)}", hint=hint) from error
     logits = values[loss.output]
     classes, weights = loss.targets(batch, logits.detach().numpy())
     each = torch.nn.functional.cross_entropy(
@@ -142,7 +142,3 @@ def _constant(value: ir.Value) -> tuple[Array, Array]:
     assert value.const_value is not None
     array = value.const_value.numpy()
     return array, np.zeros(array.shape, np.float32)
-
-
-def _line(error: Exception) -> str:
-    return str(error).strip().splitlines()[0][:300] if str(error).strip() else type(error).__name__

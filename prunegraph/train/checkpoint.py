@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from prunegraph.errors import UsageError
+from prunegraph.errors import UsageError, first_line
 from prunegraph.export.atomic_write import make_folder, stage
 
 NAME = "checkpoint.pt"
@@ -57,7 +57,7 @@ class Checkpoint:
         try:
             restore(self.state)
         except (LookupError, TypeError, ValueError, AttributeError, RuntimeError) as error:  # torch: RuntimeError
-            problem = f"{self.path} does not hold the whole state of a run: {next(iter(str(error).splitlines()), '')}"
+            problem = f"{self.path} does not hold the whole state of a run: {first_line(error)}"
             raise UsageError(problem, hint="delete it to begin anew") from error
 
     def _read(self) -> Mapping[str, Any]:
@@ -69,7 +69,7 @@ class Checkpoint:
             content = torch.load(self.path, map_location="cpu", weights_only=True)
             about, state = dict(content["about"]), dict(content["state"])
         except Exception as error:  # torch raises whatever it meets in a file that it did not write
-            problem = f"{self.path} is no checkpoint: {next(iter(str(error).splitlines()), '')}"
+            problem = f"{self.path} is no checkpoint: {first_line(error)}"
             raise UsageError(problem, hint="delete it to begin anew") from error
         other = [name for name in self.about if about.get(name) != self.about[name]]
         if other:

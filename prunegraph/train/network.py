@@ -10,7 +10,8 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from prunegraph.analysis.names import matches
-from prunegraph.errors import MissingExtra, UsageError
+from prunegraph.errors import UsageError
+from prunegraph.extras import needs_extra
 from prunegraph.runtime.session import widened_feeds
 
 if TYPE_CHECKING:
@@ -74,10 +75,8 @@ class Network:
 
 
 def _device(name: str) -> torch.device:
-    try:
+    with needs_extra("torch", "torch"):
         import torch
-    except ImportError:
-        raise MissingExtra("torch", "torch") from None
     if name.startswith("cuda") and not torch.cuda.is_available():
         raise UsageError("torch sees no CUDA device", hint="--device cpu, or install a build of torch for CUDA")
     return torch.device(name)

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from importlib.resources import files
 from typing import Any
 
-from prunegraph.errors import MissingExtra
 from prunegraph.export.report.svg import before_and_after, curve, head_map
+from prunegraph.extras import needs_extra
 
 
 def render_html(facts: Mapping[str, Any]) -> str:
@@ -16,10 +16,8 @@ def render_html(facts: Mapping[str, Any]) -> str:
     Raises:
         MissingExtra: jinja2 is not installed.
     """
-    try:
+    with needs_extra("report", "jinja2"):
         from jinja2 import Environment, StrictUndefined
-    except ImportError:
-        raise MissingExtra("report", "jinja2") from None
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     environment.filters |= {"count": count, "share": share}
     source = (files("prunegraph.export.report") / "report.html.j2").read_text(encoding="utf-8")

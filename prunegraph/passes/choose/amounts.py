@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from prunegraph.analysis.roles import KINDS
-from prunegraph.errors import MissingExtra, UsageError
+from prunegraph.errors import UsageError
+from prunegraph.extras import needs_extra
 from prunegraph.strict_json import parse_json
 
 Ratio = float | Mapping[str, float | Sequence[float]] | str | os.PathLike[str]
@@ -85,10 +86,8 @@ def _parsed(path: Path, text: str) -> Any:
             return parse_json(text)
         except ValueError as error:
             raise UsageError(f"{path} is no JSON: {error}", hint=hint) from error
-    try:
+    with needs_extra("yaml", "pyyaml", "write JSON"):
         import yaml
-    except ImportError:
-        raise MissingExtra("yaml", "pyyaml", "write JSON") from None
     try:
         return yaml.safe_load(text)
     except (yaml.YAMLError, ValueError, RecursionError) as error:

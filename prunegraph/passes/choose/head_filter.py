@@ -20,7 +20,8 @@ import onnxruntime as ort
 
 from prunegraph.analysis.analyze import Analysis
 from prunegraph.analysis.selection import Selection
-from prunegraph.errors import MissingExtra, UsageError
+from prunegraph.errors import UsageError
+from prunegraph.extras import needs_extra
 from prunegraph.observe.attention_sites import HEAD_KINDS, Attention
 from prunegraph.observe.head_mask import HeadMask, HeadMaskSession, head_mask_of, no_head_masked, with_head_mask
 from prunegraph.observe.metric import Evaluate, make_metric
@@ -269,7 +270,5 @@ class _Remote:
 
 
 def _joblib() -> Any:
-    try:
+    with needs_extra("text", "joblib"):
         return importlib.import_module("joblib")
-    except ImportError:
-        raise MissingExtra("text", "joblib") from None

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from prunegraph.errors import MissingExtra
+from prunegraph.extras import needs_extra
 from prunegraph.passes.score import Context, KindScorers, ScoringReport
 from prunegraph.passes.score.base import Scores as Array
 
@@ -50,10 +50,8 @@ class Scores(Mapping[str, Array]):
         Raises:
             MissingExtra: pandas is not installed.
         """
-        try:
+        with needs_extra("pandas", "pandas"):
             import pandas as pd
-        except ImportError:
-            raise MissingExtra("pandas", "pandas") from None
         parts = []
         for name, array in self.arrays.items():
             rows, units = np.indices((array.size // max(array.shape[-1], 1), array.shape[-1]))

@@ -15,6 +15,7 @@ import onnx
 import onnx_ir as ir
 from onnx import numpy_helper
 
+from prunegraph.errors import first_line
 from prunegraph.passes.normalize.exact import impossible
 from prunegraph.passes.normalize.slice_assignment import Block, block_of
 from prunegraph.runtime.session import Array, CannotRun, run, session_of
@@ -132,7 +133,7 @@ def _infer_once(
     try:
         inferred = onnx.shape_inference.infer_shapes(concrete, data_prop=True, strict_mode=strict)
     except onnx.shape_inference.InferenceError as error:
-        reason = str(error).splitlines()[0][:300]
+        reason = first_line(error)
         raise (NotUnderstood if "[TypeInferenceError]" in reason else CannotRun)(reason) from error
     found: dict[str, Dims] = {tensor.name: tuple(tensor.dims) for tensor in graph.initializer} | dict(inputs)
     for info in inferred.graph.value_info:

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from prunegraph.errors import MissingExtra
+from prunegraph.extras import needs_extra
 from prunegraph.passes.score.cahp_report import by_group
 from prunegraph.passes.score.complement import Chosen
 
@@ -21,10 +21,8 @@ def figures(chosen: Chosen, folder: Path) -> tuple[Path, ...]:
     Raises:
         MissingExtra: matplotlib is not installed.
     """
-    try:
+    with needs_extra("report", "matplotlib"):
         from matplotlib.figure import Figure
-    except ImportError:
-        raise MissingExtra("report", "matplotlib") from None
     wanted: dict[str, Callable[[Chosen, Any], None]] = {"map": head_map, "layers": layers}
     if chosen.curve is not None:
         wanted = {"silhouette": silhouette, **wanted}

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from prunegraph.errors import MissingExtra
+from prunegraph.extras import needs_extra
 
 logger = logging.getLogger(__name__)
 
@@ -203,7 +203,5 @@ def _principal(rows: Floats) -> Floats:
 
 
 def _library(module: str, package: str) -> Any:
-    try:
+    with needs_extra("cluster", package):
         return importlib.import_module(module)
-    except ImportError:
-        raise MissingExtra("cluster", package) from None

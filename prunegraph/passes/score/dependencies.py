@@ -10,7 +10,8 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from prunegraph.errors import MissingExtra, UsageError
+from prunegraph.errors import UsageError
+from prunegraph.extras import needs_extra
 from prunegraph.observe.conllu import ROOT, Parse
 
 PARSER = "en_core_web_sm"
@@ -51,10 +52,8 @@ class SpacyParser:
             MissingExtra: spaCy is not installed.
             UsageError: the pipeline is not installed.
         """
-        try:
+        with needs_extra("syntax", "spacy"):
             spacy: Any = importlib.import_module("spacy")
-        except ImportError:
-            raise MissingExtra("syntax", "spacy") from None
         for name in (model, *(mirror.format(model) for mirror in self._MIRRORS)):
             try:
                 self._nlp = spacy.load(name, exclude=list(self._UNUSED))

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from prunegraph.errors import MissingExtra
+from prunegraph.extras import needs_extra
 from prunegraph.passes.score.base import ReportTable, ScoringReport
 
 if TYPE_CHECKING:
@@ -75,10 +75,8 @@ def _head_map(judged: SapResult, folder: Path) -> Path:
     Raises:
         MissingExtra: matplotlib is not installed.
     """
-    try:
+    with needs_extra("report", "matplotlib"):
         from matplotlib.figure import Figure
-    except ImportError:
-        raise MissingExtra("report", "matplotlib") from None
     penalties = np.full((len(judged.sites), max(site.heads for site in judged.sites)), np.nan)
     for row, penalty in zip(penalties, judged.penalties, strict=True):
         row[: len(penalty)] = penalty
