@@ -15,7 +15,8 @@ import numpy as np
 
 from prunegraph.analysis.former_kinds import present_keys
 from prunegraph.analysis.groups import Group
-from prunegraph.analysis.slots import Keep, Mask
+from prunegraph.analysis.slots import Keep
+from prunegraph.arrays import Mask
 from prunegraph.errors import UsageError
 from prunegraph.strict_json import parse_json
 

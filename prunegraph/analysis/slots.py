@@ -10,9 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from prunegraph.analysis.axes import Axis, Size, size_product
-
-Mask = npt.NDArray[np.bool_]
-Index = npt.NDArray[np.int64]
+from prunegraph.arrays import Index, Mask
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,12 +9,13 @@ from pathlib import Path
 
 import numpy as np
 
+from prunegraph.arrays import Array
 from prunegraph.bench.environment import environment
 from prunegraph.bench.latency import interleave
 from prunegraph.bench.results import Comparison, Latency
 from prunegraph.bench.stats import MIN_ROUNDS, FloatArray, paired_ratio
 from prunegraph.errors import ModelError, UsageError
-from prunegraph.runtime.feeds import ID_BOUNDS, Array, random_feeds
+from prunegraph.runtime.feeds import ID_BOUNDS, random_feeds
 from prunegraph.runtime.inputs import check_same_inputs, session_inputs
 from prunegraph.runtime.on_provider import LoadedModel, ModelSource, load
 from prunegraph.runtime.providers import Provider, find_provider, require_available

@@ -18,6 +18,7 @@ import onnx_ir as ir
 
 from prunegraph.analysis.analyze import Analysis
 from prunegraph.analysis.selection import Selection
+from prunegraph.arrays import Array, Floats
 from prunegraph.errors import UsageError
 from prunegraph.extras import needs_extra
 from prunegraph.observe.attention_sites import Attention, attentions
@@ -27,9 +28,6 @@ from prunegraph.observe.stream import Inputs, SampleProgress
 from prunegraph.observe.text import Batch
 from prunegraph.observe.with_outputs import with_outputs
 from prunegraph.runtime.session import open_session, run, widened, widened_feeds
-
-Array = npt.NDArray[Any]
-Floats = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True)

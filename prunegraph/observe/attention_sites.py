@@ -20,13 +20,12 @@ from prunegraph.analysis.groups import Group
 from prunegraph.analysis.ops import traits_of
 from prunegraph.analysis.slots import Slots, slots, unit_index
 from prunegraph.analysis.solution import ContractionSite, Solution
+from prunegraph.arrays import Index
 from prunegraph.moved import former_names
 from prunegraph.observe.decompose_attention import FUSED, hidden_probabilities, projects_qkv
 
 HEAD_KINDS = ("head", "kv_group", "query_head")
 _FAR = 200
-
-Index = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,17 +11,16 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Protocol, TypeVar
 
 import numpy as np
-import numpy.typing as npt
 import onnx_ir as ir
 
+from prunegraph.arrays import Array
 from prunegraph.observe.fingerprint import fingerprint
 
 logger = logging.getLogger(__name__)
 
-Array = npt.NDArray[Any]
 
 _FORMAT = 1
 """Raised where the layout of some state changes."""

@@ -4,22 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
 from prunegraph.analysis.analyze import Analysis
+from prunegraph.arrays import Array, Floats
 from prunegraph.errors import PruneGraphError
 from prunegraph.observe.metric import cosines, is_embedding, rows_of
 from prunegraph.observe.stream import Inputs
 from prunegraph.observe.text import Batch
 from prunegraph.runtime.providers import CPU
 from prunegraph.runtime.session import CannotRun, open_session, run, widened, widened_feeds
-
-Array = npt.NDArray[Any]
-Floats = npt.NDArray[np.float64]
 
 ROWS = 8192
 """Rows of outputs (examples, or tokens) that are compared, at most: a vocabulary a token fills memory otherwise."""

@@ -15,14 +15,13 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
+from prunegraph.arrays import Array, Floats
 from prunegraph.errors import PruneGraphError, UsageError
 from prunegraph.observe.metric import cosines, rows_of
 from prunegraph.observe.stream import Inputs, SampleProgress
 from prunegraph.observe.text import Batch, text_role
 from prunegraph.runtime.session import CannotRun, open_session, run, widened, widened_feeds
 
-Array = npt.NDArray[Any]
-Floats = npt.NDArray[np.float64]
 Judge = Callable[[Array, "npt.NDArray[np.int64] | None"], float]
 """A metric of the caller's: outputs `[examples, ...]` and labels `[examples]` (None without) to one number."""
 

@@ -14,13 +14,12 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from prunegraph.analysis.analyze import Analysis
+from prunegraph.arrays import Floats
 from prunegraph.errors import UsageError
 from prunegraph.observe.cache import Gathered
 from prunegraph.observe.metric import is_embedding
 from prunegraph.observe.stream import Array, Inputs, SampleProgress
 from prunegraph.observe.text import Batch
-
-Floats = npt.NDArray[np.float64]
 
 
 class GradientStatistic(Gathered, Protocol):

@@ -18,13 +18,12 @@ from prunegraph.analysis.analyze import Analysis
 from prunegraph.analysis.axes import Size
 from prunegraph.analysis.slots import Slots, slots
 from prunegraph.analysis.solve import Solution
+from prunegraph.arrays import Array, Mask
 from prunegraph.errors import PruneGraphError
 from prunegraph.moved import former_names
 from prunegraph.observe.attention_sites import Attention, attentions
 from prunegraph.runtime.edit import Editor
 
-Array = npt.NDArray[Any]
-Mask = npt.NDArray[np.bool_]
 HeadMask = npt.NDArray[np.float32]
 
 NAME = "head_gate"

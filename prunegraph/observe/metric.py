@@ -4,19 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import onnx_ir as ir
 
 from prunegraph.analysis.analyze import Analysis
+from prunegraph.arrays import Array
 from prunegraph.errors import UsageError
 from prunegraph.observe.head_mask import HeadMaskSession
 from prunegraph.observe.text import Batch
 from prunegraph.runtime.session import widened_feeds
 
-Array = npt.NDArray[Any]
 Evaluate = Callable[[HeadMaskSession], float]
 
 METRICS = ("auto", "accuracy", "agreement", "cosine")

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from prunegraph.arrays import Array
 from prunegraph.observe.attention_sites import ObservedValue
 from prunegraph.observe.padding import rows_of
 from prunegraph.observe.text import Batch
-
-Array = npt.NDArray[Any]
 
 
 class Moments:

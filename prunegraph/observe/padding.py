@@ -7,9 +7,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from prunegraph.arrays import Mask
 from prunegraph.observe.text import Batch
-
-Mask = npt.NDArray[np.bool_]
 
 
 def real(lead: tuple[int, ...], batch: Batch) -> Mask:

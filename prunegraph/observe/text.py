@@ -23,7 +23,6 @@ from prunegraph.runtime.feeds import Feeds, InputSpec
 if TYPE_CHECKING:
     from tokenizers import Encoding
 
-Array = npt.NDArray[Any]
 
 MAX_LENGTH = 128
 _TOKENIZER_HINT = "save it as tokenizer.json with the library tokenizers, and give one that fits the model"

@@ -6,15 +6,14 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
+from prunegraph.arrays import Array
 from prunegraph.runtime.inputs import InputSpec as InputSpec
 from prunegraph.runtime.inputs import bytes_of
 from prunegraph.runtime.inputs import input_specs as input_specs
 from prunegraph.runtime.inputs import shape_of as shape_of
 from prunegraph.runtime.limits import BYTES_OF_INPUTS, CannotRun
 
-Array = npt.NDArray[Any]
 Feeds = dict[str, Array]
 
 ID_BOUNDS = (100, 2)

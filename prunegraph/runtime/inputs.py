@@ -14,9 +14,8 @@ import onnx_ir as ir
 import onnxruntime as ort
 
 from prunegraph.analysis.ops import traits_of
+from prunegraph.arrays import Array
 from prunegraph.errors import ModelError, UsageError
-
-Array = npt.NDArray[Any]
 
 _DTYPES: Mapping[str, npt.DTypeLike] = {
     "tensor(float)": np.float32,

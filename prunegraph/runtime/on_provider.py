@@ -16,8 +16,8 @@ import numpy as np
 import onnx
 import onnxruntime as ort
 
+from prunegraph.arrays import Array
 from prunegraph.errors import ModelError
-from prunegraph.runtime.feeds import Array
 from prunegraph.runtime.providers import Provider, check_actual
 
 logger = logging.getLogger(__name__)

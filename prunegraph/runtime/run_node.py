@@ -9,7 +9,8 @@ import numpy as np
 import onnx
 import onnx_ir as ir
 
-from prunegraph.runtime.session import Array, run, session_of
+from prunegraph.arrays import Array
+from prunegraph.runtime.session import run, session_of
 from prunegraph.runtime.widen import widened, widened_feeds
 
 

@@ -4,22 +4,19 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import onnx
 import onnx_ir as ir
 import onnxruntime as ort
 
+from prunegraph.arrays import Array
 from prunegraph.errors import first_line
 from prunegraph.runtime.limits import SECONDS_A_TRIAL, interruptible, limit_memory
 from prunegraph.runtime.limits import CannotRun as CannotRun
 from prunegraph.runtime.widen import has_narrow as has_narrow
 from prunegraph.runtime.widen import widened as widened
 from prunegraph.runtime.widen import widened_feeds as widened_feeds
-
-Array = npt.NDArray[Any]
 
 LIGHT = 1024
 """Tensors of fewer bytes travel in the message; shape inference reads them there."""

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 import ml_dtypes
 import numpy as np
-import numpy.typing as npt
 import onnx_ir as ir
 
-Array = npt.NDArray[Any]
+from prunegraph.arrays import Array
 
 _NARROW = {ir.DataType.BFLOAT16, ir.DataType.FLOAT16}
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
-import numpy.typing as npt
 
+from prunegraph.arrays import Array
 from prunegraph.errors import UsageError
 from prunegraph.observe.gradients import Objective
 from prunegraph.observe.metric import cosines, rows_of
@@ -17,8 +17,6 @@ from prunegraph.train.options import Finetune
 
 if TYPE_CHECKING:
     from torch import Tensor
-
-Array = npt.NDArray[Any]
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,6 +20,7 @@ import onnxruntime as ort
 
 from prunegraph.analysis.analyze import Analysis
 from prunegraph.analysis.selection import Selection
+from prunegraph.arrays import Index
 from prunegraph.errors import UsageError
 from prunegraph.extras import needs_extra
 from prunegraph.observe.attention_sites import HEAD_KINDS, Attention
@@ -30,7 +31,6 @@ from prunegraph.runtime.providers import CPU
 from prunegraph.runtime.session import open_session, widened
 
 POLICIES = ("stop", "skip")
-Index = npt.NDArray[np.int64]
 Unit = tuple[str, int]
 """A group's id and the number of a unit; of a group that is chosen row by row, which removal of every row it is."""
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from prunegraph.analysis.groups import Group
 from prunegraph.analysis.selection import Selection
-from prunegraph.analysis.slots import Mask
+from prunegraph.arrays import Mask
 from prunegraph.passes.score.base import Scores
 
 WHOLE_UNITS = ("head", "kv_group", "query_head", "expert")

@@ -12,7 +12,7 @@ import numpy as np
 import onnx_ir as ir
 
 from prunegraph.analysis.ops import traits_of
-from prunegraph.runtime.session import Array
+from prunegraph.arrays import Array
 
 Held = Mapping[str, tuple[Array, ...]]
 

@@ -12,9 +12,9 @@ import onnx_ir as ir
 from onnx_ir.passes.common import RemoveUnusedNodesPass
 
 from prunegraph.analysis.ops import traits_of
+from prunegraph.arrays import Array
 from prunegraph.passes.normalize.certain import alike
 from prunegraph.runtime.edit import Editor
-from prunegraph.runtime.session import Array
 from prunegraph.runtime.widen import has_narrow
 
 _NO_WEIGHTS = {ir.DataType.INT64, ir.DataType.INT32, ir.DataType.BOOL, ir.DataType.STRING}

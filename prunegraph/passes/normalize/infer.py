@@ -15,10 +15,11 @@ import onnx
 import onnx_ir as ir
 from onnx import numpy_helper
 
+from prunegraph.arrays import Array
 from prunegraph.errors import first_line
 from prunegraph.passes.normalize.exact import impossible
 from prunegraph.passes.normalize.slice_assignment import Block, block_of
-from prunegraph.runtime.session import Array, CannotRun, run, session_of
+from prunegraph.runtime.session import CannotRun, run, session_of
 
 KNOWN_UP_TO = 4096
 """Values with more elements are neither folded nor remembered."""

@@ -11,8 +11,8 @@ import numpy as np
 import onnx_ir as ir
 from onnx_ir.passes.common import RemoveUnusedNodesPass
 
+from prunegraph.arrays import Array
 from prunegraph.runtime.edit import Editor
-from prunegraph.runtime.session import Array
 
 
 def inline_branches(model: ir.Model, stated: Mapping[str, tuple[Array, ...]] | None = None) -> bool:

@@ -18,13 +18,14 @@ import onnx_ir as ir
 from prunegraph.analysis.axes import Size
 from prunegraph.analysis.facts import Facts
 from prunegraph.analysis.relations import IntArray
+from prunegraph.arrays import Array
 from prunegraph.errors import UsageError
 from prunegraph.passes.normalize.infer import KNOWN_UP_TO, Seen
 from prunegraph.passes.normalize.slice_assignment import Block
 from prunegraph.passes.normalize.trial import Trial
 from prunegraph.runtime.inputs import InputSpec, shape_of
 from prunegraph.runtime.limits import TooLong
-from prunegraph.runtime.session import Array, CannotRun
+from prunegraph.runtime.session import CannotRun
 from prunegraph.runtime.sizes_from_weights import sizes_from_weights
 from prunegraph.runtime.trial_sizes import SHORT, Plan, baked_sizes, narrow_plans, size_plans
 from prunegraph.runtime.widen import widened

@@ -10,13 +10,14 @@ import onnx
 import onnx_ir as ir
 
 from prunegraph.analysis.ops import traits_of
+from prunegraph.arrays import Array
 from prunegraph.passes.normalize.depends_on_data import depends_on_data
 from prunegraph.passes.normalize.infer import NotUnderstood, Seen, constants_of, infer, static_shapes
 from prunegraph.passes.normalize.state_defaults import state_defaults
 from prunegraph.passes.normalize.without_weights import is_large, without_weights
 from prunegraph.runtime.feeds import Feeds, check_size, constant_feeds
 from prunegraph.runtime.inputs import InputSpec, input_specs, shape_of
-from prunegraph.runtime.session import Array, CannotRun, open_session, run
+from prunegraph.runtime.session import CannotRun, open_session, run
 from prunegraph.runtime.trial_sizes import Plan
 from prunegraph.runtime.widen import widened_feeds
 

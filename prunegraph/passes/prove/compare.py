@@ -14,7 +14,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-Array = npt.NDArray[Any]
+from prunegraph.arrays import Array
+
 Vector = npt.NDArray[np.float64]
 
 TOLERANCE = 1e-4

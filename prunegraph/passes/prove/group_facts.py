@@ -5,22 +5,19 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import onnx_ir as ir
 
 from prunegraph.analysis.groups import Group
 from prunegraph.analysis.relations import Reduction
 from prunegraph.analysis.slots import Keeps
 from prunegraph.analysis.solve import Solution
+from prunegraph.arrays import Array
 from prunegraph.passes.prove.compare import compare
 from prunegraph.passes.rewrite.provenance import part_of
 from prunegraph.runtime.feeds import Feeds
 from prunegraph.runtime.session import CannotRun, open_session, run, widened_feeds
-
-Array = npt.NDArray[Any]
 
 OUTPUT, DEAD = "output", "dead"
 

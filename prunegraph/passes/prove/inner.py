@@ -10,16 +10,13 @@ from __future__ import annotations
 import heapq
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import onnx_ir as ir
 
 from prunegraph.analysis.solve import Solution
+from prunegraph.arrays import Array
 from prunegraph.runtime.edit import Editor
-
-Array = npt.NDArray[Any]
 
 FAR = 24
 """Nodes between a weight and the first value that both graphs have: more are not followed."""

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from prunegraph.analysis.axes import Size
-from prunegraph.analysis.slots import Keeps, Mask, compress, kept_positions
+from prunegraph.analysis.slots import Keeps, compress, kept_positions
 from prunegraph.analysis.solve import Solution
-
-Array = npt.NDArray[Any]
+from prunegraph.arrays import Array, Mask
 
 
 class Positions:

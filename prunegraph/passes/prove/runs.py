@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import onnx_ir as ir
 
+from prunegraph.arrays import Array
 from prunegraph.passes.prove.compare import Vector, slice_noise
 from prunegraph.runtime.feeds import Feeds
 from prunegraph.runtime.session import open_session, run, widened_feeds
 
-Array = npt.NDArray[Any]
 Values = dict[str, Array]
 """What a run made, by name."""
 

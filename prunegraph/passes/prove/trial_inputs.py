@@ -12,16 +12,14 @@ from itertools import chain, islice
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import onnx_ir as ir
 
+from prunegraph.arrays import Array
 from prunegraph.errors import PruneGraphError
 from prunegraph.passes.prove.runs import Values
 from prunegraph.runtime.feeds import Feeds, InputSpec, input_specs, random_feeds
 from prunegraph.runtime.session import CannotRun, open_session, run, widened_feeds
 from prunegraph.runtime.trial_sizes import size_plans
-
-Array = npt.NDArray[Any]
 
 SHORT, LONG = {"batch": 3, "row": 17}, {"batch": 1, "row": 130}
 """Sizes that no probe has used; the long one tells a length that is static from one that is padded to a multiple."""

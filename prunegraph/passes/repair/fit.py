@@ -9,16 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
-from prunegraph.analysis.slots import Mask
+from prunegraph.arrays import Array, Floats, Mask
 from prunegraph.passes.repair.statistics import FIT, JUDGE
-
-Array = npt.NDArray[Any]
-Floats = npt.NDArray[np.float64]
 
 TRIED: Mapping[str, tuple[str, ...]] = {"bias": ("bias",), "lstsq": ("lstsq",), "auto": ("bias", "lstsq")}
 

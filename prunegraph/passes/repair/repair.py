@@ -17,7 +17,8 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from prunegraph.analysis.analyze import Analysis
-from prunegraph.analysis.slots import Keeps, Mask
+from prunegraph.analysis.slots import Keeps
+from prunegraph.arrays import Mask
 from prunegraph.observe.stream import Inputs, SampleProgress, observe
 from prunegraph.passes.repair.fit import RIDGE, TRIED, Change, judged
 from prunegraph.passes.repair.outcome import Outcome, Repaired

@@ -8,17 +8,15 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
 from prunegraph.analysis.analyze import Analysis
-from prunegraph.analysis.slots import Keeps, Mask, kept_positions
+from prunegraph.analysis.slots import Keeps, kept_positions
 from prunegraph.analysis.solution import ContractionSite
-
-Array = npt.NDArray[Any]
+from prunegraph.arrays import Array, Mask
 
 _FLOATS = {ir.DataType.FLOAT, ir.DataType.FLOAT16, ir.DataType.BFLOAT16, ir.DataType.DOUBLE}
 

@@ -6,15 +6,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
+from prunegraph.arrays import Array, Index
 from prunegraph.observe.attention_sites import ObservedValue
 from prunegraph.observe.padding import owner, real
 from prunegraph.observe.text import Batch
 from prunegraph.passes.repair.sites import Site, Window
-
-Array = npt.NDArray[Any]
-Index = npt.NDArray[np.int64]
 
 HELD = 4
 """One sample in so many is held out: it judges a repair and has no part in it."""

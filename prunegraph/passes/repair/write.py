@@ -13,12 +13,12 @@ import onnx_ir as ir
 
 from prunegraph.analysis.analyze import Analysis
 from prunegraph.analysis.slots import Keeps, kept_positions
+from prunegraph.arrays import Floats
 from prunegraph.errors import UsageError
 from prunegraph.passes.repair.fit import Change
 from prunegraph.passes.repair.sites import Site
 from prunegraph.runtime.edit import Editor
 
-Floats = npt.NDArray[np.float64]
 Changes = Sequence[tuple[Sequence[Site], Change]]
 
 

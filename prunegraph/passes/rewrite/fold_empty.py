@@ -16,9 +16,10 @@ from prunegraph.analysis.lengths import Lengths
 from prunegraph.analysis.ops import traits_of
 from prunegraph.analysis.relations import Reduction
 from prunegraph.analysis.solve import Solution
+from prunegraph.arrays import Array
 from prunegraph.runtime.edit import Editor
 from prunegraph.runtime.run_node import evaluate
-from prunegraph.runtime.session import Array, CannotRun
+from prunegraph.runtime.session import CannotRun
 
 
 class CannotFold(Exception):

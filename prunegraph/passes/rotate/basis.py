@@ -13,9 +13,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
-Floats = npt.NDArray[np.float64]
+from prunegraph.arrays import Floats
 
 RIDGE = 1e-6
 """Share of the mean second moment that is added to every one: dims that nothing was seen of stay invertible."""

@@ -11,16 +11,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from prunegraph.analysis.axes import Axis
 from prunegraph.analysis.groups import Group
-from prunegraph.analysis.slots import Mask, slots
+from prunegraph.analysis.slots import slots
 from prunegraph.analysis.solve import Solution
-
-Array = npt.NDArray[Any]
-Floats = npt.NDArray[np.float64]
-Index = npt.NDArray[np.int64]
+from prunegraph.arrays import Array, Floats, Index, Mask
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,18 +4,15 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
+from prunegraph.arrays import Array, Floats
 from prunegraph.observe.attention_sites import ObservedValue
 from prunegraph.observe.padding import real
 from prunegraph.observe.text import Batch
 from prunegraph.passes.rotate.layout import Layout
 
-Array = npt.NDArray[Any]
-Floats = npt.NDArray[np.float64]
 Place = tuple[str, Layout]
 
 

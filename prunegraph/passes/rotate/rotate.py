@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
+from prunegraph.arrays import Array, Floats
 from prunegraph.passes.rotate.basis import (
     Basis,
     centred,
@@ -20,9 +20,6 @@ from prunegraph.passes.rotate.basis import (
 )
 from prunegraph.passes.rotate.moments import HeadMoments, Place
 from prunegraph.passes.rotate.sites import Held, Part, Turn
-
-Array = npt.NDArray[Any]
-Floats = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,6 +17,7 @@ import onnx_ir as ir
 from prunegraph.analysis.groups import Group
 from prunegraph.analysis.slots import unit_sums
 from prunegraph.analysis.solve import Solution
+from prunegraph.arrays import Floats
 from prunegraph.observe.moments import Moments
 from prunegraph.observe.stream import Inputs, Statistic
 from prunegraph.passes.score.base import Context, Scorer, Scores
@@ -26,8 +27,6 @@ from prunegraph.passes.score.weights import weight_values
 OBSERVATION = "activation"
 STATISTICS = ("norm", "variance")
 KINDS = ("head", "kv_group", "query_head", "v_dim", "ffn", "dense", "channel", "hidden", "inner", "rank")
-
-Array = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,11 +102,11 @@ class Activation(Scorer):
         return total
 
 
-def _always(sums: Array) -> Callable[[tuple[int, ...]], Array]:
+def _always(sums: Floats) -> Callable[[tuple[int, ...]], Floats]:
     return lambda kept: sums
 
 
-def _energy(weight: npt.NDArray[Any], axis: int, length: int) -> Array:
+def _energy(weight: npt.NDArray[Any], axis: int, length: int) -> Floats:
     """`|W_:,j|^2` for every slot j of the consumed axis; a grouped convolution has one part of it for each group."""
     moved = np.moveaxis(np.asarray(weight, dtype=np.float64), axis, 0)
     groups = length // len(moved)

@@ -11,12 +11,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from prunegraph.arrays import Floats, Index
 from prunegraph.extras import needs_extra
 
 logger = logging.getLogger(__name__)
 
-Floats = npt.NDArray[np.float64]
-Index = npt.NDArray[np.int64]
 
 REDUCERS = ("tsne", "pca", "mds")
 PERPLEXITY, ITERATIONS = 10.0, 1000

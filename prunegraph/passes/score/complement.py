@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from prunegraph.arrays import Floats, Mask
 from prunegraph.errors import PruneGraphError
 from prunegraph.passes.score.base import Scores
 from prunegraph.passes.score.clusters import Clusters, Curve, cluster, curve, reduce
@@ -19,8 +20,6 @@ from prunegraph.passes.score.signature import Signatures
 
 logger = logging.getLogger(__name__)
 
-Floats = npt.NDArray[np.float64]
-Mask = npt.NDArray[np.bool_]
 
 FEWEST = 4
 """Fewer heads have no curve."""

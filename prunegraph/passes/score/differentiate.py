@@ -13,6 +13,7 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from prunegraph.analysis.analyze import Analysis
+from prunegraph.arrays import Floats
 from prunegraph.errors import MissingExtra, PruneGraphError, UsageError
 from prunegraph.observe.cache import through_cache
 from prunegraph.observe.gradients import Backward, GradientStatistic, Objective
@@ -20,7 +21,7 @@ from prunegraph.observe.head_mask import HeadMask, HeadMaskSession, no_head_mask
 from prunegraph.observe.stream import Inputs, SampleProgress
 from prunegraph.observe.text import Batch
 from prunegraph.passes.score.base import Context
-from prunegraph.passes.score.head_mask_gradients import Floats, HeadMaskGradients
+from prunegraph.passes.score.head_mask_gradients import HeadMaskGradients
 from prunegraph.runtime.session import open_session, widened, widened_feeds
 
 Classes = npt.NDArray[np.int64]

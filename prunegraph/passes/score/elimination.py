@@ -13,8 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-Floats = npt.NDArray[np.float64]
-Index = npt.NDArray[np.int64]
+from prunegraph.arrays import Floats, Index
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,14 +13,13 @@ import numpy.typing as npt
 
 from prunegraph.analysis.groups import Group
 from prunegraph.analysis.solve import Solution
+from prunegraph.arrays import Floats
 from prunegraph.errors import PruneGraphError
 from prunegraph.observe.attention_sites import Attention, attentions
 from prunegraph.observe.head_mask import head_index
 from prunegraph.observe.stream import Array
 from prunegraph.observe.text import Batch
 from prunegraph.passes.score.base import Context
-
-Floats = npt.NDArray[np.float64]
 
 BATCH = 32
 

@@ -16,6 +16,7 @@ import numpy as np
 from prunegraph.analysis.axes import Axis
 from prunegraph.analysis.groups import Group
 from prunegraph.analysis.slots import slots
+from prunegraph.arrays import Floats, Index
 from prunegraph.errors import PruneGraphError, UsageError
 from prunegraph.observe.stream import Inputs, Statistic
 from prunegraph.passes.repair.fit import RIDGE
@@ -23,7 +24,7 @@ from prunegraph.passes.repair.repair import MEMORY
 from prunegraph.passes.repair.sites import Left, Site, sites
 from prunegraph.passes.repair.statistics import FIT, JUDGE, Gram
 from prunegraph.passes.score.base import Context, Scorer, Scores, ScoringReport
-from prunegraph.passes.score.elimination import Floats, Index, Reader, eliminate
+from prunegraph.passes.score.elimination import Reader, eliminate
 
 OBSERVATION, ERRORS = "obs", "obs errors"
 KINDS = ("head", "kv_group", "query_head", "v_dim", "ffn", "dense", "channel", "inner", "rank")

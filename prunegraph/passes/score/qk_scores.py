@@ -20,11 +20,9 @@ from prunegraph.analysis.axes import Axis, Size
 from prunegraph.analysis.slots import Slots, axis_size, slots
 from prunegraph.analysis.solution import ContractionSite, Solution
 from prunegraph.analysis.solution import Operand as Factor
+from prunegraph.arrays import Array, Floats
 from prunegraph.observe.attention_sites import HeadAxes, ObservedValue
 from prunegraph.observe.text import Batch
-
-Array = npt.NDArray[Any]
-Floats = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True)

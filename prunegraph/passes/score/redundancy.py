@@ -18,8 +18,8 @@ from prunegraph.analysis.axes import Axis
 from prunegraph.analysis.groups import Group
 from prunegraph.analysis.slots import slots, unit_index
 from prunegraph.analysis.solve import Solution
+from prunegraph.arrays import Floats
 
-Array = npt.NDArray[np.float64]
 _BLOCK = 1024
 
 
@@ -63,7 +63,7 @@ def _axis_of(axes: tuple[Axis, ...], dim: int, stated: list[int]) -> int | None:
     return with_units[0] if with_units else None
 
 
-def unit_vectors(weight: npt.NDArray[Any], maker: Maker, group: Group, solution: Solution) -> Array:
+def unit_vectors(weight: npt.NDArray[Any], maker: Maker, group: Group, solution: Solution) -> Floats:
     """`[rows · units, numbers]`: what a weight holds of every unit, slots of one unit one after the other."""
     axes = solution.resolve(maker.weight)
     tables = [slots(axis, solution.dim_size, {group.dim, *group.outer}.__contains__) for axis in axes]
@@ -83,7 +83,7 @@ def unit_vectors(weight: npt.NDArray[Any], maker: Maker, group: Group, solution:
     return vectors.reshape(len(vectors), -1)
 
 
-def redundancy(vectors: Array, distance: str = "cosine") -> Array:
+def redundancy(vectors: Floats, distance: str = "cosine") -> Floats:
     """How far every row is from all others, in matrix form and by blocks; a row of zeros scores 0.
 
     Args:
@@ -97,12 +97,12 @@ def redundancy(vectors: Array, distance: str = "cosine") -> Array:
     return np.concatenate(blocks)
 
 
-def distances(vectors: Array, distance: str = "cosine") -> Array:
+def distances(vectors: Floats, distance: str = "cosine") -> Floats:
     """The distance of all pairs of rows, see `redundancy`; zero on the diagonal and for rows of zeros."""
     return _distances(vectors, slice(None), distance)
 
 
-def _distances(vectors: Array, rows: slice, distance: str) -> Array:
+def _distances(vectors: Floats, rows: slice, distance: str) -> Floats:
     if distance == "cosine":
         unit, alive = _directions(vectors)
         apart = 1 - np.abs(unit[rows] @ unit.T)
@@ -115,12 +115,12 @@ def _distances(vectors: Array, rows: slice, distance: str) -> Array:
     return np.asarray(apart)
 
 
-def _directions(vectors: Array) -> tuple[Array, npt.NDArray[np.bool_]]:
+def _directions(vectors: Floats) -> tuple[Floats, npt.NDArray[np.bool_]]:
     norms = np.linalg.norm(vectors, axis=1)
     return vectors / np.where(norms > 0, norms, 1.0)[:, None], norms > 0
 
 
-def removal_order(distance: Array, rows: int = 1) -> Array:
+def removal_order(distance: Floats, rows: int = 1) -> Floats:
     """When every unit would go if redundancy were looked at anew after each removal: 0 goes first.
 
     Of the two units that are nearest to each other the one goes whose score among those left is lower; so of duplicates

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Collection, Mapping, Sequence
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from prunegraph.arrays import Array, Floats
 from prunegraph.errors import PruneGraphError, UsageError
 from prunegraph.observe.attention_sites import Attention, ObservedValue
 from prunegraph.observe.conllu import Parse
@@ -20,9 +20,6 @@ from prunegraph.observe.data import Sample
 from prunegraph.observe.text import Batch, Tokens
 from prunegraph.passes.score.align import align
 from prunegraph.passes.score.dependencies import Parser, corrupted, pairs
-
-Array = npt.NDArray[Any]
-Floats = npt.NDArray[np.float64]
 
 DIRECTIONS = ("mean", "max", "dep_to_head", "head_to_dep")
 THRESHOLDS = ("words", "literal")

@@ -7,9 +7,8 @@ from itertools import combinations
 import numpy as np
 import numpy.typing as npt
 
+from prunegraph.arrays import Floats
 from prunegraph.passes.score.signature import FLOOR, Signatures
-
-Floats = npt.NDArray[np.float64]
 
 
 def jeffries_matusita(mean1: Floats, variance1: Floats, mean2: Floats, variance2: Floats) -> Floats:

@@ -8,15 +8,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-import numpy.typing as npt
 
 from prunegraph.analysis.groups import Group
+from prunegraph.arrays import Floats
 from prunegraph.observe.attention_sites import Attention, ObservedValue
 from prunegraph.observe.gradients import Objective
 from prunegraph.observe.stream import Array
 from prunegraph.observe.text import Batch
-
-Floats = npt.NDArray[np.float64]
 
 SIDE = 32
 FLOOR = 1e-6

@@ -16,6 +16,7 @@ import numpy as np
 from prunegraph.analysis.axes import Axis
 from prunegraph.analysis.groups import Group
 from prunegraph.analysis.slots import unit_sums
+from prunegraph.arrays import Floats
 from prunegraph.errors import PruneGraphError, UsageError
 from prunegraph.observe.stream import Inputs, Statistic
 from prunegraph.passes.score.base import Context, Scorer, Scores
@@ -23,7 +24,6 @@ from prunegraph.passes.score.magnitude import Magnitude, touching_nodes, unit_en
 from prunegraph.passes.score.options import check_choice
 from prunegraph.passes.score.qk_scores import QkScores, Scored, period, products
 from prunegraph.passes.score.redundancy import (
-    Array,
     distances,
     makers,
     redundancy,
@@ -129,7 +129,7 @@ def _preserving(group: Group, context: Context) -> Scores:
             continue
         scores = statistic.mean(n)
 
-        def summed(kept: tuple[int, ...], scores: Array = scores) -> Array:
+        def summed(kept: tuple[int, ...], scores: Floats = scores) -> Floats:
             return np.asarray(scores.sum(axis=tuple(axis for axis in (0, 1) if axis not in kept)))
 
         axes: tuple[Axis, Axis] = (site.q.heads, site.q.dims)
@@ -157,7 +157,7 @@ def _redundant(group: Group, context: Context, options: Snp) -> Scores:
     return removal_order(np.asarray(distance), int(np.prod(group.rows))).reshape(group.shape)
 
 
-def _share(scores: Array) -> Array:
+def _share(scores: Floats) -> Floats:
     """Divided by their sum, which makes layers comparable ("TSS")."""
     total = scores.sum()
     return np.asarray(scores / total if total > 0 else scores)

@@ -21,9 +21,8 @@ from prunegraph.analysis.groups import Group
 from prunegraph.analysis.ops import Norm, traits_of
 from prunegraph.analysis.slots import unit_sums
 from prunegraph.analysis.solve import Solution
+from prunegraph.arrays import Floats
 from prunegraph.passes.score.weights import weight_values
-
-Array = npt.NDArray[np.float64]
 
 _SMALL = float(np.finfo(np.float64).tiny)
 
@@ -37,11 +36,11 @@ class Energy:
         constant: What is there whatever the input; signed where a unit has one number.
     """
 
-    varying: Array
-    constant: Array
+    varying: Floats
+    constant: Floats
 
     @property
-    def total(self) -> Array:
+    def total(self) -> Floats:
         """Both."""
         return self.varying + self.constant**2
 
@@ -73,7 +72,7 @@ def touching(graph: ir.Graph, solution: Solution) -> Touching:
 
 def energy_read(
     model: ir.Model, solution: Solution, group: Group, nodes: Sequence[tuple[int, ir.Node]]
-) -> Array | None:
+) -> Floats | None:
     """The energy that all readers take from every unit; None where nothing reads them.
 
     Args:
@@ -92,9 +91,9 @@ class _Flow:
         self.model, self.solution, self.group = model, solution, group
         self.energies: dict[str, Energy] = {}
         self.arrays: dict[str, npt.NDArray[Any]] = {}
-        self.read: Array | None = None
+        self.read: Floats | None = None
 
-    def run(self, nodes: Sequence[tuple[int, ir.Node]]) -> Array | None:
+    def run(self, nodes: Sequence[tuple[int, ir.Node]]) -> Floats | None:
         """See `energy_read`."""
         weights = self.solution.weights
         names = [v.name or "" for _, node in nodes for v in node.inputs if v is not None and v.name in weights]
@@ -197,7 +196,7 @@ class _Flow:
                 result = energy if result is None else result + energy
         return result
 
-    def constant(self, node: ir.Node, index: int) -> Array | None:
+    def constant(self, node: ir.Node, index: int) -> Floats | None:
         """The numbers of a parameter by unit; None where there is none that holds them."""
         value = node.inputs[index] if index < len(node.inputs) else None
         energy = self.energy(value) if value is not None and value.name in self.solution.weights else None
@@ -240,29 +239,29 @@ class _Flow:
         return self.group.dim in self.solution.leaves_of(k, exprs)
 
 
-def sums_of_squares(weight: npt.NDArray[Any]) -> Callable[[tuple[int, ...]], Array]:
+def sums_of_squares(weight: npt.NDArray[Any]) -> Callable[[tuple[int, ...]], Floats]:
     """Sums of squares over all axes but some, in float64 and without a copy of the weight."""
     floats: Any = weight if weight.dtype.kind in "fiu" else weight.astype(np.float32)
     every = list(range(weight.ndim))
 
-    def total(kept: tuple[int, ...]) -> Array:
+    def total(kept: tuple[int, ...]) -> Floats:
         return np.asarray(np.einsum(floats, every, floats, every, list(kept), dtype=np.float64, casting="same_kind"))
 
     return total
 
 
-def _sums(weight: npt.NDArray[Any]) -> Callable[[tuple[int, ...]], Array]:
-    def total(kept: tuple[int, ...]) -> Array:
+def _sums(weight: npt.NDArray[Any]) -> Callable[[tuple[int, ...]], Floats]:
+    def total(kept: tuple[int, ...]) -> Floats:
         others = tuple(k for k in range(weight.ndim) if k not in kept)
         return np.asarray(weight.sum(axis=others, dtype=np.float64))
 
     return total
 
 
-def _counts(weight: npt.NDArray[Any]) -> Callable[[tuple[int, ...]], Array]:
+def _counts(weight: npt.NDArray[Any]) -> Callable[[tuple[int, ...]], Floats]:
     """How many entries are summed."""
 
-    def total(kept: tuple[int, ...]) -> Array:
+    def total(kept: tuple[int, ...]) -> Floats:
         shape = [weight.shape[k] for k in kept]
         return np.full(shape, weight.size / max(int(np.prod(shape, dtype=np.int64)), 1))
 

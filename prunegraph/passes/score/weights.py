@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import onnx_ir as ir
 from onnx_ir.passes.common import RemoveUnusedNodesPass
 
+from prunegraph.arrays import Array
 from prunegraph.errors import PruneGraphError
 from prunegraph.runtime.session import CannotRun, open_session, run, widened
-
-Array = npt.NDArray[Any]
 
 
 def weight_values(model: ir.Model, names: Iterable[str]) -> dict[str, Array]:
