@@ -32,7 +32,7 @@ def prune_graph(
     model: Source,
     amount: Amount | Ratio | None = None,
     *,
-    scorer: Scorers | KindScorers = "magnitude",
+    scorer: Scorers | KindScorers | None = None,
     data: DataLike | Data | None = None,
     scope: Scope | None = None,
     after: Step | Iterable[Step] | None = None,
@@ -54,7 +54,7 @@ def prune_graph(
         scorer: Which units go first: "magnitude", "random", "activation", "obs", "snp", "taylor", and for heads
             "michel", "cahp" and "sap"; or a scorer with its options, such as `scorers.Sap(k=7)`; or a function from a
             group and a context to an array of the group's shape, high for what should stay; or one a kind
-            (`{"head": "michel", "ffn": "snp"}`). Kinds that a scorer cannot score go by magnitude,
+            (`{"head": "michel", "ffn": "snp"}`). Where none is given, and kinds that one cannot score, go by magnitude,
             `qk_dim` by SNP where data are given.
         data: For scorers that run the model, for head filtering and for what follows the proof: a file, rows, arrays,
             or `Data`, which says how they are read and run.

@@ -52,7 +52,7 @@ class Arguments:
     """
 
     amount: Amount | Ratio | None = None
-    scorer: Scorers | KindScorers = "magnitude"
+    scorer: Scorers | KindScorers | None = None
     data: DataLike | Data | None = None
     scope: Scope | None = None
     after: Step | Iterable[Step] | None = None

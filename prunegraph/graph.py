@@ -114,7 +114,7 @@ class Graph(Analyzed):
         """By id of every group of dims inside of heads why it may not be turned, "" where it may."""
         return reasons(self.normalized.model.graph, self.analysis)
 
-    def targets(self, amount: Amount | Ratio | None = None, scorer: Scorers | KindScorers = "magnitude") -> Targets:
+    def targets(self, amount: Amount | Ratio | None = None, scorer: Scorers | KindScorers | None = None) -> Targets:
         """How much of which group would stay, before anything is scored.
 
         Args:
@@ -150,7 +150,7 @@ class Graph(Analyzed):
 
     def score(
         self,
-        scorer: Scorers | KindScorers = "magnitude",
+        scorer: Scorers | KindScorers | None = None,
         data: DataLike | Data | None = None,
         *,
         groups: Iterable[str] | None = None,

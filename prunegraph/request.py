@@ -67,7 +67,7 @@ class Request:
     @staticmethod
     def of(
         amount: Amount | Ratio | None,
-        scorer: Scorers | KindScorers,
+        scorer: Scorers | KindScorers | None,
         data: DataLike | Data | None,
         scope: Scope | None,
         after: Step | Iterable[Step] | None,

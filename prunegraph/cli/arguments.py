@@ -103,7 +103,7 @@ def scorers_of(scorer: list[str] | None, options: list[str] | None, noise: float
     from prunegraph.passes.choose.request import scorers_by_kind
     from prunegraph.request import with_seed
 
-    named = parse_scorers(scorer) if scorer else "magnitude"
+    named = parse_scorers(scorer) if scorer else None
     return with_seed(scorers_by_kind(named, parse_options(options or (), noise)), seed)
 
 

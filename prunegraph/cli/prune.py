@@ -112,7 +112,7 @@ def prune(
             metavar="[KIND=]NAME",
             help="What decides which units go first: magnitude, random, activation, obs, snp (neurons), taylor, "
             "michel (heads), cahp (heads), or sap (heads, by the syntax in --data); or that of another package. "
-            "KIND=NAME is for that kind alone. Repeatable.  [default: magnitude]",
+            "KIND=NAME is for that kind alone. Repeatable.  [default: magnitude; with --data snp for Q/K dims]",
             show_default=False,
         ),
     ] = None,

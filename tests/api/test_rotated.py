@@ -236,10 +236,10 @@ def test_explain_says_which_groups_turn(tmp_path: Path) -> None:
 def test_dims_of_queries_go_by_snp_where_nobody_scores_them_and_data_are_given() -> None:
     by = {
         name: prune(attention.rope_half(), pg.Amount({"qk_dim": 0.5}, rotate=False), scorer=scorer, after=[])
-        for name, scorer in (("activation", "activation"), ("snp", "snp"), ("magnitude", "magnitude"))
+        for name, scorer in (("activation", "activation"), ("snp", "snp"), ("magnitude", "magnitude"), ("none", None))
     }
     keep = {name: result.selection.keep["qk_dim.0"].tolist() for name, result in by.items()}
-    assert keep["activation"] == keep["snp"]
+    assert keep["activation"] == keep["none"] == keep["snp"] != keep["magnitude"]
     named = prune(
         attention.rope_half(), pg.Amount({"qk_dim": 0.5}, rotate=False), scorer={"v_dim": "activation"}, after=[]
     )

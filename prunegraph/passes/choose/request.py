@@ -178,7 +178,7 @@ class Amount:
         return kind in named or any(map(is_pattern, named)) or (everywhere and self.by_default(kind, True))
 
 
-def scorers_by_kind(scorer: Scorers | KindScorers, settings: Mapping[str, Any] | None = None) -> KindScorers:
+def scorers_by_kind(scorer: Scorers | KindScorers | None, settings: Mapping[str, Any] | None = None) -> KindScorers:
     """Scorers from what stands for them; see `resolve_scorers`.
 
     Raises:

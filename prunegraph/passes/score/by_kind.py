@@ -54,11 +54,12 @@ class KindScorers:
         return shares
 
 
-def resolve_scorers(scorers: Scorers | KindScorers, settings: Mapping[str, Any] | None = None) -> KindScorers:
+def resolve_scorers(scorers: Scorers | KindScorers | None, settings: Mapping[str, Any] | None = None) -> KindScorers:
     """Scorers from names, objects or functions, one for all kinds or one a kind.
 
     Args:
-        scorers: See `Scorers`.
+        scorers: See `Scorers`. None asks for nobody: `FALLBACK` scores, unlike a magnitude that is asked for it gives
+            way to what `with_stand_ins` knows.
         settings: Options of the scorers that are given by name: `NAME.option` is for the one of that name, a plain
             `option` for all that have it.
 
@@ -67,6 +68,10 @@ def resolve_scorers(scorers: Scorers | KindScorers, settings: Mapping[str, Any] 
     """
     if isinstance(scorers, KindScorers):
         return scorers
+    if scorers is None:
+        if not settings:
+            return KindScorers()
+        scorers = FALLBACK.name
     given: Mapping[str, ScorerLike] = scorers if isinstance(scorers, Mapping) else {"": scorers}
     names = list(dict.fromkeys(scorer for scorer in given.values() if isinstance(scorer, str)))
     own = _own_settings(names, settings or {})
