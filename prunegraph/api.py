@@ -92,7 +92,7 @@ def prune_graph(
         selection = filtered.selection
     result = graph.apply(selection, verify=request.verify, data=request.data, forms=forms)
     report = replace(result.report, accounts=scores.reports)
-    result = replace(result, filtered=filtered, speed=speed, report=report)
+    result = replace(result, filtered=filtered, speed=speed, report=report, scores=scores)
     for step in request.after:
         result = _follow(result, step, request.data)
     return result

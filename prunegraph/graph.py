@@ -21,6 +21,7 @@ from prunegraph.errors import UsageError
 from prunegraph.export.convert import Kind
 from prunegraph.observe.data import DataLike
 from prunegraph.observe.stream import Data
+from prunegraph.passes.annotate import annotate
 from prunegraph.passes.choose.amounts import Ratio
 from prunegraph.passes.choose.request import Amount, Scope, scorers_by_kind
 from prunegraph.passes.choose.scored import Scores
@@ -222,6 +223,16 @@ class Graph(Analyzed):
         """
         opened = None if data is None else Data.of(data).opened()
         return apply(self, selection, check=verify, data=opened, clock=self.clock.fork(), forms=forms)
+
+    def annotated(self, scores: Scores | None = None, selection: Selection | None = None) -> ir.Model:
+        """A copy of the original whose nodes and weights say their groups, and scores and decisions where given.
+
+        Args:
+            scores: What `score` returned.
+            selection: What stays; groups that it does not name stay whole.
+        """
+        names = scores.names if scores is not None else {}
+        return annotate(self.original, self.normalized.model, self.analysis, scores, names, selection)
 
     @property
     def _title(self) -> str:

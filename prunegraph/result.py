@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,11 +19,16 @@ from prunegraph.clock import Clock
 from prunegraph.errors import UsageError
 from prunegraph.export.atomic_write import make_folder, stage
 from prunegraph.export.convert import Kind, Model, in_kind
-from prunegraph.export.onnx_file import save
+from prunegraph.export.onnx_file import load, save, source_of
+from prunegraph.export.report import render, report_facts
+from prunegraph.export.report.png import draw_heads
+from prunegraph.extras import require_extras
 from prunegraph.observe.data import DataLike
 from prunegraph.observe.evaluation import Evaluation, evaluate_models
 from prunegraph.observe.stream import Data
+from prunegraph.passes import annotate
 from prunegraph.passes.choose.head_filter import Filtered
+from prunegraph.passes.choose.scored import Scores
 from prunegraph.passes.prove.verify import Verification
 from prunegraph.passes.rewrite.for_runtime import write_forms
 from prunegraph.passes.rotate import to_plan
@@ -67,6 +74,7 @@ class PruneResult:
         speed: How a speed-up that was asked for was found.
         analyzed: The model that this was made from; None if nobody keeps it.
         clock: Told of the steps that follow.
+        scores: What the selection was made by, if anybody kept them.
     """
 
     ir_model: ir.Model
@@ -80,6 +88,7 @@ class PruneResult:
     speed: SpeedReport | None = None
     analyzed: Analyzed | None = field(default=None, repr=False, compare=False)
     clock: Clock = field(default_factory=Clock, repr=False, compare=False)
+    scores: Scores | None = field(default=None, repr=False, compare=False)
 
     @cached_property
     def model(self) -> Model:
@@ -160,13 +169,52 @@ class PruneResult:
             raise UsageError("the result does not know what it was made from", hint="take that of Graph.apply")
         return self.analyzed
 
-    def save(self, path: str | os.PathLike[str]) -> tuple[Path, ...]:
+    def save(self, path: str | os.PathLike[str], *, strip: bool = False) -> tuple[Path, ...]:
         """Write the model, and beside it `NAME.plan.json` with what was removed; all files appear or none.
+
+        The metadata of the file say what was removed, from what, by which version and plan: see `passes.annotate`.
+
+        Args:
+            path: Where to write it.
+            strip: Leave out these metadata.
 
         Raises:
             OutputError: the path is the input, or cannot be written.
         """
-        return save(self.ir_model, path, companions={f"{Path(path).stem}.plan.json": self.plan()})
+        model, plan = self.ir_model.clone(), self.plan()
+        if strip:
+            annotate.strip(model)
+        else:
+            counts = {group.id: (group.before, group.after) for group in self.report.groups}
+            annotate.note_removal(model, plan, counts, self._name, _version())
+        return save(model, path, companions={f"{Path(path).stem}.plan.json": plan})
+
+    def annotated(self) -> ir.Model:
+        """A copy of the original whose nodes and weights say their groups, units, scores, and what stays of them.
+
+        Netron and other tools show that; ONNX Runtime reads none of it, onnx-graphsurgeon drops it.
+        """
+        analyzed, scores = self._analyzed(), self.scores
+        names = scores.names if scores is not None else {}
+        return annotate.annotate(
+            analyzed.original, analyzed.normalized.model, analyzed.analysis, scores, names, self.selection
+        )
+
+    def file_sizes(self, slim: str | os.PathLike[str]) -> dict[str, tuple[int, int]]:
+        """Bytes of the files, data files included, before and after; nothing where the original was no file.
+
+        Args:
+            slim: Where the slim model was saved.
+        """
+        files = source_of(self._analyzed().original).files
+        small = source_of(load(slim)).files
+        both = (sum(Path(file).stat().st_size for file in each) for each in (files, small))
+        return {"file, bytes": (next(both), next(both))} if files else {}
+
+    @property
+    def _name(self) -> str:
+        """What the result was made of."""
+        return name_of(self._analyzed().original) if self.analyzed is not None else self.ir_model.graph.name or ""
 
     def plan(self) -> str:
         """The JSON of the plan: what stays of every smaller group, which doors may differ and which weights do."""
@@ -187,16 +235,70 @@ class PruneResult:
         more = {"filter": self.filtered, "finetune": self.tuned, "speed": self.speed}
         return {**self.report.to_dict(), **{name: part.to_dict() for name, part in more.items() if part is not None}}
 
-    def write_report(self, folder: str | os.PathLike[str]) -> tuple[Path, ...]:
-        """Write `report.json`, and the figures of scorers that draw some, into a folder.
+    def facts(
+        self,
+        *,
+        latency: Mapping[str, Any] | None = None,
+        evaluation: Mapping[str, Any] | None = None,
+        commands: Sequence[str] = (),
+        sizes: Mapping[str, tuple[int, int]] | None = None,
+    ) -> dict[str, Any]:
+        """Everything that a report says, as JSON types; `export.report` makes a page or Markdown of it.
+
+        Args:
+            latency: What `prunegraph bench --json` prints.
+            evaluation: What `prunegraph evaluate --json` prints.
+            commands: What reproduces the result.
+            sizes: Bytes of files, before and after, by what they are called.
+        """
+        scores = self.scores
+        facts = report_facts(
+            self._name,
+            self._analyzed().analysis,
+            self.selection,
+            self.to_dict(),
+            version=_version(),
+            scores=scores,
+            scorers=scores.names if scores is not None else {},
+            sizes=sizes,
+            latency=latency,
+            evaluation=evaluation,
+            commands=commands,
+        )
+        return {**self.to_dict(), **facts}
+
+    def write_report(self, folder: str | os.PathLike[str], facts: Mapping[str, Any] | None = None) -> tuple[Path, ...]:
+        """Write `report.html`, `report.md` and `report.json` into a folder, and figures.
+
+        Args:
+            folder: It is made if it is not there.
+            facts: What `facts` returned; called without arguments if None.
 
         Raises:
             OutputError: the folder cannot be made or written to.
-            MissingExtra: there are figures to draw, and matplotlib is not installed.
+            MissingExtra: jinja2 or matplotlib is not installed.
         """
+        require_extras(["report"])
+        facts = facts if facts is not None else self.facts()
         target = Path(folder) / "report.json"
         make_folder(target.parent)
         with stage(target) as aside:
             figures = [path for a in self.report.accounts.values() if a.draw is not None for path in a.draw(aside)]
-            (aside / target.name).write_text(json.dumps(self.to_dict(), indent=1), encoding="utf-8")
-        return (target, *(target.parent / path.name for path in figures))
+            figures += draw_heads(facts, aside)
+            suffixes = (".json", ".html", ".md")
+            for suffix in suffixes:
+                (aside / f"report{suffix}").write_text(render(facts, suffix), encoding="utf-8")
+        return (*(target.with_suffix(suffix) for suffix in suffixes), *(target.parent / path.name for path in figures))
+
+
+def name_of(model: ir.Model) -> str:
+    """The name of the file that a model was read from, or of its graph."""
+    files = source_of(model).files
+    return Path(files[0]).name if files else model.graph.name or "the model"
+
+
+def _version() -> str:
+    try:
+        return version("prunegraph")
+    except PackageNotFoundError:
+        return "0+unknown"

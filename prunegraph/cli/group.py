@@ -40,6 +40,13 @@ class Terminated(BaseException):
 class Commands(TyperGroup):
     """Commands whose errors are one message and one hint on stderr, never a traceback."""
 
+    def make_context(self, info_name: Any, args: list[str], parent: Any = None, **extra: Any) -> Any:
+        """Keep the command line as it was given, for reports that say how to do the same again."""
+        given = tuple(args)
+        context = super().make_context(info_name, args, parent, **extra)
+        context.obj = given
+        return context
+
     def invoke(self, ctx: Any) -> Any:
         """Run a command."""
         logging.getLogger("onnx_ir").setLevel(logging.ERROR)  # it warns of what is none of the caller's business

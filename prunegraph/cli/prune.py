@@ -33,6 +33,7 @@ from prunegraph.cli.console import progress, say, show, show_json
 
 
 def prune(
+    context: typer.Context,
     model: Model,
     output: Annotated[
         Path,
@@ -198,10 +199,21 @@ def prune(
         Path | None,
         typer.Option(
             metavar="FOLDER",
-            help="Write report.json there, and figures where the scorer has some (cahp).",
+            help="Write report.html, report.md and report.json there, and figures.",
             show_default=False,
         ),
     ] = None,
+    annotate: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Write a copy of MODEL there whose nodes say their groups, scores and what stays, for Netron.",
+            show_default=False,
+        ),
+    ] = None,
+    strip: Annotated[
+        bool, typer.Option("--strip", help="Leave out of the slim model's metadata what was removed and by whom.")
+    ] = False,
     json: Json = False,
 ) -> None:
     """Remove a part of a model, prove the result, and write it.
@@ -231,6 +243,10 @@ def prune(
     with progress() as step:
         step("load")
         from prunegraph.api import prune_graph
+        from prunegraph.cli.report import commands_of
+        from prunegraph.export.atomic_write import check_target
+        from prunegraph.export.onnx_file import save
+        from prunegraph.extras import require_extras
         from prunegraph.passes.choose.amounts import check_budget
         from prunegraph.passes.choose.head_filter import FilterOptions
         from prunegraph.passes.choose.request import Amount, Scope
@@ -267,9 +283,18 @@ def prune(
             "verify": not no_verify,
         }
         original = load_for(model, output)
+        if annotate is not None:
+            check_target(annotate, [model, output])
+        if report is not None:
+            require_extras(["report"])
         result = prune_graph(original, **request, progress=step)
         step("save")
-        files = (*result.save(output), *(result.write_report(report) if report else ()))
+        files = list(result.save(output, strip=strip))
+        if annotate is not None:
+            files += save(result.annotated(), annotate)
+        if report is not None:
+            facts = result.facts(commands=commands_of(context), sizes=result.file_sizes(output))
+            files += result.write_report(report, facts)
     filtered, tuned = result.filtered, result.tuned
     if json:
         show_json({**result.to_dict(), "files": [str(path) for path in files]})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -20,7 +21,7 @@ from prunegraph.cli.arguments import (
     data_of,
     scorers_of,
 )
-from prunegraph.cli.console import progress, show, show_json
+from prunegraph.cli.console import progress, say, show, show_json
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -42,6 +43,16 @@ def score(
     samples: Limit = None,
     ep: RunBy = "cpu",
     parser_noise: ParserNoise = 0.0,
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "--output",
+            "-o",
+            metavar="FILE",
+            help="Write a copy of MODEL there whose nodes say their groups and scores, for Netron.",
+            show_default=False,
+        ),
+    ] = None,
     json: Json = False,
 ) -> None:
     """Show how a scorer judges the units of a model; nothing is removed.
@@ -52,6 +63,7 @@ def score(
     \b
     Examples
       prunegraph score model.onnx --data reviews.txt --tokenizer folder
+      prunegraph score model.onnx --scorer magnitude -o annotated.onnx
       prunegraph score model.onnx --data trees.conllu --tokenizer folder --scorer-option k=7
       prunegraph score model.onnx --data reviews.txt --tokenizer folder \\
         --scorer-option rules=both --json
@@ -60,6 +72,8 @@ def score(
         step("load")
         from prunegraph.api import analyze
         from prunegraph.errors import NothingToPrune, UsageError
+        from prunegraph.export.atomic_write import check_target
+        from prunegraph.export.onnx_file import save
         from prunegraph.passes.score import needs_data
 
         scorers = scorers_of([scorer], scorer_option, parser_noise, seed)
@@ -71,6 +85,8 @@ def score(
         elif any(needs_data(judge, kind) for kind in judge.kinds):
             hint = "give texts with the model's tokenizer: data=…, tokenizer=… (--data FILE --tokenizer FOLDER)"
             raise UsageError(f"the scorer {judge.name!r} needs data to run the model on", hint=hint)
+        if output is not None:
+            check_target(output, [model])
         graph = analyze(model, progress=step)
         groups = [group.id for group in graph.groups if group.kind in judge.kinds]
         if not groups:
@@ -78,6 +94,9 @@ def score(
             raise NothingToPrune(f"the model has no group that {judge.name} could score", hint=hint)
         scores = graph.score(scorers, given, groups=groups)
         report = scores.reports.get(judge.name)
+        if output is not None:
+            step("save")
+            save(graph.annotated(scores), output)
     if json:
         facts = dict(report.facts) if report is not None else {}
         show_json({"scorer": scorer, "scores": {name: array.tolist() for name, array in scores.items()}, **facts})
@@ -85,6 +104,8 @@ def score(
     lines = report.lines if report is not None else ()
     tables = [_colored(table) for table in report.tables] if report is not None else []
     show(*lines, *(part for table in tables or [_units(dict(scores))] for part in ("", table)))
+    if output is not None:
+        say("\nwrote ", str(output))
 
 
 def _table(title: str, *headings: str) -> Table:

@@ -3,17 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from prunegraph.cli.arguments import AllowIo, DataFile, Json, Model, Size, Tokenizer, data_of, parse_sizes
 from prunegraph.cli.console import complain, progress, show, show_json
-
-if TYPE_CHECKING:
-    from prunegraph.analysis.selection import Selection
-    from prunegraph.passes.repair import Written
-    from prunegraph.passes.rotate import Rotation
 
 
 def verify(
@@ -52,17 +47,24 @@ def verify(
     plan = plan or slim.with_name(f"{slim.stem}.plan.json")
     with progress() as step:
         step("load")
-        selection, repair, rotation, allowed = _read(plan)
         from prunegraph.api import verify_files
+        from prunegraph.cli.plan_file import read_plan
+        from prunegraph.errors import PruneGraphError
+
+        stated = read_plan(plan)
+        if stated.trained:
+            again = "prune without --finetune, verify, and train what comes of that with `prunegraph finetune`"
+            raise PruneGraphError("all weights were trained after the proof: there is nothing to compare", hint=again)
 
         samples = data_of(model, data, tokenizer)
+        rotation, repair = stated.rotation, stated.repair
         verification = verify_files(
             model,
             slim,
-            selection,
+            stated.selection,
             repair=repair,
             rotation=rotation,
-            allow_io=allow_io or allowed,
+            allow_io=allow_io or stated.allow_io,
             sizes=parse_sizes(size or ()),
             data=samples,
             progress=step,
@@ -84,30 +86,3 @@ def verify(
             "one of the files was changed, or they do not belong together; prune again to get all of them anew",
         )
         raise typer.Exit(1)
-
-
-def _read(plan: Path) -> tuple[Selection, Written, Rotation, list[str]]:
-    from prunegraph.analysis.selection import Selection
-    from prunegraph.errors import PruneGraphError, UsageError
-    from prunegraph.passes.repair import Written
-    from prunegraph.passes.rotate import from_plan
-    from prunegraph.strict_json import parse_json
-
-    hint = "name the plan that was written beside the slim model: --plan PLAN"
-    try:
-        text = plan.read_text(encoding="utf-8-sig")
-        selection = Selection.from_json(text)
-        stated = parse_json(text)
-        if stated.get("trained", False) is not False:
-            again = "prune without --finetune, verify, and train what comes of that with `prunegraph finetune`"
-            raise PruneGraphError("all weights were trained after the proof: there is nothing to compare", hint=again)
-        allowed = stated.get("allow_io", [])
-        if not isinstance(allowed, list) or not all(isinstance(pattern, str) for pattern in allowed):
-            raise UsageError("this is no plan file: allow_io is no list of patterns", hint=hint)
-        return selection, Written.from_plan(stated), from_plan(stated), allowed
-    except OSError as error:
-        raise PruneGraphError(f"the plan {plan} cannot be read: {error.strerror}", hint=hint) from error
-    except UsageError as error:
-        raise PruneGraphError(f"{plan}: {error.message}", hint=error.hint) from error
-    except UnicodeDecodeError as error:
-        raise PruneGraphError(f"{plan} is no plan file: it is not text", hint=hint) from error

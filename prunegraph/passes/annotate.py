@@ -31,7 +31,7 @@ def annotate(
     normalized: ir.Model,
     analysis: Analysis,
     scores: Mapping[str, Scores] | None = None,
-    scorer: str = "",
+    scorer: str | Mapping[str, str] = "",
     selection: Selection | None = None,
 ) -> ir.Model:
     """A copy of a model whose nodes and initializers say which groups they belong to.
@@ -41,14 +41,15 @@ def annotate(
         normalized: What `analysis` speaks of: where a projection was split, its parts lead back to the whole.
         analysis: The groups.
         scores: By group id an array of the group's shape, high for what should stay.
-        scorer: Who gave them.
+        scorer: Who gave them, of all groups or by group id.
         selection: What stays; groups that it does not name stay whole.
     """
     annotated = model.clone()
     constants = dict(annotated.graph.initializers)
     constants |= {node.outputs[0].name or "": node.outputs[0] for node in annotated.graph if node.op_type == "Constant"}
     for group in analysis.groups:
-        facts = describe(group, (scores or {}).get(group.id), scorer, selection)
+        name = scorer if isinstance(scorer, str) else scorer.get(group.id, "")
+        facts = describe(group, (scores or {}).get(group.id), name, selection)
         for place in group.places:
             weight = constants.get(_name_given(normalized, place))
             entry = json.dumps({**facts, "axis": place.axis, "axes": place.expression})

@@ -27,7 +27,7 @@ from prunegraph.passes.prove.verify import Verification
 from prunegraph.passes.score import SCORERS
 from tests.graphs.cli import averaged, classifier, convolutions, frozen
 
-COMMANDS = ("explain", "prune", "verify", "bench", "score", "export", "finetune")
+COMMANDS = ("explain", "prune", "verify", "bench", "evaluate", "report", "score", "export", "finetune")
 
 
 @pytest.fixture

@@ -35,7 +35,14 @@ def facts(name: str = "model.onnx", **more: Any) -> dict[str, Any]:
     keep = np.arange(head.units) != 1
     scores = {head.id: np.arange(head.units, dtype=float)}
     return report_facts(
-        name, case.analysis, Selection({head.id: keep}), SUMMARY, version="1.2.3", scorer="snp", scores=scores, **more
+        name,
+        case.analysis,
+        Selection({head.id: keep}),
+        SUMMARY,
+        version="1.2.3",
+        scorers={head.id: "snp"},
+        scores=scores,
+        **more,
     )
 
 

@@ -81,7 +81,8 @@ def test_the_report(tiny: dict[str, Any], tmp_path: Path) -> None:
     assert sum(facts["classes"].values()) == 96 and len(facts["heads"]) == 12
     assert sum(facts["michel_by_group"].values()) == facts["kept"] == sum(head["kept"] for head in facts["heads"])
     files = {path.name: path for path in result.write_report(tmp_path / "report")}
-    assert set(files) == {"report.json", "cahp-silhouette.png", "cahp-map.png", "cahp-layers.png"}
+    figures = {"cahp-silhouette.png", "cahp-map.png", "cahp-layers.png", "heads.png"}
+    assert set(files) == {"report.html", "report.md", "report.json", *figures}
     assert all(path.read_bytes()[1:4] == b"PNG" for name, path in files.items() if name.endswith("png"))
     assert json.loads(files["report.json"].read_text())["scorers"]["cahp"]["knee"] == facts["knee"]
 
@@ -189,7 +190,7 @@ def test_from_a_classifier_to_a_trained_slim_one(tmp_path: Path) -> None:
     assert done.exit_code == 0, done.output
     said = json.loads(done.stdout)
     assert said["finetune"]["metric"]["after"] > said["finetune"]["metric"]["before"]
-    assert said["verify"]["max_rel_error"] < 1e-4 and len(said["files"]) == 6
+    assert said["verify"]["max_rel_error"] < 1e-4 and len(said["files"]) == 9
     onnx.checker.check_model(str(folder / "slim.onnx"))
     assert json.loads((folder / "slim.plan.json").read_text())["trained"]
     compared = run(app, f"verify {folder}/model.onnx {folder}/slim.onnx".split())

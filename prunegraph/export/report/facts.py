@@ -24,7 +24,7 @@ def report_facts(
     summary: Mapping[str, Any],
     *,
     version: str,
-    scorer: str = "",
+    scorers: Mapping[str, str] | None = None,
     scores: Mapping[str, Any] | None = None,
     sizes: Mapping[str, tuple[int, int]] | None = None,
     latency: Mapping[str, Any] | None = None,
@@ -40,32 +40,53 @@ def report_facts(
         selection: What stays.
         summary: What `prunegraph prune --json` prints.
         version: Of this package.
-        scorer: Who scored.
+        scorers: By group id who scored it.
         scores: By group id, arrays of the groups' shapes, where they are at hand.
         sizes: Bytes of the file, before and after, by name of what is counted.
         latency: What `prunegraph bench --json` prints.
         evaluation: What `prunegraph evaluate --json` prints.
-        sweep: Points of accuracy over latency: `name`, `latency_ms`, `metric`, `low`, `high`.
+        sweep: Points of accuracy over latency: `name`, `latency_ms`, `metric`, `low`, `high`; those of the models that
+            both `latency` and `evaluation` name if empty.
         commands: What reproduces it.
     """
     return {
         "name": name,
         "version": version,
-        "scorer": scorer,
+        "scorer": ", ".join(dict.fromkeys((scorers or {}).values())),
         "params": list(summary["params"]),
         "macs": list(summary["macs"]),
+        "macs_at": dict(summary.get("macs_at", {})),
         "sizes": {what: list(both) for what, both in (sizes or {}).items()},
         "kinds": _kinds(analysis, selection),
-        "layers": [_layer(group, selection, (scores or {}).get(group.id)) for group in analysis.groups],
+        "layers": [
+            _layer(group, selection, (scores or {}).get(group.id), (scorers or {}).get(group.id, ""))
+            for group in analysis.groups
+        ],
         "pins": _pins(analysis),
         "proof": summary.get("verify"),
+        "proof_rows": _proof_rows(summary["verify"]) if summary.get("verify") else [],
         "repair": summary.get("repair"),
         "seconds": dict(summary.get("seconds", {})),
         "latency": dict(latency) if latency else None,
         "evaluation": dict(evaluation) if evaluation else None,
-        "sweep": [dict(point) for point in sweep],
+        "sweep": [dict(point) for point in sweep or _sweep(latency, evaluation)],
         "commands": list(commands),
     }
+
+
+def _sweep(latency: Mapping[str, Any] | None, evaluation: Mapping[str, Any] | None) -> list[dict[str, Any]]:
+    """Accuracy over latency on the first provider, of models that were evaluated and timed under one name."""
+    if not latency or not evaluation or not latency["results"]:
+        return []
+    provider = latency["results"][0]["provider"]
+    times = {arm["model"]: arm["median_ms"] for arm in latency["results"] if arm["provider"] == provider}
+    points = [
+        {"name": row["model"], "latency_ms": times[row["model"]], "metric": row["value"]}
+        | {end: row["value"] if row[end] is None else row[end] for end in ("low", "high")}
+        for row in evaluation["models"]
+        if row["model"] in times
+    ]
+    return points if len(points) > 1 else []
 
 
 def kept_units(group: Group, selection: Selection) -> int:
@@ -83,7 +104,7 @@ def _kinds(analysis: Analysis, selection: Selection) -> list[dict[str, Any]]:
     return [{"kind": kind, "before": units, "after": after[kind]} for kind, units in before.items()]
 
 
-def _layer(group: Group, selection: Selection, scores: Any) -> dict[str, Any]:
+def _layer(group: Group, selection: Selection, scores: Any, scorer: str) -> dict[str, Any]:
     facts: dict[str, Any] = {
         "id": group.id,
         "kind": group.kind,
@@ -91,6 +112,7 @@ def _layer(group: Group, selection: Selection, scores: Any) -> dict[str, Any]:
         "before": group.units,
         "after": kept_units(group, selection),
         "exact": group.exact,
+        "scorer": scorer,
     }
     if group.kind in HEAD_KINDS and not group.rows:
         keep = selection.keep.get(group.id)
@@ -98,6 +120,21 @@ def _layer(group: Group, selection: Selection, scores: Any) -> dict[str, Any]:
         if scores is not None:
             facts["scores"] = [float(f"{score:.6g}") for score in np.asarray(scores).reshape(-1)]
     return facts
+
+
+def _proof_rows(proof: Mapping[str, Any]) -> list[list[str]]:
+    """What the comparison saw, in words."""
+    oracle = "the masked original" if proof.get("exact", True) else "the original under masked statistics"
+    rows = [[f"equal to {oracle}", "yes" if proof.get("ok", True) else "no"]]
+    errors = [proof[key] for key in ("max_rel_error", "normalize_error") if key in proof]
+    if errors:
+        rows.append(["largest error, of the output's scale", f"{max(errors):.1e}"])
+    if "moved" in proof:
+        rows.append(["what was removed moves the outputs by, of their scale", f"{proof['moved']:.1%}"])
+    places = Counter(str(group["seen"]).split()[0] for group in proof.get("groups", ()) if group.get("seen"))
+    rows += [[f"groups whose wrong weight would have been seen: {place}", str(n)] for place, n in places.items()]
+    rows += [["note", str(note)] for note in proof.get("notes", ())]
+    return rows + ([["reason", str(proof["reason"])]] if proof.get("reason") else [])
 
 
 def _pins(analysis: Analysis) -> list[dict[str, Any]]:

@@ -49,9 +49,12 @@ def _charts(facts: Mapping[str, Any]) -> dict[str, str]:
     layers = facts["layers"]
     heads = [layer for layer in layers if "kept" in layer]
     widths = [(layer["id"], layer["before"], layer["after"]) for layer in layers if "kept" not in layer]
-    charts = {"kinds": before_and_after([(k["kind"], k["before"], k["after"]) for k in facts["kinds"]], "Units")}
+    kinds = [(k["kind"], k["before"], k["after"]) for k in facts["kinds"]]
+    charts = {"head_scorers": "", "kinds": before_and_after(kinds, "Units")}
     if heads:
         charts["heads"] = head_map(heads)
+        scored = (layer["scorer"] for layer in heads if "scores" in layer)
+        charts["head_scorers"] = ", ".join(dict.fromkeys(scored))
     if widths:
         charts["widths"] = before_and_after(widths, "Width of every layer")
     if facts["sweep"]:

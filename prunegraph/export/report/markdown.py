@@ -19,6 +19,9 @@ def _lines(facts: Mapping[str, Any]) -> Iterator[str]:
     amounts = {"parameters": facts["params"], "multiply-adds": facts["macs"], **facts["sizes"]}
     rows = [[name, count(before), count(after), share(before, after)] for name, (before, after) in amounts.items()]
     yield from _table(["", "before", "after", "change"], rows)
+    if facts["macs_at"]:
+        sizes = ", ".join(f"{name} = {size}" for name, size in facts["macs_at"].items())
+        yield from ("", f"Multiply-adds are those of one run at {_cell(sizes)}.")
     if facts["latency"]:
         yield from ("", "## Latency", "")
         rows = [_arm(arm) for arm in facts["latency"]["results"]]
@@ -39,8 +42,7 @@ def _lines(facts: Mapping[str, Any]) -> Iterator[str]:
         yield "```"
     if facts["proof"]:
         yield from ("", "## What the proof saw", "")
-        plain = [[name.replace("_", " "), value] for name, value in facts["proof"].items() if not _nested(value)]
-        yield from _table(["", ""], plain)
+        yield from _table(["", ""], facts["proof_rows"])
     if facts["pins"]:
         yield from ("", "## What cannot go, and why", "")
         rows = [[pin["why"], pin["axes"], f"`{pin['where']}`"] for pin in facts["pins"]]
@@ -57,10 +59,6 @@ def _arm(arm: Mapping[str, Any]) -> list[Any]:
 
 def _change(change: float | None) -> str:
     return "" if change is None else f"{change:+.4f}"
-
-
-def _nested(value: Any) -> bool:
-    return isinstance(value, (dict, list, tuple))
 
 
 def _table(headings: Sequence[str], rows: Sequence[Sequence[Any]]) -> Iterator[str]:

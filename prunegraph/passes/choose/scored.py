@@ -44,6 +44,12 @@ class Scores(Mapping[str, Array]):
     def __repr__(self) -> str:
         return f"Scores({', '.join(f'{name}: {list(array.shape)}' for name, array in self.arrays.items())})"
 
+    @property
+    def names(self) -> dict[str, str]:
+        """By group id the name of the scorer that scored it."""
+        groups = {group.id: group for group in self.context.analysis.groups}
+        return {name: self.scorers.of_group(groups[name]).name for name in self.arrays}
+
     def to_pandas(self) -> pd.DataFrame:
         """A row a unit: its group, row (of groups that are chosen row by row), number and score.
 

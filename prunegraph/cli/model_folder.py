@@ -1,0 +1,124 @@
+"""Model folders on the command line: `prunegraph prune FOLDER -o SLIM_FOLDER`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from prunegraph.clock import Progress
+    from prunegraph.export.folder import SlimConfig
+    from prunegraph.result import PruneResult
+
+EXPORTED = Path("onnx/model.onnx")
+"""Where Optimum and transformers.js look for a model."""
+
+
+@dataclass(frozen=True, slots=True)
+class ModelFolder:
+    """A folder that holds a model.
+
+    Attributes:
+        folder: The folder.
+        model: Its ONNX file, or what was exported from it.
+        place: Where that belongs in a folder of this kind.
+    """
+
+    folder: Path
+    model: Path
+    place: Path
+
+    def write(
+        self, target: Path, result: PruneResult, facts: Mapping[str, Any], *, strip: bool = False
+    ) -> tuple[list[Path], SlimConfig]:
+        """Write the slim folder, whole or not at all: model, plan, configuration, tokenizer and the like, and a card.
+
+        Args:
+            target: Where; it must not be there yet.
+            result: What becomes of the model.
+            facts: What `PruneResult.facts` returned.
+            strip: See `PruneResult.save`.
+
+        Returns:
+            The files, the model first; and what `config.json` says now, and cannot say.
+        """
+        from prunegraph.export.folder import model_card, new_folder, read_config, write_companions
+        from prunegraph.export.report import render_markdown
+
+        config = read_config(self.folder)
+        slim = slim_config_of(result, config or {})
+        with new_folder(target) as staging:
+            (staging / self.place).parent.mkdir(parents=True, exist_ok=True)
+            files = list(result.save(staging / self.place, strip=strip))
+            sizes = result.file_sizes(files[0])
+            text = render_markdown({**facts, "name": self.name, "sizes": sizes})
+            card = model_card(self.name, text, slim.uneven)
+            write_companions(self.folder, self.model, staging, None if config is None else slim.config, card)
+            names = [*files, *sorted(path for path in staging.iterdir() if path.is_file() and path not in files)]
+            written = [target / path.relative_to(staging) for path in names]
+        return written, slim
+
+    @property
+    def name(self) -> str:
+        """What people call the model."""
+        return self.folder.resolve().name
+
+
+def slim_config_of(result: PruneResult, config: Mapping[str, Any]) -> SlimConfig:
+    """What a configuration has to say of a pruned model."""
+    from prunegraph.export.folder import Cut, slim_config
+
+    left = {group.id: group.after for group in result.report.groups}
+    groups = result.analyzed.analysis.groups if result.analyzed is not None else ()
+    return slim_config(config, [Cut(group.kind, group.units, left.get(group.id, group.units)) for group in groups])
+
+
+def is_folder(model: Path) -> bool:
+    """Whether a model on the command line is a folder, or the address of one."""
+    return model.is_dir() or str(model).startswith("hf:")
+
+
+@contextmanager
+def opened(model: Path, output: Path, step: Progress) -> Iterator[ModelFolder | None]:
+    """The folder that is given as a model, exported where it holds no ONNX file yet; None for a file.
+
+    Raises:
+        ModelError: there is no model in it, or several.
+        OutputError: there is something at the output already.
+        MissingExtra: it must be exported, and torch or transformers is not installed.
+    """
+    if not is_folder(model):
+        yield None
+        return
+    import tempfile
+
+    from prunegraph.export.folder import check_new_folder, find_model, lacks_onnx
+
+    check_new_folder(output)
+    folder = Path(str(model).removeprefix("hf:"))
+    if not lacks_onnx(folder):
+        found = find_model(folder)
+        yield ModelFolder(folder, found, found.relative_to(folder))
+        return
+    from prunegraph.export.hub import export_model
+
+    with tempfile.TemporaryDirectory(prefix="prunegraph-") as aside:
+        exported = Path(aside) / EXPORTED.name
+        export_model(f"hf:{folder}", exported, progress=step)
+        yield ModelFolder(folder, exported, EXPORTED)
+
+
+def told(slim: SlimConfig) -> Sequence[str]:
+    """What a configuration says now, and what it cannot say, in words."""
+    lines = []
+    if slim.changed:
+        lines.append("config.json: " + ", ".join(f"{key} = {slim.config[key]}" for key in slim.changed))
+    for kind, left in slim.uneven.items():
+        lines.append(
+            f"config.json cannot say how many {kind} there are: {min(left)} to {max(left)} by layer; "
+            f"--rank local, or --keep {kind}={max(left)}, evens them"
+        )
+    return lines

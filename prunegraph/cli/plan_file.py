@@ -1,0 +1,61 @@
+"""Plans as files: what `prunegraph prune` wrote beside a slim model."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from prunegraph.analysis.selection import Selection
+from prunegraph.errors import PruneGraphError, UsageError
+from prunegraph.passes.repair import Written
+from prunegraph.passes.rotate import Rotation, from_plan
+from prunegraph.strict_json import parse_json
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What a plan states.
+
+    Attributes:
+        selection: What stays.
+        repair: Which weights were re-fitted.
+        rotation: How heads were turned before they were cut.
+        allow_io: Patterns of inputs and outputs that were allowed to shrink.
+        trained: Whether all weights were trained after the proof.
+    """
+
+    selection: Selection
+    repair: Written
+    rotation: Rotation
+    allow_io: Sequence[str]
+    trained: bool
+
+
+def plan_beside(slim: Path) -> Path:
+    """Where the plan of a slim model lies."""
+    return slim.with_name(f"{slim.stem}.plan.json")
+
+
+def read_plan(path: Path) -> Plan:
+    """Read a plan.
+
+    Raises:
+        PruneGraphError: it cannot be read, or is no plan.
+    """
+    hint = "name the plan that was written beside the slim model: --plan PLAN"
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+        selection = Selection.from_json(text)
+        stated = parse_json(text)
+        allowed = stated.get("allow_io", [])
+        if not isinstance(allowed, list) or not all(isinstance(pattern, str) for pattern in allowed):
+            raise UsageError("this is no plan file: allow_io is no list of patterns", hint=hint)
+        trained = stated.get("trained", False) is not False
+        return Plan(selection, Written.from_plan(stated), from_plan(stated), allowed, trained)
+    except OSError as error:
+        raise PruneGraphError(f"the plan {path} cannot be read: {error.strerror}", hint=hint) from error
+    except UsageError as error:
+        raise PruneGraphError(f"{path}: {error.message}", hint=error.hint) from error
+    except UnicodeDecodeError as error:
+        raise PruneGraphError(f"{path} is no plan file: it is not text", hint=hint) from error

@@ -1,0 +1,157 @@
+"""`prunegraph report`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from prunegraph.cli.arguments import Model
+from prunegraph.cli.console import progress, say
+
+if TYPE_CHECKING:
+    from prunegraph.cli.plan_file import Plan
+    from prunegraph.clock import Progress
+    from prunegraph.result import PruneResult
+
+SUFFIXES = (".html", ".md", ".json")
+
+
+def report(
+    context: typer.Context,
+    model: Model,
+    slim: Annotated[Path, typer.Argument(metavar="SLIM", help="What was made of it.")],
+    output: Annotated[
+        Path, typer.Option("--output", "-o", metavar="OUT", help="What to write: a .html, .md or .json file.")
+    ],
+    plan: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="PLAN", help="What was removed. [default: NAME.plan.json beside SLIM]", show_default=False
+        ),
+    ] = None,
+    bench: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="What `prunegraph bench --json` printed.", show_default=False)
+    ] = None,
+    evaluation: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="What `prunegraph evaluate --json` printed.", show_default=False),
+    ] = None,
+    scores: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE", help="What `prunegraph score --json` printed: it shades the heads.", show_default=False
+        ),
+    ] = None,
+    no_verify: Annotated[bool, typer.Option("--no-verify", help="Report without proving anew.")] = False,
+) -> None:
+    """Write a report of one pruning: what was saved, what went, what the proof saw, what cannot go and why.
+
+    The page is one file that needs no network: charts and their numbers, light and dark, for screens, phones and
+    paper. The same as Markdown for a pull request, and as JSON. The proof is made anew from the plan. Models that were
+    both timed and evaluated under one name make a chart of accuracy over latency.
+
+    Needs for .html: pip install "prunegraph[report]"
+
+    \b
+    Examples
+      prunegraph report model.onnx slim.onnx -o report.html
+      prunegraph bench model.onnx slim.onnx --json > bench.json
+      prunegraph report model.onnx slim.onnx --bench bench.json -o report.md
+    """  # noqa: D301 - \b keeps the lines that follow as they are
+    with progress() as step:
+        step("load")
+        from prunegraph.cli.plan_file import plan_beside, read_plan
+        from prunegraph.export.atomic_write import check_target, write_text
+        from prunegraph.export.report import render
+
+        _check_suffix(output)
+        check_target(output, [model, slim])
+        measured = {"latency": _read(bench, "results"), "evaluation": _read(evaluation, "models")}
+        scored = _read(scores, "scores")
+        result = _result(model, slim, read_plan(plan or plan_beside(slim)), scored, not no_verify, step)
+        facts = result.facts(**measured, commands=commands_of(context), sizes=result.file_sizes(slim))
+        write_text(output, render(facts, output.suffix))
+    say("wrote ", str(output))
+
+
+def commands_of(context: typer.Context) -> list[str]:
+    """The command line that is running, as it was given."""
+    import shlex
+
+    given = context.find_root().obj
+    return [shlex.join(["prunegraph", *given])] if given else []
+
+
+def _check_suffix(output: Path) -> None:
+    from prunegraph.errors import UsageError
+    from prunegraph.extras import require_extras
+
+    if output.suffix not in SUFFIXES:
+        raise UsageError(f"{output.name} is of no known kind", hint=f"name it as what it is: {', '.join(SUFFIXES)}")
+    if output.suffix == ".html":
+        require_extras(["report"])
+
+
+def _read(path: Path | None, part: str) -> dict[str, Any] | None:
+    """What a command printed as JSON.
+
+    Raises:
+        UsageError: it cannot be read, or is something else.
+    """
+    from prunegraph.errors import UsageError
+    from prunegraph.strict_json import parse_json
+
+    if path is None:
+        return None
+    try:
+        data = parse_json(path.read_text(encoding="utf-8-sig"))
+    except OSError as error:
+        raise UsageError(f"{path} cannot be read: {error.strerror}", hint="check the path") from error
+    except ValueError as error:
+        raise UsageError(f"{path} is no JSON: {error}", hint="write it with --json > FILE") from error
+    if not isinstance(data, dict) or part not in data:
+        raise UsageError(f"{path} has no {part!r}", hint="give what the command printed with --json")
+    return data
+
+
+def _result(
+    model: Path, slim: Path, plan: Plan, scored: dict[str, Any] | None, check: bool, step: Progress
+) -> PruneResult:
+    """The pruning that a plan states, with the slim model as it lies there."""
+    from dataclasses import replace
+
+    from prunegraph.analysis.cost import count_parameters
+    from prunegraph.api import analyze
+    from prunegraph.export.onnx_file import load
+    from prunegraph.passes.choose.request import Scope
+    from prunegraph.pipeline import compare
+
+    graph = analyze(model, scope=Scope(allow_io=tuple(plan.allow_io)), progress=step)
+    result = graph.apply(plan.selection, verify=False)
+    small = load(slim)
+    proof = None
+    if check and not plan.trained:
+        proof = compare(graph, small, plan.selection, repair=plan.repair, rotation=plan.rotation, clock=graph.clock)
+    params = (result.report.params[0], count_parameters(small.graph))
+    scores = None if scored is None else _scores(graph, scored)
+    return replace(result, ir_model=small, scores=scores, report=replace(result.report, params=params, verify=proof))
+
+
+def _scores(graph: Any, scored: dict[str, Any]) -> Any:
+    import numpy as np
+
+    from prunegraph.errors import UsageError
+    from prunegraph.passes.choose.request import scorers_by_kind
+    from prunegraph.passes.choose.scored import Scores
+    from prunegraph.passes.score import Context
+
+    arrays = {name: np.asarray(values, dtype=np.float64) for name, values in scored["scores"].items()}
+    shapes = {group.id: group.shape for group in graph.groups}
+    for name, array in arrays.items():
+        if array.shape != shapes.get(name):
+            raise UsageError(f"the scores of {name} do not fit the model", hint="give those of the same MODEL")
+    return Scores(
+        arrays, scorers_by_kind(scored.get("scorer", "magnitude")), Context(graph.normalized.model, graph.analysis), {}
+    )

@@ -1,0 +1,98 @@
+"""What pruning leaves for people: reports, annotated graphs, and what a slim file says of itself."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import onnx
+import pytest
+
+from tests.cli.test_bad_files import mlp, refused
+from tests.cli.test_cli import done, folder
+
+__all__ = ["folder"]
+
+BENCH = [
+    {"model": "model.onnx", "provider": "cpu", "median_ms": 2.0, "ratio": None},
+    {"model": "slim.onnx", "provider": "cpu", "median_ms": 1.0, "ratio": {"median": 2.0, "low": 1.9, "high": 2.1}},
+]
+EVALUATION = [
+    {"model": "model.onnx", "value": 0.9, "low": 0.8, "high": 1.0, "change": None},
+    {"model": "slim.onnx", "value": 0.8, "low": 0.7, "high": 0.9, "change": -0.1},
+]
+
+
+def props(holder: onnx.ModelProto | onnx.NodeProto) -> dict[str, str]:
+    return {entry.key: entry.value for entry in holder.metadata_props if entry.key.startswith("prunegraph.")}
+
+
+@pytest.fixture
+def slim(folder: Path) -> Path:
+    """The folder after one pruning with everything that it can leave."""
+    done("prune", "model.onnx", "-o", "slim.onnx", "--report", "report", "--annotate", "seen.onnx")
+    return folder
+
+
+def test_what_a_pruning_leaves(slim: Path) -> None:
+    names = {path.name for path in (slim / "report").iterdir()}
+    assert names == {"report.html", "report.md", "report.json", "heads.png"}
+    facts = json.loads((slim / "report/report.json").read_text())
+    assert facts["commands"] == ["prunegraph prune model.onnx -o slim.onnx --report report --annotate seen.onnx"]
+    assert facts["params"][1] < facts["params"][0] and facts["verify"]["ok"] and facts["scorer"] == "magnitude"
+    sizes = [(slim / name).stat().st_size for name in ("model.onnx", "slim.onnx")]
+    assert facts["sizes"] == {"file, bytes": sizes}
+    for name in ("report.html", "report.md"):
+        assert facts["commands"][0] in (slim / "report" / name).read_text()
+
+    stated = props(onnx.load(slim / "slim.onnx"))
+    assert stated["prunegraph.original"] == "model.onnx" and stated["prunegraph.plan"].startswith("sha256:")
+    assert json.loads(stated["prunegraph.removed"]) == {
+        group["id"]: [group["before"], group["after"]] for group in facts["groups"]
+    }
+    seen = [json.loads(text) for node in onnx.load(slim / "seen.onnx").graph.node for text in props(node).values()]
+    assert {entry["scorer"] for entry in seen if "scorer" in entry} == {"magnitude"}
+    assert any(entry.get("keeps", 0) < int(entry["units"].split("-")[1]) + 1 for entry in seen)
+
+
+def test_strip_leaves_no_trace_in_the_file(folder: Path) -> None:
+    done("prune", "model.onnx", "-o", "slim.onnx", "--strip")
+    assert not props(onnx.load("slim.onnx"))
+    done("verify", "model.onnx", "slim.onnx")
+
+
+def test_scores_of_a_graph(folder: Path) -> None:
+    assert "wrote seen.onnx" in done("score", "model.onnx", "--scorer", "magnitude", "-o", "seen.onnx").stderr
+    nodes = onnx.load("seen.onnx").graph.node
+    entries = [json.loads(text) for node in nodes for text in props(node).values()]
+    assert entries and all("scores" in entry and "keeps" not in entry for entry in entries)
+
+
+@pytest.mark.parametrize("suffix", [".html", ".md", ".json"])
+def test_a_report_of_what_lies_there(slim: Path, suffix: str) -> None:
+    (slim / "bench.json").write_text(json.dumps({"results": BENCH}))
+    (slim / "eval.json").write_text(json.dumps({"metric": "accuracy", "examples": 10, "models": EVALUATION}))
+    (slim / "score.json").write_text(done("score", "model.onnx", "--scorer", "random", "--json").stdout)
+    given = ("--bench", "bench.json", "--evaluation", "eval.json", "--scores", "score.json")
+    done("report", "model.onnx", "slim.onnx", "-o", f"out{suffix}", *given)
+    text = (slim / f"out{suffix}").read_text()
+    if suffix != ".json":
+        assert "0.8000" in text and "2.00" in text and "random" in text
+        return
+    facts, before = json.loads(text), json.loads((slim / "report/report.json").read_text())
+    assert [point["name"] for point in facts["sweep"]] == ["model.onnx", "slim.onnx"]
+    for part in ("params", "macs", "kinds", "sizes", "pins", "groups"):
+        assert facts[part] == before[part], part
+    assert facts["verify"]["ok"] and facts["verify"]["max_rel_error"] == pytest.approx(
+        before["verify"]["max_rel_error"]
+    )
+
+
+def test_what_a_report_refuses(slim: Path) -> None:
+    report = ("report", "model.onnx", "slim.onnx", "-o")
+    refused((*report, "out.pdf"), 2, "out.pdf is of no known kind", ".html")
+    refused((*report, "slim.onnx"), 2, "no known kind")
+    refused((*report, "out.md", "--bench", "slim.plan.json"), 2, "has no 'results'", "--json")
+    refused((*report, "out.md", "--bench", "gone"), 2, "cannot be read")
+    onnx.save(mlp(), "other.onnx")
+    refused(("report", "other.onnx", "slim.onnx", "-o", "out.md"), 2, "the model has no group", "")
