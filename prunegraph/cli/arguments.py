@@ -51,7 +51,13 @@ TextColumns = Annotated[
     typer.Option("--text-column", metavar="NAME", help="Column of text; twice for pairs.  [default: usual names]"),
 ]
 LabelColumn = Annotated[
-    str, typer.Option("--label-column", metavar="NAME", help="Column of class numbers.", show_default=False)
+    str,
+    typer.Option(
+        "--label-column",
+        metavar="NAME",
+        help="Column of class numbers, or of names that config.json beside MODEL has in label2id.",
+        show_default=False,
+    ),
 ]
 Limit = Annotated[
     int | None, typer.Option("--samples", metavar="N", min=1, help="Read only the first N examples of the data.")
@@ -90,8 +96,15 @@ def data_of(
 
     if data is None:
         return None
-    beside = tokenizer_for(model, tokenizer)
-    return Data(data, beside, text=text or (), label=label, limit=samples, providers=ep.split(","))
+    return Data(
+        data,
+        tokenizer_for(model, tokenizer),
+        text=text or (),
+        label=label,
+        label2id=classes_of(model),
+        limit=samples,
+        providers=ep.split(","),
+    )
 
 
 def scorers_of(scorer: list[str] | None, options: list[str] | None, noise: float, seed: int) -> KindScorers:
@@ -125,8 +138,22 @@ def load_for(model: Path, output: Path) -> ir.Model:
 
 def tokenizer_for(model: Path, given: Path | None) -> Path | None:
     """The tokenizer that is given, else the one that lies beside the model, if one does."""
-    beside = model.with_name("tokenizer.json")
-    return beside if given is None and beside.is_file() else given
+    return given if given is not None else beside(model, "tokenizer.json")
+
+
+def classes_of(model: Path) -> dict[str, int]:
+    """Numbers of classes by name, as the `config.json` beside a model states them; empty if there is none."""
+    from prunegraph.export.folder import class_numbers, read_config
+
+    config = beside(model, "config.json")
+    return class_numbers(read_config(config.parent) or {}) if config is not None else {}
+
+
+def beside(model: Path, name: str) -> Path | None:
+    """A file of this name beside a model, in the folder that is the model, or around `onnx/model.onnx`."""
+    folder = Path(str(model).removeprefix("hf:"))
+    places = [folder] if folder.is_dir() else [model.parent, *([model.parent.parent] * (model.parent.name == "onnx"))]
+    return next((place / name for place in places if (place / name).is_file()), None)
 
 
 def parse_options(given: Iterable[str], noise: float = 0.0) -> dict[str, object]:

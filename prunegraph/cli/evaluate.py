@@ -16,7 +16,7 @@ from prunegraph.cli.arguments import (
     RunBy,
     TextColumns,
     Tokenizer,
-    tokenizer_for,
+    data_of,
 )
 from prunegraph.cli.console import progress, show, show_json
 
@@ -67,18 +67,12 @@ def evaluate(
         from prunegraph.errors import UsageError
         from prunegraph.export.onnx_file import load
         from prunegraph.observe.evaluation import evaluate_models
-        from prunegraph.observe.stream import Data
 
         if data is None:
             raise UsageError("nothing to evaluate on", hint="give examples: --data test.csv")
-        given = Data(
-            data,
-            tokenizer_for(model, tokenizer),
-            text=text_column or (),
-            label=label_column,
-            limit=samples,
-            providers=ep.split(","),
-        ).opened()
+        examples = data_of(model, data, tokenizer, text_column, label_column, samples, ep)
+        assert examples is not None
+        given = examples.opened()
         models = {str(path): load(path) for path in [model, *(others or ())]}
         step("evaluate")
         result = evaluate_models(models, given.inputs(models[str(model)]), metric, output=output)

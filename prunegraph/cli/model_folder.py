@@ -57,7 +57,7 @@ class ModelFolder:
             text = render_markdown({**facts, "name": self.name, "sizes": sizes})
             card = model_card(self.name, text, slim.uneven)
             write_companions(self.folder, self.model, staging, None if config is None else slim.config, card)
-            names = [*files, *sorted(path for path in staging.iterdir() if path.is_file() and path not in files)]
+            names = [*files, *sorted(path for path in staging.rglob("*") if path.is_file() and path not in files)]
             written = [target / path.relative_to(staging) for path in names]
         return written, slim
 

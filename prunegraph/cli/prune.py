@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -37,7 +38,12 @@ def prune(
     model: Model,
     output: Annotated[
         Path,
-        typer.Option("--output", "-o", metavar="OUT", help="Where to write the slim model, and its plan beside it."),
+        typer.Option(
+            "--output",
+            "-o",
+            metavar="OUT",
+            help="Where to write the slim model, and its plan beside it; a new folder where MODEL is one.",
+        ),
     ],
     ratio: Annotated[
         list[str] | None,
@@ -222,6 +228,9 @@ def prune(
     result that differs by more than rounding is not written. Files appear whole or not at all, and the input is never
     changed. Beside OUT lies NAME.plan.json, which says what was removed; `prunegraph verify` reads it.
 
+    A folder of transformers or Optimum as MODEL becomes a slim folder that loads as it did: exported first where it
+    holds no ONNX file, with its tokenizer, a config.json that says what is left, and a model card.
+
     `prunegraph explain` lists the groups and tells what the kinds are.
 
     \b
@@ -232,6 +241,7 @@ def prune(
       prunegraph prune model.onnx -o slim.onnx --ratio hidden=0.3 --json | jq .params
       prunegraph prune model.onnx -o slim.onnx --speedup 2 --data texts.txt
       prunegraph prune model.onnx -o slim.onnx --budget macs=0.5 --align 8
+      prunegraph prune ./my-bert -o ./my-slim-bert --ratio head=0.5 --ratio ffn=0.5
       prunegraph prune deit.onnx -o slim.onnx --ratio snp-deit-base --scorer snp --data images.npz
       prunegraph prune model.onnx -o slim.onnx --drop head.5 --drop ffn.5
       prunegraph prune model.onnx -o slim.onnx --ratio head=0.5 --scorer sap \\
@@ -240,12 +250,13 @@ def prune(
         --tokenizer folder --finetune --report folder
     """  # noqa: D301 - \b keeps the lines that follow as they are
     amount = parse_ratio(ratio) if ratio else None
-    with progress() as step:
+    with ExitStack() as stack, progress() as step:
         step("load")
         from prunegraph.api import prune_graph
+        from prunegraph.cli.model_folder import opened, told
         from prunegraph.cli.report import commands_of
         from prunegraph.export.atomic_write import check_target
-        from prunegraph.export.onnx_file import save
+        from prunegraph.export.onnx_file import load, save
         from prunegraph.extras import require_extras
         from prunegraph.passes.choose.amounts import check_budget
         from prunegraph.passes.choose.head_filter import FilterOptions
@@ -282,18 +293,26 @@ def prune(
             "after": after,
             "verify": not no_verify,
         }
-        original = load_for(model, output)
+        folder = stack.enter_context(opened(model, output, step))
+        if folder is None:
+            original = load_for(model, output)
+        else:
+            model, original = folder.model, load(folder.model)
         if annotate is not None:
             check_target(annotate, [model, output])
         if report is not None:
             require_extras(["report"])
         result = prune_graph(original, **request, progress=step)
         step("save")
-        files = list(result.save(output, strip=strip))
+        changed = None
+        if folder is None:
+            files = list(result.save(output, strip=strip))
+        else:
+            files, changed = folder.write(output, result, result.facts(commands=commands_of(context)), strip=strip)
         if annotate is not None:
             files += save(result.annotated(), annotate)
         if report is not None:
-            facts = result.facts(commands=commands_of(context), sizes=result.file_sizes(output))
+            facts = result.facts(commands=commands_of(context), sizes=result.file_sizes(files[0]))
             files += result.write_report(report, facts)
     filtered, tuned = result.filtered, result.tuned
     if json:
@@ -312,8 +331,11 @@ def prune(
     if tuned:
         change = f"{tuned.metric} {tuned.before:.4f} -> {tuned.after:.4f} of {tuned.examples[1]:,} validation examples"
         say(f"\nfine-tuned: {change}, epoch {tuned.best} of {tuned.history[-1].number}")
+    if changed is not None:
+        show("", *told(changed))
     say("\nwrote ", _listed(files))
-    say("next: ", (f"prunegraph bench {model} {output}", "bold"))
+    if folder is None or folder.model.is_relative_to(folder.folder):
+        say("next: ", (f"prunegraph bench {model} {files[0]}", "bold"))
 
 
 def _listed(files: Sequence[Path]) -> str:

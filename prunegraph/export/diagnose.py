@@ -10,10 +10,17 @@ from prunegraph.errors import ModelError
 _PROTOBUF_LIMIT = 1 << 31
 _LOOKS_LIKE = {
     b"version https://git-lfs": ("is a Git LFS pointer, not the model itself", "git lfs pull"),
-    b"PK\x03\x04": ("is a zip archive, such as a PyTorch checkpoint", "export it first: torch.onnx.export"),
+    b"PK\x03\x04": (
+        "is a zip archive, such as a PyTorch checkpoint",
+        "export it first: {export}, or torch.onnx.export",
+    ),
     b"<!": ("is a web page, not a model", "download the file itself, not the page that shows it"),
     b"<html": ("is a web page, not a model", "download the file itself, not the page that shows it"),
 }
+
+
+_WEIGHTS = (".safetensors", ".pt", ".pth", ".bin", ".ckpt", ".h5", ".msgpack")
+"""Suffixes of files that hold weights and no graph."""
 
 
 def explain(path: Path) -> ModelError:
@@ -28,14 +35,30 @@ def explain(path: Path) -> ModelError:
         start = file.read(32)
         for magic, (what, hint) in _LOOKS_LIKE.items():
             if start.lstrip().startswith(magic):
-                return ModelError(f"{path} {what}", hint=hint)
+                return ModelError(f"{path} {what}", hint=hint.format(export=_export(path.parent)))
         file.seek(0)
         end = _stated_end(file, size)
     if end > size:
         return ModelError(
             f"{path} is cut short: it has {size} bytes of at least {end}", hint="download or export it again"
         )
+    if path.suffix in _WEIGHTS:
+        return ModelError(f"{path} holds weights and no graph", hint=f"export the model first: {_export(path.parent)}")
     return ModelError(f"{path} is not an ONNX model", hint="give a .onnx file; torch.onnx.export writes one")
+
+
+def explain_folder(path: Path) -> ModelError:
+    """What to give instead of a folder."""
+    files = sorted([*path.glob("*.onnx"), *path.glob("onnx/*.onnx")])
+    if files:
+        return ModelError(f"{path} is a folder", hint=f"give the .onnx file inside it: {files[0]}")
+    if (path / "config.json").is_file():
+        return ModelError(f"{path} is a folder without an ONNX file", hint=f"export it first: {_export(path)}")
+    return ModelError(f"{path} is a folder", hint="give a .onnx file")
+
+
+def _export(folder: Path) -> str:
+    return f"prunegraph export hf:{folder} -o model.onnx"
 
 
 def _stated_end(file: BinaryIO, size: int) -> int:

@@ -18,6 +18,7 @@ from typing import Any
 
 from prunegraph.errors import ModelError, OutputError
 from prunegraph.export.atomic_write import make_folder
+from prunegraph.strict_json import parse_json
 
 MODEL_PLACES = ("model.onnx", "onnx/model.onnx", "decoder_model_merged.onnx", "onnx/decoder_model_merged.onnx")
 """Where the ONNX file lies, the first that is there."""
@@ -81,6 +82,43 @@ def find_model(folder: Path) -> Path:
     raise ModelError(f"{folder} holds no ONNX file", hint="give the folder that Optimum or save_pretrained wrote")
 
 
+def lacks_onnx(folder: Path) -> bool:
+    """Whether a folder holds a model of transformers that was never exported."""
+    return (folder / "config.json").is_file() and not [*folder.glob("*.onnx"), *folder.glob("onnx/*.onnx")]
+
+
+def read_config(folder: Path) -> dict[str, Any] | None:
+    """What `config.json` of a folder holds; None if there is none.
+
+    Raises:
+        ModelError: it is no JSON object.
+    """
+    path = folder / "config.json"
+    if not path.is_file():
+        return None
+    try:
+        config = parse_json(path.read_text(encoding="utf-8-sig"))
+    except (OSError, ValueError) as error:
+        raise ModelError(f"{path} cannot be read: {error}", hint="repair it, or give the ONNX file alone") from error
+    if not isinstance(config, dict):
+        raise ModelError(f"{path} is no JSON object", hint="repair it, or give the ONNX file alone")
+    return config
+
+
+def class_numbers(config: Mapping[str, Any]) -> dict[str, int]:
+    """Numbers of classes by name, as `label2id` or `id2label` state them.
+
+    >>> class_numbers({"id2label": {"0": "bad", "1": "good"}})
+    {'bad': 0, 'good': 1}
+    """
+    by_name, by_number = config.get("label2id"), config.get("id2label")
+    if isinstance(by_name, dict) and by_name:
+        return {str(name): number for name, number in by_name.items() if isinstance(number, int)}
+    if isinstance(by_number, dict):
+        return {str(name): int(number) for number, name in by_number.items() if str(number).isdecimal()}
+    return {}
+
+
 def slim_config(config: Mapping[str, Any], cuts: Iterable[Cut]) -> SlimConfig:
     """What a configuration has to say of a slim model.
 
@@ -110,16 +148,43 @@ def slim_config(config: Mapping[str, Any], cuts: Iterable[Cut]) -> SlimConfig:
 def companions(folder: Path, model: Path) -> list[Path]:
     """Files of a model folder that a slim one needs too: configuration, tokenizer, preprocessor, vocabulary.
 
+    Modules that `modules.json` names come with their weights.
+
     Args:
         folder: The folder.
         model: Its ONNX file, which is left out with its data, as are weights in other formats.
     """
     skip = {model.resolve()}
-    return sorted(
+    beside = [
         path
         for path in folder.iterdir()
         if path.is_file() and path.resolve() not in skip and not path.name.endswith(LEFT_OUT) and path.name[0] != "."
-    )
+    ]
+    return sorted([*beside, *_later_modules(folder)])
+
+
+def _later_modules(folder: Path) -> list[Path]:
+    """Files of what sentence-transformers runs after the model, such as `1_Pooling`, weights of theirs included."""
+    path = folder / "modules.json"
+    if not path.is_file():
+        return []
+    try:
+        stated = parse_json(path.read_text(encoding="utf-8-sig"))
+    except (OSError, ValueError) as error:
+        raise ModelError(f"{path} cannot be read: {error}", hint="repair it, or give the ONNX file alone") from error
+    names = [module.get("path") for module in stated if isinstance(module, dict)] if isinstance(stated, list) else []
+    inside = [folder / name for name in names if isinstance(name, str) and name and Path(name).name == name]
+    return [file for each in inside if each.is_dir() for file in each.iterdir() if file.is_file()]
+
+
+def check_new_folder(target: Path) -> None:
+    """Refuse a place where `new_folder` would refuse; ask before the long work starts.
+
+    Raises:
+        OutputError: there is something already.
+    """
+    if target.exists() and (not target.is_dir() or any(target.iterdir())):
+        raise OutputError(f"{target} exists already", hint="name a new folder: nothing is changed in place")
 
 
 @contextmanager
@@ -129,8 +194,7 @@ def new_folder(target: Path) -> Iterator[Path]:
     Raises:
         OutputError: there is something at the target already, or the file system refuses.
     """
-    if target.exists() and (not target.is_dir() or any(target.iterdir())):
-        raise OutputError(f"{target} exists already", hint="name a new folder: nothing is changed in place")
+    check_new_folder(target)
     make_folder(target.parent)
     staging = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
     try:
@@ -150,7 +214,7 @@ def _umask() -> int:
 
 
 def write_companions(source: Path, model: Path, target: Path, config: Mapping[str, Any] | None, card: str) -> None:
-    """Lay out a slim folder around its ONNX file, which belongs at the same place as in `source`.
+    """Lay out a slim folder around its ONNX file.
 
     Args:
         source: The folder that the model came from; it is not changed.
@@ -159,9 +223,11 @@ def write_companions(source: Path, model: Path, target: Path, config: Mapping[st
         config: What `config.json` shall hold; as it was if None.
         card: The text of `README.md`.
     """
-    (target / model.relative_to(source)).parent.mkdir(parents=True, exist_ok=True)
+    target.mkdir(exist_ok=True)
     for path in companions(source, model):
-        shutil.copyfile(path, target / path.name)
+        copy = target / path.relative_to(source)
+        copy.parent.mkdir(exist_ok=True)
+        shutil.copyfile(path, copy)
     (target / "README.md").write_text(card, encoding="utf-8")
     if config is not None:
         text = json.dumps(config, indent=2, ensure_ascii=False) + "\n"

@@ -202,7 +202,7 @@ def _read(path: Path) -> onnx.ModelProto:
     """Parse a file, its external data left where it is."""
     try:
         if path.is_dir():
-            raise ModelError(f"{path} is a folder", hint="give the .onnx file inside it")
+            raise diagnose.explain_folder(path)
         if path.exists() and not path.is_file():
             raise ModelError(f"{path} is not a regular file", hint="give a .onnx file")
         proto = onnx.load(path, load_external_data=False)

@@ -76,8 +76,27 @@ class Source:
         raise UsageError(f"{self.name} holds no example", hint="give at least one text, or one row of inputs")
 
 
+@dataclass(frozen=True, slots=True)
+class _Columns:
+    """Where texts and labels lie, and what labels that are no numbers mean."""
+
+    text: tuple[str, ...]
+    label: str
+    label2id: Mapping[str, int]
+
+    @property
+    def fingerprint(self) -> str:
+        """Differs where samples may."""
+        return f"{self.text}/{self.label}" + (f"/{sorted(self.label2id.items())}" if self.label2id else "")
+
+
 def open_data(
-    data: DataLike | Source, *, text: Sequence[str] = (), label: str = "", limit: int | None = None
+    data: DataLike | Source,
+    *,
+    text: Sequence[str] = (),
+    label: str = "",
+    label2id: Mapping[str, int] | None = None,
+    limit: int | None = None,
 ) -> Source:
     """Samples from whatever holds them.
 
@@ -87,19 +106,21 @@ def open_data(
             perhaps `labels`) or `.conllu` file; arrays by input name; an iterable of dicts; a Hugging Face `Dataset`.
         text: Names of the one or two columns that hold text; usual names are found without.
         label: Name of the column of class numbers.
+        label2id: Numbers of classes by name, for labels that are no numbers.
         limit: Read only so many.
 
     Raises:
         UsageError: there is no such file, its kind is unknown, it is empty, or no column holds text.
     """
+    columns = _Columns(tuple(text), label, dict(label2id or {}))
     if isinstance(data, Source):
         source = data
     elif isinstance(data, (str, os.PathLike)):
-        source = _open_file(Path(data), tuple(text), label)
+        source = _open_file(Path(data), columns)
     elif isinstance(data, Mapping):
-        source = _from_arrays(data, "the data")
+        source = _from_arrays(data, "the data", columns)
     else:
-        source = _from_rows(data, tuple(text), label)
+        source = _from_rows(data, columns)
     if limit is not None:
         source = Source(_limited(source.read, limit), f"{source.fingerprint}/{limit}", source.name)
     source.first()
@@ -110,21 +131,21 @@ def _limited(read: Callable[[], Iterator[Sample]], limit: int) -> Callable[[], I
     return lambda: islice(read(), limit)
 
 
-def _open_file(path: Path, text: tuple[str, ...], label: str) -> Source:
+def _open_file(path: Path, columns: _Columns) -> Source:
     if not is_file(path):
         raise UsageError(f"there is no data file {path}", hint="give a file of texts, or of inputs of the model")
     if path.suffix == ".npz":
-        return _from_arrays(read_npz(path), path.name)
+        return _from_arrays(read_npz(path), path.name, columns)
     readers: dict[str, Callable[[], Iterator[Sample]]] = {
         ".txt": lambda: _lines(path),
         ".conllu": lambda: (Sample(texts=(words,), parses=(parse,)) for words, parse in read_conllu(path)),
-        ".csv": lambda: _samples(_table(path, ","), text, label, path.name),
-        ".tsv": lambda: _samples(_table(path, "\t"), text, label, path.name),
-        ".jsonl": lambda: _samples(_objects(path), text, label, path.name),
+        ".csv": lambda: _samples(_table(path, ","), columns, path.name),
+        ".tsv": lambda: _samples(_table(path, "\t"), columns, path.name),
+        ".jsonl": lambda: _samples(_objects(path), columns, path.name),
     }
     if path.suffix not in readers:
         raise UsageError(f"{path.name} is of no known kind", hint=f"name it as what it is: {', '.join(SUFFIXES)}")
-    return Source(readers[path.suffix], f"{_digest(path)}/{path.suffix}/{text}/{label}", path.name)
+    return Source(readers[path.suffix], f"{_digest(path)}/{path.suffix}/{columns.fingerprint}", path.name)
 
 
 def _digest(path: Path) -> str:
@@ -168,7 +189,7 @@ def _objects(path: Path) -> Iterator[Mapping[str, Any]]:
             yield row
 
 
-def _from_rows(rows: Iterable[Mapping[str, Any]], text: tuple[str, ...], label: str) -> Source:
+def _from_rows(rows: Iterable[Mapping[str, Any]], columns: _Columns) -> Source:
     """An iterable of dicts; what can be iterated only once is kept."""
     kept = rows if iter(rows) is not iter(rows) else list(rows)
     fingerprint = getattr(rows, "_fingerprint", None)  # what a Hugging Face Dataset says of itself
@@ -178,18 +199,21 @@ def _from_rows(rows: Iterable[Mapping[str, Any]], text: tuple[str, ...], label: 
             for key, value in row.items():
                 digest.update(repr((key, np.asarray(value).tolist())).encode())
         fingerprint = digest.hexdigest()
-    return Source(lambda: _samples(kept, text, label, "the data"), f"rows/{fingerprint}/{text}/{label}", "the data")
+    known = f"rows/{fingerprint}/{columns.fingerprint}"
+    return Source(lambda: _samples(kept, columns, "the data"), known, "the data")
 
 
-def _samples(rows: Iterable[Mapping[str, Any]], text: tuple[str, ...], label: str, name: str) -> Iterator[Sample]:
-    columns: tuple[str, ...] | None = None
+def _samples(rows: Iterable[Mapping[str, Any]], columns: _Columns, name: str) -> Iterator[Sample]:
+    texts: tuple[str, ...] | None = None
+    label = columns.label
     for row in rows:
-        if columns is None:
-            columns = _text_columns(row, text, name)
+        if texts is None:
             label = _label_column(row, label, name)
-        number = _class(row.get(label), name) if label else None
-        if columns:
-            yield Sample(texts=tuple(_text(row.get(column), column, name) for column in columns), label=number)
+            others = {key: value for key, value in row.items() if key != label}
+            texts = _text_columns(others, columns.text, name)
+        number = _class(row.get(label), name, columns.label2id) if label else None
+        if texts:
+            yield Sample(texts=tuple(_text(row.get(column), column, name) for column in texts), label=number)
         else:
             yield Sample(label=number, feeds={k: _numbers(v, k, name) for k, v in row.items() if k != label})
 
@@ -210,6 +234,12 @@ def _numbers(value: object, column: str, name: str) -> Array:
     if array.dtype.kind not in "biufc" and array.dtype.kind != "V":  # V: bfloat16 and its kin
         raise UsageError(f"{name}: {column!r} holds {array.dtype}, not numbers", hint="give numbers that fit an array")
     return array
+
+
+def _label_array(value: object, column: str, name: str) -> Array:
+    """Class numbers or names, one an example."""
+    array = np.asarray(value)
+    return array if array.dtype.kind == "U" else _numbers(value, column, name)
 
 
 def _text_columns(row: Mapping[str, Any], wanted: tuple[str, ...], name: str) -> tuple[str, ...]:
@@ -240,21 +270,25 @@ def _label_column(row: Mapping[str, Any], wanted: str, name: str) -> str:
     return wanted or next((column for column in LABELS if column in row), "")
 
 
-def _class(value: Any, name: str) -> int:
+def _class(value: Any, name: str, label2id: Mapping[str, int]) -> int:
+    if isinstance(value, str) and value in label2id:
+        return label2id[value]
     try:
         number = float(value)
     except (TypeError, ValueError, OverflowError):
         number = math.nan
     if not number.is_integer() or abs(number) >= 1 << 53:
-        raise UsageError(f"{name}: the label {value!r} is no class number", hint="write classes as 0, 1, 2, …")
+        known = f"the model knows {', '.join(list(label2id)[:5])}" if label2id else "write classes as 0, 1, 2, …"
+        hint = known if label2id else f"{known}, or keep the model's config.json with label2id beside it"
+        raise UsageError(f"{name}: the label {value!r} is no class number", hint=hint)
     return int(number)
 
 
-def _from_arrays(arrays: Mapping[str, Array], name: str) -> Source:
+def _from_arrays(arrays: Mapping[str, Array], name: str, columns: _Columns) -> Source:
     """Inputs of the model with their batch axis, and perhaps labels."""
-    given = {key: _numbers(value, key, name) for key, value in arrays.items()}
-    label = next((key for key in LABELS if key in given), None)
-    labels = given.pop(label) if label is not None else None
+    label = next((key for key in LABELS if key in arrays), None)
+    labels = None if label is None else _label_array(arrays[label], label, name)
+    given = {key: _numbers(value, key, name) for key, value in arrays.items() if key != label}
     lengths = {len(value) if value.ndim else -1 for value in (*given.values(), *([] if labels is None else [labels]))}
     if not given or len(lengths) != 1 or -1 in lengths:
         raise UsageError(
@@ -267,7 +301,7 @@ def _from_arrays(arrays: Mapping[str, Array], name: str) -> Source:
 
     def read() -> Iterator[Sample]:
         for k in range(next(iter(lengths))):
-            number = None if labels is None else _class(labels[k], name)
+            number = None if labels is None else _class(labels[k], name, columns.label2id)
             yield Sample(label=number, feeds={key: value[k] for key, value in given.items()})
 
     return Source(read, f"arrays/{digest.hexdigest()}", name)

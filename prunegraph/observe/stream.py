@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -93,6 +93,7 @@ class Data:
         text: Columns of text.
         label: Column of class numbers.
         limit: Read only so many samples.
+        label2id: Numbers of classes by name, for labels that are no numbers.
         providers: Execution providers that run them, see `execution_providers`.
     """
 
@@ -104,6 +105,7 @@ class Data:
     label: str = ""
     limit: int | None = None
     providers: str | Sequence[str] = ()
+    label2id: Mapping[str, int] = field(default_factory=dict)
 
     @staticmethod
     def of(data: DataLike | Data) -> Data:
@@ -122,7 +124,9 @@ class Data:
             UsageError: see `open_data` and `execution_providers`.
         """
         providers = execution_providers(as_patterns(self.providers))
-        source = open_data(self.source, text=as_patterns(self.text), label=self.label, limit=self.limit)
+        source = open_data(
+            self.source, text=as_patterns(self.text), label=self.label, label2id=self.label2id, limit=self.limit
+        )
         return replace(self, source=source, limit=None, providers=providers)
 
     def sizes(self, model: ir.Model) -> dict[str, int]:
@@ -131,7 +135,7 @@ class Data:
         Raises:
             UsageError: there is no example, or the data cannot be read.
         """
-        sample = open_data(self.source, text=as_patterns(self.text), label=self.label).first()
+        sample = open_data(self.source, text=as_patterns(self.text), label=self.label, label2id=self.label2id).first()
         return {
             dim: length
             for spec in input_specs(model.graph)
@@ -158,6 +162,7 @@ class Data:
             max_length=self.max_length,
             text=as_patterns(self.text),
             label=self.label,
+            label2id=self.label2id,
             limit=self.limit,
         )
         if sizes:
@@ -175,6 +180,7 @@ def prepare(
     max_length: int = MAX_LENGTH,
     text: Sequence[str] = (),
     label: str = "",
+    label2id: Mapping[str, int] | None = None,
     limit: int | None = None,
 ) -> Inputs:
     """Open data for a model and check that they fit, before anything is run.
@@ -187,6 +193,7 @@ def prepare(
         max_length: Tokens of a text that are read.
         text: Columns of text.
         label: Column of class numbers.
+        label2id: Numbers of classes by name, for labels that are no numbers.
         limit: Read only so many samples.
 
     Raises:
@@ -197,7 +204,7 @@ def prepare(
     if batch_size < 1 or max_length < 1:
         raise UsageError("batch size and length must be positive", hint="16 and 128 suit most machines")
     specs = input_specs(model.graph)
-    source = open_data(data, text=text, label=label, limit=limit)
+    source = open_data(data, text=text, label=label, label2id=label2id, limit=limit)
     reader = None
     if source.first().texts and tokenizer is not None:
         reader = TextReader(tokenizer, max_length=max_length)

@@ -95,6 +95,16 @@ def test_the_page_is_well_formed_and_fetches_nothing(told: dict[str, Any]) -> No
     assert [a["class"] for a in squares] == ["kept" if stays else "gone" for stays in heads]
 
 
+def test_a_model_without_heads_or_widths_has_a_page() -> None:
+    told = facts()
+    heads = {**told, "layers": [layer for layer in told["layers"] if "kept" in layer]}
+    widths = {**told, "layers": [layer for layer in told["layers"] if "kept" not in layer]}
+    for each, there, gone in ((heads, "<h3>Heads", "<h3>Widths"), (widths, "<h3>Widths", "<h3>Heads")):
+        page = render_html(each)
+        assert there in page and gone not in page
+        Elements(page)
+
+
 def test_everything_that_was_measured_is_shown() -> None:
     page, text = render_html(full()), render_markdown(full())
     for shown in ("2.00", "0.8750", "1.00 M", "-50.0", "slim.onnx", "prunegraph prune a.onnx", "accuracy"):

@@ -148,3 +148,21 @@ def test_on_the_command_line(tmp_path: Path, examples: dict[str, np.ndarray]) ->
     assert f"{told['models'][1]['value']:.4f}" in table and f"{EXAMPLES} examples" in table
     nothing = CliRunner().invoke(app, ["evaluate", *paths])
     assert nothing.exit_code == 2 and "--data" in nothing.stderr
+
+
+def test_labels_by_name(tmp_path: Path, examples: dict[str, np.ndarray]) -> None:
+    names = [f"class {k}" for k in range(CLASSES)]
+    onnx.save(classifier(0, 0.0), tmp_path / "m.onnx")
+    rows = list(zip(examples["x"].tolist(), examples["labels"].tolist(), strict=True))
+    for kind, label in (("numbers", int), ("names", names.__getitem__)):
+        lines = (json.dumps({"x": x, "label": label(k)}) for x, k in rows)
+        (tmp_path / f"{kind}.jsonl").write_text("\n".join(lines))
+    arguments = ["evaluate", str(tmp_path / "m.onnx"), "--json", "--data"]
+    unknown = CliRunner().invoke(app, [*arguments, str(tmp_path / "names.jsonl")])
+    assert unknown.exit_code == 2 and "label2id" in unknown.stderr
+    for config in ({"label2id": {name: k for k, name in enumerate(names)}}, {"id2label": dict(enumerate(names))}):
+        (tmp_path / "config.json").write_text(json.dumps(config))
+        both = [
+            CliRunner().invoke(app, [*arguments, str(tmp_path / f"{n}.jsonl")]).stdout for n in ("numbers", "names")
+        ]
+        assert both[0] == both[1] and json.loads(both[0])["metric"] == "accuracy"

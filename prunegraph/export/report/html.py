@@ -50,7 +50,7 @@ def _charts(facts: Mapping[str, Any]) -> dict[str, str]:
     heads = [layer for layer in layers if "kept" in layer]
     widths = [(layer["id"], layer["before"], layer["after"]) for layer in layers if "kept" not in layer]
     kinds = [(k["kind"], k["before"], k["after"]) for k in facts["kinds"]]
-    charts = {"head_scorers": "", "kinds": before_and_after(kinds, "Units")}
+    charts = {"kinds": before_and_after(kinds, "Units"), "heads": "", "head_scorers": "", "widths": "", "sweep": ""}
     if heads:
         charts["heads"] = head_map(heads)
         scored = (layer["scorer"] for layer in heads if "scores" in layer)

@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from html import escape
 from typing import Any
 
-CELL, GAP, LABEL = 18, 3, 150
-BAR, WIDE = 14, 420
+CELL, GAP, LABEL = 18, 3, 88
+BAR, WIDE = 14, 246  # as wide as a phone
 
 
 def head_map(layers: Sequence[Mapping[str, Any]]) -> str:
@@ -25,13 +25,13 @@ def head_map(layers: Sequence[Mapping[str, Any]]) -> str:
         scores = layer.get("scores") or [1.0] * len(layer["kept"])
         low, high = min(scores), max(scores)
         for k, (stays, score) in enumerate(zip(layer["kept"], scores, strict=True)):
-            shade = 0.35 + 0.65 * ((score - low) / (high - low) if high > low else 1.0)
+            shade = 0.55 + 0.45 * ((score - low) / (high - low) if high > low else 1.0)
             said = f"{layer['id']}, head {k}: {'stays' if stays else 'removed'}"
             said += f", score {score:.4g}" if layer.get("scores") else ""
             look = f'class="kept" fill-opacity="{shade:.2f}"' if stays else 'class="gone"'
             place = f'x="{LABEL + k * step}" y="{y}" width="{CELL}" height="{CELL}" rx="3"'
             parts.append(f"<rect {place} {look}><title>{escape(said)}</title></rect>")
-    return _svg(LABEL + heads * step, 24 + len(layers) * step, "Kept heads, a row a layer", parts)
+    return _svg(LABEL + heads * step, 24 + len(layers) * step, "Kept heads, a row a layer", parts, "heads")
 
 
 def before_and_after(rows: Sequence[tuple[str, float, float]], what: str) -> str:
@@ -84,6 +84,7 @@ def _text(x: float, y: float, text: str, anchor: str) -> str:
     return f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}">{escape(text)}</text>'
 
 
-def _svg(width: float, height: float, label: str, parts: Sequence[str]) -> str:
-    head = f'<svg viewBox="0 0 {width:.0f} {height:.0f}" width="{width:.0f}" role="img" aria-label="{escape(label)}">'
+def _svg(width: float, height: float, label: str, parts: Sequence[str], look: str = "") -> str:
+    head = f'<svg class="{look}" viewBox="0 0 {width:.0f} {height:.0f}" width="{width:.0f}" role="img" '
+    head += f'aria-label="{escape(label)}">'
     return f"{head}{''.join(parts)}</svg>"
