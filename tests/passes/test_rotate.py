@@ -30,7 +30,13 @@ from prunegraph.passes.rotate import (
     to_plan,
     tolerance,
 )
-from prunegraph.passes.rotate.basis import centred, compared_basis, inverse_transposed, read_basis
+from prunegraph.passes.rotate.basis import (
+    centred,
+    compared_basis,
+    inverse_transposed,
+    orthogonal_basis,
+    read_basis,
+)
 from prunegraph.passes.rotate.moments import HeadMoments
 from prunegraph.passes.rotate.plan import CONDITION
 from prunegraph.passes.rotate.rotate import Turned, places, rotated, rotation
@@ -106,6 +112,17 @@ def test_the_error_of_what_is_read_is_the_tail_of_the_singular_values(kept: int)
     lost = np.linalg.norm(c @ w - (c @ basis.matrix)[:, :kept] @ read[:kept]) ** 2
     singular = np.linalg.svd(c @ w, compute_uv=False)[:6]
     assert np.isclose(lost, np.sum(singular[kept:] ** 2), rtol=1e-8, atol=1e-8 * singular[0] ** 2)
+
+
+def test_a_basis_that_keeps_lengths_is_the_best_one_where_both_sides_have_the_same_directions() -> None:
+    rng = np.random.default_rng(8)
+    turn = np.linalg.qr(rng.normal(size=(5, 5)))[0]
+    left, right = ((turn * rng.uniform(0.1, 2, 5)) @ turn.T for _ in range(2))
+    basis, best = orthogonal_basis(left, right), compared_basis(left, right)
+    assert np.allclose(basis.matrix.T @ basis.matrix, np.eye(5), atol=1e-12)
+    assert np.allclose(basis.energy, best.energy, rtol=1e-4)
+    mixed = orthogonal_basis(moments(rng, 5)[1], moments(rng, 5)[1])
+    assert np.allclose(mixed.matrix.T @ mixed.matrix, np.eye(5), atol=1e-12) and (np.diff(mixed.energy) <= 0).all()
 
 
 def test_a_choice_of_coordinates_never_loses_less() -> None:
@@ -197,8 +214,8 @@ def test_whether_a_group_may_turn_follows_from_the_graph(name: str, group: str, 
     assert what in said(model_named(name))[group]
 
 
-def _layer(change: Callable[[Builder, str, str, str], tuple[str, str, str]]) -> Analysed:
-    g = Builder("changed")
+def _layer(change: Callable[[Builder, str, str, str], tuple[str, str, str]], opset: int = 17) -> Analysed:
+    g = Builder("changed", opset)
     h = stem(g)
     q, k, v = (heads(g, linear(g, h, part, E, 12)) for part in "qkv")
     return analysed_model(finish(g, g("Add", h, merge(g, attend(g, *change(g, q, k, v)), "o"))))
@@ -240,6 +257,57 @@ def test_what_is_linear_along_the_dim_is_not(name: str) -> None:
     check(found, 0)
 
 
+def _by_rms(gain: np.ndarray) -> Callable[[Builder, str, str, str], tuple[str, str, str]]:
+    def change(g: Builder, q: str, k: str, v: str) -> tuple[str, str, str]:
+        q, k = (
+            g("RMSNormalization", part, g.const(f"gain_{n}", gain * (n + 1)), axis=-1) for n, part in enumerate((q, k))
+        )
+        return q, k, v
+
+    return change
+
+
+def _by_length(g: Builder, q: str, k: str, v: str) -> tuple[str, str, str]:
+    q, k = (g("Div", part, g("ReduceL2", part, axes=[3])) for part in (q, k))
+    return q, k, v
+
+
+NORMED = {"one gain": (_by_rms(np.full(4, 0.7, dtype=np.float32)), 23), "no gain": (_by_length, 17)}
+
+
+@pytest.mark.parametrize("name", NORMED)
+def test_a_norm_over_the_dims_of_a_head_leaves_bases_that_keep_lengths(name: str) -> None:
+    found = _layer(*NORMED[name])
+    turns = {turn.group.kind: turn for turn in turns_of(found)}
+    assert [[part.orthogonal for part in turns[kind].parts] for kind in ("qk_dim", "v_dim")] == [[True], [False]]
+    check(found, 0)
+    for _, seen in ((None, None), gathered(found, DATA)):
+        how = rotation(found.normalized, list(turns.values()), seen)
+        (matrices,) = how[turns["qk_dim"].group.id].matrices
+        assert np.allclose(matrices @ np.swapaxes(matrices, -1, -2), np.eye(4), atol=1e-6)
+    stretched = {name: replace(each, matrices=tuple(1.1 * m for m in each.matrices)) for name, each in how.items()}
+    with pytest.raises(UsageError, match="does not keep lengths"):
+        rotate_as_planned(found.normalized, found.analysis, stretched)
+
+
+def test_a_norm_with_a_gain_that_varies_is_refused() -> None:
+    gain = np.array([1, 1, 1, 2], dtype=np.float32)
+    assert "RMSNormalization) scales it by something that varies" in said(_layer(_by_rms(gain), 23))["qk_dim.0"]
+
+
+def test_lengths_of_other_axes_are_refused() -> None:
+    def change(g: Builder, q: str, k: str, v: str) -> tuple[str, str, str]:
+        return g("Div", q, g("ReduceL2", q, axes=[2])), k, v
+
+    assert said(_layer(change))["qk_dim.0"] != "turns"
+
+
+def test_one_number_along_the_dim_is_a_scale() -> None:
+    found = _layer(lambda g, q, k, v: (g("Mul", q, g.const("gain", np.full(4, 3, dtype=np.float32))), k, v))
+    assert said(found)["qk_dim.0"] == "turns"
+    check(found, 1)
+
+
 # ---- the law --------------------------------------------------------------------------------------------------------
 
 
@@ -248,7 +316,11 @@ def random_bases(turns: list[Turn], rng: np.random.Generator) -> dict[str, Turne
     made = {}
     for turn in turns:
         rows, d = int(np.prod(turn.group.rows)), turn.group.units
-        drawn = [np.linalg.qr(rng.normal(size=(rows, d, d)))[0] * rng.uniform(0.8, 1.25, d) for _ in turn.parts]
+        drawn = [np.linalg.qr(rng.normal(size=(rows, d, d)))[0] for _ in turn.parts]
+        drawn = [
+            each if part.orthogonal else each * rng.uniform(0.8, 1.25, d)
+            for each, part in zip(drawn, turn.parts, strict=True)
+        ]
         energy = np.ones(turn.group.shape)
         made[turn.group.id] = Turned(tuple(each.astype(np.float32) for each in drawn), energy, by_data=False)
     return made

@@ -53,6 +53,32 @@ def compared_basis(left: Floats, right: Floats, ridge: float = RIDGE) -> Basis:
     return _basis(root, root @ square_root(right, ridge).T)
 
 
+def orthogonal_basis(left: Floats, right: Floats, ridge: float = RIDGE) -> Basis:
+    """A basis that keeps lengths, for two sides that are multiplied with each other and divided by their lengths.
+
+    The directions are those of the geometric mean of both moments. Where these have the same directions it is the basis
+    that `compared_basis` finds.
+
+    Args:
+        left: `Σ q qᵀ` of one side.
+        right: `Σ k kᵀ` of the other; of what reads it `W Wᵀ`.
+        ridge: See `RIDGE`.
+    """
+    root = square_root(left, ridge)
+    inner = np.linalg.solve(root.T, np.linalg.solve(root.T, (right + right.T) / 2).T)
+    values, vectors = np.linalg.eigh((inner + inner.T) / 2)
+    half = (np.sqrt(np.sqrt(np.maximum(values, 0)))[:, None] * vectors.T) @ root
+    _, vectors = np.linalg.eigh(half.T @ half)
+    energy = np.maximum(_along(left, vectors) * _along(right, vectors), 0)
+    order = np.argsort(-energy, kind="stable")
+    return Basis(vectors[:, order], energy[order])
+
+
+def _along(moments: Floats, vectors: Floats) -> Floats:
+    """The second moment along each of some directions."""
+    return np.asarray(np.einsum("ij,ik,kj->j", vectors, moments, vectors))
+
+
 def read_basis(moments: Floats, readers: Floats, ridge: float = RIDGE) -> Basis:
     """The basis of values that weights read.
 

@@ -7,7 +7,7 @@ Under a change of basis some operands of a node hold `x T`, others `x T⁻ᵀ`. 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import onnx_ir as ir
 
@@ -29,6 +29,7 @@ MOVES = frozenset(
 
 SUMS = frozenset(("Add", "Sub", "Sum", "Mean"))
 SCALES = frozenset(("Mul", "Div"))
+LENGTHS = frozenset(("ReduceL2", "ReduceSumSquare"))
 PRODUCTS = frozenset(("MatMul", "FusedMatMul", "Gemm", "Conv", "ConvTranspose", "Einsum"))
 FLOATS = frozenset((ir.DataType.FLOAT, ir.DataType.FLOAT16, ir.DataType.BFLOAT16, ir.DataType.DOUBLE))
 
@@ -43,6 +44,7 @@ class Link:
         mirrored: Whether it is the inverse.
         summed: Whether a product sums over the Dim here.
         node: The position of the node.
+        orthogonal: Whether only a basis that keeps lengths may be changed to: the node divides by the length.
     """
 
     a: Spot
@@ -50,6 +52,7 @@ class Link:
     mirrored: bool
     summed: bool
     node: int
+    orthogonal: bool = False
 
 
 class Bends(Exception):
@@ -85,6 +88,10 @@ class Follower:
             return self._fused(k, node, rule, dim)
         if traits_of(node).states_lengths:
             return []
+        if _divides_by_length(node):
+            return list(self._normalized(k, rule, dim))
+        if kind in LENGTHS and not self.spots(node.outputs[0], dim):
+            return [Link(spot, spot, False, False, k, orthogonal=True) for spot in self.spots(node.inputs[0], dim)]
         if self._reduced(k, rule, dim) and kind not in PRODUCTS:
             raise Bends(f"{name} ({node.op_type}) weighs its slots against each other, or sums them")
         if any(dim in self._leaves(k, expr) for expr in rule.copies):
@@ -98,10 +105,18 @@ class Follower:
             return list(self._equal(k, rule, dim, []))
         if kind in SCALES:
             self._one_holds(node, dim)
-            return list(self._equal(k, rule, dim, []))
+            still = self.unmoved(k, dim)
+            return [link for link in self._equal(k, rule, dim, []) if link.a not in still and link.b not in still]
         if kind in PRODUCTS:
             return self._product(k, node, rule, dim)
         raise Bends(f"{name} ({node.op_type}) is not linear along it")
+
+    def unmoved(self, k: int, dim: int) -> list[Spot]:
+        """Gains of the node at position `k` that are one number all along: they are the same in every basis."""
+        node = self.nodes[k]
+        if not _divides_by_length(node) and (node.domain not in ("", "ai.onnx") or node.op_type not in SCALES):
+            return []
+        return [spot for value in node.inputs if _is_one_number(value) for spot in self.spots(value, dim)]
 
     def spots(self, value: ir.Value | None, dim: int) -> list[Spot]:
         """Every occurrence of a Dim in a value, in order."""
@@ -139,6 +154,22 @@ class Follower:
             both = all(isinstance(e, Ref) and e.side == "x" and e.index in operands for e in (a, b))
             yield from (Link(p, q, both, both, k) for p, q in zip(left, right, strict=True))
 
+    def _normalized(self, k: int, rule: AxisRule, dim: int) -> Iterator[Link]:
+        """A norm divides by the root of the mean square, which a basis that keeps lengths leaves alone."""
+        node = self.nodes[k]
+        if not self._reduced(k, rule, dim):
+            raise Bends(f"{node.name or node.op_type} ({node.op_type}) divides every slot of it by another number")
+        for gain in node.inputs[1:]:
+            if self.spots(gain, dim) and not _is_one_number(gain):
+                raise Bends(
+                    f"{node.name or node.op_type} ({node.op_type}) scales it by something that varies along it",
+                    telling=True,
+                )
+        still = self.unmoved(k, dim)
+        for link in self._equal(k, rule, dim, []):
+            if link.a not in still and link.b not in still:
+                yield replace(link, orthogonal=True)
+
     def _all_hold(self, node: ir.Node, dim: int, inputs: Sequence[int]) -> None:
         want = len(self.spots(node.outputs[0], dim))
         for k, value in enumerate(node.inputs):
@@ -149,7 +180,7 @@ class Follower:
             raise Bends(f"{node.name or node.op_type} ({node.op_type}) brings in something that is not held along it")
 
     def _one_holds(self, node: ir.Node, dim: int) -> None:
-        holding = [k for k, value in enumerate(node.inputs) if self.spots(value, dim)]
+        holding = [k for k, value in enumerate(node.inputs) if self.spots(value, dim) and not _is_one_number(value)]
         if len(holding) != 1 or (node.op_type == "Div" and holding != [0]):
             raise Bends(
                 f"{node.name or node.op_type} ({node.op_type}) scales it by something that varies along it",
@@ -221,6 +252,20 @@ def _pads_zeros(node: ir.Node) -> bool:
     return (
         node.attributes.get_string("mode", "constant") == "constant" and stated and (value is None or _is_zero(value))
     )
+
+
+def _divides_by_length(node: ir.Node) -> bool:
+    """Whether it divides by the root of the mean square over its last axes, and scales after that."""
+    norm = traits_of(node).norm
+    return norm is not None and not (norm.centred or norm.by_channel) and norm.sum_output is None
+
+
+def _is_one_number(value: ir.Value | None) -> bool:
+    """Whether a weight holds the same number everywhere."""
+    if value is None or value.const_value is None:
+        return False
+    array = value.const_value.numpy()
+    return bool(array.size and (array == array.flat[0]).all())
 
 
 def _is_zero(value: ir.Value) -> bool:

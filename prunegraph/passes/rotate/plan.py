@@ -62,6 +62,8 @@ def turns_of_plan(every: Sequence[Turn | Stays], rotation: Rotation) -> list[Tur
             raise UsageError(f"the matrices of the plan do not fit {name}", hint=_HINT)
         if not all(_is_invertible(each) for each in turned.matrices):
             raise UsageError(f"a matrix of the plan for {name} is not invertible", hint=_HINT)
+        if not all(_keeps_lengths(m) for m, part in zip(turned.matrices, site.parts, strict=True) if part.orthogonal):
+            raise UsageError(f"a matrix of the plan for {name} does not keep lengths", hint=_HINT)
         turns.append(site)
     return turns
 
@@ -72,6 +74,11 @@ def _is_invertible(matrices: npt.NDArray[np.float32]) -> bool:
         return False
     scale = np.linalg.svd(values, compute_uv=False)
     return bool((scale[..., -1] * CONDITION > scale[..., 0]).all())
+
+
+def _keeps_lengths(matrices: npt.NDArray[np.float32]) -> bool:
+    values = matrices.astype(np.float64)
+    return bool(np.allclose(values @ np.swapaxes(values, -1, -2), np.eye(values.shape[-1]), rtol=0, atol=1e-5))
 
 
 def _encoded(matrices: npt.NDArray[np.float32]) -> dict[str, Any]:

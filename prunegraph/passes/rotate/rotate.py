@@ -16,6 +16,7 @@ from prunegraph.passes.rotate.basis import (
     compared_basis,
     energy_share,
     inverse_transposed,
+    orthogonal_basis,
     read_basis,
 )
 from prunegraph.passes.rotate.moments import HeadMoments, Place
@@ -95,11 +96,17 @@ def _turned(model: ir.Model, turn: Turn, seen: HeadMoments | None) -> Turned:
         sides = _from_data(model, part, rows, seen) if seen is not None and data else None
         data = data and sides is not None
         first, second = sides or _from_weights(model, part, rows)
-        make = read_basis if part.read else compared_basis
-        bases.append([make(first[row], second[row]) for row in range(rows)])
+        bases.append([_basis(part, first[row], second[row]) for row in range(rows)])
     matrices = tuple(np.stack([basis.matrix for basis in each]).astype(np.float32) for each in bases)
     shares = [energy_share(np.stack([basis.energy for basis in each])) for each in bases]
     return Turned(matrices, np.asarray(sum(shares)).reshape(turn.group.shape), data)
+
+
+def _basis(part: Part, first: Floats, second: Floats) -> Basis:
+    """Of moments on both sides, or of moments and what reads."""
+    if part.orthogonal:
+        return orthogonal_basis(first, second @ second.T if part.read else second)
+    return read_basis(first, second) if part.read else compared_basis(first, second)
 
 
 def _observed(part: Part) -> list[Held]:

@@ -62,12 +62,14 @@ class Part:
         compared: Products of two activations over the Dim, left on the first side.
         read: Activations that a weight of the other side sums over the Dim. Where an op makes and compares queries and
             keys inside, there is neither.
+        orthogonal: Whether `T` has to keep lengths: something divides by the length of all dims together.
     """
 
     turned: tuple[Held, ...]
     mirrored: tuple[Held, ...]
     compared: tuple[Compared, ...]
     read: tuple[Held, ...]
+    orthogonal: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,7 +122,11 @@ class _Finder:
             for value in self.values.values():
                 _check_door(value)
             links = self._links()
-            spots = [spot for value in self.values.values() for spot in self.follower.spots(value, self.group.dim)]
+            unmoved = {spot for k in self.nodes for spot in self.follower.unmoved(k, self.group.dim)}
+            if any(link.a in unmoved or link.b in unmoved for link in links):
+                raise Bends("a gain along it is used for something else, too")
+            every = [spot for value in self.values.values() for spot in self.follower.spots(value, self.group.dim)]
+            spots = [spot for spot in every if spot not in unmoved]
             parts = tuple(self._part(members, links) for members in _components(spots, links))
         except Bends as reason:
             return Stays(self.group, str(reason))
@@ -138,7 +144,7 @@ class _Finder:
             raise next((reason for reason in reasons if reason.telling), reasons[0])
         return links
 
-    def _part(self, members: dict[Spot, bool], links: Iterable[Link]) -> Part:
+    def _part(self, members: dict[Spot, bool], links: Sequence[Link]) -> Part:
         """What one basis turns; `members` are its places and whether each is of the other side."""
         compared: list[tuple[Spot, Spot, int]] = []
         inside: list[Spot] = []
@@ -169,6 +175,7 @@ class _Finder:
             mirrored=held[True],
             compared=tuple(self._compared(a, b, k, members) for a, b, k in pairs) if not inside else (),
             read=tuple(self._held(spot) for spot in read),
+            orthogonal=any(link.orthogonal and link.a in members for link in links),
         )
 
     def _compared(self, a: Spot, b: Spot, k: int, members: Mapping[Spot, bool]) -> Compared:
