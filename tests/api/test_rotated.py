@@ -20,7 +20,7 @@ from prunegraph.cli import app
 from prunegraph.errors import UsageError, VerificationFailed
 from prunegraph.result import PruneResult
 from prunegraph.runtime.session import open_session, run
-from tests.graphs import attention
+from tests.graphs import attention, fused
 from tests.graphs.small import GRAPHS
 
 DATA = {"x": np.random.default_rng(0).normal(size=(24, 6, 7)).astype(np.float32)}
@@ -64,6 +64,19 @@ def test_when_it_turns(asked: dict[str, Any], more: dict[str, Any], groups: dict
     assert {g.after for g in result.report.groups} == {2}
 
 
+def test_an_op_that_makes_queries_and_keys_inside_is_turned_by_data() -> None:
+    whole = {**DATA, "mask": np.ones((24, 6), dtype=np.int32)}
+
+    def lost(rotate: Any, data: Any) -> float:
+        result = prune(fused.attention(), pg.Amount({"qk_dim": 0.5}, rotate=rotate), data, after=[], scorer="magnitude")
+        if data is not None:
+            assert rotated(result)["groups"] == ({"qk_dim.0": "data"} if rotate else {})
+        before, after = (output(ir.from_proto(model), whole) for model in (fused.attention(), result.model))
+        return float(np.linalg.norm(after - before))
+
+    assert lost(True, whole) < min(lost(True, None), lost(False, whole))
+
+
 def test_an_amount_rotates_or_not() -> None:
     with pytest.raises(UsageError, match="rotate cannot be 'yes'"):
         pg.Amount(0.5, rotate="yes")  # type: ignore[arg-type]
@@ -101,9 +114,9 @@ def test_the_slim_model_is_nearer_than_by_choosing() -> None:
     assert lost(True) < 0.8 * lost(False)
 
 
-def output(model: ir.Model) -> np.ndarray:
+def output(model: ir.Model, data: dict[str, Any] = DATA) -> np.ndarray:
     with open_session(model) as session:
-        return run(session, DATA)[0]
+        return run(session, data)[0]
 
 
 # ---- the staged object ----------------------------------------------------------------------------------------------

@@ -437,7 +437,7 @@ def test_scores_lose_the_tail_of_their_singular_values(name: str) -> None:
         old, new = (
             [rows_of(side, array, row) for side, array in zip(held, each, strict=True)] for each in (before, after)
         )
-        keys = names.index(pair.keys)
+        keys = names.index(pair.keys.value)
         shift, turned_shift = old[keys].mean(axis=0), new[keys].mean(axis=0)
         old[keys], new[keys] = old[keys] - shift, new[keys] - turned_shift
         lost = np.linalg.norm(old[0] @ old[1].T - new[0][:, :kept] @ new[1][:, :kept].T)
@@ -481,9 +481,33 @@ def test_an_op_that_adds_a_bias_inside_is_judged_with_it() -> None:
         for side, held in enumerate((pair.left, pair.right)):
             (shift,) = (b[0] for r, b in pair.biases[side].layout.blocks(bias[side]) if r == row)
             z = rows_of(held, values[side], row).astype(np.float64) + shift
-            sides.append(z - z.mean(axis=0) if held.value == pair.keys else z)
+            sides.append(z - z.mean(axis=0) if held is pair.keys else z)
         singular = np.linalg.svd(sides[0] @ sides[1].T, compute_uv=False)[: turn.group.units]
         np.testing.assert_allclose(energy[row], singular**2 / np.sum(singular**2), rtol=1e-3, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["attention", "attention_bias"])
+def test_an_op_that_makes_queries_and_keys_inside_is_judged_by_what_it_is_given(name: str) -> None:
+    found = model_named(name)
+    rows = np.random.default_rng(6).normal(size=(8, 6, 7)).astype(np.float32)
+    others = {"attention": {"mask": np.ones((8, 6), dtype=np.int32)}, "attention_bias": {"far": np.zeros((6, 6), "f4")}}
+    turns = turns_of(found)
+    seen = HeadMoments(places(turns))
+    (x,) = {held.value for turn in turns for part in turn.parts for pair in part.compared for held in (pair.left,)}
+    (given,) = outputs(found.normalized, {"x": rows, **others[name]}, x)
+    read = [held.value for turn in turns for part in turn.parts for held in part.read]
+    values = outputs(found.normalized, {"x": rows, **others[name]}, *read)
+    seen.update(Batch({"x": rows}, tuple(range(8)), None), {x: given, **dict(zip(read, values, strict=True))})  # type: ignore[arg-type]
+    turn = next(t for t in turns if t.group.kind == "qk_dim")
+    how = rotation(found.normalized, [turn], seen)[turn.group.id]
+    assert how.by_data
+    packed, bias = (found.normalized.graph.initializers[each].const_value.numpy() for each in ("w_qkv", "b_qkv"))
+    made = given.reshape(-1, E).astype(np.float64) @ packed + bias
+    d = turn.group.units
+    for row in range(turn.group.rows[0]):
+        q, k = (made[:, start + row * d : start + (row + 1) * d] for start in (0, turn.group.rows[0] * d))
+        singular = np.linalg.svd(q @ (k - k.mean(axis=0)).T, compute_uv=False)[:d]
+        np.testing.assert_allclose(how.energy[row], singular**2 / np.sum(singular**2), rtol=1e-3, atol=1e-6)
 
 
 def test_padding_does_not_count() -> None:

@@ -220,7 +220,7 @@ class Follower:
         carried = any(dim in self._leaves(k, expr) for expr in (*mixed.left, *mixed.right))
         uses = [*(("q", "k") if summed else ()), *(("v",) if carried else ())]
         if projects_qkv(node):
-            weight, bias, operands = node.inputs[1], node.inputs[2], {}
+            (weight, bias), operands = (*node.inputs, None)[1:3], {}
         else:
             if len(set(sides.values())) < 3:
                 raise Bends(f"{name} ({node.op_type}) is given queries, keys and values in one")

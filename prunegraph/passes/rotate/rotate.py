@@ -119,7 +119,7 @@ Sides = tuple[Sequence[Floats], Sequence[Floats]]
 def _from_data(model: ir.Model, part: Part, rows: int, seen: HeadMoments) -> Sides | None:
     """Moments of the first side, and of the other or what reads it; None where nothing was seen."""
     if part.read:
-        moments = sum(_sums(seen, held)[:, :-1, :-1] for held in part.read)
+        moments = sum(_sums(model, seen, held)[:, :-1, :-1] for held in part.read)
         return list(np.asarray(moments)), _readers(model, part, rows)
     if not part.compared:
         return None
@@ -128,8 +128,8 @@ def _from_data(model: ir.Model, part: Part, rows: int, seen: HeadMoments) -> Sid
         total: Floats | float = 0.0
         for pair in part.compared:
             held = (pair.left, pair.right)[side]
-            sums = _shifted(model, _sums(seen, held), pair.biases[side])
-            if held.value == pair.keys:
+            sums = _shifted(model, _sums(model, seen, held), pair.biases[side])
+            if held is pair.keys:
                 total = total + np.stack([centred(m[:-1, :-1], m[-1, :-1], m[-1, -1]) for m in sums])
             else:
                 total = total + sums[:, :-1, :-1]
@@ -137,9 +137,24 @@ def _from_data(model: ir.Model, part: Part, rows: int, seen: HeadMoments) -> Sid
     return list(sides[0]), list(sides[1])
 
 
-def _sums(seen: HeadMoments, held: Held) -> Floats:
+def _sums(model: ir.Model, seen: HeadMoments, held: Held) -> Floats:
+    """`Σ z zᵀ` with `z = (units, 1)` by row; of units that an op makes inside from those of what it is given."""
     assert held.layout is not None
-    return seen.sums(held.value, held.layout)
+    sums = seen.sums(held.value, held.layout)
+    if not held.through:
+        return sums
+    weight, *biases = held.through
+    assert weight.layout is not None and all(bias.layout is not None for bias in biases)
+    offsets = [bias.layout.blocks(_array(model, bias.value)) for bias in biases if bias.layout is not None]
+    units = weight.layout.positions.shape[1] + 1
+    total = np.zeros((int(np.prod(weight.layout.rows)), units, units))
+    for (row, block), *added in zip(weight.layout.blocks(_array(model, weight.value)), *offsets, strict=True):
+        makes = np.pad(block, ((0, 1), (0, 1)))
+        makes[-1, -1] = 1
+        for _, offset in added:
+            makes[-1, :-1] += offset[0]
+        total[row] += makes.T @ sums[0] @ makes
+    return total
 
 
 def _shifted(model: ir.Model, sums: Floats, bias: Held | None) -> Floats:

@@ -10,6 +10,7 @@ from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import onnx_ir as ir
 
 from prunegraph.analysis.analyze import Analysis
@@ -29,10 +30,13 @@ class Held:
     Attributes:
         value: Its name.
         layout: Where the units lie; None where that cannot be told (an activation with a length that varies).
+        through: Where the value does not hold the units yet, the weight (and bias) that an op makes them with; the
+            layout is then that of the whole axis which the weight sums over.
     """
 
     value: str
     layout: Layout | None
+    through: tuple[Held, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,13 +46,13 @@ class Compared:
     Attributes:
         left: The activation of the first side.
         right: The other.
-        keys: Which of the two a Softmax of the scores goes along, so that a shift of it changes nothing; or "".
+        keys: Which of the two a Softmax of the scores goes along, so that a shift of it changes nothing; or None.
         biases: What an op adds to either side before it compares them.
     """
 
     left: Held
     right: Held
-    keys: str = ""
+    keys: Held | None = None
     biases: tuple[Held | None, Held | None] = (None, None)
 
 
@@ -60,8 +64,7 @@ class Part:
         turned: Weights and biases that hold the Dim on the first side: those that make queries, or values.
         mirrored: Those of the other side: they make keys, or read what values have become.
         compared: Products of two activations over the Dim, left on the first side.
-        read: Activations that a weight of the other side sums over the Dim. Where an op makes and compares queries and
-            keys inside, there is neither.
+        read: Activations that a weight of the other side sums over the Dim.
         orthogonal: Whether `T` has to keep lengths: something divides by the length of all dims together.
     """
 
@@ -146,22 +149,19 @@ class _Finder:
 
     def _part(self, members: dict[Spot, bool], links: Sequence[Link]) -> Part:
         """What one basis turns; `members` are its places and whether each is of the other side."""
-        compared: list[tuple[Spot, Spot, int]] = []
-        inside: list[Spot] = []
+        compared: list[Link] = []
         read: dict[Spot, None] = {}
         for link in links:
             if not link.summed or link.a not in members:
                 continue
             constant = [spot[0] in self.solution.weights for spot in (link.a, link.b)]
-            if not any(constant):
-                compared.append((link.a, link.b, link.node))
+            if not any(constant) or (all(constant) and projects_qkv(self.follower.nodes[link.node])):
+                compared.append(link)
             elif not all(constant):
                 read[link.b if constant[0] else link.a] = None
-            elif projects_qkv(self.follower.nodes[link.node]):
-                inside.append(link.a)
-        if (bool(compared or inside)) == bool(read):
+        if bool(compared) == bool(read):
             raise Bends("it is both compared and read by a weight" if read else "nothing sums over it")
-        first = [*(a for a, _, _ in compared), *inside, *read][0]
+        first = [*(link.a for link in compared), *read][0]
         flip = members[first]
         if any(members[spot] != flip for spot in read):
             raise Bends("a weight that makes it reads it, too")
@@ -169,22 +169,38 @@ class _Finder:
         held = {side: tuple(self._weight(s) for s in weights if (members[s] != flip) == side) for side in (False, True)}
         if not held[False] or not held[True]:
             raise Bends("no weight makes it")
-        pairs = (((b, a, k) if members[a] != flip else (a, b, k)) for a, b, k in compared)
         return Part(
             turned=held[False],
             mirrored=held[True],
-            compared=tuple(self._compared(a, b, k, members) for a, b, k in pairs) if not inside else (),
+            compared=tuple(self._compared(link, members, members[link.a] != flip) for link in compared),
             read=tuple(self._held(spot) for spot in read),
             orthogonal=any(link.orthogonal and link.a in members for link in links),
         )
 
-    def _compared(self, a: Spot, b: Spot, k: int, members: Mapping[Spot, bool]) -> Compared:
-        node = self.follower.nodes[k]
+    def _compared(self, link: Link, members: Mapping[Spot, bool], swapped: bool) -> Compared:
+        """What a link compares, its second side first where it is swapped."""
+        node = self.follower.nodes[link.node]
+        if projects_qkv(node):
+            q, k = self._made(node, link.a), self._made(node, link.b)
+            return Compared(k, q, k) if swapped else Compared(q, k, k)
+        a, b = (link.b, link.a) if swapped else (link.a, link.b)
         biases: dict[bool, Held] = {}
         if (node.domain, node.op_type) in FUSED and len(node.inputs) > 3:
             added = [spot for spot in self.follower.spots(node.inputs[3], self.group.dim) if spot in members]
             biases = {members[spot] == members[a]: self._held(spot) for spot in added}
-        return Compared(self._held(a), self._held(b), self._keys(a, b, k), (biases.get(True), biases.get(False)))
+        left, right, keys = self._held(a), self._held(b), self._keys(link)
+        along = next((held for held in (left, right) if held.value == keys), None)
+        return Compared(left, right, along, (biases.get(True), biases.get(False)))
+
+    def _made(self, node: ir.Node, spot: Spot) -> Held:
+        """Units that an op makes inside of itself: what it is given, and the part of its weight and bias."""
+        x, weight, bias = (*node.inputs, None)[:3]
+        assert x is not None and weight is not None and weight.shape is not None
+        number = self.follower.spots(weight, self.group.dim).index(spot)
+        biased = self.follower.spots(bias, self.group.dim)
+        through = (self._held(spot), *(self._held(each) for each in biased[number : number + 1]))
+        rows = np.arange(int(weight.shape.numpy()[0]))[None]
+        return Held(x.name or "", Layout(2, rows, (), ()), through)
 
     def _weight(self, spot: Spot) -> Held:
         held = self._held(spot)
@@ -198,18 +214,18 @@ class _Finder:
         found = layouts(self.solution, self.solution.resolve(value), self.group, axis)
         return Held(value, found[number] if found is not None else None)
 
-    def _keys(self, a: Spot, b: Spot, k: int) -> str:
+    def _keys(self, link: Link) -> str:
         """Which operand is compared along the axis that a Softmax of the scores goes along."""
-        node = self.follower.nodes[k]
+        node = self.follower.nodes[link.node]
         if (node.domain, node.op_type) in FUSED:
-            return str(b[0])
+            return str(link.b[0])
         along = _softened(node)
         if along is None:
             return ""
-        operands = {operand.value: operand for operand in self.solution.contracted[k][0].operands}
+        operands = {operand.value: operand for operand in self.solution.contracted[link.node][0].operands}
         output = self.solution.axes[node.outputs[0].name or ""]
         dim = self.solution.space.find(output[along])
-        for spot in (a, b):
+        for spot in (link.a, link.b):
             value = str(spot[0])
             axes = self.solution.axes[value]
             if any(self.solution.space.find(axes[axis]) == dim for axis in operands[value].free):
