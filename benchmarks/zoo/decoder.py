@@ -49,10 +49,18 @@ def narrow(layers: int) -> DecoderShape:
     return DecoderShape(layers, hidden=64, heads=4, kv_heads=2, head_dim=16, ffn=128, vocabulary=256)
 
 
-def write_decoder(shape: DecoderShape, path: Path, seed: int = 0) -> None:
-    """Write `path` and, beside it, `NAME.data` with the weights, one tensor in memory at a time."""
+def write_decoder(shape: DecoderShape, path: Path, seed: int = 0, *, half: bool = False) -> None:
+    """Write `path` and, beside it, `NAME.data` with the weights, one tensor in memory at a time.
+
+    Args:
+        shape: How large it is.
+        path: The model file.
+        seed: Of the weights.
+        half: Whether weights and activations are float16; positions are computed in float32 all the same.
+    """
     with path.with_name(f"{path.name}.data").open("wb") as data:
-        graph = _Writer(shape, data, np.random.default_rng(seed)).graph()
+        dtype = np.dtype(np.float16 if half else np.float32)
+        graph = _Writer(shape, data, np.random.default_rng(seed), dtype).graph()
     opset = [helper.make_opsetid("", OPSET)]
     onnx.save(helper.make_model(graph, opset_imports=opset, ir_version=9), path)
 
@@ -60,8 +68,9 @@ def write_decoder(shape: DecoderShape, path: Path, seed: int = 0) -> None:
 class _Writer:
     """Collects nodes and initializers; a value is known by its name."""
 
-    def __init__(self, shape: DecoderShape, data: IO[bytes], rng: np.random.Generator) -> None:
-        self.shape, self.data, self.rng = shape, data, rng
+    def __init__(self, shape: DecoderShape, data: IO[bytes], rng: np.random.Generator, dtype: np.dtype[Any]) -> None:
+        self.shape, self.data, self.rng, self.dtype = shape, data, rng, dtype
+        self.onnx_type = helper.np_dtype_to_tensor_dtype(dtype)
         self.nodes: list[onnx.NodeProto] = []
         self.initializers: list[TensorProto] = []
 
@@ -75,7 +84,7 @@ class _Writer:
         head = self.weight("lm_head.weight", s.hidden, s.vocabulary)
         self.nodes.append(helper.make_node("MatMul", [x, head], ["logits"], "lm_head"))
         ids = helper.make_tensor_value_info("input_ids", TensorProto.INT64, ["batch", "sequence"])
-        logits = helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["batch", "sequence", s.vocabulary])
+        logits = helper.make_tensor_value_info("logits", self.onnx_type, ["batch", "sequence", s.vocabulary])
         return helper.make_graph(self.nodes, "decoder", [ids], [logits], self.initializers)
 
     # ---- parts -----------------------------------------------------------------------------------------------------
@@ -93,9 +102,16 @@ class _Writer:
         floats = self.op("Cast", column, name="positions/float", to=TensorProto.FLOAT)
         angles = self.op("Mul", floats, self.constant("rotary.rates", rates), name="rotary/angles")
         both = self.op("Concat", angles, angles, name="rotary/both", axis=-1)
-        self.cos, self.sin = (self.op(kind, both, name=f"rotary/{kind.lower()}") for kind in ("Cos", "Sin"))
+        self.cos, self.sin = (self.narrowed(self.op(k, both, name=f"rotary/{k.lower()}")) for k in ("Cos", "Sin"))
         seen = self.op("LessOrEqual", positions, column, name="mask/seen")
-        self.mask = self.op("Where", seen, self.floats(0.0), self.floats(-1e9), name="mask")
+        hidden = self.floats(-1e9 if self.dtype == np.float32 else -1e4)
+        self.mask = self.op("Where", seen, self.floats(0.0), hidden, name="mask")
+
+    def narrowed(self, x: str) -> str:
+        """A float32 value in the type of the weights."""
+        if self.dtype == np.float32:
+            return x
+        return self.op("Cast", x, name=f"{x.removesuffix('/out')}/cast", to=self.onnx_type)
 
     def layer(self, at: str, x: str) -> str:
         x = self.op("Add", x, self.attention(f"{at}.attention", self.norm(f"{at}.norm1", x)), name=f"{at}/add1")
@@ -106,7 +122,8 @@ class _Writer:
         mean = self.op("ReduceMean", square, self.ints([-1]), name=f"{at}/mean", keepdims=1)
         root = self.op("Sqrt", self.op("Add", mean, self.floats(1e-6), name=f"{at}/add"), name=f"{at}/sqrt")
         normal = self.op("Mul", x, self.op("Reciprocal", root, name=f"{at}/reciprocal"), name=f"{at}/mul")
-        scale = self.constant(f"{at}.weight", 1 + 0.1 * self.rng.standard_normal(self.shape.hidden, dtype=np.float32))
+        gains = 1 + 0.1 * self.rng.standard_normal(self.shape.hidden, dtype=np.float32)
+        scale = self.constant(f"{at}.weight", gains.astype(self.dtype))
         return self.op("Mul", scale, normal, name=f"{at}/scale")
 
     def attention(self, at: str, x: str) -> str:
@@ -173,7 +190,7 @@ class _Writer:
         return self.constant(f"int.{values}".replace(" ", ""), np.array(values, dtype=np.int64))
 
     def floats(self, value: float) -> str:
-        return self.constant(f"float.{value}", np.array(value, dtype=np.float32))
+        return self.constant(f"float.{value}", np.array(value, dtype=self.dtype))
 
     def constant(self, name: str, array: npt.NDArray[Any]) -> str:
         if all(known.name != name for known in self.initializers):
@@ -184,11 +201,12 @@ class _Writer:
         """A random matrix in the data file, large enough for what it makes to be of the size of what it is given."""
         array = self.rng.standard_normal((rows, columns), dtype=np.float32)
         array *= 1 / math.sqrt(rows) if name != "embed.weight" else 1
-        tensor = TensorProto(name=name, dims=array.shape, data_type=TensorProto.FLOAT)
+        array = array.astype(self.dtype, copy=False)
+        tensor = TensorProto(name=name, dims=array.shape, data_type=self.onnx_type)
         tensor.data_location = TensorProto.EXTERNAL
         place = {"location": Path(self.data.name).name, "offset": self.data.tell(), "length": array.nbytes}
         for key, value in place.items():
             tensor.external_data.add(key=key, value=str(value))
-        self.data.write(array.tobytes())
+        array.tofile(self.data)
         self.initializers.append(tensor)
         return name

@@ -10,6 +10,8 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
+from prunegraph.analysis.read_weight import read_samples, read_weight
+
 _RUNS, _RUN = 4, 16
 """How many runs of neighbours are compared first, and how long each is: scattered ones would read in the whole file."""
 
@@ -32,12 +34,12 @@ def equal_weights(graph: ir.Graph) -> dict[str, str]:
 def _equal_pairs(family: list[ir.Value]) -> Iterator[tuple[str, str]]:
     first: dict[bytes, list[ir.Value]] = defaultdict(list)
     for value in family:
-        array = _array(value)  # one at a time: together they are the whole model
-        samples = array.reshape(-1)[: array.size // _RUNS * _RUNS].reshape(_RUNS, -1)[:, :_RUN]
+        assert value.const_value is not None
+        samples = read_samples(value.const_value, _RUNS, _RUN)
         if np.all(samples == samples[0, 0]):
             continue  # freshly initialized rather than tied
         known = first[samples.tobytes()]
-        twin = next((other for other in known if np.array_equal(_array(other), array)), None)
+        twin = next((other for other in known if np.array_equal(_array(other), _array(value))), None)
         if twin is None:
             known.append(value)
         elif not value.is_graph_output():
@@ -46,4 +48,4 @@ def _equal_pairs(family: list[ir.Value]) -> Iterator[tuple[str, str]]:
 
 def _array(value: ir.Value) -> npt.NDArray[Any]:
     assert value.const_value is not None
-    return value.const_value.numpy()
+    return read_weight(value.const_value)

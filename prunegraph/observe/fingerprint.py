@@ -8,6 +8,8 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 import onnx_ir as ir
 
+from prunegraph.analysis.read_weight import read_weight
+
 _NESTED = (ir.AttributeType.SPARSE_TENSOR, ir.AttributeType.SPARSE_TENSORS)
 _TYPES = (ir.AttributeType.TYPE_PROTO, ir.AttributeType.TYPE_PROTOS)
 
@@ -66,7 +68,7 @@ class _Digest:
     def tensor(self, tensor: ir.TensorProtocol) -> None:
         """Take in the type, the shape and every number."""
         self.write("tensor", tensor.dtype.name, tuple(map(str, tensor.shape)))
-        array = tensor.numpy()
+        array = read_weight(tensor)
         if array.dtype == object:
             self.write([bytes(text) if isinstance(text, bytes) else str(text) for text in array.reshape(-1)])
         elif array.size:

@@ -10,6 +10,7 @@ import onnx
 import onnx_ir as ir
 import onnxruntime as ort
 
+from prunegraph.analysis.read_weight import read_weight
 from prunegraph.arrays import Array
 from prunegraph.errors import first_line
 from prunegraph.runtime.limits import SECONDS_A_TRIAL, interruptible, limit_memory
@@ -74,7 +75,7 @@ def _without_weights(model: ir.Model) -> tuple[ir.Model, dict[str, Array]]:
     for name, value in model.graph.initializers.items():
         tensor = value.const_value
         if tensor is not None and tensor.dtype in _IN_MEMORY and tensor.nbytes >= LIGHT:
-            weights[name] = np.ascontiguousarray(tensor.numpy())
+            weights[name] = np.ascontiguousarray(read_weight(tensor))
     if not weights:
         return model, weights
     light = model.clone()

@@ -8,9 +8,13 @@ import ml_dtypes
 import numpy as np
 import onnx_ir as ir
 
+from prunegraph.analysis.read_weight import late, read_weight
 from prunegraph.arrays import Array
 
 _NARROW = {ir.DataType.BFLOAT16, ir.DataType.FLOAT16}
+
+_LATE_FROM = 4096
+"""Weights of at least so many numbers are widened when somebody reads them, and each time anew."""
 
 
 def has_narrow(model: ir.Model) -> bool:
@@ -26,6 +30,7 @@ def widened(model: ir.Model) -> ir.Model:
     """The model in float32, or the model itself if it has no narrower floats.
 
     ONNX Runtime has no bfloat16 on most CPUs, and float16 rounds away the differences that a comparison looks for.
+    Large weights are widened where they are read: what only looks at shapes reads none.
     """
     if not has_narrow(model):
         return model
@@ -36,13 +41,19 @@ def widened(model: ir.Model) -> ir.Model:
                 value.type = ir.TensorType(ir.DataType.FLOAT)  # clones share type objects: never change one in place
         for value in graph.initializers.values():
             if value.dtype in _NARROW and value.const_value is not None:
-                value.const_value = ir.tensor(value.const_value.numpy().astype(np.float32), name=value.name)
+                value.const_value = _widen_tensor(value.const_value, value.name)
                 value.type = ir.TensorType(ir.DataType.FLOAT)
         for node in graph:
             for name, attribute in list(node.attributes.items()):
                 if _narrow_attribute(attribute):
                     node.attributes[name] = _widen_attribute(attribute)
     return wide
+
+
+def _widen_tensor(tensor: ir.TensorProtocol, name: str | None) -> ir.TensorProtocol:
+    if tensor.size < _LATE_FROM:
+        return ir.tensor(tensor.numpy().astype(np.float32), name=name)
+    return late(lambda: read_weight(tensor).astype(np.float32), ir.DataType.FLOAT, tensor.shape.numpy(), name)
 
 
 def _narrow_attribute(attribute: ir.Attr) -> bool:

@@ -7,10 +7,10 @@ so a copy costs nothing before it is cut.
 
 from __future__ import annotations
 
-import numpy as np
 import onnx_ir as ir
 
 from prunegraph.analysis.ops import traits_of
+from prunegraph.analysis.read_weight import is_uniform
 from prunegraph.runtime.edit import Editor
 
 TABLE_SHARE = 0.01
@@ -36,8 +36,7 @@ def _small(tensor: ir.TensorProtocol) -> bool:
         return True
     if tensor.size > 1 << 22 or tensor.dtype == ir.DataType.STRING:
         return False
-    array = tensor.numpy()
-    return bool(np.all(array == array.flat[0]))
+    return is_uniform(tensor)
 
 
 def bytes_of_constants(graph: ir.Graph) -> int:

@@ -18,9 +18,11 @@ import onnx_ir as ir
 
 from prunegraph.analysis.facts import Facts
 from prunegraph.analysis.lengths import Lengths
+from prunegraph.analysis.read_weight import late, lies_in_file, read_weight
 from prunegraph.analysis.relations import IntArray
 from prunegraph.analysis.slots import Keeps, compress, kept_positions
 from prunegraph.analysis.solve import Site, Solution
+from prunegraph.arrays import Mask
 from prunegraph.runtime.edit import Editor, Insertion
 
 
@@ -46,7 +48,7 @@ def shrink(model: ir.Model, solution: Solution, keeps: Keeps) -> Shrunk:
 def shrink_in_place(slim: ir.Model, solution: Solution, keeps: Keeps) -> Shrunk:
     """`shrink` for a model that nobody needs any more: it becomes the smaller one."""
     lengths = Lengths(solution, keeps)
-    _cut_constants(slim.graph, solution, keeps)
+    _cut_constants(slim.graph, solution, keeps, lengths)
     integers = dict(solution.facts.integers)
     _restate_lengths(slim.graph, solution, lengths, integers)
     _restate_shapes(slim.graph, solution, lengths)
@@ -59,7 +61,7 @@ def shrink_in_place(slim: ir.Model, solution: Solution, keeps: Keeps) -> Shrunk:
 # ---- constants -----------------------------------------------------------------------------------------------------
 
 
-def _cut_constants(graph: ir.Graph, solution: Solution, keeps: Keeps) -> None:
+def _cut_constants(graph: ir.Graph, solution: Solution, keeps: Keeps, lengths: Lengths) -> None:
     for name, value in graph.initializers.items():
         if name not in solution.axes or value.const_value is None:
             continue
@@ -67,12 +69,22 @@ def _cut_constants(graph: ir.Graph, solution: Solution, keeps: Keeps) -> None:
         if not any(dim in keeps for axis in axes for dim in axis.dims()):
             continue
         masks = kept_positions(axes, keeps, solution.dim_size)
-        whole = value.const_value.numpy()
-        cut = compress(whole, masks)
-        # A view would keep all of the weight in memory.
-        array = cut.copy() if np.may_share_memory(cut, whole) else np.ascontiguousarray(cut)
-        value.const_value = ir.Tensor(array, dtype=value.const_value.dtype, name=name)
-        value.shape = ir.Shape(array.shape)
+        shape = tuple(lengths.both(axis)[1][0] for axis in axes)
+        value.const_value = _cut(value.const_value, masks, shape, name)
+        value.shape = ir.Shape(shape)
+
+
+def _cut(
+    tensor: ir.TensorProtocol, masks: Sequence[Mask | None], shape: tuple[int, ...], name: str
+) -> ir.TensorProtocol:
+    """What stays of a tensor; of one in a data file it is cut out when it is read, by whoever writes it."""
+    if lies_in_file(tensor):
+        return late(lambda: np.ascontiguousarray(compress(read_weight(tensor), masks)), tensor.dtype, shape, name)
+    whole = tensor.numpy()
+    cut = compress(whole, masks)
+    # A view would keep all of the weight in memory.
+    array = cut.copy() if np.may_share_memory(cut, whole) else np.ascontiguousarray(cut)
+    return ir.Tensor(array, dtype=tensor.dtype, name=name)
 
 
 # ---- stated lengths ------------------------------------------------------------------------------------------------

@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from prunegraph.analysis.groups import Group
+from prunegraph.analysis.read_weight import read_weight
 from prunegraph.analysis.slots import unit_sums
 from prunegraph.passes.score.base import Context, Scorer, Scores
 from prunegraph.passes.score.weight_flow import energy_read, sums_of_squares, touching
@@ -54,5 +55,5 @@ def _taken(group: Group, context: Context) -> Scores:
         tensor = context.model.graph.initializers[name].const_value
         assert tensor is not None
         axes = solution.resolve(name)
-        energy += unit_sums(sums_of_squares(tensor.numpy()), axes, group.dim, group.outer, solution.dim_size)
+        energy += unit_sums(sums_of_squares(read_weight(tensor)), axes, group.dim, group.outer, solution.dim_size)
     return energy

@@ -8,6 +8,7 @@ import numpy as np
 import onnx_ir as ir
 from onnx_ir.passes.common import RemoveUnusedNodesPass
 
+from prunegraph.analysis.read_weight import read_weight
 from prunegraph.arrays import Array
 from prunegraph.errors import PruneGraphError
 from prunegraph.runtime.session import CannotRun, open_session, run, widened
@@ -29,7 +30,7 @@ def weight_values(model: ir.Model, names: Iterable[str]) -> dict[str, Array]:
     for name in dict.fromkeys(names):
         value = model.graph.initializers.get(name)
         if value is not None and value.const_value is not None:
-            array = value.const_value.numpy()
+            array = read_weight(value.const_value)
             arrays[name] = array if array.dtype.kind in "fiu" and array.dtype.itemsize > 2 else array.astype(np.float32)
         elif name in produced and _constant(produced[name]):
             computed.append(name)

@@ -13,6 +13,8 @@ from dataclasses import dataclass
 import numpy as np
 import onnx_ir as ir
 
+from prunegraph.analysis.read_weight import late, lies_in_file, read_weight
+from prunegraph.arrays import Array
 from prunegraph.passes.rewrite.provenance import part_of
 from prunegraph.runtime.edit import Editor, Insertion
 
@@ -120,10 +122,18 @@ def _length(value: ir.Value | None, axis: int) -> int:
 def _concatenated(editor: Editor, values: Sequence[ir.Value | None], axis: int) -> ir.Value:
     """Parts of a constant as one, under the name that it had."""
     tensors = [value.const_value for value in values if value is not None and value.const_value is not None]
-    array = np.concatenate([tensor.numpy() for tensor in tensors], axis)
-    first = values[0]
+    first, dtype = values[0], tensors[0].dtype
     assert first is not None
-    return editor.constant(ir.tensor(array, dtype=tensors[0].dtype), _name_of_whole(first), like=first)
+
+    def joined() -> Array:
+        return np.concatenate([read_weight(tensor) for tensor in tensors], axis)
+
+    if not any(map(lies_in_file, tensors)):
+        return editor.constant(ir.tensor(joined(), dtype=dtype), _name_of_whole(first), like=first)
+    shape = list(tensors[0].shape.numpy())
+    shape[axis] = sum(int(tensor.shape.numpy()[axis]) for tensor in tensors)
+    whole = late(joined, dtype, tuple(shape), _name_of_whole(first))
+    return editor.constant(whole, _name_of_whole(first), like=first)
 
 
 def _name_of_whole(part: ir.Value | ir.Node) -> str:
