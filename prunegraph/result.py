@@ -15,7 +15,7 @@ import onnx_ir as ir
 
 from prunegraph.analysis.cost import count_parameters
 from prunegraph.analysis.selection import Selection
-from prunegraph.clock import Clock
+from prunegraph.clock import Clock, Progress
 from prunegraph.errors import UsageError
 from prunegraph.export.atomic_write import make_folder, stage
 from prunegraph.export.convert import Kind, Model, in_kind
@@ -169,7 +169,9 @@ class PruneResult:
             raise UsageError("the result does not know what it was made from", hint="take that of Graph.apply")
         return self.analyzed
 
-    def save(self, path: str | os.PathLike[str], *, strip: bool = False) -> tuple[Path, ...]:
+    def save(
+        self, path: str | os.PathLike[str], *, strip: bool = False, progress: Progress | None = None
+    ) -> tuple[Path, ...]:
         """Write the model, and beside it `NAME.plan.json` with what was removed; all files appear or none.
 
         The metadata of the file say what was removed, from what, by which version and plan: see `passes.annotate`.
@@ -177,9 +179,10 @@ class PruneResult:
         Args:
             path: Where to write it.
             strip: Leave out these metadata.
+            progress: Told how much of a large model is written.
 
         Raises:
-            OutputError: the path is the input, or cannot be written.
+            OutputError: the path is the input, or cannot be written, or there is no room.
         """
         model, plan = self.ir_model.clone(), self.plan()
         if strip:
@@ -187,7 +190,12 @@ class PruneResult:
         else:
             counts = {group.id: (group.before, group.after) for group in self.report.groups}
             annotate.note_removal(model, plan, counts, self._name, _version())
-        return save(model, path, companions={f"{Path(path).stem}.plan.json": plan})
+
+        def report(done: int, total: int) -> None:
+            if progress is not None:
+                progress(f"save: {done / 1e6:,.0f} of {total / 1e6:,.0f} MB")
+
+        return save(model, path, companions={f"{Path(path).stem}.plan.json": plan}, progress=report)
 
     def annotated(self) -> ir.Model:
         """A copy of the original whose nodes and weights say their groups, units, scores, and what stays of them.

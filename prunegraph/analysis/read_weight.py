@@ -8,6 +8,7 @@ import numpy as np
 import onnx_ir as ir
 
 from prunegraph.arrays import Array
+from prunegraph.errors import ModelError
 
 SAMPLE = 16
 """So many neighbours are looked at before all of a weight is."""
@@ -46,10 +47,13 @@ def read_weight(tensor: ir.TensorProtocol) -> Array:
     """The numbers of a weight; those of a data file are mapped for as long as the array lives, and no longer.
 
     A tensor of `onnx_ir` keeps what was read once, so that in the end the whole file is in memory.
+
+    Raises:
+        ModelError: The data file has gone or become shorter since the model was opened.
     """
     if not isinstance(tensor, ir.ExternalTensor):
         return tensor.numpy()
-    return ir.ExternalTensor(
+    unread = ir.ExternalTensor(
         tensor.location,
         tensor.offset,
         tensor.length,
@@ -57,7 +61,14 @@ def read_weight(tensor: ir.TensorProtocol) -> Array:
         shape=ir.Shape(tensor.shape),
         name=tensor.name or "",
         base_dir=tensor.base_dir,
-    ).numpy()
+    )
+    try:
+        return unread.numpy()
+    except (OSError, ValueError) as error:
+        raise ModelError(
+            f"the data file {tensor.path} cannot be read any more; it holds {tensor.name!r}: {error}",
+            hint="it changed while it was being read; put it back and start again",
+        ) from error
 
 
 def read_samples(tensor: ir.TensorProtocol, runs: int, length: int) -> Array:

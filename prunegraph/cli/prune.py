@@ -306,7 +306,7 @@ def prune(
         step("save")
         changed = None
         if folder is None:
-            files = list(result.save(output, strip=strip))
+            files = list(result.save(output, strip=strip, progress=step))
         else:
             files, changed = folder.write(output, result, result.facts(commands=commands_of(context)), strip=strip)
         if annotate is not None:

@@ -20,6 +20,9 @@ from prunegraph.errors import OutputError
 _STALE = 24 * 3600.0
 """Seconds after which a temporary folder belongs to nobody, whichever process has its number by then."""
 
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+"""What a disk without room answers."""
+
 _open_here: set[Path] = set()
 """Temporary folders of this process."""
 
@@ -73,8 +76,30 @@ def _check(path: Path, inputs: Iterable[str | os.PathLike[str]]) -> None:
             raise OutputError(f"{path} is an input file", hint="inputs are never changed; name another output")
 
 
+def check_room(target: Path, need: int) -> None:
+    """Refuse to start writing what the file system has no room for.
+
+    Args:
+        target: Where it is to be written; what is there stays until all of the new is.
+        need: Bytes.
+
+    Raises:
+        OutputError: So many are not free.
+    """
+    try:
+        usage = shutil.disk_usage(target.parent)
+    except OSError:
+        return
+    free = usage.free
+    if usage.total and need > free:  # some file systems do not tell how large they are
+        raise OutputError(
+            f"no room for {target}: it needs {need:,} bytes, and {free:,} are free",
+            hint="free some room, or name a place on another disk with -o",
+        )
+
+
 @contextlib.contextmanager
-def stage(target: Path, *, outdated: Callable[[], Iterable[Path]] | None = None) -> Iterator[Path]:
+def stage(target: Path, *, outdated: Callable[[], Iterable[Path]] | None = None, need: int = 0) -> Iterator[Path]:
     """Give a temporary folder beside ``target``; what is in it at the end replaces the files of the same names there.
 
     Being beside the target, it is on the same file system, so each replacement is one atomic rename. Whatever ends the
@@ -85,6 +110,7 @@ def stage(target: Path, *, outdated: Callable[[], Iterable[Path]] | None = None)
     Args:
         target: The file that readers open.
         outdated: Asked for files to remove once the target is there, where no other process is about to write it.
+        need: Bytes that will be written, where that is known.
 
     Raises:
         OutputError: The file system refuses, or has no room.
@@ -102,6 +128,8 @@ def stage(target: Path, *, outdated: Callable[[], Iterable[Path]] | None = None)
                     path.unlink(missing_ok=True)
     except OSError as error:
         reason = error.strerror or str(error)
+        if error.errno in _FULL and need:
+            reason += f" while {need:,} bytes were written; nothing of them was kept"
         raise OutputError(f"cannot write {target}: {reason}", hint="name another place with -o") from error
     finally:
         if folder is not None:

@@ -95,7 +95,7 @@ def _locate(tensor: ir.ExternalTensor, folders: list[Path], trusted: Collection[
     if not inside:
         raise refusal
     if not exists:
-        raise ModelError(f"the external data file {base / location} is missing", hint=_FETCH)
+        raise ModelError(f"the external data file {base / location} is missing; it holds {tensor.name!r}", hint=_FETCH)
     if not os.access(path, os.R_OK):
         raise ModelError(f"the external data file {path} cannot be read", hint=f"chmod +r {path}")
     return path

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import logging
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,7 +17,7 @@ from onnx_ir.passes.common import CheckerPass
 
 from prunegraph.errors import ModelError, OutputError, UsageError, first_line
 from prunegraph.export import diagnose, external_data, sparse
-from prunegraph.export.atomic_write import check_target, stage
+from prunegraph.export.atomic_write import check_room, check_target, stage
 from prunegraph.export.function_opsets import align_opsets
 from prunegraph.export.stored_tensors import check_tensors
 from prunegraph.observe.fingerprint import fingerprint
@@ -107,6 +107,7 @@ def save(
     *,
     input_path: str | os.PathLike[str] | None = None,
     companions: Mapping[str, str] | None = None,
+    progress: Callable[[int, int], None] | None = None,
 ) -> tuple[Path, ...]:
     """Write the model to ``path``, replacing what is there; all the files appear, or none changes.
 
@@ -119,26 +120,25 @@ def save(
         path: Where to write it. An existing file is replaced, its permissions are kept.
         input_path: A file that must not be written over, beside those that `source_of` lists.
         companions: Text files to write beside the model, by file name, such as ``{"slim.plan.json": "{}"}``.
+        progress: Called with the bytes of the data file that are written, and with all.
 
     Returns:
         The files written, the model first.
 
     Raises:
-        OutputError: The path is an input, a folder or not a regular file, or cannot be written.
+        OutputError: The path is an input, a folder or not a regular file, or cannot be written; or there is no room.
     """
     target = Path(path)
     record = source_of(model)
     inputs = [*record.files, *([input_path] if input_path is not None else [])]
     tensors = [value.const_value for graph in model.graphs() for value in graph.initializers.values()]
-    outside = (
-        record.external
-        or any(isinstance(tensor, ir.ExternalTensor) for tensor in tensors)
-        or sum(t.nbytes for t in tensors if t is not None and t.dtype is not ir.DataType.STRING) > INLINE_LIMIT
-    )
+    need = sum(t.nbytes for t in tensors if t is not None and t.dtype is not ir.DataType.STRING)
+    outside = record.external or any(isinstance(tensor, ir.ExternalTensor) for tensor in tensors) or need > INLINE_LIMIT
     data_name = f"{_text_name(target)}.{fingerprint(model)[:_DIGITS]}.data" if outside else None
     names = [target.name, *([data_name] if data_name else []), *(companions or {})]
     for name in names:
         check_target(target.parent / name, inputs)
+    check_room(target, need)
     old = _data_of(target)
 
     def outdated() -> Iterator[Path]:
@@ -147,9 +147,15 @@ def save(
             if os.path.realpath(path) not in inputs:
                 yield path
 
-    with stage(target, outdated=outdated) as folder:
+    with stage(target, outdated=outdated, need=need) as folder:
         try:
-            ir.save(model, folder / target.name, external_data=data_name, size_threshold_bytes=_SMALL)
+            ir.save(
+                model,
+                folder / target.name,
+                external_data=data_name,
+                size_threshold_bytes=_SMALL,
+                callback=None if progress is None else lambda _, at: progress(at.offset, need),
+            )
         except (EncodeError, ValueError) as error:
             raise OutputError(f"cannot write {target}: {error}", hint="the graph may exceed 2 GiB of nodes") from error
         for name, text in (companions or {}).items():

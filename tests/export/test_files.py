@@ -10,6 +10,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import onnx
@@ -19,6 +20,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from prunegraph import analyze, prune_graph
+from prunegraph.analysis.read_weight import read_weight
 from prunegraph.errors import ModelError, OutputError, UsageError
 from prunegraph.export import atomic_write as staging
 from prunegraph.export import onnx_file as door
@@ -157,7 +159,7 @@ BAD: dict[str, tuple[Callable[[Path], Path], str, str]] = {
     "checkpoint": (raw(b"PK\x03\x04rest"), "zip archive", "torch.onnx.export"),
     "cut in the weights": (raw(WHOLE[: len(WHOLE) // 2]), "cut short", "again"),
     "cut at the end": (raw(WHOLE[:-1]), "cut short", "again"),
-    "data missing": (proto(tiny(outside("gone.bin"))), "gone.bin is missing", "copy the data file"),
+    "data missing": (proto(tiny(outside("gone.bin"))), "gone.bin is missing; it holds 'w'", "copy the data file"),
     "data unnamed": (proto(tiny(outside(""))), "no location", "export"),
     "data too short": (lambda folder: write_external(folder, offset=8), "too short", "cut short"),
     "data before the file": (lambda folder: write_external(folder, offset=-8), "cannot be understood: ", "pip install"),
@@ -502,6 +504,53 @@ def test_an_interrupted_save_changes_nothing(
     assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
     door.save(model, slim)
     np.testing.assert_allclose(output(slim), X @ WEIGHT, rtol=1e-5)
+
+
+@pytest.mark.parametrize("external", [False, True], ids=["inline", "external"])
+def test_a_disk_without_room_is_told_before_anything_is_written(
+    external: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(door, "INLINE_LIMIT", 0 if external else 10**9)
+    monkeypatch.setattr(staging.shutil, "disk_usage", lambda _: SimpleNamespace(free=WEIGHT.nbytes - 1, total=10**9))
+    monkeypatch.setattr(staging.tempfile, "mkdtemp", pytest.fail)
+    with pytest.raises(OutputError, match=rf"it needs {WEIGHT.nbytes:,} bytes, and {WEIGHT.nbytes - 1:,} are free"):
+        door.save(door.load(tiny()), tmp_path / "slim.onnx", companions={"slim.plan.json": "{}"})
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_disk_that_fills_up_is_told_with_what_was_being_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(door, "INLINE_LIMIT", 0)
+
+    def fill_up(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(ir.LazyTensor, "tofile", fill_up)
+    with pytest.raises(
+        OutputError, match=r"No space left on device while 16,384 bytes were written; nothing of them was kept"
+    ):
+        door.save(door.load(tiny()), tmp_path / "slim.onnx")
+    assert not list(tmp_path.iterdir())
+
+
+def test_progress_of_a_data_file_is_told_in_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(door, "INLINE_LIMIT", 0)
+    calls: list[tuple[int, int]] = []
+    door.save(door.load(tiny()), tmp_path / "slim.onnx", progress=lambda done, total: calls.append((done, total)))
+    assert calls == [(0, WEIGHT.nbytes)]
+
+
+def test_a_data_file_that_goes_while_it_is_read_is_named_with_its_tensor(tmp_path: Path) -> None:
+    model = door.load(write_external(tmp_path))
+    tensor = model.graph.initializers["w"].const_value
+    assert tensor is not None
+    (tmp_path / "w.bin").write_bytes(b"")
+    with pytest.raises(ModelError, match=r"w\.bin cannot be read any more; it holds 'w'"):
+        read_weight(tensor)
+    (tmp_path / "w.bin").unlink()
+    with pytest.raises(ModelError, match=r"w\.bin cannot be read any more; it holds 'w'"):
+        read_weight(tensor)
 
 
 def test_files_get_the_permissions_of_any_new_file_or_keep_their_own(

@@ -1,0 +1,180 @@
+"""How long large models take and how much memory they need: Llama-like decoders of one width and several depths.
+
+    python -m benchmarks.scale [--size 1.1B] [--layers 3,8] [--float32] [--proof-up-to 1.0] [--folder FOLDER]
+                               [--markdown docs/scale.md]
+
+Weights are random, in float16, and lie in a data file that is written layer by layer.  Every command runs in a process
+of its own, one after the other; its peak is what the operating system reports, pages of mapped files included.  Put the
+folder where there is room: a model needs it twice, once for the weights and once for what is left of them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from statistics import linear_regression
+
+from rich.console import Console
+
+from benchmarks.harness import Record, Section, describe, in_child, study_parser, write_page
+from benchmarks.zoo.decoder import DecoderShape, write_decoder
+
+SIZES = {
+    "0.1B": DecoderShape(layers=12, hidden=768, heads=12, kv_heads=4, head_dim=64, ffn=2048, vocabulary=8000),
+    "1.1B": DecoderShape(layers=22, hidden=2048, heads=32, kv_heads=4, head_dim=64, ffn=5632, vocabulary=32000),
+    "7B": DecoderShape(layers=32, hidden=4096, heads=32, kv_heads=8, head_dim=128, ffn=14336, vocabulary=32000),
+}
+"""The widths of decoders that people use, with grouped queries, and how deep they are."""
+
+RATIO = "0.3"
+HEADER = ("model", "weights, GB", "command", "seconds", "peak, GB", "peak / weights")
+HOURS = 3600.0 * 12
+UNIT = 1 if sys.platform == "darwin" else 1024
+"""Bytes in which the operating system states a peak."""
+
+INTRODUCTION = """\
+Llama-like decoders with random float16 weights in a data file. `explain` looks at shapes and at a few numbers of every
+weight, so its memory does not grow with the weights. `prune --no-verify` reads, cuts and writes one weight after the
+other. **The proof still runs whole models**: ONNX Runtime holds the weights of the model that runs in float32, twice as
+many bytes as the file has, so that memory grows with the weights; it runs one model at a time.
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """One command on one model.
+
+    Attributes:
+        model: What the model is.
+        weights: Bytes of its weights.
+        command: What ran.
+        seconds: How long, by the clock on the wall.
+        peak: The most bytes that it held in memory; None where it failed.
+    """
+
+    model: str
+    weights: int
+    command: str
+    seconds: float
+    peak: int | None
+
+    def row(self) -> tuple[str, ...]:
+        """The cells of the table."""
+        start = (self.model, f"{self.weights / 1e9:.2f}", self.command)
+        if self.peak is None:
+            return (*start, "failed", "", "")
+        return (*start, f"{self.seconds:.0f}", f"{self.peak / 1e9:.2f}", f"{self.peak / self.weights:.2f}")
+
+
+def main() -> int:
+    """Measure and print; exits with 1 if a command failed."""
+    arguments = _arguments()
+    console, log = Console(), Console(stderr=True)
+    with tempfile.TemporaryDirectory(prefix="prunegraph-scale-", dir=arguments.folder) as folder:
+        before = describe(in_child(HOURS, machine), "python", "numpy", "onnx", "onnx-ir", "onnxruntime")
+        measured = list(measure(arguments, Path(folder), log))
+    commands = Section("Commands", HEADER, [each.row() for each in measured], _note(), texts=3)
+    sections = [commands, *growth(measured)]
+    for section in sections:
+        section.show(console)
+    console.print(before, highlight=False)
+    if arguments.markdown:
+        words = sys.argv[1:]
+        made = f"Made by `python -m benchmarks.scale {' '.join(words)}`."
+        lines = [line for section in sections for line in section.lines()]
+        write_page(arguments.markdown, ["# Large models", "", INTRODUCTION, made, "", before, "", *lines])
+    return 0 if all(each.peak is not None for each in measured) else 1
+
+
+def _arguments() -> argparse.Namespace:
+    parser = study_parser("benchmarks.scale", __doc__)
+    parser.add_argument("--size", choices=SIZES, default="1.1B", help="whose widths (default 1.1B)")
+    parser.add_argument("--layers", type=_depths, metavar="N,N", help="depths (default: the size's own)")
+    parser.add_argument("--float32", action="store_true", help="weights in float32")
+    help = "GB of weights up to which the proof runs, too (default 1)"
+    parser.add_argument("--proof-up-to", type=float, default=1.0, metavar="GB", help=help)
+    parser.add_argument("--folder", type=Path, help="where the models are written, and removed in the end")
+    parser.add_argument("--markdown", type=Path, metavar="FILE", help="also write the report as Markdown")
+    return parser.parse_args()
+
+
+def _depths(text: str) -> list[int]:
+    return [int(each) for each in text.split(",")]
+
+
+def _note() -> str:
+    return (
+        f"`prune` removes {float(RATIO):.0%} of every exact group. Seconds are of one run beside other jobs: where the "
+        "load average is above the cores, they are inflated. Memory is not."
+    )
+
+
+def machine() -> Record:
+    """The machine and the versions."""
+    from benchmarks.pass_time_steps import machine
+
+    return machine()
+
+
+def measure(arguments: argparse.Namespace, folder: Path, log: Console) -> Iterator[Measured]:
+    """Every command on every depth."""
+    whole = SIZES[arguments.size]
+    for layers in arguments.layers or [whole.layers]:
+        shape = replace(whole, layers=layers)
+        path, slim = folder / "decoder.onnx", folder / "slim.onnx"
+        log.print(f"writing {layers} layers, {shape.parameters / 1e6:,.0f} M parameters")
+        failure = in_child(HOURS, write, shape, path, not arguments.float32).get("failure")
+        if failure:
+            raise SystemExit(f"the model could not be written: {failure}")
+        weights = path.with_name(f"{path.name}.data").stat().st_size
+        commands = {"explain": ("explain", path), "prune --no-verify": _prune(path, slim, "--no-verify")}
+        if weights <= arguments.proof_up_to * 1e9:
+            commands["prune, with the proof"] = _prune(path, slim)
+        for name, command in commands.items():
+            log.print(f"  {name}")
+            seconds, peak = run(command)
+            yield Measured(f"{arguments.size} wide, {layers} layers", weights, name, seconds, peak)
+
+
+def _prune(path: Path, slim: Path, *more: str) -> Sequence[str | Path]:
+    return ("prune", path, "-o", slim, "--ratio", RATIO, *more)
+
+
+def write(shape: DecoderShape, path: Path, half: bool) -> Record:
+    """Write a decoder, in a process of its own: what that needs is no part of what a command needs."""
+    write_decoder(shape, path, half=half)
+    return {}
+
+
+def run(command: Sequence[str | Path]) -> tuple[float, int | None]:
+    """Seconds and peak of one command in a process of its own; no peak if it failed."""
+    start = time.perf_counter()
+    process = subprocess.Popen([sys.executable, "-m", "prunegraph", *map(str, command)], stdout=subprocess.DEVNULL)
+    _, status, usage = os.wait4(process.pid, 0)
+    process.returncode = os.waitstatus_to_exitcode(status)
+    seconds = time.perf_counter() - start
+    return seconds, usage.ru_maxrss * UNIT if process.returncode == 0 else None
+
+
+def growth(measured: Sequence[Measured]) -> Iterator[Section]:
+    """How peaks grow with the weights, where there are two depths."""
+    rows = []
+    for command in dict.fromkeys(each.command for each in measured):
+        points = [(each.weights, each.peak) for each in measured if each.command == command and each.peak is not None]
+        if len({weights for weights, _ in points}) > 1:
+            slope, start = linear_regression(*zip(*points, strict=True))
+            rows.append((command, str(len(points)), f"{start / 1e9:.2f}", f"{slope:.2f}"))
+    if rows:
+        header = ("command", "depths", "peak without weights, GB", "peak of a further GB of weights, GB")
+        yield Section("How the peak grows with depth", header, rows, "A line through the peaks above.")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
