@@ -258,11 +258,16 @@ def rewrite(
 
 def group_reports(analysis: Analysis, keeps: Keeps, left: Collection[int] | None) -> Iterator[GroupReport]:
     """The groups of which less is left, those inside of a removed sub-block among them."""
+    kinds = {group.dim: group.kind for group in analysis.groups}
+
+    def per(group: Group) -> tuple[str, ...]:
+        return tuple(kinds.get(dim, "row") for dim in group.outer)
+
     for group in analysis.groups:
         if left is not None and group.dim not in left:
-            yield GroupReport(group.id, group.kind, group.units, 0)
+            yield GroupReport(group.id, group.kind, group.units, 0, per(group))
         elif group.dim in keeps:
-            yield GroupReport(group.id, group.kind, group.units, keeps[group.dim].count)
+            yield GroupReport(group.id, group.kind, group.units, keeps[group.dim].count, per(group))
 
 
 SAMPLES = 8

@@ -17,12 +17,21 @@ from prunegraph.passes.score import ScoringReport
 
 @dataclass(frozen=True, slots=True)
 class GroupReport:
-    """How many units a group had and has."""
+    """How many units a group had and has.
+
+    Attributes:
+        id: Of the group.
+        kind: Of its units.
+        before: Units that it had, in every row.
+        after: Units that it has.
+        per: The kinds whose units have a choice of their own each, such as `head`; empty where there is one choice.
+    """
 
     id: str
     kind: str
     before: int
     after: int
+    per: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

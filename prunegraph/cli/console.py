@@ -164,6 +164,11 @@ def _console(stream: TextIO | None) -> Console:
     return Console(file=stream, highlight=False, width=width, height=height)
 
 
+def shown_width() -> int:
+    """Columns of what is printed on stdout."""
+    return _console(sys.stdout).width
+
+
 def _is_terminal() -> bool:
     return sys.stderr is not None and sys.stderr.isatty()
 

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from prunegraph.cli.arguments import AllowIo, Json, Model, Size, parse_sizes
-from prunegraph.cli.console import progress, say, show, show_json
+from prunegraph.cli.console import progress, say, show, show_json, shown_width
 
 
 def explain(
@@ -61,6 +61,6 @@ def explain(
     if json:
         show_json(to_dict(analysis, bases))
         return
-    show(render(analysis, title=model.name, verbose=verbose, bases=bases))
+    show(render(analysis, title=model.name, verbose=verbose, bases=bases, width=shown_width()))
     if analysis.groups:
         say("\nnext: ", (f"prunegraph prune {model} -o slim.onnx", "bold"))

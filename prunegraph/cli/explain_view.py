@@ -18,8 +18,9 @@ from prunegraph.analysis.groups import Group
 from prunegraph.analysis.names import dotted, module_of
 from prunegraph.analysis.relations import Reduction
 from prunegraph.analysis.space import Pin
+from prunegraph.cli.names import break_lines, longest_piece
 from prunegraph.cli.outline import Block, Modules, blocks, modules, ranges, shared_prefix, shorten
-from prunegraph.cli.wording import amount, count, percent, some, span
+from prunegraph.cli.wording import amount, count, outer_kind, percent, some, span, units_of
 
 OVERCOUPLED = 0.05
 """A unit that takes more than this share of all parameters with it deserves a second look."""
@@ -34,7 +35,12 @@ _WHY_INEXACT = {
 
 
 def render(
-    analysis: Analysis, *, title: str = "", verbose: bool = False, bases: Mapping[str, str] | None = None
+    analysis: Analysis,
+    *,
+    title: str = "",
+    verbose: bool = False,
+    bases: Mapping[str, str] | None = None,
+    width: int = 100,
 ) -> RenderableType:
     """The analysis as text for people, for `rich.console.Console.print`.
 
@@ -43,15 +49,17 @@ def render(
         title: What to call the model.
         verbose: List every group and every pin, nothing summed up.
         bases: See `to_dict`.
+        width: Columns that there are.
     """
-    view = _View(analysis, verbose, bases or {})
+    view = _View(analysis, verbose, bases or {}, width)
     return Lines(*view.summary(title), *view.groups(), *view.notes(), *view.pins())
 
 
 class _View:
     """One analysis on its way to the screen."""
 
-    def __init__(self, analysis: Analysis, verbose: bool, bases: Mapping[str, str]) -> None:
+    def __init__(self, analysis: Analysis, verbose: bool, bases: Mapping[str, str], width: int) -> None:
+        self.width = width
         self.bases = bases
         self.analysis = analysis
         self.verbose = verbose
@@ -101,10 +109,10 @@ class _View:
             yield self._heading(block)
             headed = block is outline[0]
             if not self.verbose:
-                yield _group_table(rows, widths, headed=headed)
+                yield from _group_table(rows, widths, self.width, headed=headed)
                 continue
             for k, (row, (group, *_)) in enumerate(zip(rows, block.members, strict=True)):
-                yield _group_table([row], widths, headed=headed and k == 0)
+                yield from _group_table([row], widths, self.width, headed=headed and k == 0)
                 yield Padding(self._weights(group, block), (0, 0, 0, 6))
 
     def _weights(self, group: Group, block: Block) -> RenderableType:
@@ -121,11 +129,10 @@ class _View:
     def _row(self, block: Block, members: Sequence[Group]) -> tuple[str, ...]:
         group = members[0]
         ids = f"{group.kind}.{ranges([int(g.id.rpartition('.')[2]) for g in members])}"
-        per = "".join(f" per {self._outer(dim, rows)}" for dim, rows in zip(group.outer, group.rows, strict=True))
         held = shorten(name.removeprefix(block.first) for name in self.modules[group.id])
         return (
             ids,
-            f"{group.units:,}{per}{'' if group.exact else ' ~'}",
+            f"{units_of(group, self.analysis.groups)}{'' if group.exact else ' ~'}",
             span([g.params for g in members]),
             percent(self._share(max(g.params for g in members))),
             held,
@@ -136,7 +143,7 @@ class _View:
         return self._short(readable) if readable == name else f"{self._short(readable)} ({name})"
 
     def _outer(self, dim: int, rows: int) -> str:
-        return next((g.kind for g in self.analysis.groups if g.dim == dim), f"row of {rows}")
+        return outer_kind(dim, rows, self.analysis.groups)
 
     # ---- notes ------------------------------------------------------------------------------------------------------
 
@@ -214,7 +221,8 @@ class _View:
             blamed = dict.fromkeys(self._node(pin.where) for axis in axes for pin in axis.pins if pin.why == why)
             held = shorten(self._short(self._module(axis.place.name)) for axis in axes)
             reason = Text.assemble((f"{why}: ", "bold"), some(list(blamed)))
-            table.add_row(str(len(axes)), Lines(reason, Text(f"in {held}", "dim")))
+            inside = (Text(line, "dim") for line in break_lines(f"in {held}", self.width - _INDENT - len("axes  ")))
+            table.add_row(str(len(axes)), Lines(reason, *inside))
         return table
 
     def _every_pin(self) -> RenderableType:
@@ -249,16 +257,34 @@ def _ids(names: Sequence[str]) -> str:
     return ", ".join(f"{kind}.{ranges(of_kind)}" for kind, of_kind in numbers.items())
 
 
-def _group_table(rows: Sequence[Sequence[str]], widths: Sequence[int], *, headed: bool) -> Padding:
-    table = _grid(*_HEADINGS)
+_INDENT, _NARROWEST = 2, 24
+
+
+def _group_table(
+    rows: Sequence[Sequence[str]], widths: Sequence[int], width: int, *, headed: bool
+) -> Iterator[RenderableType]:
+    """A row a choice; where there is no room for the last column, what it holds stands under its row."""
+    room = width - _INDENT - sum(widths) - 2 * len(widths)
+    if room >= max(_NARROWEST, *(longest_piece(row[-1]) for row in rows)):
+        yield _table(_HEADINGS, [(*row[:-1], break_lines(row[-1], room)) for row in rows], widths, headed)
+        return
+    for k, row in enumerate(rows):
+        yield _table(_HEADINGS[:-1], [row[:-1]], widths, headed and k == 0)
+        yield Padding(Lines(*map(Text, break_lines(row[-1], width - 3 * _INDENT))), (0, 0, 0, 3 * _INDENT))
+
+
+def _table(
+    headings: Sequence[str], rows: Sequence[Sequence[str | Sequence[str]]], widths: Sequence[int], headed: bool
+) -> Padding:
+    table = _grid(*headings)
     table.show_header = headed
     for column, width in zip(table.columns, widths, strict=False):
         column.min_width = width
         column.no_wrap = True
     table.columns[2].justify = table.columns[3].justify = "right"
     for row in rows:
-        table.add_row(*map(Text, row))
-    return Padding(table, (0, 0, 0, 2))
+        table.add_row(*(Text(cell) if isinstance(cell, str) else Lines(*map(Text, cell)) for cell in row))
+    return Padding(table, (0, 0, 0, _INDENT))
 
 
 def _grid(*headings: str) -> Table:

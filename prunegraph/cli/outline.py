@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+import re
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -161,7 +162,10 @@ def _merged(owned: Mapping[tuple[str, int | None], Sequence[Group]], found: Modu
     for (stem, number), members in owned.items():
         name = f"{stem}.{number}".strip(".")
         key = _signature(name, members, found) if number is not None else None
-        alike[stem, key].append((number, members))
+        twins = alike[stem, key]
+        if twins and number is not None:
+            members = _in_order_of(twins[0], stem, number, members, found)
+        twins.append((number, members))
     merged = []
     for (stem, _), twins in alike.items():
         numbers = tuple(number for number, _ in twins if number is not None)
@@ -170,8 +174,31 @@ def _merged(owned: Mapping[tuple[str, int | None], Sequence[Group]], found: Modu
     return tuple(merged)
 
 
-def _signature(name: str, members: Sequence[Group], found: Modules) -> tuple[object, ...]:
-    """What makes two blocks alike: the same choices about the same modules; how many parameters go may differ."""
-    return tuple(
-        (g.kind, g.units, g.rows, g.exact, tuple(m.removeprefix(f"{name}.") for m in found[g.id])) for g in members
-    )
+def _in_order_of(
+    first: tuple[int | None, Sequence[Group]], stem: str, number: int, members: Sequence[Group], found: Modules
+) -> list[Group]:
+    """The groups of a block in the order in which its twin has its own."""
+    left: dict[object, list[Group]] = defaultdict(list)
+    for group in members:
+        left[_choice(f"{stem}.{number}".strip("."), group, found)].append(group)
+    return [left[_choice(f"{stem}.{first[0]}".strip("."), group, found)].pop(0) for group in first[1]]
+
+
+def _signature(name: str, members: Sequence[Group], found: Modules) -> object:
+    """What makes two blocks alike, in whatever order: the same choices about the same modules.
+
+    How many parameters go may differ.
+    """
+    return frozenset(Counter(_choice(name, group, found) for group in members).items())
+
+
+def _choice(name: str, group: Group, found: Modules) -> object:
+    """A group seen from its block; what it shares with a sibling of the block counts as its own."""
+    stem = name.rpartition(".")[0]
+    sibling = re.compile(rf"{re.escape(f'{stem}.' if stem else '')}\d+\.")
+
+    def own(module: str) -> str:
+        beginning = sibling.match(module)
+        return module[beginning.end() :] if beginning else module
+
+    return group.kind, group.units, group.rows, group.exact, frozenset(map(own, found[group.id]))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -26,6 +26,7 @@ from prunegraph.cli.console import progress, say, show, show_json
 if TYPE_CHECKING:
     from rich.table import Table
 
+    from prunegraph.passes.choose.scored import Scores
     from prunegraph.passes.score import ReportTable
 
 
@@ -103,7 +104,7 @@ def score(
         return
     lines = report.lines if report is not None else ()
     tables = [_colored(table) for table in report.tables] if report is not None else []
-    show(*lines, *(part for table in tables or [_units(dict(scores))] for part in ("", table)))
+    show(*lines, *(part for table in tables or [_units(scores)] for part in ("", table)))
     if output is not None:
         say("\nwrote ", str(output))
 
@@ -133,11 +134,14 @@ def _color(heat: float) -> str:
     return "green" if heat < 1 / 3 else "yellow" if heat < 2 / 3 else "red"
 
 
-def _units(scores: dict[str, Any]) -> Table:
+def _units(scores: Scores) -> Table:
     import numpy as np
 
+    from prunegraph.cli.wording import units_of
+
     table = _table("Scores by group: the smallest go first", "group", "units", "smallest", "median", "largest")
+    groups = {group.id: group for group in scores.context.analysis.groups}
     for name, array in scores.items():
-        low, middle, high = np.quantile(array, (0, 0.5, 1))
-        table.add_row(name, str(array.size), *(f"{value:.4g}" for value in (low, middle, high)))
+        quantiles = (f"{value:.4g}" for value in np.quantile(array, (0, 0.5, 1)))
+        table.add_row(name, units_of(groups[name], list(groups.values())), *quantiles)
     return table

@@ -30,7 +30,7 @@ def pruned(report: Report) -> RenderableType:
         table.caption_justify = "left"
     by_kind: dict[str, list[GroupReport]] = defaultdict(list)
     for group in report.groups:
-        by_kind[group.kind].append(group)
+        by_kind[" per ".join((group.kind, *group.per))].append(group)
     for kind, groups in by_kind.items():
         where = f" in {len(groups)} groups" if len(groups) > 1 else ""
         table.add_row(f"{kind}{where}", *_change([g.before for g in groups], [g.after for g in groups]))

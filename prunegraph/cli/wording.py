@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from prunegraph.analysis.groups import Group
 
 EXAMPLES = 3
 
@@ -26,6 +30,17 @@ def percent(share: float) -> str:
     ('12.3%', '<0.1%')
     """
     return f"{share:.1%}" if share >= 0.0005 else "<0.1%"
+
+
+def units_of(group: Group, groups: Sequence[Group]) -> str:
+    """How many units a group has, and of what every one has its own choice: `64`, `8 per head`."""
+    per = (f" per {outer_kind(dim, rows, groups)}" for dim, rows in zip(group.outer, group.rows, strict=True))
+    return f"{group.units:,}{''.join(per)}"
+
+
+def outer_kind(dim: int, rows: int, groups: Sequence[Group]) -> str:
+    """The kind of group that a group of many rows has a row for."""
+    return next((group.kind for group in groups if group.dim == dim), f"row of {rows}")
 
 
 def span(numbers: Sequence[int]) -> str:

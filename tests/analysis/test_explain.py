@@ -23,7 +23,7 @@ from tests.graphs.cli import FFN, classifier, frozen
 
 def text(analysis: Analysis, *, width: int = 100, verbose: bool = False) -> str:
     console = Console(file=io.StringIO(), width=width, highlight=False)
-    console.print(render(analysis, title="classifier", verbose=verbose))
+    console.print(render(analysis, title="classifier", verbose=verbose, width=width))
     written = console.file.getvalue()  # type: ignore[attr-defined]
     return re.sub(r" +$", "", written, flags=re.MULTILINE)
 
@@ -79,6 +79,30 @@ def test_no_line_is_wider_than_the_terminal_and_no_name_is_lost(width: int) -> N
     squeezed = re.sub(r"\s", "", written)
     assert all(kind in squeezed for kind in ("hidden.0", "head.0-1", "qk_dim.0-1", "v_dim.0-1", "ffn.0-1"))
     assert "[" not in written, "no markup and no weight's axes in the short form"
+
+
+@pytest.mark.parametrize("width", [60, 80])
+def test_no_name_is_broken_on_a_narrow_screen(width: int) -> None:
+    analysis = analyze(classifier()).analysis
+    written = text(analysis, width=width)
+    for group in analysis.groups:
+        for place in group.places:
+            for part in analysis.names.get(place.name, place.name).split("."):
+                assert part.isdigit() or part in ("weight", "bias") or part in written, part
+
+
+def test_blocks_fold_in_whatever_order_their_groups_come() -> None:
+    analysis = analyze(classifier()).analysis
+    held = modules(analysis.groups, analysis.names)
+    groups = list(analysis.groups)
+    straight = blocks(groups, held)
+    second = [group for group in groups if group.scope.startswith("layer.1")]
+    shuffled = [group for group in groups if group not in second] + second[::-1]
+    turned = blocks(shuffled, held)
+    assert [block.title for block in turned] == [block.title for block in straight]
+    rows = {tuple(group.id for group in row) for block in straight for row in block.members}
+    assert {tuple(group.id for group in row) for block in turned for row in block.members} == rows
+    assert len(second) > 1
 
 
 def test_verbose_lists_every_group_every_weight_and_every_pin() -> None:
