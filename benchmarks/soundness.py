@@ -18,9 +18,7 @@ import argparse
 import os
 import platform
 import time
-from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -32,6 +30,7 @@ from onnx import TensorProto, helper, numpy_helper
 from rich.console import Console
 
 from benchmarks.random_models import Network, RandomModel, at_will
+from benchmarks.soundness_page import Tally, page
 from prunegraph.analysis.groups import Group
 from prunegraph.analysis.selection import Selection
 from prunegraph.errors import PruneGraphError
@@ -46,20 +45,6 @@ MOVED = 1e-3
 """A selection whose zeros change no output by more than this tells nothing."""
 
 MODELS, SELECTIONS = 200, 6
-
-
-@dataclass
-class Tally:
-    """What came of the models of one kind."""
-
-    models: int = 0
-    selections: int = 0
-    right: int = 0
-    wrong: list[str] = field(default_factory=list)
-    refused: list[str] = field(default_factory=list)
-    unmoved: int = 0
-    worst: float = 0.0
-    kinds: Counter[str] = field(default_factory=Counter)
 
 
 # ---- models ----------------------------------------------------------------------------------------------------------
@@ -275,8 +260,6 @@ def main() -> int:
             console.print(f"  {line}", soft_wrap=True, markup=False)
     minutes = (time.monotonic() - start) / 60
     if arguments.write is not None:
-        from benchmarks.soundness_page import page
-
         arguments.write.write_text(
             page(tallies, arguments.models, arguments.seed, minutes, machine()), encoding="utf-8"
         )

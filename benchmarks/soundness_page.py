@@ -4,10 +4,22 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, field
 
-if TYPE_CHECKING:
-    from benchmarks.soundness import Tally
+
+@dataclass
+class Tally:
+    """What came of the models of one kind."""
+
+    models: int = 0
+    selections: int = 0
+    right: int = 0
+    wrong: list[str] = field(default_factory=list)
+    refused: list[str] = field(default_factory=list)
+    unmoved: int = 0
+    worst: float = 0.0
+    kinds: Counter[str] = field(default_factory=Counter)
+
 
 PROSE = """# Verification
 

@@ -12,16 +12,16 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
-import numpy.typing as npt
 
 from prunegraph.analysis.groups import Group
 from prunegraph.errors import PruneGraphError, UsageError
 from prunegraph.observe.attention_sites import HEAD_KINDS, Attention, attentions
 from prunegraph.observe.stream import Inputs, Statistic
 from prunegraph.passes.score.base import Context, Scorer, Scores, ScoringReport
-from prunegraph.passes.score.dependencies import EXCLUDED, PARSER, LabelRank, SpacyParser, rank_labels
+from prunegraph.passes.score.dependencies import EXCLUDED, PARSER, SpacyParser, rank_labels
 from prunegraph.passes.score.options import check_choice
 from prunegraph.passes.score.relations import DIRECTIONS, SCOPES, THRESHOLDS, RelationAttention
+from prunegraph.passes.score.sap_report import SapResult, report_of
 
 OBSERVATION, RESULT = "sap", "sap penalties"
 RULES = ("top", "rest", "both")
@@ -136,8 +136,6 @@ class Sap(Scorer):
 
     def report(self, context: Context) -> ScoringReport:
         """The frequent relations, and the head map of penalties."""
-        from prunegraph.passes.score.sap_report import report_of
-
         return report_of(context.observations[RESULT])
 
 
@@ -161,25 +159,6 @@ def scored_sites(groups: Sequence[Group], context: Context) -> tuple[Attention, 
             hint = "export the model without attention fusion, or choose another scorer"
             raise PruneGraphError(f"{site.label} does not give its attention probabilities away", hint=hint)
     return tuple(sites)
-
-
-@dataclass(frozen=True, slots=True)
-class SapResult:
-    """Everything that SAP found.
-
-    Attributes:
-        labels: The ranked labels with their weights.
-        penalties: By site, the penalty count of every head; the largest go first.
-        tau: By site, the threshold of every head.
-        sites: The places, in the order of the graph.
-        causal: Whether later tokens are hidden from earlier ones.
-    """
-
-    labels: tuple[LabelRank, ...]
-    penalties: tuple[npt.NDArray[np.float64], ...]
-    tau: tuple[npt.NDArray[np.float64], ...]
-    sites: tuple[Attention, ...]
-    causal: bool
 
 
 def result(seen: RelationAttention, options: Sap) -> SapResult:

@@ -3,16 +3,36 @@
 from __future__ import annotations
 
 import os
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from prunegraph.extras import needs_extra
+from prunegraph.observe.attention_sites import Attention
 from prunegraph.passes.score.base import ReportTable, ScoringReport
+from prunegraph.passes.score.dependencies import LabelRank
 
-if TYPE_CHECKING:
-    from prunegraph.passes.score.sap import SapResult
+
+@dataclass(frozen=True, slots=True)
+class SapResult:
+    """Everything that SAP found.
+
+    Attributes:
+        labels: The ranked labels with their weights.
+        penalties: By site, the penalty count of every head; the largest go first.
+        tau: By site, the threshold of every head.
+        sites: The places, in the order of the graph.
+        causal: Whether later tokens are hidden from earlier ones.
+    """
+
+    labels: tuple[LabelRank, ...]
+    penalties: tuple[npt.NDArray[np.float64], ...]
+    tau: tuple[npt.NDArray[np.float64], ...]
+    sites: tuple[Attention, ...]
+    causal: bool
 
 
 def report_of(judged: SapResult) -> ScoringReport:
