@@ -80,6 +80,9 @@ class Traits:
         permutes: It gives all numbers of its first input, its axes in another order.
         keeps_order: Along an axis, what was larger is larger still.
         linear: Its output is a linear (or affine) function of one input while the others stay what they are.
+        moves: It puts numbers elsewhere, or adds some up, in the same way for all slots of an axis that it keeps.
+        mixes: Inputs that it adds up, or chooses among, position by position.
+        length: It sums squares over the axes that it reduces, perhaps under a root.
         nonnegative: What it gives is never below zero, and zero where its input is zero.
         bounded: What it gives is never above one nor below minus one, and zero where its input is zero.
         lifts_zero: It makes something else of zero.
@@ -112,6 +115,9 @@ class Traits:
     permutes: bool = False
     keeps_order: bool = False
     linear: bool = False
+    moves: bool = False
+    mixes: Collection[int] = ()
+    length: bool = False
     nonnegative: bool = False
     bounded: bool = False
     lifts_zero: bool = False

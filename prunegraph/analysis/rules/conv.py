@@ -111,7 +111,7 @@ def resize(node: NodeView) -> AxisRule:
     return AxisRule(equal=tuple((x[k], y[k]) for k in kept), pins=pins, rewrites=sizes if not node.attr("axes") else ())
 
 
-@axis_rule("DepthToSpace")
+@axis_rule("DepthToSpace", moves=True)
 def depth_to_space(node: NodeView) -> AxisRule:
     """`(b·b·c)` or, with mode CRD, `(c·b·b)` channels become `c` channels of an image b times as large."""
     x, y = node.input(0), node.output()
@@ -121,7 +121,7 @@ def depth_to_space(node: NodeView) -> AxisRule:
     return AxisRule(equal=((x[0], y[0]), (x[1], Prod(product)))) + space(x, y)
 
 
-@axis_rule("SpaceToDepth")
+@axis_rule("SpaceToDepth", moves=True)
 def space_to_depth(node: NodeView) -> AxisRule:
     """`c` channels become `b·b·c`."""
     x, y = node.input(0), node.output()

@@ -11,7 +11,7 @@ from prunegraph.analysis.rules.select import TUPLES, gather_nd, pinned
 axis_rule("BitCast")(unary)
 axis_rule("SwiGLU")(nary)
 axis_rule("Trilu", domain=MICROSOFT)(first_operand)
-axis_rule("GatherND", domain=MICROSOFT, carries=FIRST, looks_up=(TUPLES,))(gather_nd)
+axis_rule("GatherND", domain=MICROSOFT, carries=FIRST, moves=True, looks_up=(TUPLES,))(gather_nd)
 declare("SequenceConstruct", "SequenceErase", "SequenceInsert", sequences=True)
 declare("SequenceEmpty", "SplitToSequence", sequences=True, lengths_by_data=True)
 declare("ConcatFromSequence", "SequenceAt", "SequenceLength", "SequenceMap", sequences=True, lengths_by_data=True)

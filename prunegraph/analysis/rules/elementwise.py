@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from prunegraph.analysis.axes import Expr, Fresh, Prod, Ref
-from prunegraph.analysis.ops import FIRST
+from prunegraph.analysis.ops import EVERY, FIRST
 from prunegraph.analysis.registry import axis_rule
 from prunegraph.analysis.relations import AxisRule, NodeView
 
@@ -37,16 +37,16 @@ def pointwise(node: NodeView, *inputs: int) -> AxisRule:
 
 _UNARY = (
     "Acos Acosh Asin Asinh Atan Atanh BitwiseNot Ceil Celu Cosh Elu Floor Gelu HardSwish IsInf IsNaN LeakyRelu Log "
-    "Mish Neg Not Round Selu Shrink Sign Sin Sinh Swish Tan ThresholdedRelu"
+    "Mish Not Round Selu Shrink Sign Sin Sinh Swish Tan ThresholdedRelu"
 )
 _NARY = (
-    "And BitShift BitwiseAnd BitwiseOr BitwiseXor Equal Greater GreaterOrEqual Less LessOrEqual Max Mean Min Mod "
-    "Or Pow Where Xor"
+    "And BitShift BitwiseAnd BitwiseOr BitwiseXor Equal Greater GreaterOrEqual Less LessOrEqual Max Min Mod Or Pow Xor"
 )
 
 
 @axis_rule(*_UNARY.split())
-@axis_rule("Cast", "Identity", carries=FIRST, keeps_order=True)
+@axis_rule("Cast", "Identity", carries=FIRST, keeps_order=True, moves=True)
+@axis_rule("Neg", moves=True)
 @axis_rule("Abs", "Relu", "Sqrt", nonnegative=True)
 @axis_rule("Exp", exponential=True, lifts_zero=True)
 @axis_rule("Cos", "HardSigmoid", "Reciprocal", "Sigmoid", "Softplus", lifts_zero=True)
@@ -58,6 +58,8 @@ def unary(node: NodeView) -> AxisRule:
 
 
 @axis_rule(*_NARY.split(), broadcasts=True)
+@axis_rule("Mean", broadcasts=True, mixes=EVERY)
+@axis_rule("Where", broadcasts=True, mixes=(1, 2))
 @axis_rule("Div", "Mul", broadcasts=True, linear=True, multiplies=True)
 @axis_rule("PRelu", parameters=(1,))
 def nary(node: NodeView) -> AxisRule:
@@ -65,8 +67,8 @@ def nary(node: NodeView) -> AxisRule:
     return pointwise(node)
 
 
-@axis_rule("Add", "Sum", broadcasts=True, adds=True, linear=True)
-@axis_rule("Sub", broadcasts=True, linear=True)
+@axis_rule("Add", "Sum", broadcasts=True, adds=True, linear=True, mixes=EVERY)
+@axis_rule("Sub", broadcasts=True, linear=True, mixes=EVERY)
 def add(node: NodeView) -> AxisRule:
     """Operands broadcast; activations are joined along the axes that they all have."""
     activations = [x for x, is_weight in zip(node.inputs, node.weights, strict=True) if x is not None and not is_weight]

@@ -18,10 +18,10 @@ KINDS = {
 }
 
 
-@axis_rule(*(op for op, kind in KINDS.items() if kind is Reduction.MEAN), averages=True)
-@axis_rule(
-    *(op for op, kind in KINDS.items() if kind is not Reduction.MEAN), "ReduceLogSum", "ReduceLogSumExp", "ReduceProd"
-)
+@axis_rule("ReduceMean", averages=True, moves=True)
+@axis_rule("ReduceSum", moves=True)
+@axis_rule("ReduceL2", "ReduceSumSquare", length=True)
+@axis_rule("ReduceL1", "ReduceLogSum", "ReduceLogSumExp", "ReduceMax", "ReduceMin", "ReduceProd")
 def reduction(node: NodeView) -> AxisRule:
     """Reduced axes are consumed in the op's own way, the others pass through."""
     x, y = node.input(0), node.output()

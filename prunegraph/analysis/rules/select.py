@@ -20,7 +20,7 @@ def pinned(*operands: tuple[Ref, ...] | None, why: str) -> AxisRule:
     return AxisRule(pins=tuple((ref, why) for axes in operands if axes for ref in axes))
 
 
-@axis_rule("Concat", carries=EVERY)
+@axis_rule("Concat", carries=EVERY, moves=True)
 def concat(node: NodeView) -> AxisRule:
     """`y = x0 + x1 + …` along one axis."""
     y = node.output()
@@ -30,7 +30,7 @@ def concat(node: NodeView) -> AxisRule:
     return AxisRule(equal=((y[axis], Sum(tuple(x[axis] for x in parts))), *equal))
 
 
-@axis_rule("Split", carries=FIRST, lengths_from=(1,))
+@axis_rule("Split", carries=FIRST, moves=True, lengths_from=(1,))
 def split(node: NodeView) -> AxisRule:
     """`x = y0 + y1 + …` along one axis; the lengths of the parts are stated, or must be once they differ."""
     x = node.input(0)
@@ -42,7 +42,7 @@ def split(node: NodeView) -> AxisRule:
     return AxisRule(equal=((x[axis], Sum(tuple(y[axis] for y in parts))), *equal), rewrites=sizes)
 
 
-@axis_rule("Slice", carries=FIRST, lengths_from=(1, 2, 3, 4))
+@axis_rule("Slice", carries=FIRST, moves=True, lengths_from=(1, 2, 3, 4))
 def slice_(node: NodeView) -> AxisRule:
     """`x = before + y + after` along each sliced axis; a longer step takes one slot of every `step`."""
     x, y = node.input(0), node.output()
@@ -93,7 +93,7 @@ def _lane(node: NodeView, count: int) -> Fresh:
 TUPLES = Lookup(by=1, attribute="batch_dims", tuples=True, ranked=True)
 
 
-@axis_rule("Gather", carries=FIRST, looks_up=(Lookup(by=1, attribute="axis", ranked=True),))
+@axis_rule("Gather", carries=FIRST, moves=True, looks_up=(Lookup(by=1, attribute="axis", ranked=True),))
 def gather(node: NodeView) -> AxisRule:
     """`y = x[:axis] ++ indices ++ x[axis+1:]`; a constant index takes one slot, a computed one pins the axis."""
     x, y = node.input(0), node.output()
@@ -143,7 +143,7 @@ def gather_elements(node: NodeView) -> AxisRule:
     return rule
 
 
-@axis_rule("GatherND", carries=FIRST, looks_up=(TUPLES,))
+@axis_rule("GatherND", carries=FIRST, moves=True, looks_up=(TUPLES,))
 def gather_nd(node: NodeView) -> AxisRule:
     """Indexed axes are pinned, unless one constant slot is taken of one; what follows them passes through."""
     x, indices, y = node.input(0), node.input(1), node.output()

@@ -43,20 +43,20 @@ def _product(block: list[Ref]) -> Expr:
     return block[0] if len(block) == 1 else Prod(tuple(block))
 
 
-@axis_rule("Reshape", carries=FIRST, reshapes=True, lengths_from=(1,))
+@axis_rule("Reshape", carries=FIRST, moves=True, reshapes=True, lengths_from=(1,))
 def reshape(node: NodeView) -> AxisRule:
     """One product regrouped; the target states every length of the output."""
     y = node.output()
     return regroup(node.input(0), y) + AxisRule(rewrites=tuple(SizeSite(1, k, ref) for k, ref in enumerate(y)))
 
 
-@axis_rule("Flatten", "Squeeze", "Unsqueeze", carries=FIRST, reshapes=True)
+@axis_rule("Flatten", "Squeeze", "Unsqueeze", carries=FIRST, moves=True, reshapes=True)
 def flatten(node: NodeView) -> AxisRule:
     """One product regrouped, with no length stated."""
     return regroup(node.input(0), node.output())
 
 
-@axis_rule("Transpose", carries=FIRST, permutes=True)
+@axis_rule("Transpose", carries=FIRST, moves=True, permutes=True)
 def transpose(node: NodeView) -> AxisRule:
     """Axes permuted."""
     x, y = node.input(0), node.output()
@@ -64,7 +64,7 @@ def transpose(node: NodeView) -> AxisRule:
     return AxisRule(equal=tuple((x[k], y[position]) for position, k in enumerate(order)))
 
 
-@axis_rule("Expand", carries=FIRST, lengths_from=(1,))
+@axis_rule("Expand", carries=FIRST, moves=True, lengths_from=(1,))
 def expand(node: NodeView) -> AxisRule:
     """Broadcast to stated lengths; an axis that was of length one becomes copies."""
     x, y = node.input(0), node.output()
@@ -77,7 +77,7 @@ def expand(node: NodeView) -> AxisRule:
     return AxisRule(equal=tuple(kept), rewrites=sizes, copies=copies)
 
 
-@axis_rule("Tile", carries=FIRST, lengths_from=(1,))
+@axis_rule("Tile", carries=FIRST, moves=True, lengths_from=(1,))
 def tile(node: NodeView) -> AxisRule:
     """`y = r·x` along every axis, r repeats."""
     x, y = node.input(0), node.output()

@@ -6,7 +6,7 @@ Under a change of basis some operands of a node hold `x T`, others `x T⁻ᵀ`. 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import onnx_ir as ir
@@ -15,22 +15,12 @@ from prunegraph.analysis.axes import Axis, Expr, Fresh, Prod, Ref
 from prunegraph.analysis.ops import traits_of
 from prunegraph.analysis.relations import AxisRule
 from prunegraph.analysis.solve import Solution
-from prunegraph.observe.decompose_attention import FUSED, MICROSOFT, projects_qkv
+from prunegraph.observe.decompose_attention import FUSED, projects_qkv
 from prunegraph.passes.rotate.layout import count_occurrences
 
 Spot = tuple[str | int, int, int]
 """One occurrence of the Dim: a value (or an axis that only a node knows of), its axis, and which term of that."""
 
-MOVES = frozenset(
-    "Identity Cast Reshape Flatten Squeeze Unsqueeze Transpose Split Concat Slice Expand Tile Gather GatherND "
-    "Neg ReduceSum ReduceMean SpaceToDepth DepthToSpace".split()
-)
-"""Ops that put numbers elsewhere, or are linear along all axes alike."""
-
-SUMS = frozenset(("Add", "Sub", "Sum", "Mean"))
-SCALES = frozenset(("Mul", "Div"))
-LENGTHS = frozenset(("ReduceL2", "ReduceSumSquare"))
-PRODUCTS = frozenset(("MatMul", "FusedMatMul", "Gemm", "Conv", "ConvTranspose", "Einsum"))
 FLOATS = frozenset((ir.DataType.FLOAT, ir.DataType.FLOAT16, ir.DataType.BFLOAT16, ir.DataType.DOUBLE))
 
 
@@ -82,39 +72,39 @@ class Follower:
         """
         node, rule = self.nodes[k], self.solution.rules[k]
         name = node.name or node.op_type
-        plain = node.domain in ("", "ai.onnx") or (node.domain, node.op_type) == (MICROSOFT, "FusedMatMul")
-        kind = node.op_type if plain else ""
+        traits = traits_of(node)
         if (node.domain, node.op_type) in FUSED:
             return self._fused(k, node, rule, dim)
-        if traits_of(node).states_lengths:
+        if traits.states_lengths:
             return []
         if _divides_by_length(node):
             return list(self._normalized(k, rule, dim))
-        if kind in LENGTHS and not self.spots(node.outputs[0], dim):
+        if traits.length and not self.spots(node.outputs[0], dim):
             return [Link(spot, spot, False, False, k, orthogonal=True) for spot in self.spots(node.inputs[0], dim)]
-        if self._reduced(k, rule, dim) and kind not in PRODUCTS:
+        product = traits.contracts and traits.linear
+        if self._reduced(k, rule, dim) and not product:
             raise Bends(f"{name} ({node.op_type}) weighs its slots against each other, or sums them")
         if any(dim in self._leaves(k, expr) for expr in rule.copies):
             raise Bends(f"{name} ({node.op_type}) copies it")
-        if kind == "Cast" and node.attributes.get_int("to", 0) not in FLOATS:
+        if node.op_type == "Cast" and node.attributes.get_int("to", 0) not in FLOATS:
             raise Bends(f"{name} (Cast) makes integers of it")
-        if kind in MOVES or (kind == "Pad" and _pads_zeros(node)):
+        if traits.moves or _pads_zeros(node):
             return list(self._equal(k, rule, dim, []))
-        if kind in SUMS or kind == "Where":
-            self._all_hold(node, dim, range(kind == "Where", len(node.inputs)))
+        if traits.mixes:
+            self._all_hold(node, dim, traits.mixes)
             return list(self._equal(k, rule, dim, []))
-        if kind in SCALES:
+        if traits.multiplies:
             self._one_holds(node, dim)
             still = self.unmoved(k, dim)
             return [link for link in self._equal(k, rule, dim, []) if link.a not in still and link.b not in still]
-        if kind in PRODUCTS:
+        if product:
             return self._product(k, node, rule, dim)
         raise Bends(f"{name} ({node.op_type}) is not linear along it")
 
     def unmoved(self, k: int, dim: int) -> list[Spot]:
         """Gains of the node at position `k` that are one number all along: they are the same in every basis."""
         node = self.nodes[k]
-        if not _divides_by_length(node) and (node.domain not in ("", "ai.onnx") or node.op_type not in SCALES):
+        if not _divides_by_length(node) and not traits_of(node).multiplies:
             return []
         return [spot for value in node.inputs if _is_one_number(value) for spot in self.spots(value, dim)]
 
@@ -170,7 +160,7 @@ class Follower:
             if link.a not in still and link.b not in still:
                 yield replace(link, orthogonal=True)
 
-    def _all_hold(self, node: ir.Node, dim: int, inputs: Sequence[int]) -> None:
+    def _all_hold(self, node: ir.Node, dim: int, inputs: Collection[int]) -> None:
         want = len(self.spots(node.outputs[0], dim))
         for k, value in enumerate(node.inputs):
             if value is None or len(self.spots(value, dim)) == (want if k in inputs else 0):
@@ -246,7 +236,9 @@ class Follower:
 
 
 def _pads_zeros(node: ir.Node) -> bool:
-    """Whether what a Pad puts around is zero, whatever it is given."""
+    """Whether it is a Pad that puts zeros around whatever it is given."""
+    if node.op_type != "Pad" or node.domain not in ("", "ai.onnx"):
+        return False
     value = node.inputs[2] if len(node.inputs) > 2 else None
     stated = node.attributes.get_float("value", 0.0) == 0
     return (
