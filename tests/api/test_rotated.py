@@ -18,6 +18,8 @@ from typer.testing import CliRunner
 import prunegraph as pg
 from prunegraph.cli import app
 from prunegraph.errors import UsageError, VerificationFailed
+from prunegraph.passes.prove import verify as verification
+from prunegraph.passes.prove.verify import Verification
 from prunegraph.result import PruneResult
 from prunegraph.runtime.session import open_session, run
 from tests.graphs import attention, fused
@@ -97,6 +99,24 @@ def test_half_precision_is_proven_within_its_rounding() -> None:
     result = prune(model, data=data, after=[])
     assert rotated(result)["groups"]
     assert 1e-5 < rotated(result)["max_rel_error"] < 2e-2
+
+
+@pytest.mark.parametrize(("name", "runs"), [("mha", 1), ("half", 2)])
+def test_one_comparison_proves_both_halves_where_nothing_is_rounded_anew(
+    name: str, runs: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls = []
+
+    def counted(original: ir.Model, *args: Any, **more: Any) -> Verification:
+        calls.append(original)
+        return verification.verify(original, *args, **more)
+
+    monkeypatch.setattr("prunegraph.pipeline.verify", counted)
+    monkeypatch.setattr("prunegraph.passes.rotate.prove.verify", counted)
+    result = prune(GRAPHS[name](), pg.Amount(HALF, rotate=True), data=None, after=[])
+    assert len(calls) == runs and result.report.verify is not None and result.report.verify.ok
+    assert 0 < rotated(result)["max_rel_error"]
+    assert result.report.verify.normalize_error == rotated(result)["max_rel_error"]
 
 
 def test_other_kinds_are_scored_in_the_basis_that_they_had() -> None:
