@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
-from typing import Protocol, TypeVar
+from typing import Protocol, Self, TypeVar
 
 import numpy as np
 import onnx_ir as ir
@@ -37,6 +37,13 @@ class Gathered(Protocol):
     @property
     def key(self) -> str:
         """Names the statistic and every setting that its numbers depend on; part of the cache's key."""
+        ...
+
+    def merge(self, other: Self) -> None:
+        """Add what another has gathered from the samples behind those that this one has seen.
+
+        The law: merged, two parts of the data are, to rounding, what one pass over both gathers.
+        """
         ...
 
     def state(self) -> dict[str, Array]:

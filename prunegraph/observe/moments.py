@@ -46,6 +46,13 @@ class Moments:
             self.sums[name] = self.sums.get(name, 0.0) + rows.sum(axis=0, dtype=np.float64)
             self.squares[name] = self.squares.get(name, 0.0) + np.einsum("pc,pc->c", rows, rows, dtype=np.float64)
 
+    def merge(self, other: Moments) -> None:
+        """Add what another has gathered of the same values."""
+        for name in other.count:
+            self.count[name] = self.count.get(name, 0.0) + other.count[name]
+            self.sums[name] = self.sums.get(name, 0.0) + other.sums[name]
+            self.squares[name] = self.squares.get(name, 0.0) + other.squares[name]
+
     def state(self) -> dict[str, Array]:
         """Three arrays a value, numbered."""
         arrays: dict[str, Array] = {}

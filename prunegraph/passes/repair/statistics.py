@@ -31,6 +31,11 @@ class Gram:
     A position's weight is `w = 1 / |y|²`, y being what the site makes of it: errors count relative to what they
     disturb, as the norm that follows sees them. Without that, one token with huge activations decides everything, and
     a mean that is right for it alone is added to all others.
+
+    Attributes:
+        sites: The sites by key.
+        dtype: The format of the sums.
+        before: How many samples of the data lie before those that it is given: which are held out hangs on that.
     """
 
     def __init__(self, sites: Sequence[Site], *, dtype: type[np.floating[Any]] = np.float64) -> None:
@@ -40,6 +45,7 @@ class Gram:
         self._sums: dict[tuple[str, str], Array] = {}
         self._counts: dict[tuple[str, str], Array] = {}
         self._waiting: dict[tuple[tuple[str, str], int], list[tuple[Array, Array]]] = {}
+        self.before = 0
         self._seen = 0
 
     @property
@@ -57,14 +63,26 @@ class Gram:
             y = np.moveaxis(values[site.y], site.out, -1)
             chosen = np.flatnonzero(real(y.shape[:-1], batch))
             if len(chosen) > POSITIONS:
-                drawn = np.random.default_rng(self._seen).choice(len(chosen), POSITIONS, replace=False)
+                drawn = np.random.default_rng(self.before + self._seen).choice(len(chosen), POSITIONS, replace=False)
                 chosen = chosen[np.sort(drawn)]
-            held_out = (self._seen + owner(y.shape[:-1], batch).reshape(-1)[chosen]) % HELD == HELD - 1
+            held_out = (self.before + self._seen + owner(y.shape[:-1], batch).reshape(-1)[chosen]) % HELD == HELD - 1
             norms = np.square(y.reshape(-1, y.shape[-1])[chosen].astype(np.float64)).sum(axis=-1)
             scale = 1 / np.sqrt(np.maximum(norms, max(FLOOR * float(np.median(norms)), 1e-30)))
             for part, where in ((FIT, ~held_out), (JUDGE, held_out)):
                 self._add(key, part, features(values[site.x], site, chosen[where]), scale[where])
         self._seen += len(batch.samples)
+
+    def merge(self, other: Gram) -> None:
+        """Add what another has gathered at the same sites, its `before` being what this one has seen."""
+        for key in self.sites:
+            for part in (FIT, JUDGE):
+                self._flush(key, part)
+                other._flush(key, part)
+            if key in other._sums:
+                zeros = np.zeros_like(other._sums[key]), np.zeros_like(other._counts[key])
+                self._sums[key] = self._sums.get(key, zeros[0]) + other._sums[key]
+                self._counts[key] = self._counts.get(key, zeros[1]) + other._counts[key]
+        self._seen += other._seen
 
     def sums(self, key: tuple[str, str]) -> tuple[Array, Array]:
         """Of one site `[2, features + 1, features + 1]`, and how many positions: fitted and held-out samples."""

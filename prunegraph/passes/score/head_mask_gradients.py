@@ -14,7 +14,7 @@ import numpy.typing as npt
 from prunegraph.analysis.groups import Group
 from prunegraph.analysis.solve import Solution
 from prunegraph.arrays import Floats
-from prunegraph.errors import PruneGraphError
+from prunegraph.errors import PruneGraphError, UsageError
 from prunegraph.observe.attention_sites import Attention, attentions
 from prunegraph.observe.head_mask import head_index
 from prunegraph.observe.stream import Array
@@ -109,6 +109,21 @@ class HeadMaskGradients:
         rest = self.count % BATCH
         total = self.batches[group] + (np.abs(self._waiting[group]) / rest if rest else 0)
         return np.asarray(total / max(-(-self.count // BATCH), 1)).reshape(self.shapes[group])
+
+    def merge(self, other: HeadMaskGradients) -> None:
+        """Add what another has gathered of the same units, behind whole batches.
+
+        Raises:
+            UsageError: this one has seen a part of a batch, whose other samples would lie in another sum.
+        """
+        if self.count % BATCH:
+            hint = f"cut the data behind a multiple of {BATCH} samples"
+            raise UsageError(f"gradients of {self.count} samples cannot be merged with those of others", hint=hint)
+        self.count += other.count
+        for name in self.shapes:
+            self.examples[name] = self.examples[name] + other.examples[name]
+            self.batches[name] = self.batches[name] + other.batches[name]
+            self._waiting[name] = self._waiting[name] + other._waiting[name]
 
     def state(self) -> dict[str, Array]:
         """Three arrays a group, numbered."""

@@ -229,6 +229,15 @@ class QkScores:
             self.sums[n] = scores if before is None else before + scores
             self.count[n] = finite.sum(axis=0) if counted is None else counted + finite.sum(axis=0)
 
+    def merge(self, other: QkScores) -> None:
+        """Add what another has gathered of the same products."""
+        for n, (sums, count) in enumerate(zip(other.sums, other.count, strict=True)):
+            if sums is None or count is None:
+                continue
+            before, counted = self.sums[n], self.count[n]
+            self.sums[n] = sums if before is None else before + sums
+            self.count[n] = count if counted is None else counted + count
+
     def mean(self, n: int) -> Floats:
         """`[heads, dims]` of a site, averaged over samples."""
         sums, count = self.sums[n], self.count[n]

@@ -170,6 +170,27 @@ class RelationAttention:
         self.labels[label] = self.labels.get(label, 0) + 1
         return number
 
+    def merge(self, other: RelationAttention) -> None:
+        """Add the pairs that another has gathered; its own stay where they are.
+
+        Raises:
+            UsageError: one of them has counted already, against a threshold of its part of the data alone.
+        """
+        if self.below or other.below:
+            raise UsageError("relations that were counted cannot be merged", hint="merge before the counts are asked")
+        self.causal = other.causal if self.causal is None else self.causal
+        numbers = [self._ids.setdefault(label, len(self._ids)) for label in other._ids]
+        for label, count in other.labels.items():
+            self.labels[label] = self.labels.get(label, 0) + count
+        for name in THRESHOLDS:
+            self._sums[name] = self._sums[name] + other._sums[name]
+            self._cells[name] += other._cells[name]
+        other._file.seek(0)
+        while block := other._file.read(self._record.itemsize * _CHUNK):
+            records = np.frombuffer(block, dtype=self._record).copy()
+            records["label"] = np.array(numbers, dtype=np.int32)[records["label"]]
+            self._file.write(records.tobytes())
+
     def finish(self) -> None:
         """Count what lies on either side of every threshold; done once, after the pass."""
         if self.below:

@@ -11,6 +11,7 @@ import numpy as np
 
 from prunegraph.analysis.groups import Group
 from prunegraph.arrays import Floats
+from prunegraph.errors import UsageError
 from prunegraph.observe.attention_sites import Attention, ObservedValue
 from prunegraph.observe.gradients import Objective
 from prunegraph.observe.stream import Array
@@ -96,6 +97,28 @@ class Signatures:
         off = cells - self.mean[k]
         self.mean[k] += off / self.counts[k]
         self._squares[k] += off * (cells - self.mean[k])
+
+    def merge(self, other: Signatures) -> None:
+        """Add what another has gathered of the same units (Chan's formula for two means and variances).
+
+        Raises:
+            UsageError: the other has left out a class that this one knows, for it has seen too many.
+        """
+        if len(other.labels) == self._limit and set(self.labels) - set(other.labels):
+            hint = "let every part tell all classes apart"
+            raise UsageError(f"signatures of more than {self._limit} classes cannot be merged", hint=hint)
+        for label, count, mean, squares in zip(other.labels, other.counts, other.mean, other._squares, strict=True):
+            if label in self.labels:
+                k = self.labels.index(label)
+                total, off = self.counts[k] + count, mean - self.mean[k]
+                self._squares[k] = self._squares[k] + squares + off**2 * (self.counts[k] * count / total)
+                self.mean[k] = self.mean[k] + off * (count / total)
+                self.counts[k] = total
+            elif len(self.labels) < self._limit:
+                self.labels.append(label)
+                self.counts.append(count)
+                self.mean.append(mean)
+                self._squares.append(squares)
 
     @property
     def told(self) -> str:

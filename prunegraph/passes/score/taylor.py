@@ -71,6 +71,12 @@ class WeightGradients:
                 each += unit_sums(_Sums(products[name]), axes, group.dim, group.outer, self._solution.dim_size)
             self.totals[group.id] += np.abs(each) / len(batch.samples)
 
+    def merge(self, other: WeightGradients) -> None:
+        """Add what another has gathered of the same groups."""
+        self.batches += other.batches
+        for name, total in other.totals.items():
+            self.totals[name] = self.totals[name] + total
+
     def state(self) -> dict[str, Array]:
         """An array a group, numbered."""
         arrays: dict[str, Array] = {"batches": np.array(self.batches)}
