@@ -138,9 +138,9 @@ def measure(arguments: argparse.Namespace, folder: Path, log: Console) -> Iterat
         if weights <= arguments.proof_up_to * 1e9:
             commands["prune, with the proof"] = _prune(path, slim)
         for name, command in commands.items():
-            log.print(f"  {name}")
-            seconds, peak = run(command)
-            yield Measured(f"{arguments.size} wide, {layers} layers", weights, name, seconds, peak)
+            measured = Measured(f"{arguments.size} wide, {layers} layers", weights, name, *run(command))
+            log.print(f"  {', '.join(measured.row()[2:])}")
+            yield measured
 
 
 def _prune(path: Path, slim: Path, *more: str) -> Sequence[str | Path]:
@@ -156,7 +156,9 @@ def write(shape: DecoderShape, path: Path, half: bool) -> Record:
 def run(command: Sequence[str | Path]) -> tuple[float, int | None]:
     """Seconds and peak of one command in a process of its own; no peak if it failed."""
     start = time.perf_counter()
-    process = subprocess.Popen([sys.executable, "-m", "prunegraph", *map(str, command)], stdout=subprocess.DEVNULL)
+    process = subprocess.Popen(
+        [sys.executable, "-m", "prunegraph", *map(str, command)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
     _, status, usage = os.wait4(process.pid, 0)
     process.returncode = os.waitstatus_to_exitcode(status)
     seconds = time.perf_counter() - start
