@@ -33,6 +33,8 @@ if TYPE_CHECKING:
     from prunegraph.passes.choose.targets import ByScorer, Kept, Ranked
     from prunegraph.passes.prove.verify import Verification
     from prunegraph.passes.score import Context, Scorer
+    from prunegraph.quantization.options import Quantize
+    from prunegraph.quantization.quantize import QuantizeReport, QuantizeResult, quantize
     from prunegraph.report import Report
     from prunegraph.request import Repair
     from prunegraph.result import PruneResult
@@ -60,6 +62,9 @@ else:
         "OutputError": "errors",
         "PruneGraphError": "errors",
         "PruneResult": "result",
+        "Quantize": "quantization.options",
+        "QuantizeReport": "quantization.quantize",
+        "QuantizeResult": "quantization.quantize",
         "Ranked": "passes.choose.targets",
         "Repair": "request",
         "Report": "report",
@@ -75,6 +80,7 @@ else:
         "finetune": "train.finetune",
         "from_torch": "api",
         "prune_graph": "api",
+        "quantize": "quantization.quantize",
         "to_torch": "api",
         "verify": "api",
         "verify_files": "api",
@@ -122,6 +128,9 @@ __all__ = [
     "OutputError",
     "PruneGraphError",
     "PruneResult",
+    "Quantize",
+    "QuantizeReport",
+    "QuantizeResult",
     "Ranked",
     "Repair",
     "Report",
@@ -138,6 +147,7 @@ __all__ = [
     "finetune",
     "from_torch",
     "prune_graph",
+    "quantize",
     "scorers",
     "to_torch",
     "verify",

@@ -20,6 +20,7 @@ from prunegraph.passes.repair import Written
 from prunegraph.passes.rotate import Rotation, groups_to_rotate
 from prunegraph.passes.score import KindScorers, Scorers
 from prunegraph.pipeline import compare, filter_heads, rotate, select_units
+from prunegraph.quantization.options import Quantize
 from prunegraph.request import Repair, Request, Step
 from prunegraph.result import PruneResult
 from prunegraph.speed import select_by_speed
@@ -59,7 +60,7 @@ def prune_graph(
         data: For scorers that run the model, for head filtering and for what follows the proof: a file, rows, arrays,
             or `Data`, which says how they are read and run.
         scope: Which groups may get smaller, and which graph inputs and outputs may shrink with them.
-        after: What follows the proof, in order: `Repair`, `Finetune`. None: `Repair()` where data are given.
+        after: What follows the proof, in order: `Repair`, `Finetune`, `Quantize`. None: `Repair()` with data.
         verify: Prove the result, and refuse to return a wrong one.
         progress: Called with the name of each step.
         former: Keywords that request objects have taken the place of, see `former_keywords.NOW`; they work for one
@@ -100,6 +101,8 @@ def prune_graph(
 
 def _follow(result: PruneResult, step: Step, data: Data | None) -> PruneResult:
     """One step after the proof."""
+    if isinstance(step, Quantize):
+        return result.quantize(data, step)
     if data is None or (isinstance(step, Repair) and step.method == "none"):
         return result
     return result.repair(data, step.method) if isinstance(step, Repair) else result.finetune(data, step)

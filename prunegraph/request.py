@@ -12,6 +12,7 @@ from prunegraph.observe.stream import Data
 from prunegraph.passes.choose.amounts import Ratio
 from prunegraph.passes.choose.request import Amount, Scope, scorers_by_kind
 from prunegraph.passes.score import KindScorers, Scorers, needs_data
+from prunegraph.quantization.options import Quantize, check_data
 from prunegraph.train.options import Finetune
 
 METHODS = ("none", "bias", "lstsq", "auto")
@@ -40,7 +41,7 @@ class Repair:
             raise UsageError(f"there is no repair {self.method!r}", hint=f"choose one of {', '.join(METHODS)}")
 
 
-Step = Repair | Finetune
+Step = Repair | Finetune | Quantize
 """What can follow the proof."""
 
 
@@ -81,11 +82,14 @@ class Request:
         amount, scorers = Amount.of(amount), scorers_by_kind(scorer)
         if after is None:
             after = () if data is None else (Repair(),)
-        steps = (after,) if isinstance(after, (Repair, Finetune)) else tuple(after)
+        steps = (after,) if isinstance(after, Step) else tuple(after)
         for step in steps:
-            if not isinstance(step, (Repair, Finetune)):
-                hint = "give pg.Repair() or pg.Finetune(), or a list of them"
+            if not isinstance(step, Step):
+                hint = "give pg.Repair(), pg.Finetune() or pg.Quantize(), or a list of them"
                 raise UsageError(f"{step!r} is nothing that can follow the proof", hint=hint)
+        if any(isinstance(step, Quantize) for step in steps[:-1]):
+            hint = "give pg.Quantize() last: what follows it works on floats"
+            raise UsageError("something follows the quantization", hint=hint)
         opened = None if data is None else Data.of(data).opened()
         request = Request(amount, scorers, opened, scope or Scope(), steps, verify)
         if opened is None:
@@ -101,7 +105,9 @@ class Request:
         for step in self.after:
             if isinstance(step, Finetune):
                 raise UsageError("fine-tuning needs data", hint="give examples with labels: data=…, --data FILE")
-            if step.method != "none":
+            if isinstance(step, Quantize):
+                check_data(step, None)
+            elif step.method != "none":
                 hint = "give some (data=…, --data FILE), labels are not needed; without data there is no repair"
                 raise UsageError(f"the repair {step.method!r} needs data to run the model on", hint=hint)
         filtering = self.amount.filtering

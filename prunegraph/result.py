@@ -33,6 +33,8 @@ from prunegraph.passes.prove.verify import Verification
 from prunegraph.passes.rewrite.for_runtime import write_forms
 from prunegraph.passes.rotate import to_plan
 from prunegraph.pipeline import Analyzed, compare, repair, rewrite
+from prunegraph.quantization.options import Quantize, check_data
+from prunegraph.quantization.quantize import QuantizeReport, quantize_model
 from prunegraph.report import Report, SpeedReport
 from prunegraph.train.options import Finetune
 
@@ -71,6 +73,7 @@ class PruneResult:
         tuned: How the slim model was trained again, if that was asked for.
         allow_io: Patterns of graph inputs and outputs that were allowed to shrink.
         forms: Equal forms that the model is written in, see `passes.rewrite.for_runtime`.
+        quantized: How far quantization moved the outputs, if it was asked for.
         speed: How a speed-up that was asked for was found.
         analyzed: The model that this was made from; None if nobody keeps it.
         clock: Told of the steps that follow.
@@ -83,6 +86,7 @@ class PruneResult:
     kind: Kind = Kind.PROTO
     filtered: Filtered | None = None
     tuned: FinetuneResult | None = None
+    quantized: QuantizeReport | None = None
     allow_io: tuple[str, ...] = ()
     forms: tuple[str, ...] = ()
     speed: SpeedReport | None = None
@@ -103,6 +107,7 @@ class PruneResult:
         """
         if self.tuned is not None:
             raise UsageError("a fine-tuned model cannot be repaired", hint="repair first, then fine-tune")
+        self._check_floats()
         analyzed = self._analyzed()
         model, what = repair(analyzed, self.selection, method, Data.of(data).opened(), self.clock)
         slim = write_forms(model, self.forms) if model is not None else self.ir_model
@@ -119,6 +124,7 @@ class PruneResult:
         """
         from prunegraph.train.finetune import finetune
 
+        self._check_floats()
         options = options or Finetune()
         with self.clock.step("finetune"):
             tuned = finetune(
@@ -131,17 +137,37 @@ class PruneResult:
         report = replace(self.report, seconds=self.clock.seconds)
         return replace(self, ir_model=tuned.ir_model, tuned=tuned, report=report)
 
+    def quantize(self, data: DataLike | Data | None = None, options: Quantize | None = None) -> PruneResult:
+        """Store the slim model in fewer bits, compared with the slim model in floats; see `prunegraph.quantize`.
+
+        Raises:
+            UsageError: static quantization has no data, or they do not fit the model.
+            ModelError: the quantizer of ONNX Runtime fails on it.
+            VerificationFailed: the outputs are further from those of the float model than the limit.
+        """
+        self._check_floats()
+        options = options or Quantize()
+        opened = None if data is None else Data.of(data).opened()
+        check_data(options, opened)
+        small, what = quantize_model(self.ir_model, options, opened, self.clock)
+        return replace(self, ir_model=small, quantized=what, report=replace(self.report, seconds=self.clock.seconds))
+
+    def _check_floats(self) -> None:
+        if self.quantized is not None:
+            raise UsageError("the model is quantized", hint="quantize last: what follows works on floats")
+
     def verify(self, data: DataLike | Data | None = None) -> Verification:
         """Compare the slim model with the masked original once more, on data or on random inputs.
 
         Weights that were re-fitted are put back to what Shrink makes of the original before that.
 
         Raises:
-            UsageError: the model was fine-tuned, so that there is nothing to compare.
+            UsageError: the model was fine-tuned or quantized, so that there is nothing to compare.
         """
         if self.tuned is not None and self.tuned.best:
             hint = "verify the result before it is fine-tuned"
             raise UsageError("all weights were trained after the proof: there is nothing to compare", hint=hint)
+        self._check_floats()
         written = self.report.repair.written if self.report.repair is not None else None
         opened = None if data is None else Data.of(data).opened()
         return compare(self._analyzed(), self.ir_model, self.selection, repair=written, data=opened, clock=self.clock)
@@ -233,6 +259,8 @@ class PruneResult:
             changed["rotate"] = to_plan(cut)
         if self.tuned is not None and self.tuned.best:
             changed["trained"] = True
+        if self.quantized is not None:
+            changed["quantized"] = self.quantized.method
         if self.allow_io:
             changed["allow_io"] = list(self.allow_io)
         text = self.selection.to_json()
@@ -240,7 +268,12 @@ class PruneResult:
 
     def to_dict(self) -> dict[str, Any]:
         """The JSON that `prunegraph prune --json` prints."""
-        more = {"filter": self.filtered, "finetune": self.tuned, "speed": self.speed}
+        more = {
+            "filter": self.filtered,
+            "finetune": self.tuned,
+            "quantize": self.quantized,
+            "speed": self.speed,
+        }
         return {**self.report.to_dict(), **{name: part.to_dict() for name, part in more.items() if part is not None}}
 
     def facts(

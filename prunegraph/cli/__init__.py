@@ -1,4 +1,4 @@
-"""The command line: `explain`, `prune`, `verify`, `bench`, `evaluate`, `report`, `export`, `score` and `finetune`.
+"""The command line: one function a command, from `prunegraph explain` to `prunegraph quantize`.
 
 Data goes to stdout, everything else to stderr.  Exit codes: 0 done, 1 refused or verification failed, 2 wrong usage,
 130 interrupted, 143 ended by a signal.
@@ -17,6 +17,7 @@ from prunegraph.cli.export import export
 from prunegraph.cli.finetune import finetune
 from prunegraph.cli.group import Commands
 from prunegraph.cli.prune import prune
+from prunegraph.cli.quantize import quantize
 from prunegraph.cli.report import report
 from prunegraph.cli.score import score
 from prunegraph.cli.verify import verify
@@ -30,7 +31,7 @@ app = typer.Typer(
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
-for command in (explain, prune, verify, bench, evaluate, report, export, score, finetune):
+for command in (explain, prune, verify, bench, evaluate, report, export, score, finetune, quantize):
     app.command()(command)
 
 

@@ -23,6 +23,7 @@ class Plan:
         rotation: How heads were turned before they were cut.
         allow_io: Patterns of inputs and outputs that were allowed to shrink.
         trained: Whether all weights were trained after the proof.
+        quantized: How the weights were quantized after the proof; empty if they were not.
     """
 
     selection: Selection
@@ -30,6 +31,7 @@ class Plan:
     rotation: Rotation
     allow_io: Sequence[str]
     trained: bool
+    quantized: str = ""
 
 
 def plan_beside(slim: Path) -> Path:
@@ -52,7 +54,9 @@ def read_plan(path: Path) -> Plan:
         if not isinstance(allowed, list) or not all(isinstance(pattern, str) for pattern in allowed):
             raise UsageError("this is no plan file: allow_io is no list of patterns", hint=hint)
         trained = stated.get("trained", False) is not False
-        return Plan(selection, Written.from_plan(stated), from_plan(stated), allowed, trained)
+        return Plan(
+            selection, Written.from_plan(stated), from_plan(stated), allowed, trained, str(stated.get("quantized", ""))
+        )
     except OSError as error:
         raise PruneGraphError(f"the plan {path} cannot be read: {error.strerror}", hint=hint) from error
     except UsageError as error:

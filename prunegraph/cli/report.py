@@ -132,7 +132,7 @@ def _result(
     result = graph.apply(plan.selection, verify=False)
     small = load(slim)
     proof = None
-    if check and not plan.trained:
+    if check and not plan.trained and not plan.quantized:
         proof = compare(graph, small, plan.selection, repair=plan.repair, rotation=plan.rotation, clock=graph.clock)
     params = (result.report.params[0], count_parameters(small.graph))
     scores = None if scored is None else _scores(graph, scored)

@@ -55,6 +55,9 @@ def verify(
         if stated.trained:
             again = "prune without --finetune, verify, and train what comes of that with `prunegraph finetune`"
             raise PruneGraphError("all weights were trained after the proof: there is nothing to compare", hint=again)
+        if stated.quantized:
+            again = "verify the float model, and quantize what comes of that with `prunegraph quantize`"
+            raise PruneGraphError("the weights were quantized after the proof: none is as it was", hint=again)
 
         samples = data_of(model, data, tokenizer)
         rotation, repair = stated.rotation, stated.repair

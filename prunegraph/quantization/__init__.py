@@ -1,0 +1,1 @@
+"""Fewer bits for a model that is already slim: `onnxruntime.quantization`, checked against the float model."""
