@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from prunegraph.bench.stats import FloatArray, PairedRatio
+from prunegraph.errors import UsageError
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -75,6 +76,24 @@ class Comparison:
     seed: int
     environment: Mapping[str, str | int]
 
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Comparison:
+        """A comparison from what `to_dict` or the script of a bundle wrote, with samples.
+
+        Raises:
+            UsageError: it is something else, or has no samples.
+        """
+        hint = "give results.json of a bundle's run.py, or what `prunegraph bench --json --raw` printed"
+        try:
+            if data["schema"] != 1:
+                raise UsageError(f"the results have version {data['schema']!r}, not 1", hint=hint)
+            rows = tuple(_row(entry) for entry in data["results"])
+            inputs = {name: tuple(shape) for name, shape in data["inputs"].items()}
+            names = ("sizes", "threads", "warmup", "seed", "environment")
+            return cls(rows, inputs, **{name: data[name] for name in names})
+        except (KeyError, TypeError, AttributeError, ValueError) as error:
+            raise UsageError(f"these are no results with samples: {error!r}", hint=hint) from error
+
     def to_dict(self, *, samples: bool = False) -> dict[str, Any]:
         """Plain data for JSON; ``samples`` adds every timed run."""
         data = dataclasses.asdict(self)
@@ -84,3 +103,11 @@ class Comparison:
             if samples:
                 entry["samples_ms"] = raw
         return {"schema": 1, **data}
+
+
+def _row(entry: Mapping[str, Any]) -> Latency:
+    """One row, its figures made anew from the samples."""
+    samples = np.asarray(entry["samples_ms"], dtype=np.float64)
+    ratio = None if entry["ratio"] is None else PairedRatio(**entry["ratio"])
+    names = ("provider", "ep", "model", "load_seconds", "first_run_ms", "nodes")
+    return Latency.from_samples(samples, ratio=ratio, **{name: entry[name] for name in names})

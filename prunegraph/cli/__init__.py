@@ -1,4 +1,4 @@
-"""The command line: one function a command, from `prunegraph explain` to `prunegraph quantize`.
+"""The command line: one function a command, from `prunegraph explain` to `prunegraph bundle`.
 
 Data goes to stdout, everything else to stderr.  Exit codes: 0 done, 1 refused or verification failed, 2 wrong usage,
 130 interrupted, 143 ended by a signal.
@@ -11,6 +11,7 @@ from typing import Annotated
 import typer
 
 from prunegraph.cli.bench import bench
+from prunegraph.cli.bundle import bundle
 from prunegraph.cli.evaluate import evaluate
 from prunegraph.cli.explain import explain
 from prunegraph.cli.export import export
@@ -31,7 +32,7 @@ app = typer.Typer(
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
-for command in (explain, prune, verify, bench, evaluate, report, export, score, finetune, quantize):
+for command in (explain, prune, verify, bench, evaluate, report, export, score, finetune, quantize, bundle):
     app.command()(command)
 
 

@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from prunegraph.cli.arguments import Json, Model, Size, parse_sizes
+from prunegraph.cli.arguments import Json, Size, parse_sizes
 from prunegraph.cli.console import rounds as bar
 from prunegraph.cli.console import show, show_json
+from prunegraph.errors import UsageError
+
+if TYPE_CHECKING:
+    from prunegraph.bench.results import Comparison
 
 _INPUTS, _TIMING = "Inputs", "Timing"
 
 
 def bench(
-    model: Model,
+    model: Annotated[
+        Path | None, typer.Argument(metavar="MODEL", help="The ONNX file as it was exported; it is never changed.")
+    ] = None,
     slim: Annotated[
         list[Path] | None, typer.Argument(metavar="SLIM", help="Slim versions of it, to be timed beside it.")
     ] = None,
@@ -33,6 +39,11 @@ def bench(
     rounds: Annotated[int, typer.Option(metavar="N", help="Rounds timed; each runs every model once.")] = 100,
     max_seconds: Annotated[float, typer.Option(metavar="S", help="Time spent on one provider, at most.")] = 60.0,
     seed: Annotated[int, typer.Option(metavar="N", help="Of inputs and orders.")] = 0,
+    results: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Time nothing: show results.json that the script of a bundle wrote."),
+    ] = None,
+    raw: Annotated[bool, typer.Option("--raw", help="Every timed run in the JSON, too.")] = False,
     json: Json = False,
 ) -> None:
     """Time a model and its slim versions side by side.
@@ -45,15 +56,21 @@ def bench(
     Examples
       prunegraph bench model.onnx slim.onnx
       prunegraph bench model.onnx slim.onnx --batch 8 --sequence 256 --threads 4
+      prunegraph bench --results results.json
       prunegraph bench detector.onnx slim.onnx --ep cpu,openvino --size height=640 --size width=640
     """  # noqa: D301 - \b keeps the lines that follow as they are
+    if (results is None) == (model is None):
+        raise UsageError("give either models to time, or --results", hint="prunegraph bench model.onnx slim.onnx")
+    if results is not None:
+        _print(read_results(results), json, raw)
+        return
     sizes = parse_sizes(size or ())
     with bar() as report:
         report("load", 0, 1)
         from prunegraph.bench import compare
 
         found = compare(
-            [model, *(slim or ())],
+            [each for each in (model, *(slim or ())) if each is not None],
             providers=ep.split(","),
             batch=batch,
             sequence=sequence,
@@ -64,9 +81,38 @@ def bench(
             seed=seed,
             progress=report,
         )
+    _print(found, json, raw)
+
+
+def read_results(path: Path) -> Comparison:
+    """The results in a file.
+
+    Raises:
+        UsageError: it cannot be read, is no such file, or nothing in it was timed; then why.
+    """
+    from prunegraph.bench.results import Comparison
+    from prunegraph.strict_json import parse_json
+
+    hint = "give results.json that run.py of a bundle wrote"
+    try:
+        data = parse_json(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UsageError(f"{path} cannot be read: {error.strerror}", hint=hint) from error
+    except ValueError as error:
+        raise UsageError(f"{path} is no JSON: {error}", hint=hint) from error
+    if not isinstance(data, dict):
+        raise UsageError(f"{path} holds no results", hint=hint)
+    comparison = Comparison.from_dict(data)
+    if not comparison.results:
+        reasons = "; ".join(f"{name}: {reason}" for name, reason in dict(data.get("refused") or {}).items())
+        raise UsageError(f"nothing was timed in {path}" + (f": {reasons}" if reasons else ""), hint=hint)
+    return comparison
+
+
+def _print(comparison: Comparison, json: bool, raw: bool) -> None:
     if json:
-        show_json(found.to_dict())
+        show_json(comparison.to_dict(samples=raw))
     else:
         from prunegraph.cli.latency_table import latency_table
 
-        show(latency_table(found))
+        show(latency_table(comparison))

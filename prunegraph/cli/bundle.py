@@ -1,0 +1,72 @@
+"""`prunegraph bundle`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from prunegraph.cli.arguments import Json, Model, Size, parse_sizes
+from prunegraph.cli.console import progress, show, show_json
+
+
+def bundle(
+    model: Model,
+    output: Annotated[Path, typer.Option("--output", "-o", metavar="OUT", help="Where to write the zip.")],
+    slim: Annotated[
+        list[Path] | None, typer.Argument(metavar="SLIM", help="Slim versions of it, to be timed beside it.")
+    ] = None,
+    stack: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="Lower opset and file format to what the device reads: jetpack4.6, jetpack5.1, jetpack6.2, jetpack7, "
+            "raspberrypi.",
+        ),
+    ] = None,
+    static: Annotated[
+        str,
+        typer.Option(
+            metavar="NAME=N,...",
+            help="Make all shapes static, at these sizes: batch=1,sequence=128.",
+            show_default=False,
+        ),
+    ] = "",
+    batch: Annotated[int, typer.Option(metavar="N", help="Size of a dynamic batch.")] = 1,
+    sequence: Annotated[int, typer.Option(metavar="N", help="Length of a dynamic sequence.")] = 128,
+    size: Size = None,
+    seed: Annotated[int, typer.Option(metavar="N", help="Of the inputs.")] = 0,
+    json: Json = False,
+) -> None:
+    """Pack models for a device: one zip that needs nothing there but Python, numpy and onnxruntime.
+
+    The zip holds the models, fixed inputs, the outputs that they have here, and run.py, which checks the outputs on
+    every execution provider of the device, times the models in turns and writes results.json for `bench --results`.
+
+    \b
+    Examples
+      prunegraph bundle model.onnx slim.onnx -o bundle.zip
+      prunegraph bundle model.onnx slim.onnx -o bundle.zip --stack jetpack6.2 --static batch=1,sequence=128
+    """  # noqa: D301 - \b keeps the lines that follow as they are
+    with progress() as step:
+        step("load")
+        from prunegraph.export.bundle.build import bundle as write
+
+        result = write(
+            [model, *(slim or ())],
+            output,
+            stack=stack,
+            static=parse_sizes(part for part in static.split(",")) if static else None,
+            batch=batch,
+            sequence=sequence,
+            sizes=parse_sizes(size or ()),
+            seed=seed,
+            progress=step,
+        )
+    if json:
+        show_json(result.to_dict())
+    else:
+        shapes = ", ".join(f"{name} {'x'.join(map(str, shape))}" for name, shape in result.shapes.items())
+        opsets = ", ".join(f"{name} (opset {opset})" for name, opset in result.opsets.items())
+        show(f"wrote {output}: {opsets}; inputs {shapes}", "next, on the device: unzip it and run python3 run.py")

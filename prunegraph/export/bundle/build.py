@@ -1,0 +1,289 @@
+"""Put a bundle together: models for a stack, inputs, what comes out of them, and the script."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import io
+import json
+import os
+import zipfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+import onnxruntime as ort
+
+from prunegraph.clock import Clock, Progress
+from prunegraph.errors import ModelError, UsageError
+from prunegraph.export.atomic_write import check_target, stage
+from prunegraph.export.bundle.lower import lowered
+from prunegraph.export.bundle.run import output_error
+from prunegraph.export.bundle.stacks import Stack, find_stack
+from prunegraph.export.onnx_file import load, source_of
+from prunegraph.runtime.feeds import ID_BOUNDS, Feeds, random_feeds
+from prunegraph.runtime.inputs import check_same_inputs, input_specs
+from prunegraph.runtime.providers import PROVIDERS
+from prunegraph.runtime.sizes_by_role import resolve_sizes
+
+SETTINGS = {"threads": 1, "warmup": 10, "rounds": 100, "max_seconds": 60.0, "seed": 0}
+"""How the script times unless told otherwise."""
+
+TOLERANCES = {"float32": 1e-4, "float16": 2e-2, "int8": 5e-2}
+"""By the narrowest numbers in a model, how far its outputs may be from those here, as a share of their scale."""
+
+LARGEST = 2**31 - 2**24
+"""Bytes of a model that still fit one message."""
+
+_STAMP = (1980, 1, 1, 0, 0, 0)
+
+_README = """Latency of {names} on {stack}.
+
+1. Needs Python {python} (3.6 or newer), numpy and onnxruntime: {source}.
+2. Fix the clocks where the device allows it, and let nothing else run. On a Jetson:
+       sudo nvpmodel -q              which power mode is on; sudo nvpmodel -m N sets one
+       sudo jetson_clocks
+3. python3 run.py                    on every execution provider there is; --help for more
+   python3 run.py --check            only whether the outputs are right
+
+Bring results.json back: prunegraph bench --results results.json
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Bundle:
+    """What lies in the zip.
+
+    Attributes:
+        path: Where it is.
+        stack: What it is for; None for any device.
+        shapes: Of the inputs.
+        opsets: Of the models, by name.
+    """
+
+    path: Path
+    stack: Stack | None
+    shapes: Mapping[str, tuple[int, ...]]
+    opsets: Mapping[str, int]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data for JSON."""
+        stack = None if self.stack is None else self.stack.name
+        shapes = {name: list(shape) for name, shape in self.shapes.items()}
+        return {"path": str(self.path), "stack": stack, "shapes": shapes, "opsets": dict(self.opsets)}
+
+
+@dataclass(frozen=True, slots=True)
+class _Entry:
+    name: str
+    proto: onnx.ModelProto
+    outputs: Mapping[str, np.ndarray[Any, Any]]
+    tolerance: float
+
+
+def bundle(
+    models: Sequence[str | os.PathLike[str]],
+    path: str | os.PathLike[str],
+    *,
+    stack: str | None = None,
+    static: Mapping[str, int] | None = None,
+    batch: int = 1,
+    sequence: int = 128,
+    sizes: Mapping[str, int] | None = None,
+    seed: int = 0,
+    progress: Progress | None = None,
+) -> Bundle:
+    """Write a zip that compares models on a device without prunegraph: unpack it there and run `run.py`.
+
+    Args:
+        models: ONNX files with the same inputs; the first is what the others are compared with.
+        path: Where to write the zip; it appears whole or not at all.
+        stack: One of `STACKS`: opset and file format are lowered to what it reads. None: they stay.
+        static: Sizes of dims by name, or of `batch` and `sequence`, that the models have for good; no dim is dynamic
+            afterwards.
+        batch: Size of dynamic batch dims in the inputs.
+        sequence: Size of dynamic sequence dims in them.
+        sizes: Size of dynamic dims by name.
+        seed: Of the inputs.
+        progress: Called with the name of each step.
+
+    Raises:
+        UsageError: there is no such stack, a size cannot be told, or the models have different inputs.
+        ModelError: a model cannot be read, run, or lowered.
+        OutputError: the path is an input, or cannot be written.
+    """
+    if not models:
+        raise UsageError("there is no model to bundle", hint="give at least one ONNX file")
+    clock, target = Clock(progress), Path(path)
+    chosen = None if stack is None else find_stack(stack)
+    loaded = {name: load(source) for name, source in zip(_names(models), models, strict=True)}
+    check_target(target, [file for model in loaded.values() for file in source_of(model).files])
+    first = next(iter(loaded.values()))
+    specs = input_specs(first.graph)
+    named = {key: size for key, size in (static or {}).items() if key not in ("batch", "sequence")}
+    length = {"batch": batch, "sequence": sequence} | dict(static or {})
+    resolved = resolve_sizes(
+        specs, batch=length["batch"], sequence=length["sequence"], sizes={**(sizes or {}), **named}
+    )
+    for name, model in loaded.items():
+        check_same_inputs(input_specs(model.graph), random_feeds(specs, resolved), name, next(iter(loaded)))
+    with clock.step("run"):
+        feeds, expected = _run_all(loaded, resolved, seed)
+    entries = []
+    for name, model in loaded.items():
+        with clock.step(f"write {name}"):
+            proto = _proto(model, name, feeds, expected[name], static=static is not None)
+            if chosen is not None:
+                proto = lowered(proto, name, chosen)
+            entries.append(_Entry(name, proto, expected[name], TOLERANCES[_format(proto)]))
+            _check(entries[-1], feeds)
+    _write(target, entries, feeds, resolved, chosen, seed)
+    shapes = {name: array.shape for name, array in feeds.items()}
+    return Bundle(target, chosen, shapes, {entry.name: entry.proto.opset_import[0].version for entry in entries})
+
+
+def _names(models: Sequence[str | os.PathLike[str]]) -> list[str]:
+    """File names, with their folders where two are alike."""
+    paths = [Path(source) for source in models]
+    names = [path.name for path in paths]
+    if len(set(names)) < len(names):
+        names = [f"{path.resolve().parent.name}/{path.name}" for path in paths]
+    return [name if names.index(name) == k else f"{name} ({k + 1})" for k, name in enumerate(names)]
+
+
+def _run_all(
+    models: Mapping[str, ir.Model], sizes: Mapping[str, int], seed: int
+) -> tuple[Feeds, dict[str, dict[str, Any]]]:
+    """Inputs that all models take, and what they make of them on the CPU."""
+    specs = input_specs(next(iter(models.values())).graph)
+    for bound in ID_BOUNDS:
+        feeds = random_feeds(specs, sizes, seed, id_bound=bound, whole_masks=True)
+        try:
+            return feeds, {name: _outputs(_message(model, name), name, feeds) for name, model in models.items()}
+        except ModelError:
+            if bound == ID_BOUNDS[-1]:
+                raise
+    raise AssertionError("unreachable")
+
+
+def _outputs(message: bytes, name: str, feeds: Feeds) -> dict[str, Any]:
+    options = ort.SessionOptions()
+    options.log_severity_level = 4
+    try:
+        session = ort.InferenceSession(message, options, providers=["CPUExecutionProvider"])
+        names = [output.name for output in session.get_outputs()]
+        return dict(zip(names, session.run(names, feeds), strict=True))
+    except Exception as error:
+        if not type(error).__module__.startswith("onnxruntime"):
+            raise
+        reason = " ".join(str(error).split())[:300]
+        raise ModelError(f"ONNX Runtime does not run {name}: {reason}", hint="give sizes that it runs at") from error
+
+
+def _message(model: ir.Model, name: str) -> bytes:
+    weights = (value.const_value for graph in model.graphs() for value in graph.initializers.values())
+    if sum(each.nbytes for each in weights if each is not None and each.dtype is not ir.DataType.STRING) > LARGEST:
+        raise ModelError(f"{name} is larger than 2 GB", hint="quantize it first, or time it where it lies with bench")
+    for value in model.graph.initializers.values():
+        if isinstance(value.const_value, ir.ExternalTensor):
+            tensor = value.const_value
+            value.const_value = ir.Tensor(tensor.numpy(), dtype=tensor.dtype, name=tensor.name)
+    return ir.to_proto(model).SerializeToString()
+
+
+def _proto(model: ir.Model, name: str, feeds: Feeds, outputs: Mapping[str, Any], *, static: bool) -> onnx.ModelProto:
+    proto = onnx.ModelProto.FromString(_message(model, name))
+    if static:
+        arrays = {**feeds, **outputs}
+        for value in (*proto.graph.input, *proto.graph.output):
+            if value.name in arrays:
+                shape = value.type.tensor_type.shape
+                del shape.dim[:]
+                for size in arrays[value.name].shape:
+                    shape.dim.add().dim_value = size
+        del proto.graph.value_info[:]  # the runtime infers them from the inputs
+    return proto
+
+
+def _format(proto: onnx.ModelProto) -> str:
+    """The narrowest numbers that a model computes with."""
+    ops = {node.op_type for node in proto.graph.node}
+    if any("Quantize" in op or op.endswith("Integer") or op == "MatMulNBits" for op in ops):
+        return "int8"
+    narrow = (onnx.TensorProto.FLOAT16, onnx.TensorProto.BFLOAT16)
+    return "float16" if any(weight.data_type in narrow for weight in proto.graph.initializer) else "float32"
+
+
+def _check(entry: _Entry, feeds: Feeds) -> None:
+    """Refuse what does not compute the same any more."""
+    outputs = _outputs(entry.proto.SerializeToString(), entry.name, feeds)
+    for name, array in entry.outputs.items():
+        error = output_error(array, outputs[name])  # type: ignore[no-untyped-call]
+        if not error <= entry.tolerance:
+            message = f"{entry.name}: in the older opset the output {name!r} differs by {error:.2g} of its scale"
+            raise ModelError(message, hint="choose a newer stack, or export the model with an older opset")
+
+
+def _write(
+    target: Path, entries: Sequence[_Entry], feeds: Feeds, sizes: Mapping[str, int], stack: Stack | None, seed: int
+) -> None:
+    files = {f"models/{number}.onnx": entry.proto.SerializeToString() for number, entry in enumerate(entries)}
+    keys = [{name: f"m{k}o{j}" for j, name in enumerate(entry.outputs)} for k, entry in enumerate(entries)]
+    inputs = {name: f"i{number}" for number, name in enumerate(feeds)}
+    models = [
+        {
+            "name": entry.name,
+            "file": file,
+            "sha256": hashlib.sha256(files[file]).hexdigest(),
+            "opset": {each.domain: each.version for each in entry.proto.opset_import},
+            "ir_version": entry.proto.ir_version,
+            "outputs": outputs,
+            "tolerance": entry.tolerance,
+        }
+        for entry, file, outputs in zip(entries, list(files), keys, strict=True)
+    ]
+    providers = {
+        name: {"ep": each.ep, "options": dict(each.options), "after": list(each.after), "device": each.device}
+        for name, each in PROVIDERS.items()
+    }
+    stated = {
+        "schema": 1,
+        "prunegraph": importlib.metadata.version("prunegraph"),
+        "stack": None if stack is None else stack.name,
+        "models": models,
+        "inputs": inputs,
+        "shapes": {name: list(array.shape) for name, array in feeds.items()},
+        "sizes": dict(sizes),
+        "providers": providers,
+        "settings": {**SETTINGS, "seed": seed},
+    }
+    files["bundle.json"] = json.dumps(stated, indent=1).encode()
+    files["inputs.npz"] = _npz({inputs[name]: array for name, array in feeds.items()})
+    files["expected.npz"] = _npz(
+        {key[name]: array for entry, key in zip(entries, keys, strict=True) for name, array in entry.outputs.items()}
+    )
+    files["run.py"] = resources.files("prunegraph.export.bundle").joinpath("run.py").read_bytes()
+    files["README.txt"] = _readme(entries, stack).encode()
+    with stage(target) as folder, zipfile.ZipFile(folder / target.name, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, content in files.items():
+            archive.writestr(zipfile.ZipInfo(name, _STAMP), content, zipfile.ZIP_DEFLATED)
+
+
+def _readme(entries: Sequence[_Entry], stack: Stack | None) -> str:
+    return _README.format(
+        names=", ".join(entry.name for entry in entries),
+        stack="any device" if stack is None else stack.name,
+        python="3.6" if stack is None else stack.python,
+        source="pip install onnxruntime numpy" if stack is None else stack.source,
+    )
+
+
+def _npz(arrays: Mapping[str, Any]) -> bytes:
+    buffer = io.BytesIO()
+    np.savez(buffer, **arrays)
+    return buffer.getvalue()
