@@ -12,6 +12,7 @@ import numpy as np
 from prunegraph.arrays import Array
 from prunegraph.bench.environment import environment
 from prunegraph.bench.latency import interleave
+from prunegraph.bench.parity import check_parity
 from prunegraph.bench.results import Comparison, Latency
 from prunegraph.bench.stats import MIN_ROUNDS, FloatArray, paired_ratio
 from prunegraph.errors import ModelError, UsageError
@@ -56,7 +57,7 @@ def compare(
         rounds: Rounds timed, at least 6.
         max_seconds: For warm-up and rounds on one provider; 6 rounds are timed in any case.
         seed: Of inputs, orders and intervals.
-        names: What to call the models; file names by default, without folders.
+        names: What to call the models; file names by default, with their folder where two are alike.
         progress: Called between rounds, outside the timed part. Whatever it starts in another thread runs beside the
             timed part: let ``rich.progress.Progress`` have ``auto_refresh=False`` and refresh it here.
 
@@ -64,7 +65,8 @@ def compare(
         UsageError: An unknown provider or one that this onnxruntime lacks, a dynamic dim whose size cannot be told,
             models with different inputs, a number out of range.
         ModelError: ONNX Runtime cannot load or run a model.
-        PruneGraphError: A session fell back to another provider than asked for.
+        PruneGraphError: A session fell back to another provider than asked for, or a model has other outputs on one
+            than on the CPU.
     """
     sources = [models] if isinstance(models, str) else list(models)
     labels = _labels(sources, names)
@@ -131,6 +133,8 @@ def _compare_on(provider: Provider, models: Mapping[str, ModelSource], settings:
         except ModelError:
             if bound == ID_BOUNDS[-1]:
                 raise
+    for model, source in zip(loaded, models.values(), strict=True):
+        check_parity(model, source, feeds, settings.threads)
     samples = interleave(
         [run_once for run_once, _ in started],
         warmup=settings.warmup,
@@ -169,7 +173,7 @@ def _choose(providers: Sequence[str | Provider]) -> list[Provider]:
 
 
 def _labels(sources: Sequence[ModelSource], names: Sequence[str] | None) -> list[str]:
-    """One label per model, all different; of a path only the file name, as folders may name a person."""
+    """One label per model, all different; of a path only the file name, and its folder where two are alike."""
     if not sources:
         raise UsageError("there is no model to time", hint="give at least one ONNX file")
     if names is not None and len(names) != len(sources):
@@ -178,6 +182,13 @@ def _labels(sources: Sequence[ModelSource], names: Sequence[str] | None) -> list
         Path(source).name if isinstance(source, str | os.PathLike) else f"model {number}"
         for number, source in enumerate(sources, 1)
     ]
+    if names is None:
+        wanted = [
+            f"{Path(source).resolve().parent.name}/{name}"
+            if isinstance(source, str | os.PathLike) and wanted.count(name) > 1
+            else name
+            for source, name in zip(sources, wanted, strict=True)
+        ]
     labels: list[str] = []
     for name in wanted:
         label, copy = name, 1

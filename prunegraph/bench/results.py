@@ -11,6 +11,9 @@ import numpy as np
 from prunegraph.bench.stats import FloatArray, PairedRatio
 from prunegraph.errors import UsageError
 
+CARRIES = {90: 64, 99: 662}
+"""So many samples a percentile needs, as MLPerf Inference counts them for early stopping."""
+
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Latency:
@@ -21,7 +24,9 @@ class Latency:
         ep: ONNX Runtime's name of it; the session was checked to run on it.
         model: The model's label.
         median_ms: Median of the samples, in milliseconds.
+        p90_ms: 90th percentile; None with fewer samples than `CARRIES` says.
         p95_ms: 95th percentile.
+        p99_ms: 99th percentile; None with fewer samples than `CARRIES` says.
         min_ms: Fastest run.
         load_seconds: What making the session took.
         first_run_ms: The very first run, where some providers compile.
@@ -34,7 +39,9 @@ class Latency:
     ep: str
     model: str
     median_ms: float
+    p90_ms: float | None
     p95_ms: float
+    p99_ms: float | None
     min_ms: float
     load_seconds: float
     first_run_ms: float
@@ -47,7 +54,9 @@ class Latency:
         """Summarise milliseconds of shape ``[rounds]``; ``rest`` are the other fields."""
         return cls(
             median_ms=float(np.median(samples)),
+            p90_ms=_percentile(samples, 90),
             p95_ms=float(np.quantile(samples, 0.95)),
+            p99_ms=_percentile(samples, 99),
             min_ms=float(samples.min()),
             samples_ms=tuple(samples.tolist()),
             **rest,
@@ -83,7 +92,7 @@ class Comparison:
         Raises:
             UsageError: it is something else, or has no samples.
         """
-        hint = "give results.json of a bundle's run.py, or what `prunegraph bench --json --raw` printed"
+        hint = "give results.json of a bundle's run.py, or what `prunegraph bench --json --samples` printed"
         try:
             if data["schema"] != 1:
                 raise UsageError(f"the results have version {data['schema']!r}, not 1", hint=hint)
@@ -111,3 +120,7 @@ def _row(entry: Mapping[str, Any]) -> Latency:
     ratio = None if entry["ratio"] is None else PairedRatio(**entry["ratio"])
     names = ("provider", "ep", "model", "load_seconds", "first_run_ms", "nodes")
     return Latency.from_samples(samples, ratio=ratio, **{name: entry[name] for name in names})
+
+
+def _percentile(samples: FloatArray, percent: int) -> float | None:
+    return float(np.percentile(samples, percent)) if len(samples) >= CARRIES[percent] else None

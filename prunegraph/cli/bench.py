@@ -43,14 +43,15 @@ def bench(
         Path | None,
         typer.Option(metavar="FILE", help="Time nothing: show results.json that the script of a bundle wrote."),
     ] = None,
-    raw: Annotated[bool, typer.Option("--raw", help="Every timed run in the JSON, too.")] = False,
+    samples: Annotated[bool, typer.Option("--samples", help="Every timed run in the JSON, too.")] = False,
     json: Json = False,
 ) -> None:
     """Time a model and its slim versions side by side.
 
     All models of one provider are alive at once and run in turns, in a new random order each round and on the same
     random inputs, so that whatever else the machine does hits all alike. "Times faster" is the median of the ratios
-    within rounds, with its 95 % bootstrap interval. A provider that falls back to another is an error, not a figure.
+    within rounds, with its 95 % bootstrap interval. A provider that falls back to another, or
+    whose outputs are not those of the CPU, is an error, not a figure.
 
     \b
     Examples
@@ -62,7 +63,7 @@ def bench(
     if (results is None) == (model is None):
         raise UsageError("give either models to time, or --results", hint="prunegraph bench model.onnx slim.onnx")
     if results is not None:
-        _print(read_results(results), json, raw)
+        _print(read_results(results), json, samples)
         return
     sizes = parse_sizes(size or ())
     with bar() as report:
@@ -81,7 +82,7 @@ def bench(
             seed=seed,
             progress=report,
         )
-    _print(found, json, raw)
+    _print(found, json, samples)
 
 
 def read_results(path: Path) -> Comparison:
@@ -109,9 +110,9 @@ def read_results(path: Path) -> Comparison:
     return comparison
 
 
-def _print(comparison: Comparison, json: bool, raw: bool) -> None:
+def _print(comparison: Comparison, json: bool, samples: bool) -> None:
     if json:
-        show_json(comparison.to_dict(samples=raw))
+        show_json(comparison.to_dict(samples=samples))
     else:
         from prunegraph.cli.latency_table import latency_table
 

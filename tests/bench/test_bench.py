@@ -6,7 +6,10 @@ import gc
 import io
 import json
 import platform
+import sys
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,12 +24,14 @@ from rich.console import Console
 from prunegraph.bench import PROVIDERS, PairedRatio, Provider, compare
 from prunegraph.bench.environment import cpu_model
 from prunegraph.bench.latency import interleave
+from prunegraph.bench.parity import check_parity, number_format
 from prunegraph.bench.results import Latency
 from prunegraph.bench.stats import MIN_ROUNDS, paired_ratio
 from prunegraph.cli.latency_table import latency_table
 from prunegraph.errors import ModelError, PruneGraphError, UsageError
 from prunegraph.runtime.feeds import random_feeds
 from prunegraph.runtime.inputs import InputSpec
+from prunegraph.runtime.on_provider import load
 from prunegraph.runtime.providers import check_actual, execution_providers, find_provider
 from prunegraph.runtime.sizes_by_role import resolve_sizes
 
@@ -98,6 +103,63 @@ def test_summary_of_known_samples() -> None:
     rest = {"load_seconds": 0.0, "first_run_ms": 0.0, "nodes": {}, "ratio": None}
     row = Latency.from_samples(np.arange(1.0, 102.0)[::-1], provider="cpu", ep="", model="m", **rest)
     assert (row.median_ms, row.p95_ms, row.min_ms, len(row.samples_ms)) == (51.0, 96.0, 1.0, 101)
+
+
+@pytest.mark.parametrize(("count", "p90", "p99"), [(63, False, False), (64, True, False), (662, True, True)])
+def test_percentiles_are_told_where_the_samples_carry_them(count: int, p90: bool, p99: bool) -> None:
+    rest = {"load_seconds": 0.0, "first_run_ms": 0.0, "nodes": {}, "ratio": None}
+    row = Latency.from_samples(np.arange(1.0, count + 1), provider="cpu", ep="", model="m", **rest)
+    assert (row.p90_ms is not None, row.p99_ms is not None) == (p90, p99)
+    assert row.p90_ms is None or row.p90_ms == pytest.approx(0.9 * (count - 1) + 1)
+
+
+# --- parity -------------------------------------------------------------------------------------------------------
+
+
+@dataclass
+class Skewed:
+    """A session on a provider whose outputs are a little off."""
+
+    session: ort.InferenceSession
+    factor: float
+
+    def get_outputs(self) -> Any:
+        return self.session.get_outputs()
+
+    def run(self, names: Any, feeds: Any) -> Any:
+        return [array * np.float32(self.factor) for array in self.session.run(names, feeds)]
+
+
+@pytest.mark.parametrize(
+    ("provider", "factor", "refused"), [("cuda", 1.00001, False), ("cuda", 1.001, True), ("cpu", 1.001, False)]
+)
+def test_a_model_with_other_outputs_than_on_the_cpu_is_not_timed(provider: str, factor: float, refused: bool) -> None:
+    source = relu(2, 3)
+    plain = load(source, "m", PROVIDERS["cpu"], 1)
+    skewed = replace(plain, session=Skewed(plain.session, factor), provider=PROVIDERS[provider])  # type: ignore[arg-type]
+    feeds = {"x": np.ones((2, 3), np.float32)}
+    with pytest.raises(PruneGraphError, match=r"'y' of m on cuda differs by 0\.001") if refused else nullcontext():
+        check_parity(skewed, source, feeds, threads=1)
+
+
+def test_the_gate_is_passed_before_anything_is_timed(monkeypatch: pytest.MonkeyPatch) -> None:
+    checked: list[str] = []
+    steps: list[str] = []
+
+    def check(model: Any, *_: object) -> None:
+        checked.append(model.label)
+        assert not any("time" in step for step in steps)
+
+    monkeypatch.setattr(sys.modules["prunegraph.bench.compare"], "check_parity", check)
+    compare([relu(1), relu(1)], progress=lambda what, *_: steps.append(what), **QUICK)
+    assert checked == ["model 1", "model 2"]
+
+
+def test_tolerances_go_by_the_narrowest_numbers() -> None:
+    half = model([helper.make_node("Identity", ["w"], ["y"])], {"x": (FLOAT, [1])})
+    half.graph.initializer.append(numpy_helper.from_array(np.ones(1, np.float16), "w"))
+    int8 = model([helper.make_node("DynamicQuantizeLinear", ["x"], ["y", "s", "z"])], {"x": (FLOAT, [1])})
+    assert [number_format(each) for each in (relu(1), half, int8)] == ["float32", "float16", "int8"]
 
 
 # --- the interleaved loop -----------------------------------------------------------------------------------------
@@ -391,7 +453,7 @@ def test_paths_bytes_and_protos_side_by_side(tmp_path: Path) -> None:
         progress=lambda *step: steps.append(step),
         **QUICK,
     )
-    assert [row.model for row in found.results] == ["m.onnx", "m.onnx (2)", "model 3", "model 4"]
+    assert [row.model for row in found.results] == ["dense/m.onnx", "slim/m.onnx", "model 3", "model 4"]
     assert [row.ratio is None for row in found.results] == [True, False, False, False]
     assert (found.inputs, found.sizes) == ({"ids": (3, 8)}, {"batch": 3, "seq": 8})
     for row in found.results:
@@ -399,7 +461,7 @@ def test_paths_bytes_and_protos_side_by_side(tmp_path: Path) -> None:
         assert 0 < row.min_ms <= row.median_ms <= row.p95_ms
         assert row.load_seconds > 0 and row.first_run_ms > 0
         assert set(row.nodes) <= {"CPUExecutionProvider"}
-    assert steps[0] == ("cpu: load m.onnx", 0, 4)
+    assert steps[0] == ("cpu: load dense/m.onnx", 0, 4)
     assert steps[-1] == ("cpu: time", MIN_ROUNDS, MIN_ROUNDS)
 
 

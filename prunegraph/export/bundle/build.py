@@ -19,11 +19,11 @@ import onnx
 import onnx_ir as ir
 import onnxruntime as ort
 
+from prunegraph.bench.parity import TOLERANCES, number_format, output_error
 from prunegraph.clock import Clock, Progress
 from prunegraph.errors import ModelError, UsageError
 from prunegraph.export.atomic_write import check_target, stage
 from prunegraph.export.bundle.lower import lowered
-from prunegraph.export.bundle.run import output_error
 from prunegraph.export.bundle.stacks import Stack, find_stack
 from prunegraph.export.onnx_file import load, source_of
 from prunegraph.runtime.feeds import ID_BOUNDS, Feeds, random_feeds
@@ -33,9 +33,6 @@ from prunegraph.runtime.sizes_by_role import resolve_sizes
 
 SETTINGS = {"threads": 1, "warmup": 10, "rounds": 100, "max_seconds": 60.0, "seed": 0}
 """How the script times unless told otherwise."""
-
-TOLERANCES = {"float32": 1e-4, "float16": 2e-2, "int8": 5e-2}
-"""By the narrowest numbers in a model, how far its outputs may be from those here, as a share of their scale."""
 
 LARGEST = 2**31 - 2**24
 """Bytes of a model that still fit one message."""
@@ -140,7 +137,7 @@ def bundle(
             proto = _proto(model, name, feeds, expected[name], static=static is not None)
             if chosen is not None:
                 proto = lowered(proto, name, chosen)
-            entries.append(_Entry(name, proto, expected[name], TOLERANCES[_format(proto)]))
+            entries.append(_Entry(name, proto, expected[name], TOLERANCES[number_format(proto)]))
             _check(entries[-1], feeds)
     _write(target, entries, feeds, resolved, chosen, seed)
     shapes = {name: array.shape for name, array in feeds.items()}
@@ -210,20 +207,11 @@ def _proto(model: ir.Model, name: str, feeds: Feeds, outputs: Mapping[str, Any],
     return proto
 
 
-def _format(proto: onnx.ModelProto) -> str:
-    """The narrowest numbers that a model computes with."""
-    ops = {node.op_type for node in proto.graph.node}
-    if any("Quantize" in op or op.endswith("Integer") or op == "MatMulNBits" for op in ops):
-        return "int8"
-    narrow = (onnx.TensorProto.FLOAT16, onnx.TensorProto.BFLOAT16)
-    return "float16" if any(weight.data_type in narrow for weight in proto.graph.initializer) else "float32"
-
-
 def _check(entry: _Entry, feeds: Feeds) -> None:
     """Refuse what does not compute the same any more."""
     outputs = _outputs(entry.proto.SerializeToString(), entry.name, feeds)
     for name, array in entry.outputs.items():
-        error = output_error(array, outputs[name])  # type: ignore[no-untyped-call]
+        error = output_error(array, outputs[name])
         if not error <= entry.tolerance:
             message = f"{entry.name}: in the older opset the output {name!r} differs by {error:.2g} of its scale"
             raise ModelError(message, hint="choose a newer stack, or export the model with an older opset")
