@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 import prunegraph as pg
 from prunegraph.cli import app
 from prunegraph.quantization.quantize import relative_error
-from tests.graphs.cli import classifier, mlp
+from tests.graphs.cli import classifier
 
 X = np.random.default_rng(0).normal(size=(8, 6, 5)).astype(np.float32)
 
@@ -26,6 +26,21 @@ def model() -> onnx.ModelProto:
     proto.metadata_props.add(key="labels", value="a,b,c")
     proto.producer_name, proto.doc_string, proto.graph.doc_string = "exporter", "a model", "a graph"
     return proto
+
+
+def mlp(width: int) -> onnx.ModelProto:
+    """Two linear layers with neurons between."""
+    random = np.random.default_rng(0)
+    shapes = {"up": (6, width), "down": (width, 3)}
+    weights = [numpy_helper.from_array(random.normal(0, 0.3, s).astype(np.float32), n) for n, s in shapes.items()]
+    nodes = [
+        helper.make_node("MatMul", ["x", "up"], ["h"]),
+        helper.make_node("Relu", ["h"], ["g"]),
+        helper.make_node("MatMul", ["g", "down"], ["y"]),
+    ]
+    x, y = (helper.make_tensor_value_info(n, TensorProto.FLOAT, ["batch", size]) for n, size in (("x", 6), ("y", 3)))
+    graph = helper.make_graph(nodes, "mlp", [x], [y], weights)
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
 
 
 def outputs(proto: onnx.ModelProto, x: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
