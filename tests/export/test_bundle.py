@@ -191,6 +191,23 @@ def test_the_script_computes_ratios_as_bench_does() -> None:
     assert (own["low"], own["high"]) == pytest.approx((bench.low, bench.high), rel=0.02)
 
 
+def test_an_onnxruntime_that_does_not_know_an_option_goes_without_it(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    session, given = ort.InferenceSession, []
+
+    def old(path: str, options: Any, providers: list[Any]) -> Any:
+        given.append(providers)
+        if any(isinstance(each, tuple) and each[1] for each in providers):
+            raise RuntimeError('Unknown provider option: "use_tf32".')
+        return session(path, options, providers=providers)
+
+    monkeypatch.setattr(ort, "InferenceSession", old)
+    provider = {"ep": "CPUExecutionProvider", "options": {"use_tf32": "0"}, "after": [], "device": "cpu"}
+    script.open_session(str(folder), {"file": "model.onnx"}, provider, 1)
+    assert given == [[("CPUExecutionProvider", {"use_tf32": "0"})], ["CPUExecutionProvider"]]
+
+
 def test_a_copy_of_the_script_needs_nothing_of_the_package(tmp_path: Path) -> None:
     copy = tmp_path / "copied.py"
     copy.write_bytes(SCRIPT.read_bytes())
