@@ -13,6 +13,7 @@ import onnx_ir as ir
 
 from prunegraph.analysis.axes import Axis, Expr, Fresh, Prod, Ref
 from prunegraph.analysis.ops import traits_of
+from prunegraph.analysis.read_weight import read_weight
 from prunegraph.analysis.relations import AxisRule
 from prunegraph.analysis.solve import Solution
 from prunegraph.observe.decompose_attention import FUSED, projects_qkv
@@ -256,12 +257,12 @@ def _is_one_number(value: ir.Value | None) -> bool:
     """Whether a weight holds the same number everywhere."""
     if value is None or value.const_value is None:
         return False
-    array = value.const_value.numpy()
+    array = read_weight(value.const_value)
     return bool(array.size and (array == array.flat[0]).all())
 
 
 def _is_zero(value: ir.Value) -> bool:
-    return value.const_value is not None and not value.const_value.numpy().any()
+    return value.const_value is not None and not read_weight(value.const_value).any()
 
 
 def touching(graph: ir.Graph, solution: Solution) -> Mapping[int, list[int]]:

@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
+from prunegraph.analysis.read_weight import read_weight
 from prunegraph.arrays import Array, Floats
 from prunegraph.passes.rotate.basis import (
     Basis,
@@ -84,7 +85,7 @@ def rotated(model: ir.Model, turns: Sequence[Turn], how: Rotation) -> ir.Model:
         value = twin.graph.initializers[name]
         assert value.const_value is not None
         tensor = value.const_value
-        value.const_value = ir.Tensor(array.astype(tensor.numpy().dtype), dtype=tensor.dtype, name=name)
+        value.const_value = ir.Tensor(array.astype(tensor.dtype.numpy()), dtype=tensor.dtype, name=name)
     return twin
 
 
@@ -196,4 +197,4 @@ def _stacked(model: ir.Model, side: Sequence[Held], rows: int) -> list[Floats]:
 def _array(model: ir.Model, name: str) -> Array:
     tensor = model.graph.initializers[name].const_value
     assert tensor is not None
-    return tensor.numpy()
+    return read_weight(tensor)
