@@ -41,9 +41,10 @@ UNIT = 1 if sys.platform == "darwin" else 1024
 
 INTRODUCTION = """\
 Llama-like decoders with random float16 weights in a data file. `explain` looks at shapes and at a few numbers of every
-weight, so its memory does not grow with the weights. `prune --no-verify` reads, cuts and writes one weight after the
-other. **The proof still runs whole models**: ONNX Runtime holds the weights of the model that runs in float32, twice as
-many bytes as the file has, so that memory grows with the weights; it runs one model at a time.
+weight, so its memory hardly grows with them. `prune --no-verify` reads, cuts and writes one weight after the other.
+**The proof still runs whole models**: ONNX Runtime holds the weights of the model that runs in float32, twice as many
+bytes as the file has, and in one of the runs every rewritten weight a second time, with other numbers. So its memory
+grows with the weights.
 """
 
 
