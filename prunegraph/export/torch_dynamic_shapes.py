@@ -27,12 +27,15 @@ class Call:
 
     @classmethod
     def of(cls, example_inputs: Any) -> Call:
-        """Arguments by keyword for a mapping, by position for anything else; one alone needs no tuple."""
+        """Arguments by keyword for a mapping, by position for anything else; one alone needs no tuple.
+
+        A tensor that is given twice is copied: a trace takes both for one input, and ignores the other.
+        """
+        given: set[int] = set()
         if isinstance(example_inputs, Mapping):
-            return cls((), dict(example_inputs))
-        if isinstance(example_inputs, (tuple, list)):
-            return cls(tuple(example_inputs), {})
-        return cls((example_inputs,), {})
+            return cls((), {name: _unshared(value, given) for name, value in example_inputs.items()})
+        args = example_inputs if isinstance(example_inputs, (tuple, list)) else (example_inputs,)
+        return cls(tuple(_unshared(value, given) for value in args), {})
 
     def named(self, forward: Callable[..., Any]) -> dict[str, Any]:
         """The arguments by the names of the parameters they are bound to; `*args` is one of them, a tuple.
@@ -45,6 +48,22 @@ class Call:
         except TypeError as error:
             hint = f"forward{inspect.signature(forward)} is what the module takes"
             raise UsageError(f"the example inputs do not fit the module: {error}", hint=hint) from None
+
+
+def _unshared(value: Any, given: set[int]) -> Any:
+    """The argument with a copy of every tensor that was given before."""
+    import torch
+
+    if isinstance(value, torch.Tensor):
+        if id(value) in given:
+            return value.clone()
+        given.add(id(value))
+        return value
+    if type(value) in (tuple, list):
+        return type(value)(_unshared(each, given) for each in value)
+    if type(value) is dict:
+        return {name: _unshared(each, given) for name, each in value.items()}
+    return value
 
 
 def default_axes(named: Mapping[str, Any]) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import onnx
+import onnx_ir as ir
 import onnxruntime as ort
 import pytest
 from typer.testing import CliRunner
@@ -127,6 +128,20 @@ def test_inputs_by_keyword_in_any_order_and_none_among_them(block: Block) -> Non
     assert shapes["ids"] == shapes["mask"] == ["batch", "sequence"]
     assert shapes["scale"] == ["batch"]
     assert dims(block, example_inputs={"mask": None, "ids": ids(1)})["ids"] == ["batch", "sequence"]
+
+
+class Difference(torch.nn.Module):
+    def forward(self, left: Any, right: Any) -> Any:
+        return left - 2 * right
+
+
+def test_a_tensor_that_is_given_twice_is_two_inputs() -> None:
+    x = torch.ones(2, 3)
+    model = read_torch(Difference(), (x, x))
+    assert all(value.uses() for value in model.graph.inputs)
+    session = ort.InferenceSession(onnx.ModelProto.SerializeToString(ir.to_proto(model)))
+    one, two = np.full((2, 3), 5, np.float32), np.ones((2, 3), np.float32)
+    np.testing.assert_allclose(session.run(None, {"left": one, "right": two})[0], 3)
 
 
 def test_the_caller_says_which_axes_vary(block: Block) -> None:
