@@ -128,7 +128,7 @@ def main() -> pg.PruneResult:
         scope=pg.Scope(allow_io=["past_*", "present_*"]),
     )
     for name, each in {"original": model, "slim": result.ir_model}.items():
-        text, size = generate(each, "the quick", 80)
+        text, size = generate(each, "the quick", 36)
         print(f"{name:9} {size:7,} bytes of cache | {text}")
     print(f"parameters: {result.report.params[0]:,} -> {result.report.params[1]:,}")
     return result
