@@ -87,6 +87,7 @@ def export(module: Decoder) -> ir.Model:
     return model
 
 
+# --8<-- [start:windows]
 def make_windows(module: Decoder, number: int = 64) -> dict[str, np.ndarray]:
     """Pieces of text as the model meets them: some letters, and the cache of those before them."""
     letters = torch.tensor([LETTERS.index(letter) for letter in TEXT * 3])
@@ -98,6 +99,10 @@ def make_windows(module: Decoder, number: int = 64) -> dict[str, np.ndarray]:
     return {name: tensor.numpy() for name, tensor in inputs.items()}
 
 
+# --8<-- [end:windows]
+
+
+# --8<-- [start:generate]
 def generate(model: ir.Model, prompt: str, letters: int) -> tuple[str, int]:
     """What a model goes on with, one letter a run, and how many bytes its cache has in the end."""
     session = ort.InferenceSession(ir.to_proto(model).SerializeToString(), providers=["CPUExecutionProvider"])
@@ -115,10 +120,14 @@ def generate(model: ir.Model, prompt: str, letters: int) -> tuple[str, int]:
     return text, key.nbytes + value.nbytes
 
 
+# --8<-- [end:generate]
+
+
 def main() -> pg.PruneResult:
     """Train, prune heads with their cache, generate with both."""
     module = train()
     model = export(module)
+    # --8<-- [start:prune]
     result = pg.prune_graph(
         model,
         {"head": 0.5, "ffn": 0.5},
@@ -127,6 +136,7 @@ def main() -> pg.PruneResult:
         # Both ends of a cache: what goes in and what comes out is one axis.
         scope=pg.Scope(allow_io=["past_*", "present_*"]),
     )
+    # --8<-- [end:prune]
     for name, each in {"original": model, "slim": result.ir_model}.items():
         text, size = generate(each, "the quick", 36)
         print(f"{name:9} {size:7,} bytes of cache | {text}")

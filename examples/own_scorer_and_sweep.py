@@ -25,6 +25,7 @@ from prunegraph.passes.score.activation import uses
 WIDTH, HIDDEN, CLASSES = 16, 96, 4
 
 
+# --8<-- [start:scorer]
 @dataclass(frozen=True)
 class Spread(pg.Scorer):
     """Units whose activation varies most stay: a constant one can be folded into the bias behind it.
@@ -55,6 +56,9 @@ class Spread(pg.Scorer):
         return total**self.power
 
 
+# --8<-- [end:scorer]
+
+
 def make_points(number: int, seed: int) -> dict[str, np.ndarray]:
     """Points around the centres of four classes."""
     draw = np.random.default_rng(seed)
@@ -77,6 +81,7 @@ def train(data: Mapping[str, np.ndarray], steps: int = 150) -> nn.Module:
     return module.eval()
 
 
+# --8<-- [start:sweep]
 def sweep(
     graph: pg.Graph, scorers: Mapping[str, Any], data: Mapping[str, np.ndarray], held_out: Mapping[str, np.ndarray]
 ) -> dict[tuple[str, float], pg.PruneResult]:
@@ -92,6 +97,9 @@ def sweep(
             print(f"{name:10} {ratio:5.2f} {result.report.params[1]:10,} {plain:8.3f} {better:8.3f}")
             results[name, ratio] = repaired
     return results
+
+
+# --8<-- [end:sweep]
 
 
 def main() -> dict[tuple[str, float], pg.PruneResult]:

@@ -108,6 +108,7 @@ def train(rows: Rows, tokenizer: Tokenizer, steps: int = 80) -> tuple[Classifier
     return module.eval(), {"input_ids": ids[:2], "attention_mask": masks[:2]}
 
 
+# --8<-- [start:faster]
 def make_faster(model: ir.Model, texts: Rows, held_out: Rows, tokenizer: Path, speedup: float = 2) -> pg.PruneResult:
     """The classifier, so many times faster on this machine, with its accuracy before and after."""
     result = pg.prune_graph(
@@ -128,6 +129,9 @@ def make_faster(model: ir.Model, texts: Rows, held_out: Rows, tokenizer: Path, s
         print(f"{ratio.median:.2f} times as fast [{ratio.low:.2f}, {ratio.high:.2f}], planned by {result.speed.plan}")
     print(f"parameters: {result.report.params[0]:,} -> {result.report.params[1]:,}")
     return result
+
+
+# --8<-- [end:faster]
 
 
 def main(folder: Path, speedup: float = 2) -> pg.PruneResult:

@@ -86,6 +86,7 @@ def train(data: dict[str, np.ndarray], steps: int = 40) -> VisionTransformer:
     return module.eval()
 
 
+# --8<-- [start:latency]
 def latency(model: ir.Model) -> float:
     """The median in milliseconds of one run on the CPU."""
     return compare([ir.to_proto(model)], rounds=50, **RUN).results[0].median_ms
@@ -101,6 +102,9 @@ def meet_latency(model: ir.Model, images: dict[str, np.ndarray], milliseconds: f
     # turn, so that a machine that slows down slows down both.
     amount = pg.Amount(speedup=now / milliseconds, kinds=("head", "ffn"), timing=RUN)
     return pg.prune_graph(model, amount, scorer="activation", data=pg.Data(images, limit=64))
+
+
+# --8<-- [end:latency]
 
 
 def main(milliseconds: float | None = None) -> pg.PruneResult | None:

@@ -37,15 +37,30 @@ def needs_extra(extra: str, package: str = "", otherwise: str = "") -> Iterator[
         raise MissingExtra(extra, package or error.name or extra, otherwise) from error
 
 
-def require_extras(extras: Iterable[str]) -> None:
+def require_extras(extras: Iterable[str | tuple[str, str]]) -> None:
     """Check that the packages of all these extras can be imported, before work is begun.
 
     >>> require_extras([])
 
+    Args:
+        extras: Extras of which every package is needed, or pairs of an extra and the one module of it that is.
+
     Raises:
         MissingExtra: some cannot; the message names all of them, and one command that installs all.
     """
-    missing = {extra: [name for name in PACKAGES[extra] if find_spec(name) is None] for extra in dict.fromkeys(extras)}
+    needed: dict[str, dict[str, None]] = {}
+    for each in extras:
+        extra, names = (each, PACKAGES[each]) if isinstance(each, str) else (each[0], each[1:])
+        needed.setdefault(extra, {}).update(dict.fromkeys(names))
+    missing = {extra: [name for name in names if not _is_there(name)] for extra, names in needed.items()}
     lacking = [extra for extra, names in missing.items() if names]
     if lacking:
         raise MissingExtra(",".join(sorted(lacking)), ", ".join(name for names in missing.values() for name in names))
+
+
+def _is_there(module: str) -> bool:
+    """Whether a module can be imported."""
+    try:
+        return find_spec(module) is not None
+    except ValueError:  # it is imported, and was put there without a spec
+        return True

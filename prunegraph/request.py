@@ -7,7 +7,8 @@ from dataclasses import dataclass, replace
 
 from prunegraph.analysis.roles import KINDS
 from prunegraph.errors import UsageError
-from prunegraph.observe.data import DataLike
+from prunegraph.extras import require_extras
+from prunegraph.observe.data import DataLike, Sample
 from prunegraph.observe.stream import Data
 from prunegraph.passes.choose.amounts import Ratio
 from prunegraph.passes.choose.request import Amount, Scope, scorers_by_kind
@@ -78,6 +79,7 @@ class Request:
 
         Raises:
             UsageError: a part is wrong, or needs data and there are none, or there is something wrong with them.
+            MissingExtra: packages are missing; the message names all of them.
         """
         amount, scorers = Amount.of(amount), scorers_by_kind(scorer)
         if after is None:
@@ -94,7 +96,21 @@ class Request:
         request = Request(amount, scorers, opened, scope or Scope(), steps, verify)
         if opened is None:
             request._check_without_data()
+        require_extras(request.extras())
         return request
+
+    def extras(self) -> list[str | tuple[str, str]]:
+        """The extras that the data, the scorers and the steps need, those that are installed among them."""
+        sample = self.data.first() if self.data is not None else Sample()
+        needed: list[str | tuple[str, str]] = [("text", "tokenizers")] if sample.texts else []
+        scorers = dict.fromkeys(self.scorers.of(kind) for kind in filter(self.amount.may_prune, KINDS))
+        for scorer in scorers:
+            needed += scorer.extras
+            needed += scorer.parsing_extras if sample.texts and not sample.parses else ()
+        if self.amount.filtering is not None and sample.texts:
+            needed.append("text")
+        needed += [("torch", "torch") for step in self.after if isinstance(step, Finetune)]
+        return needed
 
     def _check_without_data(self) -> None:
         for kind in filter(self.amount.may_prune, KINDS):

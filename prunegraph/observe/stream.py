@@ -20,7 +20,7 @@ from prunegraph.errors import PruneGraphError, UsageError
 from prunegraph.moved import former_names
 from prunegraph.observe.attention_sites import ObservedValue
 from prunegraph.observe.cache import Gathered, through_cache
-from prunegraph.observe.data import DataLike, Source, open_data
+from prunegraph.observe.data import DataLike, Sample, Source, open_data
 from prunegraph.observe.text import MAX_LENGTH, Batch, TextReader, batches, check_data
 from prunegraph.observe.with_outputs import with_outputs
 from prunegraph.runtime.inputs import InputSpec, input_specs, with_sizes
@@ -129,13 +129,21 @@ class Data:
         )
         return replace(self, source=source, limit=None, providers=providers)
 
+    def first(self) -> Sample:
+        """The first example.
+
+        Raises:
+            UsageError: there is none, or the data cannot be read.
+        """
+        return open_data(self.source, text=as_patterns(self.text), label=self.label, label2id=self.label2id).first()
+
     def sizes(self, model: ir.Model) -> dict[str, int]:
         """Lengths that the first example gives to dynamic dims of inputs, all but the first of each; none where texts.
 
         Raises:
             UsageError: there is no example, or the data cannot be read.
         """
-        sample = open_data(self.source, text=as_patterns(self.text), label=self.label, label2id=self.label2id).first()
+        sample = self.first()
         return {
             dim: length
             for spec in input_specs(model.graph)

@@ -8,8 +8,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
+import prunegraph as pg
 from prunegraph.errors import MissingExtra
 from prunegraph.extras import PACKAGES, require_extras
 
@@ -34,3 +36,41 @@ def test_every_extra_of_the_table_is_one_of_the_distribution_and_part_of_all() -
     assert set(PACKAGES) <= set(extras)
     (everything,) = extras["all"]
     assert set(everything.removeprefix("prunegraph[").removesuffix("]").split(",")) == set(PACKAGES)
+
+
+TEXTS = [{"text": "the dog saw a cat", "label": 1}]
+ROWS = {"x": np.zeros((4, 3), np.float32)}
+
+
+@pytest.mark.parametrize(
+    ("call", "missing", "extras"),
+    [
+        ({"data": TEXTS, "scorer": "sap"}, ("tokenizers", "spacy"), "syntax,text"),
+        (
+            {"data": TEXTS, "scorer": "sap", "after": pg.Finetune()},
+            ("tokenizers", "spacy", "torch"),
+            "syntax,text,torch",
+        ),
+        (
+            {"data": ROWS, "scorer": {"head": "cahp", "ffn": "taylor"}},
+            ("sklearn", "torch", "onnxscript"),
+            "cluster,torch",
+        ),
+        ({"data": ROWS, "after": [pg.Repair(), pg.Finetune()]}, ("torch",), "torch"),
+    ],
+)
+def test_a_request_names_all_that_it_lacks_before_the_model_is_read(
+    call: dict[str, Any], missing: tuple[str, ...], extras: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("prunegraph.extras.find_spec", without(*missing))
+    with pytest.raises(MissingExtra) as error:
+        pg.prune_graph("there is no such file.onnx", 0.5, **call)
+    assert set(error.value.package.split(", ")) == set(missing)
+    assert error.value.hint == f'pip install "prunegraph[{extras}]"'
+
+
+@pytest.mark.parametrize("call", [{}, {"data": ROWS}, {"data": ROWS, "scorer": "michel"}])
+def test_what_needs_no_extra_asks_for_none(call: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("prunegraph.extras.find_spec", lambda name: None)
+    with pytest.raises(pg.ModelError, match="no such file"):
+        pg.prune_graph("there is no such file.onnx", 0.5, **call)

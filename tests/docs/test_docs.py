@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
+import shlex
 import sys
+import tomllib
 from pathlib import Path
 
 import numpy as np
@@ -36,7 +38,7 @@ def test_the_example_of_the_readme_runs(tmp_path: Path, monkeypatch: pytest.Monk
 
 
 @pytest.mark.parametrize(
-    "page", [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))], ids=lambda page: page.name
+    "page", [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))], ids=lambda page: page.name
 )
 def test_local_links_lead_somewhere(page: Path) -> None:
     links = re.findall(r"\]\(([^)#]+)", page.read_text(encoding="utf-8"))
@@ -78,6 +80,13 @@ def attention(heads: int = 4, head_dim: int = 6, ffn: int = 40) -> onnx.ModelPro
     x, y = (helper.make_tensor_value_info(name, TensorProto.FLOAT, dims) for name in "xy")
     graph = helper.make_graph(nodes, "block", [x], [y], weights)
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
+
+
+def test_beside_another_runtime_all_dependencies_but_the_runtime_are_installed() -> None:
+    page = (ROOT / "docs" / "install.md").read_text(encoding="utf-8")
+    (command,) = re.findall(r"pip install onnxruntime-gpu (.*)", page)
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    assert shlex.split(command) == [each for each in project["dependencies"] if not each.startswith("onnxruntime")]
 
 
 def test_the_scorers_of_the_page_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

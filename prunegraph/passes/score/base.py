@@ -106,6 +106,16 @@ class Scorer(Protocol):
         return ()
 
     @property
+    def extras(self) -> Collection[str]:
+        """The extras of the distribution whose packages it needs where it scores, told before any work is begun."""
+        return ()
+
+    @property
+    def parsing_extras(self) -> Collection[str]:
+        """The extras that it needs on top where the data are texts that come without dependency trees."""
+        return ()
+
+    @property
     def comparable(self) -> bool:
         """Whether its scores compare across all groups of a kind, so that units may be ranked together."""
         return False

@@ -50,6 +50,7 @@ class Cahp(Scorer):
     name: ClassVar[str] = "cahp"
     kinds: ClassVar[tuple[str, ...]] = HEAD_KINDS
     data_kinds: ClassVar[tuple[str, ...]] = HEAD_KINDS
+    extras: ClassVar[tuple[str, ...]] = ("cluster",)
     comparable: ClassVar[bool] = True
     decides: ClassVar[bool] = True
 

@@ -54,6 +54,7 @@ class Sap(Scorer):
     name: ClassVar[str] = "sap"
     kinds: ClassVar[tuple[str, ...]] = HEAD_KINDS
     data_kinds: ClassVar[tuple[str, ...]] = HEAD_KINDS
+    parsing_extras: ClassVar[tuple[str, ...]] = ("syntax",)
     comparable: ClassVar[bool] = True
 
     k: int = 5

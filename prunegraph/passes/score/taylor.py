@@ -110,6 +110,7 @@ class Taylor(Scorer):
 
     name: ClassVar[str] = "taylor"
     data_kinds: ClassVar[tuple[str, ...]] = KINDS
+    extras: ClassVar[tuple[str, ...]] = ("torch",)
     comparable: ClassVar[bool] = True
 
     output: str = ""
