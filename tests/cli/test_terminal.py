@@ -190,3 +190,11 @@ def test_signals_are_as_they_were_afterwards() -> None:
     with group.ended_by_signals():
         assert signal.getsignal(signal.SIGTERM) is not before
     assert signal.getsignal(signal.SIGTERM) is before
+
+
+def test_a_shell_completes_commands() -> None:
+    asked = {"_PRUNEGRAPH_COMPLETE": "complete_bash", "COMP_WORDS": "prunegraph ev", "COMP_CWORD": "1"}
+    run = subprocess.run(
+        [sys.executable, "-m", "prunegraph"], env={**os.environ, **asked}, capture_output=True, text=True, check=True
+    )
+    assert run.stdout.split() == ["evaluate"]
