@@ -17,6 +17,9 @@ BYTES_A_TRIAL = 4 << 30
 BYTES_OF_INPUTS = 4 << 30
 """Inputs that are larger are not made up, neither for a trial nor for a proof."""
 
+BYTES_OF_INNER = 1 << 28
+"""Values inside of a graph that a proof compares in one run, about; what is more than that is taken in further runs."""
+
 
 class CannotRun(Exception):
     """ONNX Runtime refuses a model or a run of it."""

@@ -39,8 +39,8 @@ def open_session(
     Args:
         model: What it runs.
         optimize: Whether ONNX Runtime may rewrite the graph.
-        prepack: Whether it may keep a second copy of weights in the order that its kernels read them: worth it for many
-            runs.
+        prepack: Whether it may keep a second copy of weights in the order that its kernels read them, and threads that
+            wait for work without sleep: both are worth it for many runs alone.
         providers: Execution providers, the first choice first.
         trial: Whether it is only tried, within `BYTES_A_TRIAL`.
 
@@ -55,37 +55,44 @@ def open_session(
         options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
     if not prepack:
         options.add_session_config_entry("session.disable_prepacking", "1")
+        _let_threads_sleep(options)
     if trial:
         limit_memory(options)
-    light, weights = _without_weights(model)
+    message, weights = _without_weights(model)
     held = [ort.OrtValue.ortvalue_from_numpy(array) for array in weights.values()]
     if held:
         options.add_external_initializers(list(weights), held)
     try:
-        yield ort.InferenceSession(ir.to_proto(light).SerializeToString(), options, providers=list(providers))
+        yield ort.InferenceSession(message, options, providers=list(providers))
     except Exception as error:
         if _from_runtime(error):
             raise CannotRun(first_line(error)) from error
         raise
 
 
-def _without_weights(model: ir.Model) -> tuple[ir.Model, dict[str, Array]]:
-    """The model with references for its weights, and the weights: nothing is copied, and no message gets too long."""
+def _let_threads_sleep(options: ort.SessionOptions) -> None:
+    """Threads of a session that has nothing to do do not burn the processor in case that more comes."""
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+
+
+def _without_weights(model: ir.Model) -> tuple[bytes, dict[str, Array]]:
+    """The message of a model with references for its weights, and the weights: nothing is copied, nor gets too long.
+
+    The references stand in the model itself while it is written: a copy of the graph takes longer than most runs.
+    """
+    tensors = {name: value.const_value for name, value in model.graph.initializers.items()}
     weights: dict[str, Array] = {}
-    for name, value in model.graph.initializers.items():
-        tensor = value.const_value
-        if tensor is not None and tensor.dtype in _IN_MEMORY and tensor.nbytes >= LIGHT:
-            weights[name] = np.ascontiguousarray(read_weight(tensor))
-    if not weights:
-        return model, weights
-    light = model.clone()
-    for name, array in weights.items():
-        value = light.graph.initializers[name]
-        dtype = ir.DataType.from_numpy(array.dtype)
-        value.const_value = ir.ExternalTensor(
-            "memory", 0, array.nbytes, dtype, shape=ir.Shape(array.shape), name=name, base_dir=""
-        )
-    return light, weights
+    try:
+        for name, tensor in tensors.items():
+            if tensor is not None and tensor.dtype in _IN_MEMORY and tensor.nbytes >= LIGHT:
+                array = weights[name] = np.ascontiguousarray(read_weight(tensor))
+                dtype, shape = ir.DataType.from_numpy(array.dtype), ir.Shape(array.shape)
+                reference = ir.ExternalTensor("memory", 0, array.nbytes, dtype, shape=shape, name=name, base_dir="")
+                model.graph.initializers[name].const_value = reference
+        return ir.to_proto(model).SerializeToString(), weights
+    finally:
+        for name in weights:
+            model.graph.initializers[name].const_value = tensors[name]
 
 
 def session_of(proto: onnx.ModelProto, *, trial: bool = False) -> ort.InferenceSession:
@@ -97,6 +104,7 @@ def session_of(proto: onnx.ModelProto, *, trial: bool = False) -> ort.InferenceS
     options = ort.SessionOptions()
     options.log_severity_level = 4
     options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+    _let_threads_sleep(options)
     if trial:
         limit_memory(options)
     try:

@@ -38,6 +38,7 @@ class Gap:
         excess: The largest difference over what counts as rounding in its slice: more than 1 is no rounding.
         axis: Along which axis that slice is one index, -1 for an array without axes.
         index: Which index.
+        length: How many slices there are along it.
     """
 
     absolute: float = 0.0
@@ -45,6 +46,7 @@ class Gap:
     excess: float = 0.0
     axis: int = -1
     index: int = 0
+    length: int = 1
 
     @property
     def rounding(self) -> bool:
@@ -85,37 +87,74 @@ def compare(expected: Array, actual: Array, noise: Sequence[Vector] | None = Non
         return EQUAL
     if not np.isfinite(absolute):
         return APART
-    sizes = np.abs(expected.astype(gap.dtype))
-    sizes = np.where(np.isfinite(sizes), sizes, 0)
+    sizes = _finite_sizes(expected.astype(gap.dtype, copy=False))
     scale = float(sizes.max())
     worst = Gap(absolute, absolute / max(scale, _LEAST), -1.0)
-    for axis, gaps in enumerate(slice_maxima(gap)):
+    for axis, (gaps, scales) in enumerate(zip(slice_maxima(gap), slice_maxima(sizes), strict=True)):
         rounding = NOISE * noise[axis] if noise is not None else np.zeros_like(gaps)
-        allowed = TOLERANCE * slice_maxima(sizes, axis)[0] + np.minimum(rounding, TOLERANCE * scale)
+        allowed = TOLERANCE * scales + np.minimum(rounding, TOLERANCE * scale)
         excess = gaps / np.maximum(allowed, _LEAST)
         index = int(excess.argmax())
         if excess[index] > worst.excess:
-            worst = replace(worst, excess=float(excess[index]), axis=axis if expected.ndim else -1, index=index)
+            where = axis if expected.ndim else -1
+            worst = replace(worst, excess=float(excess[index]), axis=where, index=index, length=len(excess))
     return worst
+
+
+def are_apart(expected: Array, actual: Array, noise: Sequence[Vector] | None = None) -> bool:
+    """Whether two arrays differ by more than rounding, as `compare` says it: one slice that does is enough.
+
+    >>> are_apart(np.array([1.0, 2.0]), np.array([1.0, 2.1])), are_apart(np.array([1.0]), np.array([1.000001]))
+    (True, False)
+    """
+    if expected.shape == actual.shape and expected.size and expected.dtype.kind == actual.dtype.kind == "f":
+        for axis in sorted(range(expected.ndim), key=lambda axis: -expected.shape[axis]):  # the smallest slice first
+            one, other = expected.take(0, axis), actual.take(0, axis)
+            rounding = NOISE * float(noise[axis][0]) if noise is not None else 0.0
+            allowed = TOLERANCE * float(_finite_sizes(one).max()) + rounding
+            if float(difference(one, other).max()) > max(allowed, _LEAST):
+                return True
+    return not compare(expected, actual, noise).rounding
+
+
+def same_bytes(a: Array, b: Array) -> bool:
+    """Whether two arrays of one shape and type hold the same, NaNs included."""
+    whole = np.dtype(f"u{a.itemsize}") if a.itemsize in (1, 2, 4, 8) else None
+    if whole is None or a.dtype.hasobject:
+        return a.tobytes() == b.tobytes()
+    return np.array_equal(np.ascontiguousarray(a).view(whole), np.ascontiguousarray(b).view(whole))
+
+
+def _finite_sizes(array: npt.NDArray[np.floating]) -> npt.NDArray[np.floating]:
+    """Absolute values, zero where they are not finite."""
+    sizes = np.abs(array)
+    return np.asarray(sizes if np.isfinite(sizes.max()) else np.where(np.isfinite(sizes), sizes, sizes.dtype.type(0)))
 
 
 def difference(a: Array, b: Array) -> npt.NDArray[np.floating]:
     """Absolute differences of two arrays of one shape; 0 for equal NaN and Inf, infinite for one NaN alone."""
     kind: Any = np.float32 if a.dtype == b.dtype == np.float32 else np.float64
     left, right = a.astype(kind, copy=False), b.astype(kind, copy=False)
-    same = (left == right) | (np.isnan(left) & np.isnan(right))
     with np.errstate(invalid="ignore", over="ignore"):
-        gap = np.where(same, kind(0), np.abs(left - right))
+        gap = np.asarray(np.abs(left - right))
+    if gap.size == 0 or np.isfinite(gap.max()):
+        return gap
+    same = (left == right) | (np.isnan(left) & np.isnan(right))
+    gap = np.where(same, kind(0), gap)
     return np.asarray(np.where(np.isnan(gap), kind(np.inf), gap))
 
 
-def slice_maxima(array: npt.NDArray[np.floating], *axes: int) -> list[Vector]:
-    """The largest number of every slice along these axes, all if none are named; one slice where there is no axis."""
-    if array.ndim == 0:
-        return [array.reshape(1).astype(np.float64)]
-    chosen = axes or range(array.ndim)
-    others = [tuple(k for k in range(array.ndim) if k != axis) for axis in chosen]
-    return [np.asarray(array.max(axis=rest), np.float64) for rest in others]
+def slice_maxima(array: npt.NDArray[np.floating]) -> list[Vector]:
+    """The largest number of every slice along every axis; one slice where there is no axis.
+
+    >>> slice_maxima(np.array([[1.0, 5.0], [2.0, 0.0]]))
+    [array([5., 2.]), array([2., 5.])]
+    """
+    if array.ndim <= 1:
+        return [array.reshape(-1).astype(np.float64)]
+    half = array.ndim // 2  # two passes over everything, however many axes there are
+    first, last = tuple(range(half)), tuple(range(half, array.ndim))
+    return [*slice_maxima(array.max(axis=last)), *slice_maxima(array.max(axis=first))]
 
 
 def slice_noise(array: Array, again: Array) -> list[Vector] | None:

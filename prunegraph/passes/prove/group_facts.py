@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,8 +14,8 @@ from prunegraph.analysis.groups import Group
 from prunegraph.analysis.relations import Reduction
 from prunegraph.analysis.slots import Keeps
 from prunegraph.analysis.solve import Solution
-from prunegraph.arrays import Array
-from prunegraph.passes.prove.compare import compare
+from prunegraph.passes.prove.compare import are_apart
+from prunegraph.passes.prove.inner import Perturbation
 from prunegraph.passes.rewrite.provenance import part_of
 from prunegraph.runtime.feeds import Feeds
 from prunegraph.runtime.session import CannotRun, open_session, run, widened_feeds
@@ -61,36 +62,44 @@ def weights_of(groups: Sequence[Group], weights: Sequence[str], normalized: ir.G
 
 def seen_at_outputs(
     slim: ir.Model,
-    groups: Mapping[str, Mapping[str, Array]],
-    feeds: Feeds,
+    groups: Mapping[str, tuple[str, Perturbation]],
+    candidates: Iterable[Feeds],
     outputs: Sequence[str],
 ) -> set[str]:
-    """The groups of which other numbers in their weights move an output of the slim model.
+    """The groups of which other numbers in one of their weights move an output of the slim model.
 
     Weights become inputs with a default, so that one session does for all groups.
 
     Args:
         slim: The slim model.
-        groups: By id the other numbers, by weight.
-        feeds: What it runs on.
+        groups: By id a weight, and how other numbers are made of its own.
+        candidates: What it may run on: the first that it runs on is taken.
         outputs: What is looked at.
     """
     twin = slim.clone()
     there = {value.name for value in twin.graph.inputs}
-    fed = dict.fromkeys(name for weights in groups.values() for name in weights)
-    twin.graph.inputs.extend(twin.graph.initializers[name] for name in fed if name not in there)
-    moved: set[str] = set()
-    try:
-        with open_session(twin, optimize=False, prepack=False) as session:
-            given = widened_feeds(feeds)
-            before = run(session, given, outputs)
-            for group in _spread(list(groups), RUNS):
-                after = run(session, {**given, **groups[group]}, outputs)
-                if not all(compare(a, b).rounding for a, b in zip(before, after, strict=True)):
-                    moved.add(group)
-    except CannotRun:
-        pass  # an op that wants constants: inner values tell
-    return moved
+    tried = {group: groups[group] for group in _spread(list(groups), RUNS)}
+    fed = dict.fromkeys(weight for weight, _ in tried.values() if weight not in there)
+    twin.graph.inputs.extend(twin.graph.initializers[name] for name in fed)
+    for feeds in candidates if tried else ():
+        with contextlib.suppress(CannotRun):  # an op that wants constants, or sizes that do not run: inner values tell
+            return _moving(twin, tried, widened_feeds(feeds), outputs)
+    return set()
+
+
+def _moving(
+    model: ir.Model, groups: Mapping[str, tuple[str, Perturbation]], feeds: Feeds, outputs: Sequence[str]
+) -> set[str]:
+    moving: set[str] = set()
+    with open_session(model, optimize=False, prepack=False) as session:
+        before = run(session, feeds, outputs)
+        for group, (weight, other) in groups.items():
+            tensor = model.graph.initializers[weight].const_value
+            assert tensor is not None
+            after = run(session, {**feeds, weight: other.of(tensor.numpy())}, outputs)
+            if any(are_apart(a, b) for a, b in zip(before, after, strict=True)):
+                moving.add(group)
+    return moving
 
 
 def _spread(names: list[str], most: int) -> list[str]:

@@ -21,6 +21,9 @@ from prunegraph.runtime.edit import Editor
 FAR = 24
 """Nodes between a weight and the first value that both graphs have: more are not followed."""
 
+LARGE = 1 << 16
+"""Weights of so many bytes are not held a second time with other numbers."""
+
 _INTEGERS = {ir.DataType.INT64, ir.DataType.BOOL, ir.DataType.STRING}
 """Types of lengths, positions and texts, which are no weights."""
 
@@ -54,26 +57,48 @@ def _is_rewritten(new: ir.Value, old: ir.Value | None) -> bool:
     return not np.array_equal(new.const_value.numpy(), old.const_value.numpy())
 
 
-def perturbed(array: Array, whole: Sequence[int] | None) -> Array:
-    """Other numbers in place of those of a weight: what stays of it in another order.
+@dataclass(frozen=True, slots=True)
+class Perturbation:
+    """Other numbers in place of those of a weight: what stays of it in another order, or other sizes of it.
 
-    Rolled by one along the first axis that was cut (the longest, where `whole`, its shape before, does not tell); where
-    that changes nothing every second number is made half as large again, and zeros become a tenth.
+    Attributes:
+        axis: The axis along which they are rolled by one; None where every second number is made half as large again,
+            and zeros become a tenth.
     """
-    if array.ndim == 0:
-        return _scaled(array)
-    cut = [k for k, n in enumerate(array.shape) if whole is not None and len(whole) == array.ndim and whole[k] != n]
-    for axis in (*cut, int(np.argmax(array.shape))):
-        rolled = np.roll(array, 1, axis=axis)
-        if not np.array_equal(rolled, array):
-            return rolled
-    return _scaled(array)
+
+    axis: int | None
+
+    def of(self, array: Array) -> Array:
+        """The other numbers."""
+        return _scaled(array) if self.axis is None else np.roll(array, 1, axis=self.axis)
+
+
+def perturbation(array: Array, whole: Sequence[int] | None) -> Perturbation | None:
+    """What makes other numbers of those of a weight; None where nothing does.
+
+    Rolled along the first axis that was cut (the longest, where `whole`, its shape before, does not tell), scaled where
+    that changes nothing.
+    """
+    axes: list[int] = []
+    if array.ndim:
+        cut = [k for k, n in enumerate(array.shape) if whole is not None and len(whole) == array.ndim and whole[k] != n]
+        axes = [*cut, int(np.argmax(array.shape))]
+    for axis in axes:
+        if _varies(array, axis):
+            return Perturbation(axis)
+    if array.dtype.kind in "iu" or np.array_equal(_scaled(array), array):
+        return None  # zero points, which some ops want as they are
+    return Perturbation(None)
+
+
+def _varies(array: Array, axis: int) -> bool:
+    """Whether not all slices along an axis are alike; the first two mostly tell."""
+    slices = np.moveaxis(array, axis, 0)
+    return len(slices) > 1 and (bool((slices[0] != slices[1]).any()) or bool((slices[1:] != slices[:-1]).any()))
 
 
 def _scaled(array: Array) -> Array:
     every_second = (np.arange(array.size) % 2 == 0).reshape(array.shape)
-    if array.dtype.kind in "iu":
-        return array  # zero points, which some ops want as they are
     wide = array.astype(np.float32)
     return np.where(every_second, np.where(wide == 0, 0.1, wide * 1.5), wide).astype(array.dtype)
 
@@ -94,7 +119,7 @@ class Shadow:
 
 
 def with_shadows(
-    slim: ir.Model, weights: Mapping[str, Array], shared: Collection[str]
+    slim: ir.Model, weights: Mapping[str, Perturbation], shared: Collection[str]
 ) -> tuple[ir.Model, list[Shadow]]:
     """A copy that computes what every one of some weights is read into a second time, from other numbers.
 
@@ -102,19 +127,30 @@ def with_shadows(
 
     Args:
         slim: The slim model.
-        weights: Initializer -> the other numbers.
+        weights: Initializer -> how other numbers are made of its own.
         shared: The values that both graphs have.
     """
     twin = slim.clone()
     editor = Editor(twin.graph)
     order = {node: k for k, node in enumerate(twin.graph)}
     shadows: list[Shadow] = []
-    for name, array in weights.items():
+    for name, other_numbers in weights.items():
         weight = twin.graph.initializers[name]
-        assert weight.const_value is not None
-        other = editor.constant(ir.tensor(array, dtype=weight.const_value.dtype), f"{name}/perturbed")
+        other = _other_weight(editor, weight, other_numbers, order)
         shadows += [Shadow(name, *pair) for pair in _follow(editor, weight, other, order, shared)]
     return twin, shadows
+
+
+def _other_weight(editor: Editor, weight: ir.Value, other: Perturbation, order: Mapping[ir.Node, int]) -> ir.Value:
+    """Other numbers: a constant, or where that would take memory something that a run makes and drops again."""
+    tensor = weight.const_value
+    assert tensor is not None
+    readers = [node for node in weight.consumers() if node in order]
+    if other.axis is None or tensor.dtype != ir.DataType.FLOAT or tensor.nbytes < LARGE or not readers:
+        return editor.constant(ir.tensor(other.of(tensor.numpy()), dtype=tensor.dtype), f"{weight.name}/perturbed")
+    here = editor.at(min(readers, key=order.__getitem__)).before()
+    rolled = np.roll(np.arange(tensor.shape.numpy()[other.axis], dtype=np.int64), 1)
+    return here.add("Gather", weight, here.constant(rolled), like=weight, axis=other.axis)
 
 
 def _follow(

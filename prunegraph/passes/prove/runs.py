@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import contextlib
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 import onnx_ir as ir
@@ -32,23 +33,27 @@ def run_all(
     Raises:
         CannotRun: ONNX Runtime does not run it.
     """
-    with open_session(with_outputs(model, inner), optimize=optimize, prepack=False) as session:
-        made: list[Values] = []
+    made: list[Values] = []
+    with _putting_out(model, inner), open_session(model, optimize=optimize, prepack=False) as session:
         for k, feed in enumerate(feeds):
             wanted = list(dict.fromkeys([*outputs, *(inner if k == 0 else ())]))
             made.append(dict(zip(wanted, run(session, widened_feeds(feed), wanted), strict=True)))
-        return made
+    return made
 
 
-def with_outputs(model: ir.Model, inner: Sequence[str]) -> ir.Model:
-    """A copy that puts out inner values, too."""
-    if not inner:
-        return model
-    twin = model.clone()
-    there = {value.name for value in twin.graph.outputs}
-    by_name = {value.name: value for node in twin.graph for value in node.outputs}
-    twin.graph.outputs.extend(by_name[name] for name in dict.fromkeys(inner) if name not in there)
-    return twin
+@contextlib.contextmanager
+def _putting_out(model: ir.Model, inner: Sequence[str]) -> Iterator[None]:
+    """Inner values are outputs of a model meanwhile: a copy of the graph would take as long as a run."""
+    graph_outputs = model.graph.outputs
+    there = {value.name for value in graph_outputs}
+    by_name = {value.name: value for node in model.graph for value in node.outputs} if inner else {}
+    added = [by_name[name] for name in dict.fromkeys(inner) if name not in there]
+    graph_outputs.extend(added)
+    try:
+        yield
+    finally:
+        for _ in added:
+            graph_outputs.pop()
 
 
 def jittered(model: ir.Model, seed: int) -> ir.Model:

@@ -5,12 +5,12 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
+from prunegraph.analysis.ops import traits_of
 from prunegraph.runtime.edit import Editor
 
 _NORMAL = {"RandomNormal", "RandomNormalLike"}
 _UNIFORM = {"RandomUniform", "RandomUniformLike"}
 _LIKE = {"RandomNormalLike", "RandomUniformLike"}
-_DRAWS = {*_NORMAL, *_UNIFORM, "Bernoulli", "Multinomial", "Dropout"}
 
 
 def with_same_noise(model: ir.Model) -> ir.Model:
@@ -19,11 +19,11 @@ def with_same_noise(model: ir.Model) -> ir.Model:
     A draw at a stated shape becomes a constant, one at the shape of a value becomes the number that is half a deviation
     off its mean, Bernoulli hands on its probabilities, Multinomial gets a seed, and Dropout drops nothing.
     """
-    if not any(node.op_type in _DRAWS for node in model.graph.all_nodes()):
+    if not any(traits_of(node).random for node in model.graph.all_nodes()):
         return model
     twin = model.clone()
     for graph in twin.graphs():
-        draws = [node for node in graph if node.op_type in _DRAWS and node.domain in ("", "ai.onnx")]
+        draws = [node for node in graph if traits_of(node).random]
         editor = Editor(graph) if draws else None
         for node in draws:
             assert editor is not None
@@ -47,6 +47,8 @@ def _fix(editor: Editor, node: ir.Node) -> None:
     elif node.op_type in _LIKE:
         number = here.constant(np.asarray(_middle(node), _dtype(node).numpy()))
         fixed = here.add("Expand", number, here.add("Shape", node.inputs[0]))
+    elif node.op_type not in _NORMAL | _UNIFORM:
+        return
     else:
         lengths = node.attributes["shape"].as_ints()
         drawn = np.random.default_rng(len(lengths) + sum(lengths))

@@ -7,7 +7,7 @@ selection must not be empty: what gives no number is tried again with other numb
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain, islice
 from typing import Any
 
@@ -23,6 +23,9 @@ from prunegraph.runtime.trial_sizes import size_plans
 
 SHORT, LONG = {"batch": 3, "row": 17}, {"batch": 1, "row": 130}
 """Sizes that no probe has used; the long one tells a length that is static from one that is padded to a multiple."""
+
+LIGHT = {**SHORT, "batch": 1}
+"""Sizes for runs of which there are many."""
 
 BATCHES = 2
 """How many batches of the caller's data are compared on."""
@@ -61,11 +64,13 @@ class Trial:
         feeds: One dict of arrays a run.
         outputs: What came of each.
         finite: Which share of the numbers is finite.
+        light: Inputs like the first of a batch of one, to run many times; of the caller's, the first.
     """
 
     feeds: list[Feeds]
     outputs: list[Values]
     finite: float
+    light: Feeds
 
 
 def trial_inputs(
@@ -104,7 +109,7 @@ def _and_random(given: Trial, session: Any, model: ir.Model, outputs: Sequence[s
         return given
     if more.finite < 1:
         return given
-    return Trial([*given.feeds, *more.feeds], [*given.outputs, *more.outputs], given.finite)
+    return Trial([*given.feeds, *more.feeds], [*given.outputs, *more.outputs], given.finite, given.light)
 
 
 def _cannot(reason: Exception) -> PruneGraphError:
@@ -114,12 +119,14 @@ def _cannot(reason: Exception) -> PruneGraphError:
 def _random(session: Any, specs: Sequence[InputSpec], outputs: Sequence[str], sizes: Mapping[str, int]) -> Trial:
     """The first fill of which everything is finite, or the one of which most is, at the first sizes that run."""
     plans = list(_plans(specs, sizes))
+    light = next(iter(size_plans(specs, (LIGHT,), sizes)))[0]
     best: Trial | None = None
     reason: Exception = CannotRun("no inputs to run it on")
     for fill in FILLS:
         for plan in list(plans):
             try:
                 trial = _tried(session, [filled(specs, each, seed, fill) for seed, each in enumerate(plan)], outputs)
+                trial = replace(trial, light=filled(specs, light, 0, fill))
             except CannotRun as error:
                 reason = error
                 continue
@@ -147,7 +154,7 @@ def _tried(session: Any, feeds: list[Feeds], outputs: Sequence[str]) -> Trial:
     floats = [array for values in made for array in values.values() if array.dtype.kind == "f"]
     count = sum(array.size for array in floats)
     finite = sum(int(np.isfinite(array).sum()) for array in floats) / count if count else 1.0
-    return Trial(feeds, made, finite)
+    return Trial(feeds, made, finite, feeds[0] if feeds else {})
 
 
 def filled(specs: Sequence[InputSpec], sizes: Mapping[str, int], seed: int, fill: Fill) -> Feeds:

@@ -13,24 +13,25 @@ from typing import Any
 
 import numpy as np
 import onnx_ir as ir
-import onnxruntime as ort
 
 from prunegraph.analysis.analyze import Analysis
 from prunegraph.analysis.slots import Keeps
 from prunegraph.errors import VerificationFailed
 from prunegraph.passes.prove.choices import behind_choices
-from prunegraph.passes.prove.compare import TOLERANCE, Gap, compare
-from prunegraph.passes.prove.float_reference import unrounded
+from prunegraph.passes.prove.compare import TOLERANCE, Gap, are_apart, compare, same_bytes
+from prunegraph.passes.prove.copies import Copies
 from prunegraph.passes.prove.group_facts import DEAD, OUTPUT, GroupFacts, fills, seen_at_outputs, weights_of
-from prunegraph.passes.prove.inner import Shadow, perturbed, rewritten_weights, shared_values, with_shadows
-from prunegraph.passes.prove.judge import SEEDS, Judge, all_gaps, both_noises, in_words, worst_of
-from prunegraph.passes.prove.mask import masked
+from prunegraph.passes.prove.inner import Perturbation, Shadow, perturbation, shared_values, with_shadows
+from prunegraph.passes.prove.judge import Judge, in_words, worst_of
+from prunegraph.passes.prove.look import Look
+from prunegraph.passes.prove.normalizing import compare_normalized, fault_of_runtime
+from prunegraph.passes.prove.parts import estimated_bytes, in_parts
 from prunegraph.passes.prove.positions import Positions
-from prunegraph.passes.prove.runs import Noise, Values, jittered, jittered_feeds, noise_of, run_all
-from prunegraph.passes.prove.same_noise import with_same_noise
+from prunegraph.passes.prove.runs import Noise, Values, run_all
 from prunegraph.passes.prove.trial_inputs import Trial, trial_inputs
+from prunegraph.runtime import limits
 from prunegraph.runtime.feeds import Feeds
-from prunegraph.runtime.session import CannotRun, widened
+from prunegraph.runtime.session import CannotRun
 
 __all__ = ["TOLERANCE", "GroupFacts", "Verification", "verify"]
 
@@ -109,47 +110,11 @@ def verify(
         PruneGraphError: ONNX Runtime cannot run the original, or makes no numbers of it.
         VerificationFailed: it cannot run the normalized or the slim model.
     """
-    copies = _Copies.of(original, normalized, slim, analysis, keeps)
+    copies = Copies.of(original, normalized, slim, analysis, keeps)
     outputs = [value.name or "" for value in normalized.graph.outputs]
     trial = trial_inputs(copies.given, outputs, feeds, sizes)
     positions = Positions(analysis.solution, keeps)
     return _Proof(normalized.graph, copies, outputs, trial, analysis, keeps, positions).verification()
-
-
-@dataclass(frozen=True, slots=True)
-class _Copies:
-    """The models as they are compared: in float32, activations not rounded, the same noise in all.
-
-    `given`, `plain` and `small`, the original, the normalized and the slim model, have their activations rounded.
-    """
-
-    given: ir.Model
-    plain: ir.Model
-    small: ir.Model
-    original: ir.Model
-    normalized: ir.Model
-    oracle: ir.Model
-    slim: ir.Model
-    weights: tuple[str, ...]
-
-    @staticmethod
-    def of(original: ir.Model, normalized: ir.Model, slim: ir.Model, analysis: Analysis, keeps: Keeps) -> _Copies:
-        wide = [widened(model) for model in (original, normalized, slim)]
-        given, plain, small = (with_same_noise(model) for model in wide)
-        return _Copies(
-            given=given,
-            plain=plain,
-            small=small,
-            original=unrounded(given),
-            normalized=unrounded(plain),
-            oracle=unrounded(with_same_noise(masked(wide[1], analysis.solution, keeps))),
-            slim=unrounded(small),
-            weights=tuple(rewritten_weights(wide[2].graph, wide[1].graph)),
-        )
-
-    @property
-    def rounded(self) -> bool:
-        return self.slim is not self.small or self.original is not self.given
 
 
 @dataclass
@@ -157,7 +122,7 @@ class _Proof:
     """One comparison, from the first run to what is said of it."""
 
     analyzed: ir.Graph
-    copies: _Copies
+    copies: Copies
     outputs: list[str]
     trial: Trial
     analysis: Analysis
@@ -172,38 +137,37 @@ class _Proof:
             self.notes.append(f"{share} are not finite; where they are not, the slim model must make the same")
         before = self.trial.outputs if copies.original is copies.given else run_all(copies.original, feeds, outputs)
         plain = _original(lambda: run_all(copies.normalized, feeds, outputs))
-        normalize_error, reason = self._normalizing(before, plain)
-        small = [self._cut_inputs(feed) for feed in feeds]
-        there = [name for name in copies.weights if name in copies.slim.graph.initializers]
-        other = {name: numbers for name in there if (numbers := self._other_numbers(name)) is not None}
-        shared = shared_values(copies.oracle.graph, copies.slim.graph, self.analysis.solution)
-        shadowed, shadows = with_shadows(copies.slim, other, {*shared, *outputs})
-        behind = behind_choices(copies.slim.graph, list(other), {*shared, *outputs})
-        inner = [name for name in dict.fromkeys([*(s.value for s in shadows), *behind.last]) if name not in outputs]
-        expected = _original(lambda: run_all(copies.oracle, feeds, outputs, inner, optimize=False))
+        normalizing = compare_normalized(copies, feeds, outputs, before, plain)
+        self.notes += normalizing.notes
+        look = self._look()
+        first, *further = look.parts
+        expected = _original(lambda: run_all(copies.oracle, feeds, outputs, first, optimize=False))
         moved = max(_apart(a, b) for a, b in zip(plain, expected, strict=True))
+        left = [self.positions.cut_all(values) for values in expected]
+        del expected, plain, before
         try:
-            slimmed = run_all(copies.slim, small, outputs)
-            real = run_all(copies.small, small, outputs) if copies.rounded else slimmed
-            looked = run_all(shadowed, small[:1], outputs, [*inner, *(s.name for s in shadows)], optimize=False)[0]
+            slimmed = run_all(copies.slim, look.feeds, outputs)
+            real = run_all(copies.small, look.feeds, outputs) if copies.rounded else slimmed
+            looked = look.at([*outputs, *first])
         except CannotRun as error:
             raise VerificationFailed(f"ONNX Runtime does not run the slim model: {error}", hint=_REPORT) from error
-        left = [self.positions.cut_all(values) for values in expected]
-        judge = Judge(copies.oracle, feeds, outputs, inner, left, self.positions, behind, [{}] * len(feeds))
-        faults = judge.faults([{**{k: looked[k] for k in inner}, **slimmed[0]}, *slimmed[1:]])
+        judge = Judge(copies.oracle, feeds, outputs, first, left, self.positions, look.behind, [{}] * len(feeds))
+        faults = judge.faults([{**{k: looked[k] for k in first}, **slimmed[0]}, *slimmed[1:]])
         if faults and set(faults) & set(outputs):
-            faults = self._without_optimizing(judge, small, looked)
-        compared_before: tuple[str, ...] = ()
-        if faults and judge.only_choices(faults, shadows):
-            compared_before, faults = behind.nodes, []
-        unfinite = _new_holes(self.trial.outputs, real, self.positions)
-        seen = _seen(shadows, looked, left[0], judge.noise[0])
+            faults = self._without_optimizing(judge, look.feeds, looked)
+        seen = _seen(look.shadows, looked, left[0], judge.noise[0])
         gaps = judge.gaps
-        reason = reason or (f"not finite: {unfinite}" if unfinite else "") or in_words(faults, gaps, left)
+        del looked, left
+        for part in further:
+            faults += self._judge_part(part, look, gaps, seen)
+        compared_before: tuple[str, ...] = ()
+        if faults and judge.only_choices(faults, look.shadows):
+            compared_before, faults = look.behind.nodes, []
+        unfinite = _new_holes(self.trial.outputs, real, self.positions)
+        reason = normalizing.reason or (f"not finite: {unfinite}" if unfinite else "") or in_words(faults, gaps)
         reason = reason or self._other_weight()
-        shown = [
-            gaps[name] for name in outputs if name in gaps and name not in (behind.values if compared_before else ())
-        ]
+        hidden = look.behind.values if compared_before else frozenset[str]()
+        shown = [gaps[name] for name in outputs if name in gaps and name not in hidden]
         return Verification(
             ok=not reason,
             exact=all(group.exact for group in self._groups()),
@@ -211,61 +175,41 @@ class _Proof:
             max_rel_error=max((gap.relative for gap in shown), default=0.0),
             moved=moved,
             vacuous=moved < MOVED,
-            normalize_error=normalize_error,
+            normalize_error=normalizing.error,
             runs=len(feeds),
             reason=reason,
-            groups=tuple(self._facts(seen, other, None if reason else small[0])),
-            unseen=tuple(name for name in other if name not in seen),
+            groups=tuple(self._facts(seen, look, proven=not reason)),
+            unseen=tuple(name for name in look.other if name not in seen),
             compared_before=compared_before,
             notes=tuple(self.notes),
         )
 
     # ---- the parts of the proof ------------------------------------------------------------------------------------
 
-    def _normalizing(self, before: Sequence[Values], plain: Sequence[Values]) -> tuple[float, str]:
-        """How far normalizing moved the outputs, and what is to be said of it if that is too far."""
-        copies, feeds, outputs = self.copies, self.trial.feeds, self.outputs
-        gaps = all_gaps(before, plain, [{}] * len(before))
-        if worst_of(gaps).rounding:
-            return worst_of(gaps).relative, ""
-        noise: list[Noise] = [{}] * len(before)
-        for seed in SEEDS:
-            again = run_all(jittered(copies.normalized, seed), jittered_feeds(feeds, seed), outputs)
-            noise = both_noises(noise, noise_of(plain, again))
-        gaps = all_gaps(before, plain, noise)
-        if not worst_of(gaps).rounding:
-            unoptimized = [
-                run_all(model, feeds, outputs, optimize=False) for model in (copies.original, copies.normalized)
-            ]
-            plainly = all_gaps(unoptimized[0], unoptimized[1], noise)
-            if worst_of(plainly).rounding:
-                self._blame_runtime("the original", worst_of(gaps))
-            gaps = plainly
-        if worst_of(gaps).rounding:
-            return worst_of(gaps).relative, ""
-        behind = behind_choices(copies.normalized.graph, [*copies.normalized.graph.initializers], outputs)
-        wrong = {name for name, gap in gaps.items() if not gap.rounding}
-        if wrong <= behind.values:
-            made = [
-                {value.name for node in model.graph for value in node.outputs}
-                for model in (copies.original, copies.normalized)
-            ]
-            both = made[0] & made[1]
-            last = list(
-                behind_choices(
-                    copies.normalized.graph, [*copies.normalized.graph.initializers], {n for n in both if n}
-                ).last
-            )
-            values = [
-                run_all(model, feeds, outputs, last, optimize=False) for model in (copies.original, copies.normalized)
-            ]
-            inner = all_gaps([{n: values[0][0][n] for n in last}], [{n: values[1][0][n] for n in last}], [{}])
-            if last and worst_of(inner).relative <= TOLERANCE:
-                self.notes.append(
-                    f"normalizing was compared before {', '.join(behind.nodes[:3])}: rounding flips a choice"
-                )
-                return worst_of(inner).relative, ""
-        return worst_of(gaps).relative, f"normalizing changed the model: {in_words(sorted(wrong), gaps, before)}"
+    def _look(self) -> Look:
+        copies, solution = self.copies, self.analysis.solution
+        there = [name for name in copies.weights if name in copies.slim.graph.initializers]
+        other = {name: numbers for name in there if (numbers := self._other_numbers(name)) is not None}
+        common = {*shared_values(copies.oracle.graph, copies.slim.graph, solution), *self.outputs}
+        shadowed, shadows = with_shadows(copies.slim, other, common)
+        behind = behind_choices(copies.slim.graph, list(other), common)
+        inner = dict.fromkeys([*(shadow.value for shadow in shadows), *behind.last])
+        size = estimated_bytes(solution.facts, self.trial.feeds[0])
+        parts = in_parts([name for name in inner if name not in self.outputs], size, limits.BYTES_OF_INNER)
+        return Look(shadowed, shadows, other, behind, parts, [self._cut_inputs(feed) for feed in self.trial.feeds])
+
+    def _judge_part(self, part: Sequence[str], look: Look, gaps: dict[str, Gap], seen: dict[str, str]) -> list[str]:
+        """What is wrong of further inner values; adds what is seen of them."""
+        feeds = self.trial.feeds[:1]
+        expected = _original(lambda: run_all(self.copies.oracle, feeds, [], part, optimize=False))
+        left = [self.positions.cut_all(expected.pop())]
+        looked = look.at(part)
+        judge = Judge(self.copies.oracle, feeds, [], part, left, self.positions, look.behind, [{}])
+        faults = judge.faults([{name: looked[name] for name in part}])
+        gaps.update(judge.gaps)
+        for weight, value in _seen(look.shadows, looked, left[0], judge.noise[0]).items():
+            seen.setdefault(weight, value)
+        return faults
 
     def _without_optimizing(self, judge: Judge, small: Sequence[Feeds], looked: Values) -> list[str]:
         """What is still wrong where ONNX Runtime runs the slim model as it is written."""
@@ -273,26 +217,23 @@ class _Proof:
         plainly = run_all(self.copies.slim, small, self.outputs, optimize=False)
         faults = judge.faults([{**{k: looked[k] for k in judge.inner}, **plainly[0]}, *plainly[1:]])
         if not set(faults) & set(self.outputs):
-            self._blame_runtime("the slim model", worst_of({name: optimized[name] for name in self.outputs}))
+            worst = worst_of({name: optimized[name] for name in self.outputs})
+            self.notes.append(fault_of_runtime("the slim model", worst))
         return faults
-
-    def _blame_runtime(self, what: str, gap: Gap) -> None:
-        self.notes.append(
-            f"ONNX Runtime {ort.__version__} computes something else for {what} when it optimizes it, off by "
-            f"{gap.relative:.1e} of the output's scale; compared is what it computes without that"
-        )
 
     def _groups(self) -> list[Any]:
         return [group for group in self.analysis.groups if group.dim in self.keeps]
 
-    def _facts(self, seen: Mapping[str, str], other: Mapping[str, Any], feed: Feeds | None) -> Iterable[GroupFacts]:
+    def _facts(self, seen: Mapping[str, str], look: Look, *, proven: bool) -> Iterable[GroupFacts]:
         groups = self._groups()
-        held = weights_of(groups, list(other), self.analyzed)
+        held = weights_of(groups, list(look.other), self.analyzed)
         # One weight of each: all of them in the same other order may well compute the same.
         shown = {group: [name for name in names if name in seen] for group, names in held.items()}
-        largest = {group: max(names, key=lambda name: other[name].size) for group, names in shown.items() if names}
-        alive = {group: {name: other[name]} for group, name in largest.items()}
-        moving = seen_at_outputs(self.copies.slim, alive, feed, self.outputs) if feed is not None else set()
+        sizes = {name: _tensor(self.copies.slim, name).size for name in look.other}
+        largest = {group: max(names, key=sizes.__getitem__) for group, names in shown.items() if names}
+        alive = {group: (name, look.other[name]) for group, name in largest.items()}
+        candidates = [self._cut_inputs(self.trial.light), look.feeds[0]] if proven else []
+        moving = seen_at_outputs(self.copies.slim, alive, candidates, self.outputs)
         filled = fills(self.analyzed, self.analysis.solution, self.keeps)
         for group in groups:
             where = [seen[name] for name in held[group.id] if name in seen]
@@ -313,17 +254,20 @@ class _Proof:
             if old is None or new is None or old.const_value is None or new.const_value is None:
                 continue
             kept, there = self.positions.cut(name, old.const_value.numpy()), new.const_value.numpy()
-            if kept.dtype == there.dtype and kept.shape == there.shape and kept.tobytes() != there.tobytes():
+            if kept.dtype == there.dtype and kept.shape == there.shape and not same_bytes(kept, there):
                 return f"the weight {name} does not hold the numbers that stay of it in the original"
         return ""
 
-    def _other_numbers(self, name: str) -> Any:
-        tensor = self.copies.slim.graph.initializers[name].const_value
+    def _other_numbers(self, name: str) -> Perturbation | None:
         whole = self.copies.normalized.graph.initializers.get(name)
         shape = whole.const_value.shape.numpy() if whole is not None and whole.const_value is not None else None
-        assert tensor is not None
-        numbers = perturbed(tensor.numpy(), shape)
-        return None if np.array_equal(numbers, tensor.numpy()) else numbers
+        return perturbation(_tensor(self.copies.slim, name).numpy(), shape)
+
+
+def _tensor(model: ir.Model, name: str) -> ir.TensorProtocol:
+    tensor = model.graph.initializers[name].const_value
+    assert tensor is not None
+    return tensor
 
 
 def _original(runs: Any) -> Any:
@@ -351,11 +295,10 @@ def _new_holes(before: Sequence[Values], after: Sequence[Values], positions: Pos
 
 
 def _seen(shadows: Sequence[Shadow], looked: Values, expected: Values, noise: Noise) -> dict[str, str]:
-    """By weight the first value that other numbers in it move by more than rounding."""
+    """By weight the first of the values looked at that other numbers in it move by more than rounding."""
     seen: dict[str, str] = {}
     for shadow in shadows:
-        if shadow.weight not in seen:
-            gap = compare(expected[shadow.value], looked[shadow.name], noise.get(shadow.value))
-            if not gap.rounding:
+        if shadow.weight not in seen and shadow.name in looked:
+            if are_apart(expected[shadow.value], looked[shadow.name], noise.get(shadow.value)):
                 seen[shadow.weight] = shadow.value
     return seen
