@@ -79,8 +79,10 @@ slim model must make the same. If all are none, the model is refused with that r
 
 ## What it costs
 
-Processor time of the proof, over that of comparing outputs alone: 1.7 to 2.3 for a MiniLM of six layers, 2.1 to 2.6
-for a DeiT-tiny, 2.5 to 3.3 for a ResNet-18 (two measurements each on a shared machine with two cores).
+Processor time of the proof, over that of comparing the outputs of the same models alone (`python -m
+benchmarks.proof_cost`, on a shared machine with two cores): 1.6 for a MiniLM of six layers, 1.5 for a DeiT-tiny, 1.6
+for a ResNet-18. Values inside are compared in parts of about 256 MB, in further runs where there are more; other
+numbers in large weights are made within a run and dropped again.
 
 ## What it cannot do
 

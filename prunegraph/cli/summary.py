@@ -87,7 +87,8 @@ def _sight(seen: Verification) -> Iterator[str]:
         yield f"other numbers in {', '.join(seen.unseen[:3])}{', …' if len(seen.unseen) > 3 else ''} would move nothing"
     if seen.compared_before:
         yield f"compared before {', '.join(seen.compared_before[:3])}: rounding flips what is chosen there"
-    for group in [group for group in seen.groups if group.fill and "number" in group.fill][:3]:
+    filled = [group for group in seen.groups if "number" in group.fill or "the sum is" in group.fill]
+    for group in filled[:3]:
         yield f"{group.id}: removed units are filled with {group.fill}"
 
 

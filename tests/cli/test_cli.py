@@ -23,7 +23,7 @@ from prunegraph.cli.arguments import parse_ratio, parse_sizes
 from prunegraph.cli.console import show_json
 from prunegraph.cli.summary import proof
 from prunegraph.errors import UsageError
-from prunegraph.passes.prove.verify import Verification
+from prunegraph.passes.prove.verify import GroupFacts, Verification
 from prunegraph.passes.score import SCORERS
 from tests.graphs.cli import averaged, classifier, convolutions, frozen
 
@@ -276,6 +276,14 @@ def tamper(folder: Path) -> None:
     onnx.save(model, folder / "slim.onnx")
 
 
+def reorder(folder: Path) -> None:
+    """The same numbers in another order, in one weight."""
+    model = onnx.load(folder / "slim.onnx")
+    tensor = next(t for t in model.graph.initializer if t.name == "onnx::MatMul_106")
+    tensor.CopyFrom(numpy_helper.from_array(np.roll(numpy_helper.to_array(tensor), 1, axis=-1), tensor.name))
+    onnx.save(model, folder / "slim.onnx")
+
+
 def another_plan(folder: Path) -> None:
     done("prune", "model.onnx", "-o", "other.onnx", "--scorer", "random", "--seed", "3")
     (folder / "other.plan.json").replace(folder / "slim.plan.json")
@@ -305,7 +313,7 @@ def test_verify_accepts_what_prune_wrote(folder: Path) -> None:
     assert found["max_rel_error"] < 1e-5 < found["moved"]
 
 
-@pytest.mark.parametrize("change", [tamper, another_plan, plan_of_less, plan_of_another_model, another_model])
+@pytest.mark.parametrize("change", [tamper, reorder, another_plan, plan_of_less, plan_of_another_model, another_model])
 def test_verify_refuses_what_is_not_equal(change: Callable[[Path], None], folder: Path) -> None:
     done(*PRUNE)
     change(folder)
@@ -325,6 +333,10 @@ SEEN = Verification(True, True, 1e-7, 2e-7, 0.5, False, 0.0, 1)
         (SEEN, "equal to the masked original; largest error 2.0e-07"),
         (replace(SEEN, exact=False), "equal to the original under masked statistics"),
         (replace(SEEN, moved=0.0, vacuous=True), "the removed units were dead"),
+        (
+            replace(SEEN, groups=(GroupFacts("head.0", "output", "zero: the sum is that of what stays (in maps)"),)),
+            "head.0: removed units are filled with zero: the sum is that of what stays (in maps)",
+        ),
         (replace(SEEN, ok=False, max_rel_error=0.1), "NOT equal to the masked original: off by 1.0e-01"),
         (None, "not verified"),
     ],

@@ -9,8 +9,10 @@ import onnx_ir as ir
 import pytest
 
 from prunegraph.analysis.selection import Selection
+from prunegraph.passes.prove import inner
 from prunegraph.passes.prove.inner import rewritten_weights
 from prunegraph.passes.prove.verify import verify
+from prunegraph.runtime import limits
 from tests.graphs.builder import Builder, conv
 from tests.graphs.small import Analysed, analysed, analysed_model
 from tests.laws.test_laws import slim
@@ -90,6 +92,27 @@ def reasons(found: Analysed, how: Callable[[np.ndarray], np.ndarray]) -> list[st
 def test_running_it_shows_every_tampered_weight(name: str) -> None:
     shown = reasons(analysed(name), rolled)
     assert len(shown) >= 2 and all("differs by" in reason for reason in shown), shown
+
+
+@pytest.mark.parametrize("name", ["fused_qkv", "residual_bn"])
+def test_neither_parts_nor_weights_that_are_not_held_twice_hide_any(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = analysed(name)
+    whole = reasons(found, rolled)
+    monkeypatch.setattr(limits, "BYTES_OF_INNER", 1)
+    monkeypatch.setattr(inner, "LARGE", 0)
+    assert len(reasons(found, rolled)) == len(whole)
+
+
+@pytest.mark.parametrize("name", ["mha", "c2f"])
+def test_what_is_seen_is_the_same_in_parts(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = analysed(name)
+    selection = half(found)
+    keeps = selection.keeps(found.analysis.groups)
+    whole = verify(found.model, found.normalized, slim(found, selection), found.analysis, keeps)
+    monkeypatch.setattr(limits, "BYTES_OF_INNER", 1)
+    monkeypatch.setattr(inner, "LARGE", 0)
+    parts = verify(found.model, found.normalized, slim(found, selection), found.analysis, keeps)
+    assert parts == whole
 
 
 def test_a_number_that_no_input_reads_is_no_other_either() -> None:

@@ -109,7 +109,9 @@ def test_sizes_and_data_are_the_callers() -> None:
     model = ir.from_proto(g.model())
     name = model.graph.outputs[0].name or ""
     assert [feed["x"].shape[0] for feed in trial_inputs(model, [name], None, {"B": 1}).feeds] == [1, 1]
+    assert trial_inputs(model, [name], None).light["x"].shape == (1, 17, 6)
     given = [{"x": np.ones((2, 4, 6), np.float32)}] * 3
+    assert trial_inputs(model, [name], given).light is given[0]
     feeds = trial_inputs(model, [name], given).feeds
     assert [feed["x"].shape for feed in feeds[:2]] == [(2, 4, 6)] * 2
     assert feeds[-1]["x"].shape[1] > 100  # and random ones, at a length that nobody gave
