@@ -82,6 +82,16 @@ def attention(heads: int = 4, head_dim: int = 6, ffn: int = 40) -> onnx.ModelPro
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
 
 
+@pytest.mark.parametrize("name", ["text-classifier", "vision-transformer", "decoder", "own-scorer"])
+def test_tutorials_show_sections_of_the_examples(name: str) -> None:
+    page = (ROOT / "docs" / "tutorials" / f"{name}.md").read_text(encoding="utf-8")
+    shown = re.findall(r'^--8<-- "(examples/.*):(.*)"$', page, re.MULTILINE)
+    assert shown
+    for path, section in shown:
+        code = (ROOT / path).read_text(encoding="utf-8")
+        assert all(f"# --8<-- [{end}:{section}]" in code for end in ("start", "end"))
+
+
 def test_beside_another_runtime_all_dependencies_but_the_runtime_are_installed() -> None:
     page = (ROOT / "docs" / "install.md").read_text(encoding="utf-8")
     (command,) = re.findall(r"pip install onnxruntime-gpu (.*)", page)
