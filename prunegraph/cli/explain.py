@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -15,6 +16,13 @@ def explain(
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="List every group and every pin.")] = False,
     allow_io: AllowIo = None,
     size: Size = None,
+    html: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Draw the groups on a page that needs no network.", show_default=False),
+    ] = None,
+    dot: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Draw the groups as a graph for Graphviz.", show_default=False)
+    ] = None,
     json: Json = False,
 ) -> None:
     """Tell what can be removed, what cannot, and why.
@@ -46,6 +54,7 @@ def explain(
       prunegraph explain model.onnx
       prunegraph explain model.onnx -v | less
       prunegraph explain model.onnx --allow-io 'last_hidden_state'
+      prunegraph explain model.onnx --html groups.html --dot groups.dot
       prunegraph explain model.onnx --json | jq '.groups[] | {id, units}'
     """  # noqa: D301 - \b keeps the lines that follow as they are
     sizes = parse_sizes(size or ())
@@ -53,11 +62,26 @@ def explain(
         step("load")
         from prunegraph.analysis.explain import to_dict
         from prunegraph.api import analyze
-        from prunegraph.cli.explain_view import render
+        from prunegraph.cli.explain_view import drawn_blocks, render
+        from prunegraph.export.atomic_write import check_target, write_text
+        from prunegraph.export.report.explained import draw_dot, draw_html
+        from prunegraph.extras import require_extras
         from prunegraph.passes.choose.request import Scope
 
+        for path in filter(None, (html, dot)):
+            check_target(path, [model])
+        if html is not None:
+            require_extras(["report"])
         graph = analyze(model, scope=Scope(allow_io=allow_io or (), sizes=sizes), progress=step)
         analysis, bases = graph.analysis, graph.bases
+        drawings = {}
+        if html is not None:
+            drawings[html] = draw_html(model.name, to_dict(analysis, bases), drawn_blocks(analysis))
+        if dot is not None:
+            drawings[dot] = draw_dot(model.name, drawn_blocks(analysis))
+    for path, text in drawings.items():
+        write_text(path, text)
+        say("wrote ", str(path))
     if json:
         show_json(to_dict(analysis, bases))
         return

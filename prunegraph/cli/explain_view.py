@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 from rich.console import Group as Lines
 from rich.console import RenderableType
@@ -55,6 +56,19 @@ def render(
     return Lines(*view.summary(title), *view.groups(), *view.notes(), *view.pins())
 
 
+def drawn_blocks(analysis: Analysis) -> list[dict[str, Any]]:
+    """Blocks and their groups for `export.report.explained`, the first of those that are alike."""
+    view = _View(analysis, False, {}, 0)
+    return [
+        {
+            "title": block.title if block.numbers else "across the model",
+            "alike": max(len(block.numbers), 1),
+            "groups": [view.drawn(block, members) for members in block.members],
+        }
+        for block in view.outline()
+    ]
+
+
 class _View:
     """One analysis on its way to the screen."""
 
@@ -96,9 +110,25 @@ class _View:
 
     # ---- groups -----------------------------------------------------------------------------------------------------
 
-    def groups(self) -> Iterator[RenderableType]:
+    def outline(self) -> tuple[Block, ...]:
+        """The groups by block, blocks that are alike as one."""
         shown = [replace(g, scope=self._short(f"{g.scope}.").rstrip(".")) for g in self.analysis.groups]
-        outline = blocks(shown, self.modules)
+        return blocks(shown, self.modules)
+
+    def drawn(self, block: Block, members: Sequence[Group]) -> dict[str, Any]:
+        """A choice of a block, with the modules that it makes smaller."""
+        group, row = members[0], self._row(block, members)
+        return {
+            "id": row[0],
+            "held": row[-1],
+            "units": units_of(group, self.analysis.groups),
+            "exact": group.exact,
+            "params": span([each.params for each in members]),
+            "modules": [name.removeprefix(block.first) for name in self.modules[group.id]],
+        }
+
+    def groups(self) -> Iterator[RenderableType]:
+        outline = self.outline()
         if self.verbose:
             outline = tuple(one for block in outline for one in block.each())
         parts = [[self._row(block, members) for members in block.members] for block in outline]

@@ -96,3 +96,15 @@ def test_what_a_report_refuses(slim: Path) -> None:
     refused((*report, "out.md", "--bench", "gone"), 2, "cannot be read")
     onnx.save(mlp(), "other.onnx")
     refused(("report", "other.onnx", "slim.onnx", "-o", "out.md"), 2, "the model has no group", "")
+
+
+def test_groups_as_drawings(folder: Path) -> None:
+    done("explain", "model.onnx", "--html", "groups.html", "--dot", "groups.dot")
+    page, graph = (folder / "groups.html").read_text(), (folder / "groups.dot").read_text()
+    groups = json.loads(done("explain", "model.onnx", "--json").stdout)["groups"]
+    alike = {group["id"].split(".")[0] for group in groups}
+    for kind in alike:
+        assert f">{kind}." in page and f":{kind}." in graph
+    assert graph.count("{") == graph.count("}") and "2 blocks alike" in graph and "2 blocks alike" in page
+    assert graph.count("style=dashed") == sum(not group["exact"] for group in groups)
+    refused(("explain", "model.onnx", "--html", "model.onnx"), 1, "is an input file")

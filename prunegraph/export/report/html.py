@@ -20,8 +20,10 @@ def render_html(facts: Mapping[str, Any]) -> str:
         from jinja2 import Environment, StrictUndefined
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     environment.filters |= {"count": count, "share": share}
-    source = (files("prunegraph.export.report") / "report.html.j2").read_text(encoding="utf-8")
-    return environment.from_string(source).render(facts=facts, charts=_charts(facts))
+    folder = files("prunegraph.export.report")
+    style = (folder / "style.css").read_text(encoding="utf-8")
+    source = (folder / "report.html.j2").read_text(encoding="utf-8")
+    return environment.from_string(source).render(facts=facts, charts=_charts(facts), style=style)
 
 
 def count(number: float) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from html import escape
 from typing import Any
 
-CELL, GAP, LABEL = 18, 3, 88
+CELL, GAP, LABEL, LETTER = 18, 3, 88, 6.2
 BAR, WIDE = 14, 246  # as wide as a phone
 
 
@@ -78,6 +78,33 @@ def curve(points: Sequence[Mapping[str, Any]], metric: str) -> str:
         parts.append(f'<path class="axis" d="M{x:.1f} {low:.1f}V{high:.1f}"/>')
         parts.append(f'<circle class="kept" cx="{x:.1f}" cy="{y:.1f}" r="5"><title>{escape(title)}</title></circle>')
     return _svg(left + width + 20, top + height + 40, f"{metric} over latency", parts)
+
+
+def incidence(modules: Sequence[str], groups: Sequence[tuple[str, Sequence[str], bool]]) -> str:
+    """A row a group, a column a module: a square where the group makes the module smaller, hollow if it is inexact.
+
+    Args:
+        modules: Their names.
+        groups: Id, names of modules, and whether removing equals zeroing.
+    """
+    step, tall = CELL + GAP, 16 + LETTER * max(map(len, modules), default=0) * 0.7
+    left = 8 + LETTER * max((len(name) for name, _, _ in groups), default=0)
+    parts = []
+    for k, module in enumerate(modules):
+        x = left + k * step + CELL / 2
+        parts.append(f'<text transform="translate({x:.1f} {tall - 6:.1f}) rotate(-45)">{escape(module)}</text>')
+    for row, (name, held, exact) in enumerate(groups):
+        y = tall + row * step
+        parts.append(_text(left - 8, y + CELL - 5, name, "end"))
+        for k, module in enumerate(modules):
+            if module in held:
+                place = f'x="{left + k * step:.1f}" y="{y:.1f}" width="{CELL}" height="{CELL}" rx="3"'
+                look = "kept" if exact else "gone"
+                parts.append(
+                    f'<rect {place} class="{look}"><title>{escape(f"{name} makes {module} smaller")}</title></rect>'
+                )
+    width = left + len(modules) * step + tall
+    return _svg(width, tall + len(groups) * step + 4, "Which group makes which module smaller", parts, "heads")
 
 
 def _text(x: float, y: float, text: str, anchor: str) -> str:
