@@ -55,7 +55,7 @@ class ModelFolder:
             files = list(result.save(staging / self.place, strip=strip))
             sizes = result.file_sizes(files[0])
             text = render_markdown({**facts, "name": self.name, "sizes": sizes})
-            card = model_card(self.name, text, slim.uneven)
+            card = model_card(self.name, text, slim)
             write_companions(self.folder, self.model, staging, None if config is None else slim.config, card)
             names = [*files, *sorted(path for path in staging.rglob("*") if path.is_file() and path not in files)]
             written = [target / path.relative_to(staging) for path in names]
@@ -121,4 +121,5 @@ def told(slim: SlimConfig) -> Sequence[str]:
             f"config.json cannot say how many {kind} there are: {min(left)} to {max(left)} by layer; "
             f"--rank local, or --keep {kind}={max(left)}, evens them"
         )
+    lines += [f"config.json has no number for {kind}: {number} in every layer" for kind, number in slim.unsaid.items()]
     return lines

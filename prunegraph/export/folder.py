@@ -7,12 +7,13 @@ What `config.json` says of heads and widths is written anew where all layers are
 from __future__ import annotations
 
 import json
+import math
 import os
 import shutil
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +37,9 @@ CONFIG_KEYS: Mapping[str, tuple[str, ...]] = {
 }
 """By kind of group, the keys under which configurations of `transformers` state how many units a layer has."""
 
+KINDS_STATED = (*CONFIG_KEYS, "query_head", "v_dim")
+"""Kinds whose number a reader of a configuration relies on: readers divide the width by the heads, for instance."""
+
 
 @dataclass(frozen=True, slots=True)
 class Cut:
@@ -54,11 +58,14 @@ class SlimConfig:
         config: What `config.json` shall hold.
         changed: The keys that say something else now.
         uneven: Kinds whose layers differ, so that one number cannot say what they have, with what they have.
+        unsaid: Kinds that got smaller alike in all layers, but for which the configuration has no number, with what
+            is left.
     """
 
     config: Mapping[str, Any]
     changed: tuple[str, ...]
     uneven: Mapping[str, tuple[int, ...]]
+    unsaid: Mapping[str, int] = field(default_factory=dict)
 
 
 def find_model(folder: Path) -> Path:
@@ -133,16 +140,48 @@ def slim_config(config: Mapping[str, Any], cuts: Iterable[Cut]) -> SlimConfig:
     for cut in cuts:
         before.setdefault(cut.kind, set()).add(cut.before)
         after.setdefault(cut.kind, []).append(cut.after)
-    new, changed, uneven = dict(config), [], {}
+    new, uneven, unsaid = dict(config), {}, {}
     for kind, left in after.items():
         if len(set(left)) > 1:
             uneven[kind] = tuple(left)
-            continue
-        for key in CONFIG_KEYS.get(kind, ()):
-            if before[kind] == {config.get(key)} and left[0] != config[key]:
-                new[key] = left[0]
-                changed.append(key)
-    return SlimConfig(new, tuple(changed), uneven)
+        elif before[kind] != {left[0]} and len(before[kind]) == 1:
+            (units,) = before[kind]
+            numbers = {key: config.get(key) for key in CONFIG_KEYS.get(kind, ())}
+            told = {key: left[0] for key, number in numbers.items() if number == units}
+            if kind == "qk_dim":  # rotary positions turn pairs
+                told |= {key: 2 * left[0] for key, number in numbers.items() if number == 2 * units}
+            new |= told
+            if not told and kind in KINDS_STATED:
+                unsaid[kind] = left[0]
+    values = set(after.get("v_dim", ()))  # one number is for queries, keys and values
+    if values == {new.get("head_dim")}:
+        unsaid.pop("v_dim", None)
+    elif len(values) == 1 and new.get("head_dim") != config.get("head_dim"):
+        unsaid["v_dim"] = min(values)
+    unsaid |= _query_heads(new, config, before, after, unsaid)
+    changed = tuple(key for key in config if new[key] != config[key])
+    return SlimConfig(new, changed, uneven, {kind: number for kind, number in unsaid.items() if number >= 0})
+
+
+def _query_heads(
+    new: dict[str, Any],
+    config: Mapping[str, Any],
+    before: Mapping[str, set[int]],
+    after: Mapping[str, Sequence[int]],
+    unsaid: Mapping[str, int],
+) -> dict[str, int]:
+    """Where queries share keys, the number of heads is that of groups times that of queries in each; written in place.
+
+    Returns:
+        -1 for kinds that are said by that.
+    """
+    kinds = ("kv_group", "query_head")
+    if not all(kind in before and len(before[kind]) == 1 and len(set(after[kind])) == 1 for kind in kinds):
+        return {}
+    had, left = (math.prod(each) for each in ([min(before[k]) for k in kinds], [after[k][0] for k in kinds]))
+    keys = [key for key in CONFIG_KEYS["head"] if config.get(key) == had]
+    new |= dict.fromkeys(keys, left)
+    return dict.fromkeys(set(unsaid) & {"query_head"}, -1) if keys else {}
 
 
 def companions(folder: Path, model: Path) -> list[Path]:
@@ -234,13 +273,13 @@ def write_companions(source: Path, model: Path, target: Path, config: Mapping[st
         (target / "config.json").write_text(text, encoding="utf-8")
 
 
-def model_card(name: str, facts: str, uneven: Mapping[str, Sequence[int]]) -> str:
+def model_card(name: str, facts: str, slim: SlimConfig) -> str:
     """The README of a slim folder: what it was made of, the measured figures, and what its config cannot say.
 
     Args:
         name: Of the model it was made of.
         facts: The report in Markdown, see `prunegraph.export.report`.
-        uneven: See `SlimConfig`.
+        slim: What its `config.json` says and cannot say.
     """
     lines = [
         "---",
@@ -252,8 +291,9 @@ def model_card(name: str, facts: str, uneven: Mapping[str, Sequence[int]]) -> st
         "",
         facts,
     ]
-    if uneven:
+    if slim.uneven or slim.unsaid:
         lines += ["## What config.json cannot say", ""]
-        lines += [f"- {kind}: the layers have {', '.join(map(str, left))}" for kind, left in uneven.items()]
+        lines += [f"- {kind}: the layers have {', '.join(map(str, left))}" for kind, left in slim.uneven.items()]
+        lines += [f"- {kind}: every layer has {number}" for kind, number in slim.unsaid.items()]
         lines += ["", "ONNX Runtime needs none of these numbers; a library that builds caches from them does."]
     return "\n".join(lines) + "\n"

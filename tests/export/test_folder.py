@@ -8,7 +8,16 @@ from pathlib import Path
 import pytest
 
 from prunegraph.errors import ModelError, OutputError
-from prunegraph.export.folder import Cut, companions, find_model, model_card, new_folder, slim_config, write_companions
+from prunegraph.export.folder import (
+    Cut,
+    SlimConfig,
+    companions,
+    find_model,
+    model_card,
+    new_folder,
+    slim_config,
+    write_companions,
+)
 
 BERT = {"model_type": "bert", "num_attention_heads": 12, "intermediate_size": 1536, "hidden_size": 384, "dim": 7}
 
@@ -83,7 +92,8 @@ def test_a_slim_folder_has_all_but_the_weights(tmp_path: Path) -> None:
     target = tmp_path / "deep" / "slim"
     with new_folder(target) as staging:
         config = BERT | {"num_attention_heads": 6}
-        write_companions(source, source / "onnx/model.onnx", staging, config, model_card("it", "facts", {}))
+        card = model_card("it", "facts", SlimConfig(config, (), {}))
+        write_companions(source, source / "onnx/model.onnx", staging, config, card)
         assert not target.exists()
     assert {name for name in names(target) if (target / name).is_file()} == small
     assert json.loads((target / "config.json").read_text())["num_attention_heads"] == 6
@@ -104,5 +114,31 @@ def test_nothing_is_written_over(tmp_path: Path) -> None:
     assert names(tmp_path) == {"source", "source/model.onnx"}
 
 
+LLAMA = {"num_attention_heads": 8, "num_key_value_heads": 2, "head_dim": 16}
+GROUPED = {
+    "fewer groups": (
+        [Cut("kv_group", 2, 1), Cut("query_head", 4, 4)],
+        {"num_key_value_heads": 1, "num_attention_heads": 4},
+        {},
+    ),
+    "fewer queries a group": (
+        [Cut("kv_group", 2, 2), Cut("query_head", 4, 3)],
+        {"num_attention_heads": 6},
+        {},
+    ),
+    "rotary pairs and values": ([Cut("qk_dim", 8, 4), Cut("v_dim", 16, 8)], {"head_dim": 8}, {}),
+    "rotary pairs, and values stay": ([Cut("qk_dim", 8, 4), Cut("v_dim", 16, 16)], {"head_dim": 8}, {"v_dim": 16}),
+    "values have no number": ([Cut("qk_dim", 16, 16), Cut("v_dim", 16, 8)], {}, {"v_dim": 8}),
+}
+
+
+@pytest.mark.parametrize("name", GROUPED)
+def test_heads_that_share_keys(name: str) -> None:
+    cuts, changes, unsaid = GROUPED[name]
+    slim = slim_config(LLAMA, [*cuts, *cuts])
+    assert slim.config == LLAMA | changes and set(slim.changed) == set(changes) and slim.unsaid == unsaid
+
+
 def test_the_card_tells_what_a_config_cannot() -> None:
-    assert "the layers have 768, 512" in model_card("it", "facts", {"ffn": (768, 512)})
+    card = model_card("it", "facts", SlimConfig({}, (), {"ffn": (768, 512)}, {"v_dim": 4}))
+    assert "the layers have 768, 512" in card and "v_dim: every layer has 4" in card
