@@ -303,10 +303,16 @@ class PruneResult:
             scorers=scores.names if scores is not None else {},
             sizes=sizes,
             latency=latency,
-            evaluation=evaluation,
+            evaluation=evaluation if evaluation is not None else self._tuning_evaluation(),
             commands=commands,
         )
         return {**self.to_dict(), **facts}
+
+    def _tuning_evaluation(self) -> dict[str, Any] | None:
+        tuned = self.tuned
+        if tuned is None or tuned.evaluation is None:
+            return None
+        return {**tuned.evaluation.to_dict(), "on": "held out from training"}
 
     def write_report(self, folder: str | os.PathLike[str], facts: Mapping[str, Any] | None = None) -> tuple[Path, ...]:
         """Write `report.html`, `report.md` and `report.json` into a folder, and figures.

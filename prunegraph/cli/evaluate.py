@@ -79,10 +79,16 @@ def evaluate(
     if json:
         show_json(result.to_dict())
     else:
-        show(_table(result))
+        show(evaluation_table(result))
 
 
-def _table(result: Evaluation) -> Table:
+def evaluation_table(result: Evaluation, on: str = "") -> Table:
+    """Models side by side, with intervals.
+
+    Args:
+        result: What they reached.
+        on: What is to be said of the examples.
+    """
     from rich.table import Table
 
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
@@ -92,6 +98,6 @@ def _table(result: Evaluation) -> Table:
         change = "" if score.change is None else f"{score.change:+.4f}"
         interval = "" if score.change_low is None else f"[{score.change_low:+.4f}, {score.change_high:+.4f}]"
         table.add_row(score.model, f"{score.value:.4f}", f"[{score.low:.4f}, {score.high:.4f}]", change, interval)
-    table.caption = f"{result.examples:,} examples"
+    table.caption = " ".join(filter(None, (f"{result.examples:,} examples", on)))
     table.caption_justify = "left"
     return table

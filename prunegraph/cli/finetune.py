@@ -139,4 +139,8 @@ def _lines(result: FinetuneResult) -> list[RenderableType]:
     lines = [Text(), Text(f"{change}, run by ONNX Runtime"), Text(f"trained on {train:,} examples")]
     if result.best == 0:
         lines.append(Text("no epoch was better than the model as given, which is the result", style="bold yellow"))
-    return [table, *lines]
+    if result.evaluation is None:
+        return [table, *lines]
+    from prunegraph.cli.evaluate import evaluation_table
+
+    return [table, *lines, Text(), evaluation_table(result.evaluation, "held out from training")]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -31,6 +31,10 @@ from prunegraph.cli.arguments import (
     scorers_of,
 )
 from prunegraph.cli.console import progress, say, show, show_json
+
+if TYPE_CHECKING:
+    from prunegraph.observe.stream import Data
+    from prunegraph.result import PruneResult
 
 
 def prune(
@@ -312,7 +316,10 @@ def prune(
         if annotate is not None:
             files += save(result.annotated(), annotate)
         if report is not None:
-            facts = result.facts(commands=commands_of(context), sizes=result.file_sizes(files[0]))
+            evaluation = _evaluation(result, request["data"])
+            facts = result.facts(
+                commands=commands_of(context), sizes=result.file_sizes(files[0]), evaluation=evaluation
+            )
             files += result.write_report(report, facts)
     filtered, tuned = result.filtered, result.tuned
     if json:
@@ -331,11 +338,24 @@ def prune(
     if tuned:
         change = f"{tuned.metric} {tuned.before:.4f} -> {tuned.after:.4f} of {tuned.examples[1]:,} validation examples"
         say(f"\nfine-tuned: {change}, epoch {tuned.best} of {tuned.history[-1].number}")
+        if tuned.evaluation is not None:
+            from prunegraph.cli.evaluate import evaluation_table
+
+            show("", evaluation_table(tuned.evaluation, "held out from training"))
     if changed is not None:
         show("", *told(changed))
     say("\nwrote ", _listed(files))
     if folder is None or folder.model.is_relative_to(folder.folder):
         say("next: ", (f"prunegraph bench {model} {files[0]}", "bold"))
+
+
+def _evaluation(result: PruneResult, data: Data | None) -> dict[str, Any] | None:
+    """The original and the slim model on labelled data, for the report; training has its own held-out examples."""
+    if data is None or result.tuned is not None:
+        return None
+    if data.opened().inputs(result.ir_model).source.first().label is None:
+        return None
+    return {**result.evaluate(data).to_dict(), "on": "that units were chosen by"}
 
 
 def _listed(files: Sequence[Path]) -> str:

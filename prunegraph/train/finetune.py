@@ -16,6 +16,7 @@ from prunegraph.errors import PruneGraphError, UsageError
 from prunegraph.export.convert import Kind, Model, Source, in_kind, kind_of, open_source
 from prunegraph.export.onnx_file import save
 from prunegraph.observe.data import DataLike
+from prunegraph.observe.evaluation import Evaluation, evaluate_models
 from prunegraph.observe.fingerprint import fingerprint
 from prunegraph.observe.stream import Data
 from prunegraph.runtime.feeds import input_specs
@@ -43,6 +44,8 @@ class FinetuneResult:
         examples: How many were trained on, and how many validated.
         seconds: How long the parts of the work took.
         kind: What `model` is.
+        evaluation: Accuracy of the original, the given and the tuned model on the validation data, side by side; None
+            without labels or a teacher.
     """
 
     ir_model: ir.Model
@@ -54,6 +57,7 @@ class FinetuneResult:
     examples: tuple[int, int]
     seconds: dict[str, float]
     kind: Kind = Kind.PROTO
+    evaluation: Evaluation | None = None
 
     @cached_property
     def model(self) -> Model:
@@ -75,6 +79,7 @@ class FinetuneResult:
             "examples": {"train": self.examples[0], "validation": self.examples[1]},
             "best": self.best,
             "history": [asdict(epoch) for epoch in self.history],
+            "evaluation": self.evaluation.to_dict() if self.evaluation is not None else None,
             "seconds": {name: round(value, 3) for name, value in self.seconds.items()},
         }
 
@@ -144,10 +149,11 @@ def finetune(
     with clock.step("judge the result"):
         tuned = write_back(student, trainer.student.module)
         after = _judged(tuned, original, found, wanted.output, metric)
+        evaluation = _evaluated(student, original, tuned, found, wanted.output)
     sizes = (len(found.train), len(found.validation))
     history = tuple(trainer.history)
     return FinetuneResult(
-        tuned, metric, before, after, history, trainer.best.number, sizes, clock.seconds, kind_of(model)
+        tuned, metric, before, after, history, trainer.best.number, sizes, clock.seconds, kind_of(model), evaluation
     )
 
 
@@ -233,6 +239,16 @@ def _agree(student: Network, teacher: Network, found: Examples, states: Sequence
             alike.append(states[k])
     for network in (student, teacher):
         network.outputs = [network.outputs[0], *alike]
+
+
+def _evaluated(
+    student: ir.Model, teacher: ir.Model | None, tuned: ir.Model, found: Examples, output: str
+) -> Evaluation | None:
+    """The original, the given and the tuned model side by side on labelled validation data."""
+    if teacher is None or not found.labelled:
+        return None
+    models = {"original": teacher, "slim": student, "tuned": tuned}
+    return evaluate_models(models, found.held_out_inputs(), "accuracy", output=output)
 
 
 def _judged(model: ir.Model, teacher: ir.Model | None, found: Examples, output: str, metric: str) -> float:

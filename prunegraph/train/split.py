@@ -49,6 +49,11 @@ class Examples:
         """The validation data."""
         return self._batches(self.validation)
 
+    def held_out_inputs(self) -> Inputs:
+        """The validation data, for those who run a model themselves."""
+        source = Source(lambda: iter(self.validation), "", self.inputs.source.name)
+        return replace(self.inputs, source=source)
+
     def _batches(self, samples: list[Sample] | tuple[Sample, ...]) -> Iterator[Batch]:
         source = Source(lambda: iter(samples), "", self.inputs.source.name)
         return batches(source, self.inputs.reader, self.inputs.specs, self.inputs.batch_size)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
 import onnx
 import pytest
 
@@ -96,6 +97,18 @@ def test_what_a_report_refuses(slim: Path) -> None:
     refused((*report, "out.md", "--bench", "gone"), 2, "cannot be read")
     onnx.save(mlp(), "other.onnx")
     refused(("report", "other.onnx", "slim.onnx", "-o", "out.md"), 2, "the model has no group", "")
+
+
+def test_labelled_data_are_measured_for_the_report(folder: Path) -> None:
+    rng = np.random.default_rng(0)
+    onnx.save(mlp(), "model.onnx")
+    np.savez("data.npz", x=rng.normal(size=(40, 4)).astype("f4"), labels=rng.integers(0, 4, 40))
+    np.savez("bare.npz", x=rng.normal(size=(40, 4)).astype("f4"))
+    for data, measured in (("data.npz", ["original", "slim"]), ("bare.npz", [])):
+        done("prune", "model.onnx", "-o", "slim.onnx", "--data", data, "--report", "report")
+        evaluation = json.loads((folder / "report/report.json").read_text())["evaluation"]
+        assert [row["model"] for row in (evaluation or {}).get("models", [])] == measured
+    done("evaluate", "model.onnx", "slim.onnx", "--data", "data.npz")
 
 
 def test_groups_as_drawings(folder: Path) -> None:

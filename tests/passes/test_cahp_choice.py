@@ -191,6 +191,12 @@ def test_from_a_classifier_to_a_trained_slim_one(tmp_path: Path) -> None:
     said = json.loads(done.stdout)
     assert said["finetune"]["metric"]["after"] > said["finetune"]["metric"]["before"]
     assert said["verify"]["max_rel_error"] < 1e-4 and len(said["files"]) == 9
+    measured = json.loads((folder / "report/report.json").read_text())["evaluation"]
+    assert measured["examples"] == said["finetune"]["examples"]["validation"] and "held out" in measured["on"]
+    values = {row["model"]: row["value"] for row in measured["models"]}
+    assert list(values) == ["original", "slim", "tuned"]
+    metric = said["finetune"]["metric"]
+    assert [values["slim"], values["tuned"]] == pytest.approx([metric["before"], metric["after"]])
     onnx.checker.check_model(str(folder / "slim.onnx"))
     assert json.loads((folder / "slim.plan.json").read_text())["trained"]
     compared = run(app, f"verify {folder}/model.onnx {folder}/slim.onnx".split())

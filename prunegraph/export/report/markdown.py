@@ -27,7 +27,7 @@ def _lines(facts: Mapping[str, Any]) -> Iterator[str]:
         rows = [_arm(arm) for arm in facts["latency"]["results"]]
         yield from _table(["model", "provider", "median ms", "times faster"], rows)
     if facts["evaluation"]:
-        yield from ("", f"## {facts['evaluation']['metric']}, {facts['evaluation']['examples']} examples", "")
+        yield from ("", _evaluation_heading(facts["evaluation"]), "")
         rows = [
             [row["model"], f"{row['value']:.4f} [{row['low']:.4f}, {row['high']:.4f}]", _change(row["change"])]
             for row in facts["evaluation"]["models"]
@@ -49,6 +49,11 @@ def _lines(facts: Mapping[str, Any]) -> Iterator[str]:
         yield from _table(["reason", "axes", "for example"], rows)
     if facts["commands"]:
         yield from ("", "## To do it again", "", "```console", *(f"$ {line}" for line in facts["commands"]), "```")
+
+
+def _evaluation_heading(evaluation: Mapping[str, Any]) -> str:
+    on = f" {evaluation['on']}" if "on" in evaluation else ""
+    return f"## {evaluation['metric']}, {evaluation['examples']} examples{on}"
 
 
 def _arm(arm: Mapping[str, Any]) -> list[Any]:
