@@ -22,6 +22,7 @@ from prunegraph.export.convert import Kind, Model, in_kind
 from prunegraph.export.onnx_file import load, save, source_of
 from prunegraph.export.report import render, report_facts
 from prunegraph.export.report.png import draw_heads
+from prunegraph.export.report.where import parameters_by_block
 from prunegraph.extras import require_extras
 from prunegraph.observe.data import DataLike
 from prunegraph.observe.evaluation import Evaluation, evaluate_models
@@ -306,7 +307,9 @@ class PruneResult:
             evaluation=evaluation if evaluation is not None else self._tuning_evaluation(),
             commands=commands,
         )
-        return {**self.to_dict(), **facts}
+        analyzed, names = self._analyzed(), self._analyzed().analysis.names
+        where = parameters_by_block(analyzed.original, self.ir_model, names, self.report.params)
+        return {**self.to_dict(), **facts, "where": where}
 
     def _tuning_evaluation(self) -> dict[str, Any] | None:
         tuned = self.tuned

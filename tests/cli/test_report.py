@@ -43,6 +43,9 @@ def test_what_a_pruning_leaves(slim: Path) -> None:
     assert facts["params"][1] < facts["params"][0] and facts["verify"]["ok"] and facts["scorer"] == "magnitude"
     sizes = [(slim / name).stat().st_size for name in ("model.onnx", "slim.onnx")]
     assert facts["sizes"] == {"file, bytes": sizes}
+    assert [sum(row[end] for row in facts["where"]) for end in ("before", "after")] == facts["params"]
+    blocks = {row["block"]: row for row in facts["where"]}
+    assert all(blocks[f"layer.{k}"]["after"] < blocks[f"layer.{k}"]["before"] for k in (0, 1))
     for name in ("report.html", "report.md"):
         assert facts["commands"][0] in (slim / "report" / name).read_text()
 

@@ -52,7 +52,11 @@ def _charts(facts: Mapping[str, Any]) -> dict[str, str]:
     heads = [layer for layer in layers if "kept" in layer]
     widths = [(layer["id"], layer["before"], layer["after"]) for layer in layers if "kept" not in layer]
     kinds = [(k["kind"], k["before"], k["after"]) for k in facts["kinds"]]
-    charts = {"kinds": before_and_after(kinds, "Units"), "heads": "", "head_scorers": "", "widths": "", "sweep": ""}
+    charts = dict.fromkeys(("heads", "head_scorers", "widths", "sweep", "where"), "")
+    charts["kinds"] = before_and_after(kinds, "Units")
+    if facts.get("where"):
+        blocks = [(row["block"], row["before"], row["after"]) for row in facts["where"]]
+        charts["where"] = before_and_after(blocks, "Parameters of every block")
     if heads:
         charts["heads"] = head_map(heads)
         scored = (layer["scorer"] for layer in heads if "scores" in layer)

@@ -40,6 +40,13 @@ def _lines(facts: Mapping[str, Any]) -> Iterator[str]:
         yield from ("", "Heads, a row a layer: `#` stays, `.` went.", "", "```")
         yield from (f"{layer['id']:>12} {''.join('#' if stays else '.' for stays in layer['kept'])}" for layer in heads)
         yield "```"
+    if facts.get("where"):
+        yield from ("", "## Where parameters lie", "")
+        rows = [
+            [row["block"], count(row["before"]), count(row["after"]), share(row["before"], row["after"])]
+            for row in facts["where"]
+        ]
+        yield from _table(["block", "before", "after", "change"], rows)
     if facts["proof"]:
         yield from ("", "## What the proof saw", "")
         yield from _table(["", ""], facts["proof_rows"])

@@ -42,14 +42,15 @@ def before_and_after(rows: Sequence[tuple[str, float, float]], what: str) -> str
         what: What is counted, for those who cannot see it.
     """
     most = max((before for _, before, _ in rows), default=1.0) or 1.0
+    left = max(LABEL, 8 + LETTER * max((len(name) for name, _, _ in rows), default=0))
     parts = []
     for k, (name, before, after) in enumerate(rows):
         y = 4 + k * (BAR + 8)
-        parts.append(_text(LABEL - 8, y + BAR - 3, name, "end"))
+        parts.append(_text(left - 8, y + BAR - 3, name, "end"))
         for value, look in ((before, "gone"), (after, "kept")):
             width = max(value / most * WIDE, 1.0)
-            parts.append(f'<rect class="{look}" x="{LABEL}" y="{y}" width="{width:.1f}" height="{BAR}" rx="2"/>')
-    return _svg(LABEL + WIDE + 8, 8 + len(rows) * (BAR + 8), f"{what}, before and after", parts)
+            parts.append(f'<rect class="{look}" x="{left:.0f}" y="{y}" width="{width:.1f}" height="{BAR}" rx="2"/>')
+    return _svg(left + WIDE + 8, 8 + len(rows) * (BAR + 8), f"{what}, before and after", parts)
 
 
 def curve(points: Sequence[Mapping[str, Any]], metric: str) -> str:
