@@ -21,6 +21,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import Any
 
+import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
@@ -56,7 +57,7 @@ class Editor:
             like: A constant whose metadata it has too.
         """
         name = self.unused(wish)
-        tensor = ir.tensor(array, name=name)
+        tensor = tensor_of(array, name)
         value = ir.Value(
             name=name, shape=ir.Shape(tensor.shape.numpy()), type=ir.TensorType(tensor.dtype), const_value=tensor
         )
@@ -213,6 +214,18 @@ class Insertion:
     def replace(self, old: ir.Value, new: ir.Value, *, rename: bool = True) -> None:
         """As `Editor.replace`; the nodes added here, of which `new` is made, go on reading `old`."""
         self.editor.replace(old, new, rename=rename, readers_that_stay=self._added)
+
+
+def tensor_of(array: npt.ArrayLike | ir.TensorProtocol, name: str | None = None) -> ir.TensorProtocol:
+    """A tensor that can be written to a file, of numbers or of texts.
+
+    >>> tensor_of(np.array(["a", "b"])).string_data()
+    [b'a', b'b']
+    """
+    if isinstance(array, np.ndarray) and array.dtype.kind in "SUO":
+        texts = [text.encode() if isinstance(text, str) else bytes(text) for text in array.flat]
+        return ir.StringTensor(texts, shape=ir.Shape(array.shape), name=name)
+    return ir.tensor(array, name=name)
 
 
 def numbers(value: ir.Value | None) -> npt.NDArray[Any] | None:

@@ -179,6 +179,22 @@ def test_shapes_of_ops_that_are_functions_are_seen(op: str) -> None:
     assert [each.shapes[y] for each in trial.look(({},), set())] == [shape]
 
 
+def test_texts_that_follow_from_constants_are_written_to_the_file() -> None:
+    g = Builder("texts")
+    h = g("Relu", g("MatMul", g.input("x", "batch", 8), g.weight("up", 8, 12)))
+    g.output(g("MatMul", h, g.weight("down", 12, 5)), "batch", 5)
+    table = g.const("table", np.array(["a", "é"], object))
+    known = g("Concat", table, table, axis=0)
+    g.output(
+        g("Concat", known, g.input("words", "n", dtype=TensorProto.STRING), axis=0), None, dtype=TensorProto.STRING
+    )
+    result = prune_graph(g.model(), {"ffn": 0.5})
+    assert [(group.before, group.after) for group in result.report.groups] == [(12, 6)]
+    session = ort.InferenceSession(result.model.SerializeToString())
+    feeds = {"x": np.ones((1, 8), np.float32), "words": np.array(["z"], object)}
+    assert session.run(None, feeds)[1].tolist() == ["a", "é", "a", "é", "z"]
+
+
 # ---- few sizes that run --------------------------------------------------------------------------------------------
 
 
