@@ -26,7 +26,9 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
 
-from benchmarks.fuzz_files import FILES, gather
+import onnx
+
+from benchmarks.fuzz_files import FILES, examples, gather
 from benchmarks.fuzz_models import models
 from benchmarks.fuzz_mutants import mutate
 
@@ -36,7 +38,10 @@ STOPPED = FAILURES[1:]
 
 MODELS_SHARE = 2 / 3
 TIMEOUT = 60.0
-"""Seconds; a case that takes longer hangs. A trial of an endless loop is ended after 20."""
+"""Seconds of processor time; a case that takes longer hangs. A trial of an endless loop is ended after 20."""
+
+PATIENCE = 5
+"""How much longer a case may take by the clock: it waits, or others are at work."""
 
 MEMORY = 4 << 30
 """Bytes of resident memory that no case may need."""
@@ -67,6 +72,7 @@ class Worker:
     pipe: Connection
     number: int = -1
     since: float = 0.0
+    worked: float = 0.0
 
     @staticmethod
     def start(seed: int, folder: Path) -> Worker:
@@ -80,7 +86,7 @@ class Worker:
 
     def take(self, number: int) -> None:
         """Begin a case."""
-        self.number, self.since = number, time.monotonic()
+        self.number, self.since, self.worked = number, time.monotonic(), _worked(self.process.pid or 0)
         self.pipe.send(number)
 
     def ended(self, seed: int) -> Outcome | None:
@@ -93,9 +99,10 @@ class Worker:
         except (EOFError, OSError):
             self.process.join(5)
             return Outcome(self.number, _kind(kind), "crash", f"exit code {self.process.exitcode}")
-        if time.monotonic() - self.since > TIMEOUT:
+        by_clock, worked = time.monotonic() - self.since, _worked(self.process.pid or 0) - self.worked
+        if worked > TIMEOUT or by_clock > PATIENCE * TIMEOUT:
             self.process.kill()
-            return Outcome(self.number, _kind(kind), "hang", f"after {TIMEOUT:.0f} s")
+            return Outcome(self.number, _kind(kind), "hang", f"after {by_clock:.0f} s, {worked:.0f} of them at work")
         if (size := _resident(self.process.pid or 0)) > MEMORY:
             self.process.kill()
             return Outcome(self.number, _kind(kind), "memory", f"{size / 2**30:.1f} GB")
@@ -139,6 +146,15 @@ def _resident(process: int) -> int:
         return int(Path(f"/proc/{process}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
     except (OSError, IndexError):
         return 0
+
+
+def _worked(process: int) -> float:
+    """Seconds of processor time that a process has taken."""
+    try:
+        after_name = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
+        return (int(after_name[11]) + int(after_name[12])) / os.sysconf("SC_CLK_TCK")
+    except (OSError, IndexError):
+        return 0.0
 
 
 # ---- in a worker ----------------------------------------------------------------------------------------------------
@@ -195,6 +211,8 @@ def _arguments(kind: str, folder: Path, draw: random.Random) -> list[str]:
         if function.__name__ == kind:
             return function(folder, draw)
     model = models()[kind]()
+    examples(model, folder / "data.npz")
+    onnx.save(model, folder / "model.onnx")
     (folder / "weights").write_bytes(bytes(4096))
     (folder / "mutant.onnx").write_bytes(mutate(model, draw))
     commands = (
@@ -205,12 +223,20 @@ def _arguments(kind: str, folder: Path, draw: random.Random) -> list[str]:
         ["explain", "mutant.onnx", "--json"],
         ["verify", "mlp.onnx", "mutant.onnx", "--plan", "slim.plan.json"],
     )
-    return draw.choice((*commands[:1], *commands[1:2] * 4, *commands[2:]))
+    data, out = ["--data", "data.npz"], ["-o", "out.onnx"]
+    with_data = (
+        ["bench", "mutant.onnx", "--rounds", "2", "--max-seconds", "2"],
+        ["prune", "mutant.onnx", *out, "--scorer", draw.choice(("activation", "obs", "taylor")), *data],
+        ["prune", "mutant.onnx", *out, "--repair", "lstsq", *data],
+        ["finetune", "mutant.onnx", *out, "--epochs", "1", *data],
+        ["finetune", "mutant.onnx", *out, "--epochs", "1", "--teacher", "model.onnx", *data],
+        ["evaluate", "model.onnx", "mutant.onnx", "--metric", draw.choice(("auto", "cosine", "macro-f1")), *data],
+    )
+    return draw.choice((*commands[:1], *commands[1:2] * 4, *commands[2:], *with_data))
 
 
 def _basis(folder: Path) -> Path:
     """A folder with whole files, for cases to damage."""
-    import onnx
     from typer.testing import CliRunner
 
     from benchmarks.fuzz_files import PRUNE, reader

@@ -116,6 +116,19 @@ def gather(folder: Path) -> list[str]:
     return [*PRUNE, "--scorer", "activation", "--data", "data.npz"]
 
 
+def examples(model: onnx.ModelProto, path: Path) -> None:
+    """Labelled examples that fit the whole model, of which a mutant is made."""
+    draw = np.random.default_rng(0)
+    arrays: dict[str, Any] = {"labels": np.arange(8) % 3}
+    for value in model.graph.input:
+        kind = value.type.tensor_type
+        shape = [8, *(dim.dim_value or 5 for dim in kind.shape.dim[1:])]
+        dtype = helper.tensor_dtype_to_np_dtype(kind.elem_type)
+        numbers = draw.standard_normal(shape) if np.issubdtype(dtype, np.floating) else draw.integers(0, 2, shape)
+        arrays[value.name] = numbers.astype(str if kind.elem_type == TensorProto.STRING else dtype)
+    np.savez(path, **arrays)
+
+
 def cache(folder: Path, draw: random.Random) -> list[str]:
     """Observations that were gathered before, damaged since."""
     for path in folder.glob("cache/**/*.npz"):
