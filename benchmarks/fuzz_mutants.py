@@ -59,12 +59,16 @@ OPS = (
 )
 
 
+FITS_NOTHING = (ValueError, TypeError, ArithmeticError, LookupError, RuntimeError, onnx.checker.ValidationError)
+"""What protobuf and onnx raise where they hold no such thing."""
+
+
 def mutate(model: onnx.ModelProto, draw: random.Random) -> bytes:
     """The bytes of a mutant of a model, which is changed."""
     for _ in range(draw.choice((1, 1, 1, 2, 3))):
         try:
             draw.choice(MUTATORS)(model, draw)
-        except (ValueError, TypeError, ArithmeticError, LookupError, RuntimeError):  # protobuf or onnx holds no such
+        except (ValueError, TypeError, ArithmeticError, LookupError, RuntimeError, onnx.checker.ValidationError):
             continue
     content = model.SerializeToString()
     return damaged(content, draw) if draw.random() < 0.08 else content

@@ -18,6 +18,7 @@ from onnx_ir.passes.common import CheckerPass
 from prunegraph.errors import ModelError, OutputError, UsageError, first_line
 from prunegraph.export import diagnose, external_data, sparse
 from prunegraph.export.atomic_write import check_room, check_target, stage
+from prunegraph.export.function_calls import check_calls
 from prunegraph.export.function_opsets import align_opsets
 from prunegraph.export.stored_tensors import check_tensors
 from prunegraph.observe.fingerprint import fingerprint
@@ -90,6 +91,7 @@ def load(source: str | os.PathLike[str] | onnx.ModelProto | ir.Model) -> ir.Mode
             hint="give the path of an ONNX file, an onnx.ModelProto or an onnx_ir.Model",
         )
     align_opsets(model)
+    check_calls(model)
     _check(model, str(source) if isinstance(source, (str, os.PathLike)) else "the model")
     model.graph.meta[_SOURCE] = record
     return _own_tensors(model)

@@ -8,7 +8,7 @@ import signal
 import stat
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -137,6 +137,17 @@ def calling(opset: int, op: str) -> onnx.ModelProto:
     return model
 
 
+def calling_with(inputs: Sequence[str], outputs: Sequence[str]) -> onnx.ModelProto:
+    """The model with a function of one input and two outputs behind the weight."""
+    model = calling(17, "Relu")
+    model.functions[0].node.add().CopyFrom(helper.make_node("Neg", ["b"], ["c"]))
+    model.functions[0].output.append("c")
+    del model.graph.node[-1].input[:], model.graph.node[-1].output[:]
+    model.graph.node[-1].input.extend(inputs)
+    model.graph.node[-1].output.extend(outputs)
+    return model
+
+
 def stray_sparse() -> onnx.ModelProto:
     values = numpy_helper.from_array(np.ones(1, np.float32), "w")
     indices = numpy_helper.from_array(np.array([64 * 64], np.int64), "i")
@@ -192,8 +203,16 @@ BAD: dict[str, tuple[Callable[[Path], Path], str, str]] = {
     "data of a long path": (proto(tiny(outside("a" * 5000))), "which is no path", "export"),
     "data of a loop": (linked_round, "which is no path", "export"),
     "a function of another opset": (proto(calling(11, "Softmax")), "Softmax is another op", "convert_version=True"),
+    "a call with too many outputs": (proto(calling_with("h", "yzu")), "3 outputs, and it has 2", "export"),
+    "a call with too many inputs": (proto(calling_with("hh", "y")), "2 inputs, and it has 1", "export"),
     "sparse index out of range": (proto(stray_sparse()), "indices of the sparse initializer 'w'", "dense"),
 }
+
+
+def test_a_call_may_leave_out_outputs() -> None:
+    model = calling_with("h", "y")
+    assert [len(node.outputs) for node in door.load(model).graph] == [1, 2]
+    assert not analyze(model).groups
 
 
 @pytest.mark.parametrize("case", BAD)
