@@ -115,6 +115,7 @@ def evaluate_models(
             if progress is not None:
                 progress(done)
         seen.append(np.concatenate(rows))
+    _check(name, dict(zip(models, seen, strict=True)), labels)
     truth = None if any(label is None for label in labels) else np.array(labels, dtype=np.int64)
     return Evaluation(name, len(labels), tuple(_scores(name, judge, list(models), seen, truth, seed)))
 
@@ -130,6 +131,28 @@ def _resolve(metric: str, inputs: Inputs, models: int) -> str:
         hint = "give the original first and what was made of it after it, or data with labels"
         raise UsageError(f"{name} compares with a first model, and there is only one", hint=hint)
     return name
+
+
+def _check(metric: str, seen: Mapping[str, Array], labels: Sequence[int | None]) -> None:
+    """Refuse what cannot be compared row by row.
+
+    Raises:
+        UsageError: an example has no label, a model makes more or fewer rows than there are labels, or than the first.
+    """
+    first = next(iter(seen))
+    for title, rows in seen.items():
+        if metric in LABELLED and len(rows) != len(labels):
+            message = f"{title} makes {len(rows)} rows of classes of {len(labels)} examples with a label each"
+            hint = "name an output with one row for every example (--output NAME), or take --metric agreement"
+            raise UsageError(message, hint=hint)
+        if metric in RELATIVE and rows.shape != seen[first].shape:
+            message = f"{title} makes {list(rows.shape)} where {first} makes {list(seen[first].shape)}"
+            raise UsageError(message, hint="compare versions of one model, by one output (--output NAME)")
+    if (
+        metric in LABELLED
+        and (missing := next((k for k, label in enumerate(labels) if label is None), None)) is not None
+    ):
+        raise UsageError(f"example {missing + 1} has no label", hint=f"label every example: {metric} counts them all")
 
 
 def _load_judge(name: str) -> Judge:

@@ -198,6 +198,9 @@ def check_data(source: Source, reader: TextReader | None, specs: Sequence[InputS
                 f"{source.name} has no values for the input {spec.name!r}, but for {there}",
                 hint=f"the model's inputs are {', '.join(s.name for s in specs)}",
             )
+        if not spec.dims:
+            hint = "give it an axis of examples, or make it a constant (onnx.compose, onnx.helper)"
+            raise UsageError(f"the input {spec.name!r} is one number for a whole batch, no data of examples", hint=hint)
         array, dims = sample.feeds[spec.name], spec.dims[1:]
         if array.ndim != len(dims) or any(
             isinstance(d, int) and d != n for d, n in zip(dims, array.shape, strict=True)

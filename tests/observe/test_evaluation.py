@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -133,6 +134,43 @@ def test_what_cannot_be_evaluated_is_said(
 def test_accuracy_without_labels_is_refused(examples: dict[str, np.ndarray]) -> None:
     with pytest.raises(UsageError, match="needs labels"):
         evaluated("accuracy", {"x": examples["x"]}, classifier(1))
+
+
+def tagger(outputs: int) -> onnx.ModelProto:
+    """A row of classes for every number of an example."""
+    g = Builder("tagger")
+    tokens = g("Unsqueeze", g.input("x", "batch", WIDTH), [2])
+    g.output(g("MatMul", tokens, g.weight("w", 1, outputs)), "batch", WIDTH, outputs)
+    return g.model()
+
+
+@pytest.mark.parametrize("metric", ["accuracy", "macro-f1", "top5"])
+def test_labels_of_examples_do_not_fit_an_output_of_tokens(metric: str, examples: dict[str, np.ndarray]) -> None:
+    with pytest.raises(UsageError, match=f"{WIDTH * EXAMPLES} rows of classes of {EXAMPLES} examples") as error:
+        evaluated(metric, examples, tagger(CLASSES))
+    assert "--output" in error.value.hint and "agreement" in error.value.hint
+
+
+def test_outputs_of_other_shapes_are_not_compared(examples: dict[str, np.ndarray]) -> None:
+    with pytest.raises(UsageError, match="m1 makes"):
+        evaluated("cosine", examples, classifier(1), tagger(CLASSES))
+
+
+def test_every_example_needs_a_label(examples: dict[str, np.ndarray]) -> None:
+    model = ir.from_proto(classifier(1))
+    inputs = Data(examples).inputs(model)
+    samples = [replace(sample, label=sample.label if k != 1 else None) for k, sample in enumerate(inputs.source.read())]
+    some = replace(inputs, source=replace(inputs.source, read=lambda: iter(samples)))
+    with pytest.raises(UsageError, match="example 2 has no label"):
+        evaluate_models({"m": model}, some, "accuracy")
+
+
+def test_a_number_for_a_whole_batch_is_no_data(examples: dict[str, np.ndarray]) -> None:
+    g = Builder("scaled")
+    g.output(g("Mul", g("MatMul", g.input("x", "batch", WIDTH), g.weight("w", WIDTH, 3)), g.input("scale")), "batch", 3)
+    scale = np.ones(EXAMPLES, np.float32)
+    with pytest.raises(UsageError, match="'scale' is one number for a whole batch"):
+        evaluated("accuracy", {**examples, "scale": scale}, g.model())
 
 
 def test_on_the_command_line(tmp_path: Path, examples: dict[str, np.ndarray]) -> None:
