@@ -15,9 +15,9 @@ import onnx_ir as ir
 
 from prunegraph.analysis.cost import count_parameters
 from prunegraph.analysis.selection import Selection
+from prunegraph.atomic_write import make_folder, stage
 from prunegraph.clock import Clock, Progress
 from prunegraph.errors import UsageError
-from prunegraph.export.atomic_write import make_folder, stage
 from prunegraph.export.convert import Kind, Model, in_kind
 from prunegraph.export.onnx_file import load, save, source_of
 from prunegraph.export.report import render, report_facts

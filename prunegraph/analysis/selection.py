@@ -17,6 +17,7 @@ from prunegraph.analysis.former_kinds import present_keys
 from prunegraph.analysis.groups import Group
 from prunegraph.analysis.slots import Keep
 from prunegraph.arrays import Mask
+from prunegraph.atomic_write import check_target, write_text
 from prunegraph.errors import UsageError
 from prunegraph.strict_json import parse_json
 
@@ -72,15 +73,14 @@ class Selection:
             raise UsageError(f"the plan {path} cannot be read: {error}", hint=_PLAN_HINT) from error
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write a plan file.
+        """Write a plan file, which appears whole or not at all.
 
         Raises:
-            UsageError: it cannot be written.
+            OutputError: it cannot be written.
         """
-        try:
-            Path(path).write_text(self.to_json(), encoding="utf-8")
-        except OSError as error:
-            raise UsageError(f"the plan {path} cannot be written: {error}", hint="name a file in a folder") from error
+        target = Path(path)
+        check_target(target)
+        write_text(target, self.to_json())
 
     def replaced(self, other: Selection) -> Selection:
         """This selection, with what another one says of its groups in the place of what this one says of them."""

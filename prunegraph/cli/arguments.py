@@ -127,7 +127,7 @@ def load_for(model: Path, output: Path) -> ir.Model:
         OutputError: the output is an input file or a folder, or cannot be written.
         ModelError: the model cannot be read.
     """
-    from prunegraph.export.atomic_write import check_target
+    from prunegraph.atomic_write import check_target
     from prunegraph.export.onnx_file import check_outputs, load, source_of
 
     check_target(output, [model])

@@ -94,7 +94,7 @@ def finetune(
     """  # noqa: D301 - \b keeps the lines that follow as they are
     with progress() as step:
         step("load")
-        from prunegraph.export.atomic_write import check_target
+        from prunegraph.atomic_write import check_target
         from prunegraph.export.onnx_file import check_outputs, load, source_of
         from prunegraph.observe.stream import Data
         from prunegraph.train.finetune import finetune as run

@@ -16,9 +16,9 @@ from typing import Any
 import typer
 from typer.core import TyperGroup
 
+from prunegraph.atomic_write import recorded
 from prunegraph.cli.console import Warnings, complain, give_up_stdout
 from prunegraph.errors import PruneGraphError
-from prunegraph.export.atomic_write import recorded
 
 INTERRUPTED = 130
 """The exit code of what Ctrl-C ends: 128 and the number of its signal."""

@@ -257,9 +257,9 @@ def prune(
     with ExitStack() as stack, progress() as step:
         step("load")
         from prunegraph.api import prune_graph
+        from prunegraph.atomic_write import check_target
         from prunegraph.cli.model_folder import opened, told
         from prunegraph.cli.report import commands_of
-        from prunegraph.export.atomic_write import check_target
         from prunegraph.export.onnx_file import load, save
         from prunegraph.extras import require_extras
         from prunegraph.passes.choose.amounts import check_budget

@@ -62,8 +62,8 @@ def report(
     """  # noqa: D301 - \b keeps the lines that follow as they are
     with progress() as step:
         step("load")
+        from prunegraph.atomic_write import check_target, write_text
         from prunegraph.cli.plan_file import plan_beside, read_plan
-        from prunegraph.export.atomic_write import check_target, write_text
         from prunegraph.export.report import render
 
         _check_suffix(output)

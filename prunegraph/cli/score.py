@@ -72,8 +72,8 @@ def score(
     with progress() as step:
         step("load")
         from prunegraph.api import analyze
+        from prunegraph.atomic_write import check_target
         from prunegraph.errors import NothingToPrune, UsageError
-        from prunegraph.export.atomic_write import check_target
         from prunegraph.export.onnx_file import save
         from prunegraph.passes.score import needs_data
 

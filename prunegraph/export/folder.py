@@ -17,8 +17,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from prunegraph.atomic_write import make_folder
 from prunegraph.errors import ModelError, OutputError
-from prunegraph.export.atomic_write import make_folder
 from prunegraph.strict_json import parse_json
 
 MODEL_PLACES = ("model.onnx", "onnx/model.onnx", "decoder_model_merged.onnx", "onnx/decoder_model_merged.onnx")

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import onnx_ir as ir
 
+from prunegraph.atomic_write import check_target
 from prunegraph.errors import ModelError
-from prunegraph.export.atomic_write import check_target
 from prunegraph.export.hub_build import build
 from prunegraph.export.hub_inputs import Example, Sizes
 from prunegraph.export.onnx_file import save

@@ -15,9 +15,9 @@ from google.protobuf import json_format, text_format
 from google.protobuf.message import DecodeError, EncodeError
 from onnx_ir.passes.common import CheckerPass
 
+from prunegraph.atomic_write import check_room, check_target, stage
 from prunegraph.errors import ModelError, OutputError, UsageError, first_line
 from prunegraph.export import diagnose, external_data, sparse
-from prunegraph.export.atomic_write import check_room, check_target, stage
 from prunegraph.export.function_calls import check_calls
 from prunegraph.export.function_opsets import align_opsets
 from prunegraph.export.stored_tensors import check_tensors

@@ -8,8 +8,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from prunegraph.atomic_write import make_folder, stage
 from prunegraph.errors import UsageError, first_line
-from prunegraph.export.atomic_write import make_folder, stage
 
 NAME = "checkpoint.pt"
 EVERY = 60.0

@@ -143,7 +143,7 @@ def test_the_process_ends_with_one_when_the_disk_is_full(arguments: Sequence[str
 WAITING = """
 import sys, time
 from prunegraph.cli import app, group
-from prunegraph.export import atomic_write
+from prunegraph import atomic_write
 def wait(*_, **__):
     from pathlib import Path
     with atomic_write.stage(Path("slim.onnx")) as folder:

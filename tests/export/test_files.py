@@ -20,9 +20,10 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from prunegraph import analyze, prune_graph
+from prunegraph import atomic_write as staging
 from prunegraph.analysis.read_weight import read_weight
+from prunegraph.analysis.selection import Selection
 from prunegraph.errors import ModelError, OutputError, UsageError
-from prunegraph.export import atomic_write as staging
 from prunegraph.export import onnx_file as door
 
 WEIGHT = np.arange(64 * 64, dtype=np.float32).reshape(64, 64) / 4096
@@ -709,3 +710,24 @@ def test_the_model_of_a_result_needs_no_file(kind: str, tmp_path: Path) -> None:
     for each in tmp_path.glob("weights"):
         each.unlink() if kind == "path" else None
     assert output(model).tobytes() == output(tmp_path / "slim.onnx").tobytes()
+
+
+def test_a_plan_appears_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "plan.json"
+    old, new = (Selection({"ffn.0": np.array([True, False, last])}) for last in (True, False))
+    old.save(path)
+    assert Selection.load(path).to_json() == old.to_json()
+
+    def cut_off(self: Path, text: str, **_: object) -> int:
+        self.write_bytes(text.encode()[:10])
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "write_text", cut_off)
+        with pytest.raises(OutputError, match="No space left"):
+            new.save(path)
+    assert Selection.load(path).to_json() == old.to_json()
+    assert [each.name for each in tmp_path.iterdir()] == ["plan.json"]
+    with pytest.raises(OutputError, match="does not exist") as caught:
+        new.save(tmp_path / "nowhere" / "plan.json")
+    assert caught.value.hint
