@@ -55,7 +55,7 @@ class Outcome:
         number: Of the case.
         kind: What was damaged: the name of a model, or of a function of `fuzz_files`.
         ending: "done", "refused", "traceback", "hang", "memory" or "crash".
-        detail: Where it was raised, or what ended it.
+        detail: Where it was raised, what ended it, or the message.
     """
 
     number: int
@@ -191,7 +191,8 @@ def run_case(number: int, seed: int, basis: Path, folder: Path) -> Outcome:
     error = result.exception
     if error is None or isinstance(error, SystemExit):
         ending = {0: "done", 1: "refused", 2: "refused"}.get(result.exit_code, "traceback")
-        return Outcome(number, kind, ending, f"exit code {result.exit_code}" if ending == "traceback" else "")
+        message = next((line for line in result.stderr.splitlines() if line.startswith("error:")), "")[:200]
+        return Outcome(number, kind, ending, f"exit code {result.exit_code}" if ending == "traceback" else message)
     frames = traceback.extract_tb(error.__traceback__)
     own = [frame for frame in frames if "prunegraph" in Path(frame.filename).parts] or frames
     place = f"{Path(own[-1].filename).name}:{own[-1].lineno}"
@@ -225,7 +226,7 @@ def _arguments(kind: str, folder: Path, draw: random.Random) -> list[str]:
     )
     data, out = ["--data", "data.npz"], ["-o", "out.onnx"]
     with_data = (
-        ["bench", "mutant.onnx", "--rounds", "2", "--max-seconds", "2"],
+        ["bench", "mutant.onnx", "--rounds", "10", "--max-seconds", "2"],
         ["prune", "mutant.onnx", *out, "--scorer", draw.choice(("activation", "obs", "taylor")), *data],
         ["prune", "mutant.onnx", *out, "--repair", "lstsq", *data],
         ["finetune", "mutant.onnx", *out, "--epochs", "1", *data],
@@ -266,7 +267,7 @@ def _basis(folder: Path) -> Path:
 
 
 def report(outcomes: Sequence[Outcome], seconds: float) -> str:
-    """A table for `docs/verification.md`, and every kind of failure once."""
+    """A table for `docs/bad-input.md`, and every kind of failure once."""
     lines = ["| | cases | done | refused | " + " | ".join(FAILURES) + " |", "|---|" + "---:|" * (3 + len(FAILURES))]
     names = [("mutants of models", set(models())), *((f.__name__.replace("_", " "), {f.__name__}) for f in FILES)]
     for name, kinds in [*names, ("all", {outcome.kind for outcome in outcomes})]:
