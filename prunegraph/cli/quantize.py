@@ -57,7 +57,7 @@ def quantize(
     """  # noqa: D301 - \b keeps the lines that follow as they are
     with progress() as step:
         step("load")
-        from prunegraph.export.atomic_write import check_target
+        from prunegraph.atomic_write import check_target
         from prunegraph.quantization.options import Quantize
         from prunegraph.quantization.quantize import quantize as quantize_source
 

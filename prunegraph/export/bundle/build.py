@@ -19,10 +19,10 @@ import onnx
 import onnx_ir as ir
 import onnxruntime as ort
 
+from prunegraph.atomic_write import check_target, stage
 from prunegraph.bench.parity import TOLERANCES, number_format, output_error
 from prunegraph.clock import Clock, Progress
 from prunegraph.errors import ModelError, UsageError
-from prunegraph.export.atomic_write import check_target, stage
 from prunegraph.export.bundle.lower import lowered
 from prunegraph.export.bundle.stacks import Stack, find_stack
 from prunegraph.export.onnx_file import load, source_of
