@@ -93,8 +93,8 @@ def test_a_fault_of_the_optimizer_is_named_and_not_blamed_on_the_slim_model(monk
     slim = shrink(found.normalized, found.analysis.solution, keeps).model
     runs = prove.run_all
 
-    def faulty(model: ir.Model, *arguments: Any, optimize: bool = True) -> list[Values]:
-        made = runs(model, *arguments, optimize=optimize)
+    def faulty(model: ir.Model, *arguments: Any, optimize: bool = True, **limits: Any) -> list[Values]:
+        made = runs(model, *arguments, optimize=optimize, **limits)
         narrow = model.graph.initializers["w_q"].const_value if "w_q" in model.graph.initializers else None
         if optimize and narrow is not None and narrow.shape[-1] < 12:
             return [{name: array * 2 for name, array in values.items()} for values in made]
