@@ -27,7 +27,7 @@ from benchmarks.harness import Section, describe, fill_page, study_parser
 from prunegraph import Amount, prune_graph
 from prunegraph.bench import Comparison, compare
 from prunegraph.export.hub_build import build
-from prunegraph.export.hub_inputs import Sizes
+from prunegraph.export.hub_inputs import ExampleSizes
 from prunegraph.export.onnx_file import save
 from prunegraph.export.torch_dynamic_shapes import Call
 from prunegraph.export.torch_module import trace
@@ -149,7 +149,7 @@ def export(address: str, path: Path) -> None:
     too few parameters.
     """
     torch.manual_seed(0)
-    module, example = build(address, None, pretrained=False, sizes=Sizes())
+    module, example = build(address, None, pretrained=False, sizes=ExampleSizes())
     with torch.no_grad():
         for parameter in module.parameters():
             if parameter.ndim == 1:

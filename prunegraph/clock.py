@@ -1,4 +1,4 @@
-"""Which step runs, and how long each took."""
+"""Time the steps of a run, and tell which one runs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Every error that prunegraph raises on purpose: what is wrong, and how to put it right."""
+"""Errors that prunegraph raises on purpose: what is wrong, and how to put it right."""
 
 from __future__ import annotations
 

@@ -143,11 +143,11 @@ class Graph(Analyzed):
         if self.rotated is not None:
             raise UsageError("the model was turned already", hint="turn all groups of the analysed model at once")
         names = [group.id for group in self.groups]
-        asked = names if groups is None else list(groups)
-        for name in asked:
+        chosen = names if groups is None else list(groups)
+        for name in chosen:
             if name not in names:
                 raise UsageError(f"there is no group {name!r}", hint="`Graph.groups` lists them")
-        return rotate(self, asked, None if data is None else Data.of(data).opened(), self.clock)
+        return rotate(self, chosen, None if data is None else Data.of(data).opened(), self.clock)
 
     def score(
         self,

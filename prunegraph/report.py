@@ -1,4 +1,4 @@
-"""What came out of a run: a model, what was removed from it, what that saves, and the proof."""
+"""The report of a pruning run: what was removed, what that saves, and the proof."""
 
 from __future__ import annotations
 

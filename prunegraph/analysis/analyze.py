@@ -96,7 +96,7 @@ def analyze_graph(graph: ir.Graph, facts: Facts, allow_io: Sequence[str] = ()) -
     grouped = sharing(solution, list(solution.axes), copied)
     names = readable_names(graph)
     makers = _makers(graph, solution, roles, places)
-    scope = scopes(names, {leaf: makers[leaf] or held for leaf, held in places.items()})
+    scope = scopes(names, {leaf: makers[leaf] or holders_of for leaf, holders_of in places.items()})
     groups = _groups(free, solution, roles, grouped, holders, aligned, places, scope)
     return Analysis(
         groups=groups,
@@ -144,22 +144,22 @@ def _makers(
         return names
 
     makers = {}
-    for leaf, held in places.items():
+    for leaf, holding in places.items():
         sources = set[str]().union(*(behind(value, leaf) for value in roles[leaf].makers))
-        makers[leaf] = [place for place in held if place[0] in sources]
+        makers[leaf] = [place for place in holding if place[0] in sources]
     return makers
 
 
 def _holders(solution: Solution) -> Mapping[int, set[tuple[Axis, ...]]]:
     """Which combinations of axes hold a free leaf: what decides whether a choice may be ragged."""
     holders: dict[int, set[tuple[Axis, ...]]] = defaultdict(set)
-    seen: set[tuple[int, ...]] = set()
+    counted: set[tuple[int, ...]] = set()
     space = solution.space
     for dims in solution.axes.values():
         key = tuple(space.find(dim) for dim in dims)
-        if key in seen:
+        if key in counted:
             continue
-        seen.add(key)
+        counted.add(key)
         leaves = {leaf for dim in dims for leaf in space.leaves(dim) if not space.pins(leaf)}
         if leaves:
             axes = tuple(space.resolve(dim) for dim in dims)
@@ -229,7 +229,7 @@ def _groups(
         outer = tuple(d for d in outer_dims(leaf, holders[leaf], solution.dim_size) if aligned(leaf, d))
         units = solution.dim_size(leaf)[0]
         rows = tuple(solution.dim_size(d)[0] for d in outer)
-        held = tuple(
+        group_places = tuple(
             Place(name, k, solution.resolve(name)[k].render(lambda d: _length(solution, d))) for name, k in places[leaf]
         )
         total = sum(numbers_held(solution, name, {leaf}) for name in dict.fromkeys(name for name, _ in places[leaf]))
@@ -242,7 +242,7 @@ def _groups(
                 outer=outer,
                 rows=rows,
                 exact=not (roles[leaf].mean or roles[leaf].extreme),
-                places=held,
+                places=group_places,
                 scope=scope.get(leaf, ""),
                 params=total // units,
                 least=roles[leaf].least,

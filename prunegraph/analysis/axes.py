@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import TypeAlias
 
 Size = tuple[int, ...]
 """An extent as every probe saw it: `(768, 768)` is static, `(11, 23)` is dynamic."""
@@ -34,6 +35,10 @@ class Ref:
 
     def __str__(self) -> str:
         return f"{self.side}{self.index}.{self.axis}"
+
+
+Axes: TypeAlias = tuple[Ref, ...]
+"""All axes of one operand or output."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -1,4 +1,4 @@
-"""What a graph costs: parameters and multiply-accumulates, before and after."""
+"""Count parameters and multiply-accumulates (MACs) of a graph, before and after pruning."""
 
 from __future__ import annotations
 
@@ -77,11 +77,11 @@ def _lengths(axis: Axis, leaves: Collection[int], solution: Solution) -> tuple[i
         for factor in term:
             if isinstance(factor, int):
                 whole = solution.dim_size(factor)[0]
-                held = whole if factor in leaves else 0
+                kept = whole if factor in leaves else 0
             else:
-                whole, held = _lengths(factor, leaves, solution)
+                whole, kept = _lengths(factor, leaves, solution)
             size *= whole
-            beside *= whole - held
+            beside *= whole - kept
         length += size
         holding += size - beside
     return length, holding

@@ -1,4 +1,4 @@
-"""Explain: what an analysis found, as data."""
+"""The JSON of `prunegraph explain`: groups and pins as data."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def to_dict(analysis: Analysis, bases: Mapping[str, str] | None = None) -> dict[
             for g in analysis.groups
         ],
         "pins": [
-            {"where": pin.where, "why": pin.why, "holds": [str(held.place) for held in axes]}
+            {"where": pin.where, "why": pin.why, "holds": [str(axis.place) for axis in axes]}
             for pin, axes in _by_pin(analysis.pinned).items()
         ],
     }
@@ -82,8 +82,8 @@ def free_share(analysis: Analysis, *, exact: bool) -> float:
 
 
 def _by_pin(pinned: Sequence[Pinned]) -> Mapping[Pin, list[Pinned]]:
-    found: dict[Pin, list[Pinned]] = defaultdict(list)
+    axes_by_pin: dict[Pin, list[Pinned]] = defaultdict(list)
     for axis in pinned:
         for pin in axis.pins:
-            found[pin].append(axis)
-    return found
+            axes_by_pin[pin].append(axis)
+    return axes_by_pin

@@ -85,17 +85,17 @@ def outer_dims(dim: int, holders: Iterable[tuple[Axis, ...]], size_of: Callable[
 
 
 def _outer_in(dim: int, axes: tuple[Axis, ...], dynamic: Callable[[int], bool]) -> set[int]:
-    held = [k for k, axis in enumerate(axes) if dim in axis.dims()]
+    holding = [k for k, axis in enumerate(axes) if dim in axis.dims()]
     throughout: dict[int, int] = defaultdict(int)
     for k, axis in enumerate(axes):
-        if k in held:
+        if k in holding:
             continue
         for other in set(axis.dims()):
             every = all(_count(other, term) == 1 and _periodic(other, term, dynamic) for term in axis.terms)
             throughout[other] += 1 if every else 2
     once = {d for d, n in throughout.items() if n == 1}
     # Each axis that holds the Dim must see by itself which choice a slot belongs to.
-    return set.intersection(*((_before(dim, axes[k]) or set()) | (once - set(axes[k].dims())) for k in held))
+    return set.intersection(*((_before(dim, axes[k]) or set()) | (once - set(axes[k].dims())) for k in holding))
 
 
 def _count(dim: int, term: tuple[int | Axis, ...]) -> int:
@@ -113,17 +113,17 @@ def _before(dim: int, axis: Axis) -> set[int] | None:
     """Dims that stand before `dim` in every product that holds it, None if none does."""
     common: set[int] | None = None
     for term in axis.terms:
-        seen: set[int] = set()
+        slower: set[int] = set()
         for factor in term:
             here: set[int] | None = None
             if factor == dim:
-                here = set(seen)
+                here = set(slower)
             elif isinstance(factor, Axis) and (within := _before(dim, factor)) is not None:
-                here = seen | within
+                here = slower | within
             if here is not None:
                 if _count(dim, term) != 1:
                     return set()
                 here = {outer for outer in here if _count(outer, term) == 1}
                 common = here if common is None else common & here
-            seen |= {factor} if isinstance(factor, int) else set()
+            slower |= {factor} if isinstance(factor, int) else set()
     return common

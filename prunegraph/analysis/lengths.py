@@ -1,4 +1,4 @@
-"""How long axes are, and how long they will be."""
+"""Lengths of axes before and after pruning."""
 
 from __future__ import annotations
 

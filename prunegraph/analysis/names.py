@@ -1,4 +1,4 @@
-"""Names for people: where in the model a weight and a group are, as far as weight names and node scopes tell."""
+"""Readable names of weights and groups: where in the model they are, as weight names and node scopes tell."""
 
 from __future__ import annotations
 
@@ -85,8 +85,8 @@ def scopes(names: Mapping[str, str], places: Mapping[int, Sequence[tuple[str, in
         places: By leaf, the weights that hold it.
     """
     return {
-        leaf: _common([module_of(_PART.sub("", names.get(name, name))) for name, _ in held])
-        for leaf, held in places.items()
+        leaf: _common([module_of(_PART.sub("", names.get(name, name))) for name, _ in holding])
+        for leaf, holding in places.items()
     }
 
 

@@ -155,10 +155,10 @@ class NodeView:
 
     def static(self, index: int) -> IntArray | None:
         """The integers of an input where all probes agree."""
-        seen = self.known(index)
-        if seen is None or any(a.shape != seen[0].shape or not np.array_equal(a, seen[0]) for a in seen[1:]):
+        arrays = self.known(index)
+        if arrays is None or any(a.shape != arrays[0].shape or not np.array_equal(a, arrays[0]) for a in arrays[1:]):
             return None
-        return seen[0]
+        return arrays[0]
 
     def ints(self, name: str, index: int | None) -> list[int] | None:
         """Integers that older opsets have as an attribute, newer ones as an input; None where absent or not static."""

@@ -1,4 +1,4 @@
-"""What happens to the slots of every Dim; kinds follow from it.  `walk` gathers it from what all nodes say."""
+"""Kinds of groups (head, ffn, channel, …), from what happens to the slots of every Dim, as `walk` saw it."""
 
 from __future__ import annotations
 
@@ -97,15 +97,15 @@ def _mixes_heads(role: Role, roles: Roles) -> bool:
 
 def sharing(solution: Solution, values: Sequence[str], leaves: set[int]) -> frozenset[int]:
     """Dims that stand in one product with any of the given leaves."""
-    found: set[int] = set()
+    sharing_dims: set[int] = set()
     if leaves:
         for value in values:
             for axis in solution.resolve(value):
                 for term in axis.terms:
                     flat = {f for f in term if isinstance(f, int)}
                     if flat & leaves:
-                        found |= flat - leaves
-    return frozenset(found)
+                        sharing_dims |= flat - leaves
+    return frozenset(sharing_dims)
 
 
 def beside_states(solution: Solution, roles: Roles) -> frozenset[int]:
@@ -114,7 +114,7 @@ def beside_states(solution: Solution, roles: Roles) -> frozenset[int]:
     beside = set[int]()
     for value in solution.axes if states else ():
         leaves = [solution.leaves(value, axis) for axis in range(len(solution.axes[value]))]
-        held = [axis for axis, each in enumerate(leaves) if each & states]
-        if held and value not in solution.weights:
-            beside |= {leaf for axis, each in enumerate(leaves) if axis not in held for leaf in each}
+        state_axes = [axis for axis, each in enumerate(leaves) if each & states]
+        if state_axes and value not in solution.weights:
+            beside |= {leaf for axis, each in enumerate(leaves) if axis not in state_axes for leaf in each}
     return frozenset(beside - states)

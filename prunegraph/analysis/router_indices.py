@@ -19,11 +19,11 @@ from prunegraph.analysis.ops import FIRST, Lookup, traits_of
 def rankings(graph: ir.Graph, facts: Facts) -> Mapping[int, Fresh]:
     """By position of a node, the axis that it ranks or looks up by, one object for all that speak of the same axis."""
     number = {node: k for k, node in enumerate(graph)}
-    found: dict[int, Fresh] = {}
+    ranked_axes: dict[int, Fresh] = {}
     for node, users in _looked_up(graph, facts).items():
         axis = Fresh((_ranked_size(node, facts),) * facts.probes, "expert")
-        found |= {number[each]: axis for each in (node, *users, *_softmaxes(node, facts))}
-    return found
+        ranked_axes |= {number[each]: axis for each in (node, *users, *_softmaxes(node, facts))}
+    return ranked_axes
 
 
 def _looked_up(graph: ir.Graph, facts: Facts) -> dict[ir.Node, list[ir.Node]]:

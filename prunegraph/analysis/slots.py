@@ -43,20 +43,20 @@ Slots = list[tuple[int, Index]]
 """(Dim, slot at every position or -1 where the position does not belong to it); a Dim appears once an occurrence."""
 
 
-def slots(axis: Axis, size_of: SizeOf, wanted: Callable[[int], bool]) -> Slots:
+def slots(axis: Axis, size_of: SizeOf, chosen: Callable[[int], bool]) -> Slots:
     """Which slot of which wanted Dim every position of a (static) axis belongs to."""
-    return _slots(axis, lambda dim: size_of(dim)[0], wanted)[1]
+    return _slots(axis, lambda dim: size_of(dim)[0], chosen)[1]
 
 
-def _slots(axis: Axis, length: Callable[[int], int], wanted: Callable[[int], bool]) -> tuple[int, Slots]:
-    parts = [_term_slots(term, length, wanted) for term in axis.terms]
+def _slots(axis: Axis, length: Callable[[int], int], chosen: Callable[[int], bool]) -> tuple[int, Slots]:
+    parts = [_term_slots(term, length, chosen) for term in axis.terms]
     total = sum(n for n, _ in parts)
     merged: dict[tuple[int, int], Index] = {}
     start = 0
     for n, table in parts:
-        seen: dict[int, int] = {}
+        occurrences: dict[int, int] = {}
         for dim, where in table:
-            occurrence = seen[dim] = seen.get(dim, -1) + 1
+            occurrence = occurrences[dim] = occurrences.get(dim, -1) + 1
             column = merged.setdefault((dim, occurrence), np.full(total, -1, dtype=np.int64))
             column[start : start + n] = where
         start += n
@@ -64,15 +64,15 @@ def _slots(axis: Axis, length: Callable[[int], int], wanted: Callable[[int], boo
 
 
 def _term_slots(
-    term: Sequence[int | Axis], length: Callable[[int], int], wanted: Callable[[int], bool]
+    term: Sequence[int | Axis], length: Callable[[int], int], chosen: Callable[[int], bool]
 ) -> tuple[int, Slots]:
     factors: list[tuple[int, Slots]] = []
     for factor in term:
         if isinstance(factor, int):
             n = length(factor)
-            factors.append((n, [(factor, np.arange(n))] if wanted(factor) else []))
+            factors.append((n, [(factor, np.arange(n))] if chosen(factor) else []))
         else:
-            factors.append(_slots(factor, length, wanted))
+            factors.append(_slots(factor, length, chosen))
     total = int(np.prod([n for n, _ in factors], dtype=np.int64))
     table: Slots = []
     inner = total
@@ -166,8 +166,8 @@ def unit_sums(
     tables = [slots(axis, size_of, {dim, *outer}.__contains__) for axis in axes]
     sums = np.zeros([size_of(d)[0] for d in (*outer, dim)])
     for k, table in enumerate(tables):
-        for found, where in table:
-            if found != dim:
+        for leaf, where in table:
+            if leaf != dim:
                 continue
             index, free = unit_index(k, where, outer, tables, len(axes))
             if where.ndim == index[-1].ndim:

@@ -1,4 +1,4 @@
-"""One walk over the nodes in order, to gather what happens to the slots of every Dim."""
+"""Walk over the nodes of a graph to gather what happens to the slots of every Dim."""
 
 from __future__ import annotations
 
@@ -187,9 +187,9 @@ class _Walk:
         """Follow what a weight has made through ops that are linear in it."""
         traits = traits_of(node)
         data = [value.name or "" for value in node.inputs if value is not None and not self.is_weight(value)]
-        made = k in self.weighted and traits.linear
+        by_weight = k in self.weighted and traits.linear
         passed = (traits.linear or 0 in traits.carries) and len(data) == 1 and data[0] in self.straight
-        if made or passed:
+        if by_weight or passed:
             self.straight |= {value.name or "" for value in node.outputs}
 
     def length(self, leaves: Iterable[int]) -> int:

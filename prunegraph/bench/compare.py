@@ -165,8 +165,8 @@ def _summarise(
 
 
 def _choose(providers: Sequence[str | Provider]) -> list[Provider]:
-    asked = providers.split(",") if isinstance(providers, str) else providers
-    chosen = [provider if isinstance(provider, Provider) else find_provider(provider) for provider in asked]
+    given = providers.split(",") if isinstance(providers, str) else providers
+    chosen = [provider if isinstance(provider, Provider) else find_provider(provider) for provider in given]
     if not chosen:
         raise UsageError("no execution provider is named", hint='name one, for example providers=["cpu"]')
     return list({provider.name: provider for provider in chosen}.values())
@@ -178,19 +178,19 @@ def _labels(sources: Sequence[ModelSource], names: Sequence[str] | None) -> list
         raise UsageError("there is no model to time", hint="give at least one ONNX file")
     if names is not None and len(names) != len(sources):
         raise UsageError(f"{len(names)} names for {len(sources)} models", hint="give one name per model")
-    wanted = names or [
+    titles = names or [
         Path(source).name if isinstance(source, str | os.PathLike) else f"model {number}"
         for number, source in enumerate(sources, 1)
     ]
     if names is None:
-        wanted = [
+        titles = [
             f"{Path(source).resolve().parent.name}/{name}"
-            if isinstance(source, str | os.PathLike) and wanted.count(name) > 1
+            if isinstance(source, str | os.PathLike) and titles.count(name) > 1
             else name
-            for source, name in zip(sources, wanted, strict=True)
+            for source, name in zip(sources, titles, strict=True)
         ]
     labels: list[str] = []
-    for name in wanted:
+    for name in titles:
         label, copy = name, 1
         while label in labels:
             copy += 1
@@ -200,4 +200,4 @@ def _labels(sources: Sequence[ModelSource], names: Sequence[str] | None) -> list
 
 
 def _no_progress(what: str, done: int, total: int) -> None:
-    """Show nothing."""
+    """A progress callback that shows nothing."""

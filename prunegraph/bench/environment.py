@@ -1,4 +1,4 @@
-"""What a latency depends on and the reader cannot see: the machine and the versions. Never a host or user name."""
+"""The environment of a benchmark: processor, GPU and versions; never a host or user name."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ def environment() -> dict[str, str | int]:
 def cpu_model(proc: Path = Path("/proc")) -> str:
     """The processor's name, or the board's where the processor does not tell (ARM), or the architecture."""
     cpuinfo, board = proc / "cpuinfo", proc / "device-tree" / "model"
-    if cpuinfo.exists() and (found := re.search(r"^model name\s*:\s*(.+)$", cpuinfo.read_text(), re.MULTILINE)):
-        return found[1].strip()
+    if cpuinfo.exists() and (match := re.search(r"^model name\s*:\s*(.+)$", cpuinfo.read_text(), re.MULTILINE)):
+        return match[1].strip()
     if board.exists():
         return board.read_text().strip("\0\n ")
     return platform.processor() or platform.machine()

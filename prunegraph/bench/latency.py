@@ -1,4 +1,4 @@
-"""The interleaved timing loop: every arm once a round, in an order drawn anew each round."""
+"""Time models interleaved: every arm once a round, in an order drawn anew each round."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a comparison found."""
+"""Results of a comparison: latencies, ratios and the environment, as data."""
 
 from __future__ import annotations
 

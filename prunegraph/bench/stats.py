@@ -1,4 +1,4 @@
-"""The figures that are quoted: median, p95 and minimum of one arm, and the paired ratio of two."""
+"""Statistics of latencies: median, p95 and minimum of one arm, and the paired ratio of two."""
 
 from __future__ import annotations
 

@@ -35,8 +35,8 @@ for command in (explain, prune, verify, bench, evaluate, report, export, score, 
     app.command()(command)
 
 
-def _print_version(wanted: bool) -> None:
-    if wanted:
+def _print_version(show: bool) -> None:
+    if show:
         from importlib.metadata import PackageNotFoundError
         from importlib.metadata import version as find
 

@@ -1,4 +1,4 @@
-"""`prunegraph bench`."""
+"""`prunegraph bench`: time models against each other."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`prunegraph explain`."""
+"""`prunegraph explain`: list the groups of a model and what holds the rest."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`prunegraph export`."""
+"""`prunegraph export`: models of transformers and timm to ONNX files."""
 
 from __future__ import annotations
 
@@ -56,10 +56,16 @@ def export(
     with progress() as step:
         step("load")
         from prunegraph.export.hub import export_model
-        from prunegraph.export.hub_inputs import Sizes
+        from prunegraph.export.hub_inputs import ExampleSizes
 
         done = export_model(
-            source, output, task=task, pretrained=pretrained, opset=opset, sizes=Sizes(batch, sequence), progress=step
+            source,
+            output,
+            task=task,
+            pretrained=pretrained,
+            opset=opset,
+            sizes=ExampleSizes(batch, sequence),
+            progress=step,
         )
     files = [str(path) for path in done.files]
     if json:

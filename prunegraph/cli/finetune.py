@@ -1,4 +1,4 @@
-"""`prunegraph finetune`."""
+"""`prunegraph finetune`: train a pruned model again."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A comparison as a table for people."""
+"""The table of `prunegraph bench`: latencies and ratios for people."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Numbers and lists in words."""
+"""Format numbers, shares and lists for people."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""Doors: how models come in and how results go out."""
+"""Import and export: how models come in (ONNX, graphsurgeon, PyTorch, Hugging Face) and how results go out."""

@@ -1,4 +1,4 @@
-"""All the doors: whatever holds a network in, an ONNX model safe to change out; and back in the kind that was given."""
+"""Convert whatever holds a network into an ONNX model that is safe to change, and back into the kind that was given."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""External data coming in: where the bytes lie, whether they may be read, and whether they are all there."""
+"""Load external data of ONNX files: where the bytes lie, whether they may be read, and whether all are there."""
 
 from __future__ import annotations
 
@@ -49,10 +49,10 @@ def settle(
         base = folder or Path(tensor.base_dir).absolute()
         path = _locate(tensor, [base, *([model_file.parent] if model_file else [])], trusted)
         files[str(path)] = None
-        found = _open(tensor, path)
-        if lazily and found.nbytes > floor:
-            return found
-        return ir.Tensor(found.numpy().copy(), dtype=found.dtype, name=found.name, doc_string=found.doc_string)
+        opened = _open(tensor, path)
+        if lazily and opened.nbytes > floor:
+            return opened
+        return ir.Tensor(opened.numpy().copy(), dtype=opened.dtype, name=opened.name, doc_string=opened.doc_string)
 
     for value in model.graph.initializers.values():
         if isinstance(value.const_value, ir.ExternalTensor):

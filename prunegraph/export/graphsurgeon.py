@@ -1,4 +1,4 @@
-"""The graphsurgeon door: an `onnx_graphsurgeon.Graph` in, and one out."""
+"""Convert from and to an `onnx_graphsurgeon.Graph`."""
 
 from __future__ import annotations
 

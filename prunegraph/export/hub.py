@@ -1,4 +1,4 @@
-"""Models by address to ONNX files: a local folder of transformers, `hf:DIR`, or a model of timm, `timm:NAME`."""
+"""Export models by address to ONNX: a local folder of transformers, `hf:DIR`, or a model of timm, `timm:NAME`."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ import onnx_ir as ir
 from prunegraph.atomic_write import check_target
 from prunegraph.errors import ModelError
 from prunegraph.export.hub_build import build
-from prunegraph.export.hub_inputs import Example, Sizes
+from prunegraph.export.hub_inputs import Example, ExampleSizes
 from prunegraph.export.onnx_file import save
-from prunegraph.export.torch_dynamic_shapes import Call
+from prunegraph.export.torch_dynamic_shapes import ExampleCall
 from prunegraph.export.torch_module import trace
 from prunegraph.runtime.session import CannotRun, open_session, run
 
@@ -54,7 +54,7 @@ def export_model(
     task: str | None = None,
     pretrained: bool = True,
     opset: int | None = None,
-    sizes: Sizes | None = None,
+    sizes: ExampleSizes | None = None,
     progress: Callable[[str], None] = lambda step: None,
 ) -> Exported:
     """Export the model at an address with batch and sequence dynamic, compare it with torch, and write it.
@@ -78,9 +78,9 @@ def export_model(
     check_target(output)
     progress("load")
     with _seeded(0):
-        module, example = build(address, task, pretrained=pretrained, sizes=sizes or Sizes())
+        module, example = build(address, task, pretrained=pretrained, sizes=sizes or ExampleSizes())
     progress("export")
-    model = trace(module, Call((), dict(example.inputs)), example.axes, opset=opset)
+    model = trace(module, ExampleCall((), dict(example.inputs)), example.axes, opset=opset)
     progress("compare")
     difference = compare(module, model, example)
     progress("save")
@@ -102,23 +102,23 @@ def compare(module: torch.nn.Module, model: ir.Model, example: Example) -> float
     try:
         with open_session(model) as session:
             for inputs in (example.inputs, example.grown(dynamic)):
-                found = run(session, {name: tensor.numpy() for name, tensor in inputs.items()})
-                worst = max(worst, _difference(_outputs(module, inputs), found))
+                outputs = run(session, {name: tensor.numpy() for name, tensor in inputs.items()})
+                worst = max(worst, _difference(_outputs(module, inputs), outputs))
     except CannotRun as error:
         raise ModelError(f"the exported model does not run as the module does: {error}", hint=_HINT) from error
     return worst
 
 
-def _difference(expected: list[Any], found: list[Any]) -> float:
-    shapes = [array.shape for array in expected], [array.shape for array in found]
+def _difference(expected: list[Any], actual_outputs: list[Any]) -> float:
+    shapes = [array.shape for array in expected], [array.shape for array in actual_outputs]
     if shapes[0] != shapes[1]:
         raise CannotRun(f"its outputs have the shapes {shapes[1]} instead of {shapes[0]}")
     worst = 0.0
-    for wanted, actual in zip(expected, found, strict=True):
-        if not wanted.size:
+    for reference, actual in zip(expected, actual_outputs, strict=True):
+        if not reference.size:
             continue
-        wanted, actual = wanted.astype(np.float64), actual.astype(np.float64)
-        difference = float(np.abs(wanted - actual).max() / max(np.abs(wanted).max(), 1e-9))
+        reference, actual = reference.astype(np.float64), actual.astype(np.float64)
+        difference = float(np.abs(reference - actual).max() / max(np.abs(reference).max(), 1e-9))
         if not difference < TOLERANCE:  # also where it is no number
             raise ModelError(f"the exported model differs from the module by {difference:.1e}", hint=_HINT)
         worst = max(worst, difference)

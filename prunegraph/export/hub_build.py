@@ -1,4 +1,4 @@
-"""Modules built from an address: a local folder of transformers, or a name of timm."""
+"""Build torch modules from an address: a local folder of transformers, or a name of timm."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from prunegraph.errors import ModelError, PruneGraphError, UsageError, first_line
-from prunegraph.export.hub_inputs import Example, Sizes, timm_example, transformers_example
+from prunegraph.export.hub_inputs import Example, ExampleSizes, timm_example, transformers_example
 from prunegraph.extras import needs_extra
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ _WEIGHTS = ("*.safetensors", "*.bin")
 _TIMM_TASKS = ("image-classification", "image-feature-extraction", "feature-extraction")
 
 
-def build(address: str, task: str | None, *, pretrained: bool, sizes: Sizes) -> tuple[torch.nn.Module, Example]:
+def build(address: str, task: str | None, *, pretrained: bool, sizes: ExampleSizes) -> tuple[torch.nn.Module, Example]:
     """The module at an address in float32 and in eval mode, and an example for it.
 
     Nothing is downloaded but the weights of a timm model that are not in the local cache, and no code of a folder runs.
@@ -51,7 +51,7 @@ def build(address: str, task: str | None, *, pretrained: bool, sizes: Sizes) -> 
     return module.eval(), example
 
 
-def _from_folder(name: str, task: str | None, pretrained: bool, sizes: Sizes) -> tuple[torch.nn.Module, Example]:
+def _from_folder(name: str, task: str | None, pretrained: bool, sizes: ExampleSizes) -> tuple[torch.nn.Module, Example]:
     folder = Path(name)
     if not folder.is_dir():
         hint = f"hf: takes a folder of this machine: hf download {name} --local-dir {folder.name or 'DIR'}"
@@ -90,7 +90,7 @@ def _class_of(transformers: Any, config: Any, task: str | None) -> Any:
     """The class that the task asks for, else the one that the configuration names, else the model without a head."""
     if task is None:
         named = [getattr(transformers, name, None) for name in getattr(config, "architectures", None) or ()]
-        return next((found for found in named if found is not None), transformers.AutoModel)
+        return next((architecture for architecture in named if architecture is not None), transformers.AutoModel)
     registry = import_module("transformers.pipelines").PIPELINE_REGISTRY
     known = registry.get_supported_tasks()
     if task not in known:
@@ -104,7 +104,7 @@ def _class_of(transformers: Any, config: Any, task: str | None) -> Any:
     raise UsageError(f"{config.model_type} has no model for {task}", hint=hint)
 
 
-def _from_timm(name: str, task: str | None, pretrained: bool, sizes: Sizes) -> tuple[torch.nn.Module, Example]:
+def _from_timm(name: str, task: str | None, pretrained: bool, sizes: ExampleSizes) -> tuple[torch.nn.Module, Example]:
     if task not in (None, *_TIMM_TASKS):
         raise UsageError(f"timm has no models for {task}", hint=f"one of {', '.join(_TIMM_TASKS)}")
     timm = _imported("timm")
@@ -159,5 +159,5 @@ def _quiet() -> Iterator[None]:
 
 def _bars() -> Any:
     """What switches the bars of transformers, None where they are off or it is not imported."""
-    found = sys.modules.get("transformers.utils.logging")
-    return found if found is not None and found.is_progress_bar_enabled() else None
+    switch = sys.modules.get("transformers.utils.logging")
+    return switch if switch is not None and switch.is_progress_bar_enabled() else None

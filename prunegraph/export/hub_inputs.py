@@ -1,4 +1,4 @@
-"""Examples that models of transformers and timm are traced with, made from what their configurations say."""
+"""Example inputs to trace models of transformers and timm with, made from their configurations."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from prunegraph.errors import ModelError, UsageError
-from prunegraph.export.torch_dynamic_shapes import BATCH, SEQUENCE, Axes
+from prunegraph.export.torch_dynamic_shapes import BATCH, SEQUENCE, AxisNames
 
 if TYPE_CHECKING:
     import torch
@@ -24,7 +24,7 @@ _SPARE = 8
 
 
 @dataclass(frozen=True, slots=True)
-class Sizes:
+class ExampleSizes:
     """How large an example is.
 
     Attributes:
@@ -47,7 +47,7 @@ class Example:
     """Arguments of one call by keyword, in the order of the parameters, and which of their axes vary."""
 
     inputs: dict[str, torch.Tensor] = field(default_factory=dict)
-    axes: dict[str, Axes] = field(default_factory=dict)
+    axes: dict[str, AxisNames] = field(default_factory=dict)
 
     def add(self, name: str, tensor: torch.Tensor, *axes: str) -> None:
         """Add an argument; its first axes vary and are called so."""
@@ -76,7 +76,7 @@ class Example:
         return larger
 
 
-def timm_example(module: torch.nn.Module, sizes: Sizes) -> Example:
+def timm_example(module: torch.nn.Module, sizes: ExampleSizes) -> Example:
     """Images as the model's own configuration says."""
     import torch
 
@@ -86,7 +86,7 @@ def timm_example(module: torch.nn.Module, sizes: Sizes) -> Example:
     return example
 
 
-def transformers_example(module: Any, folder: Path, sizes: Sizes) -> Example:
+def transformers_example(module: Any, folder: Path, sizes: ExampleSizes) -> Example:
     """Tokens, images or sound, whichever the model takes, at the sizes that its configuration says.
 
     Args:
@@ -125,7 +125,7 @@ def transformers_example(module: Any, folder: Path, sizes: Sizes) -> Example:
     return example.ordered(takes)
 
 
-def _add_tokens(example: Example, config: Any, folder: Path, sizes: Sizes, takes: Collection[str]) -> None:
+def _add_tokens(example: Example, config: Any, folder: Path, sizes: ExampleSizes, takes: Collection[str]) -> None:
     """Ids, a mask whose last row ends early, and segments where the tokenizer makes them."""
     import torch
 
@@ -169,8 +169,8 @@ def _image_shape(config: Any, folder: Path) -> tuple[int, int, int]:
 
 
 def _sides(image_size: Any, folder: Path) -> Iterator[tuple[int, int]]:
-    said = _preprocessor(folder / "preprocessor_config.json")
-    for size in (image_size, said.get("crop_size"), said.get("size")):
+    settings = _preprocessor(folder / "preprocessor_config.json")
+    for size in (image_size, settings.get("crop_size"), settings.get("size")):
         if isinstance(size, int):
             yield size, size
         elif isinstance(size, (list, tuple)) and len(size) == 2:

@@ -99,8 +99,8 @@ def load(source: str | os.PathLike[str] | onnx.ModelProto | ir.Model) -> ir.Mode
 
 def source_of(model: ir.Model) -> Source:
     """Where `load` found this model or the one it was cloned from; empty for any other model."""
-    found = model.graph.meta.get(_SOURCE)
-    return found if isinstance(found, Source) else Source()
+    source = model.graph.meta.get(_SOURCE)
+    return source if isinstance(source, Source) else Source()
 
 
 def save(
@@ -248,8 +248,8 @@ def _deserialize(proto: onnx.ModelProto, name: str) -> ir.Model:
 def _with_open_lengths(model: ir.Model) -> ir.Model:
     """Lengths below zero, by which some exporters mean any length, as lengths that the model leaves open."""
     for graph in model.graphs():
-        made = (value for node in graph for value in node.outputs)
-        for value in (*graph.inputs, *graph.outputs, *made):
+        values = (value for node in graph for value in node.outputs)
+        for value in (*graph.inputs, *graph.outputs, *values):
             if value.shape is not None and any(isinstance(n, int) and n < 0 for n in value.shape):
                 value.shape = ir.Shape([None if isinstance(n, int) and n < 0 else n for n in value.shape])
     return model
@@ -257,13 +257,13 @@ def _with_open_lengths(model: ir.Model) -> ir.Model:
 
 def _in_order(model: ir.Model) -> ir.Model:
     """Nodes after what they read: ONNX asks for that, ONNX Runtime does not, and its float16 converter leaves it so."""
-    seen: set[ir.Node] = set()
+    earlier: set[ir.Node] = set()
     for node in model.graph:
-        made = (value.producer() for value in node.inputs if value is not None)
-        if any(maker is not None and maker not in seen and maker.graph is model.graph for maker in made):
+        producers = (value.producer() for value in node.inputs if value is not None)
+        if any(maker is not None and maker not in earlier and maker.graph is model.graph for maker in producers):
             model.graph.sort()
             break
-        seen.add(node)
+        earlier.add(node)
     return model
 
 

@@ -1,4 +1,4 @@
-"""Which axes of a module's inputs vary when nobody says so, and what to try where they turn out not to."""
+"""Default dynamic shapes for torch export: which axes of a module's inputs vary, and what to try where they do not."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ if TYPE_CHECKING:
 
 BATCH, SEQUENCE = "batch", "sequence"
 
-Axes = dict[int, str]
+AxisNames = dict[int, str]
 """The axes of one tensor that vary, by number, with their names."""
 
 
 @dataclass(frozen=True, slots=True)
-class Call:
+class ExampleCall:
     """Arguments of `forward`, as they are handed to it."""
 
     args: tuple[Any, ...]
     kwargs: dict[str, Any]
 
     @classmethod
-    def of(cls, example_inputs: Any) -> Call:
+    def of(cls, example_inputs: Any) -> ExampleCall:
         """Arguments by keyword for a mapping, by position for anything else; one alone needs no tuple.
 
         A tensor that is given twice is copied: a trace takes both for one input, and ignores the other.
@@ -78,21 +78,21 @@ def default_axes(named: Mapping[str, Any]) -> dict[str, Any]:
     batch: list[int] = []
     lengths: list[int] = []
 
-    def axes(path: str, tensor: torch.Tensor) -> Axes:
-        found: Axes = {}
+    def axes(path: str, tensor: torch.Tensor) -> AxisNames:
+        names: AxisNames = {}
         if tensor.ndim:
             batch.append(tensor.shape[0])
             if tensor.shape[0] == batch[0]:
-                found[0] = BATCH
+                names[0] = BATCH
         if tensor.ndim == 2 and not (tensor.is_floating_point() or tensor.is_complex()):
             lengths.append(tensor.shape[1])
-            found[1] = SEQUENCE if tensor.shape[1] == lengths[0] else f"{path}_{SEQUENCE}"
-        return found
+            names[1] = SEQUENCE if tensor.shape[1] == lengths[0] else f"{path}_{SEQUENCE}"
+        return names
 
     return {name: _mapped(name, value, axes) for name, value in named.items()}
 
 
-def widened(call: Call, forward: Callable[..., Any], axes: Any) -> Call:
+def widened(call: ExampleCall, forward: Callable[..., Any], axes: Any) -> ExampleCall:
     """The call with every axis that is to vary at least two long: a trace takes a length of one for a broadcast.
 
     Keywords get the order of the parameters, which is that of the graph's inputs.
@@ -111,10 +111,10 @@ def widened(call: Call, forward: Callable[..., Any], axes: Any) -> Call:
             keywords[name] = wide
         elif bound.signature.parameters[name].kind is inspect.Parameter.VAR_KEYWORD:
             keywords |= wide
-    return Call(tuple(bound.args[: len(call.args)]), keywords)
+    return ExampleCall(tuple(bound.args[: len(call.args)]), keywords)
 
 
-def tensor_axes(value: Any, axes: Any) -> Iterator[Axes]:
+def tensor_axes(value: Any, axes: Any) -> Iterator[AxisNames]:
     """The axes of each tensor in a structure of arguments, one after the other, as `default_axes` gives them."""
     import torch
 
@@ -142,7 +142,7 @@ def fallbacks(axes: dict[str, Any]) -> Iterator[tuple[dict[str, Any], str]]:
         yield _without(axes, names), "the batch" if names == {BATCH} else "every axis"
 
 
-def _mapped(path: str, value: Any, axes: Callable[[str, torch.Tensor], Axes]) -> Any:
+def _mapped(path: str, value: Any, axes: Callable[[str, torch.Tensor], AxisNames]) -> Any:
     """The structure of tuples, lists and mappings kept, tensors replaced by their axes and everything else by None."""
     import torch
 

@@ -16,7 +16,7 @@ import onnx_ir as ir
 
 from prunegraph.errors import ModelError, UsageError
 from prunegraph.export.onnx_file import load
-from prunegraph.export.torch_dynamic_shapes import Call, default_axes, fallbacks, tensor_axes, widened
+from prunegraph.export.torch_dynamic_shapes import ExampleCall, default_axes, fallbacks, tensor_axes, widened
 from prunegraph.export.torch_names import name_axes, name_outputs, name_parameters, output_names
 from prunegraph.extras import needs_extra
 
@@ -80,7 +80,7 @@ def read_torch(
             f"a module ({type(source).__name__}) needs example inputs to be traced with",
             hint="example_inputs=(x,) by position, or example_inputs={'input_ids': ids} by keyword",
         )
-    call = Call.of(example_inputs)
+    call = ExampleCall.of(example_inputs)
     named = call.named(source.forward)
     if dynamic_shapes is None:
         return trace(source, call, default_axes(named), opset=opset)
@@ -90,7 +90,7 @@ def read_torch(
         return _translate(source, call, dynamic_shapes, opset)
 
 
-def trace(module: torch.nn.Module, call: Call, axes: dict[str, Any], *, opset: int | None = None) -> ir.Model:
+def trace(module: torch.nn.Module, call: ExampleCall, axes: dict[str, Any], *, opset: int | None = None) -> ir.Model:
     """Trace a module with as many of the wished axes varying as the trace allows.
 
     Args:
@@ -143,7 +143,7 @@ def _require() -> None:
         import torch.onnx  # noqa: F401
 
 
-def _translate(module: torch.nn.Module, call: Call, shapes: Any, opset: int | None) -> ir.Model:
+def _translate(module: torch.nn.Module, call: ExampleCall, shapes: Any, opset: int | None) -> ir.Model:
     name = type(module).__name__
 
     def export() -> Any:
@@ -164,9 +164,9 @@ def _onnx_program(source: Any, opset: int | None, **call: Any) -> Any:
     import torch
 
     with warnings.catch_warnings(), torch.no_grad(), contextlib.ExitStack() as stack:
-        for told in map(logging.getLogger, ("torch.onnx", "onnxscript")):  # tracebacks of what they then do without
-            stack.callback(told.setLevel, told.level)
-            told.setLevel(logging.CRITICAL)
+        for muted in map(logging.getLogger, ("torch.onnx", "onnxscript")):  # tracebacks of what they then do without
+            stack.callback(muted.setLevel, muted.level)
+            muted.setLevel(logging.CRITICAL)
         warnings.simplefilter("ignore")  # the exporter warns of what it does about axis names and training mode
         return torch.onnx.export(source, **call, dynamo=True, verbose=False, opset_version=opset)
 
@@ -195,10 +195,11 @@ def _root(error: BaseException) -> BaseException:
 def _finish(program: Any, opset: int | None) -> ir.Model:
     """The model of an `ONNXProgram`, with the module's names and weights of its own."""
     model, traced = program.model, program.exported_program
-    made = model.opset_imports.get("")
-    if opset is not None and made != opset:
+    actual = model.opset_imports.get("")
+    if opset is not None and actual != opset:
         raise ModelError(
-            f"the exporter makes opset {made} of this module, not {opset}", hint="name no opset, or one nearer to that"
+            f"the exporter makes opset {actual} of this module, not {opset}",
+            hint="name no opset, or one nearer to that",
         )
     if traced is not None:
         signature = traced.graph_signature

@@ -1,4 +1,4 @@
-"""A module's own names on the model that was exported from it: parameters, and outputs."""
+"""Put a module's own names of parameters and outputs on the model that was exported from it."""
 
 from __future__ import annotations
 

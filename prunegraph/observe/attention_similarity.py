@@ -62,7 +62,7 @@ class Preservation:
         return cells
 
     def to_dict(self) -> dict[str, Any]:
-        """For JSON."""
+        """The fields as JSON writes them."""
         layers = zip(self.labels, self.heads, self.cosines, strict=True)
         return {
             "mean": self.mean,

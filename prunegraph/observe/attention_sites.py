@@ -1,4 +1,4 @@
-"""Which values to look at while a model runs: attention probabilities, Q, K, V, context, hidden activations.
+"""Find attention in any graph: where probabilities, Q, K, V and context of every head can be read.
 
 Everything is found through the analysis.  Attention is a contraction of activations over a head, one operand of which
 comes out of a Softmax over what another such contraction made; no name, op pattern or exporter is asked.

@@ -1,4 +1,4 @@
-"""What was gathered before is not gathered again: a folder of results by all that they depend on."""
+"""Cache of gathered statistics: a folder of results by the model, the data and all else that they depend on."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Dependency trees, and how CoNLL-U writes them."""
+"""Read dependency trees from CoNLL-U files."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Files that others wrote: text in UTF-8 and archives of arrays, read with limits, so that none is a trap."""
+"""Read data files safely: text in UTF-8 and archives of arrays, with limits, so that none is a trap."""
 
 from __future__ import annotations
 

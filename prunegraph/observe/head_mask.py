@@ -89,7 +89,7 @@ class HeadMaskSession:
         return [value for value in self._session.get_inputs() if value.name != NAME]
 
     def get_outputs(self) -> list[Any]:
-        """The outputs."""
+        """The outputs of the model itself."""
         return list(self._session.get_outputs())
 
     def run(self, names: Iterable[str] | None, feeds: Mapping[str, Array]) -> list[Array]:

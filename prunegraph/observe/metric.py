@@ -1,4 +1,4 @@
-"""How good a model with some heads removed is: accuracy on labels, or agreement with what the whole model says."""
+"""Metrics for head filtering: accuracy on labels, or agreement with what the whole model says."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class Metric:
     reference: tuple[Array, ...]
 
     def __call__(self, session: HeadMaskSession) -> float:
-        """Run every batch."""
+        """The metric of a session: every batch is run and compared with the reference."""
         total = count = 0.0
         for batch, expected in zip(self.batches, self.reference, strict=True):
             rows = rows_of(session.run([self.output], widened_feeds(batch.feeds))[0], batch)
@@ -53,8 +53,7 @@ def make_metric(
     """The metric of this name, with what it compares with.
 
     "auto" is accuracy where the data have labels; else cosine for an output as wide as the residual stream (an
-    embedding) and
-    agreement of the argmax for any other.
+    embedding) and agreement of the argmax for any other.
 
     Args:
         name: One of `METRICS`.

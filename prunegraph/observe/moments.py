@@ -1,4 +1,4 @@
-"""Moments of activations, channel by channel: what activation-aware scorers and compensation are made of."""
+"""Moments of activations, channel by channel: count, sum and sum of squares over a data set."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ class Moments:
         return arrays
 
     def restore(self, state: Mapping[str, Array]) -> None:
-        """Read them."""
+        """Take over what `state` once gave."""
         for k, (name, _) in enumerate(self.places):
             self.count[name], self.sums[name], self.squares[name] = (
                 float(state[f"n{k}"]),

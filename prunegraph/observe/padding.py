@@ -1,4 +1,4 @@
-"""Which positions of an activation count, and which sample each of them belongs to."""
+"""Padding masks: which positions of an activation count, and which sample each of them belongs to."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Observation: one streaming pass over calibration data, shared by everything that wants to know something.
+"""Gather statistics in one streaming pass over calibration data, shared by everything that needs it.
 
 A statistic names the values that it reads and is given them batch by batch; nothing else of a batch is kept.
 """
@@ -74,7 +74,7 @@ class Inputs:
         return self if samples is None else replace(self, source=open_data(self.source, limit=samples))
 
     def batches(self) -> Iterable[Batch]:
-        """One pass."""
+        """One pass over the data, batch by batch."""
         return batches(self.source, self.reader, self.specs, self.batch_size)
 
 

@@ -1,4 +1,4 @@
-"""Texts to batches: tokenized, padded, truncated, and put under the names that the model's inputs have."""
+"""Tokenize texts into batches: padded, truncated, and put under the names that the model's inputs have."""
 
 from __future__ import annotations
 

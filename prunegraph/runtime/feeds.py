@@ -1,4 +1,4 @@
-"""Inputs to run a model with when nobody gives any: values that every op accepts."""
+"""Random inputs for any model, such that every op accepts their values."""
 
 from __future__ import annotations
 

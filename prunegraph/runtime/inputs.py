@@ -69,7 +69,7 @@ def _dim(name: str, axis: int, dim: int | ir.SymbolicDim) -> int | str:
 
 def _index_bound(value: ir.Value) -> int | None:
     """The length of the table that an integer input looks up, None where it looks up none."""
-    seen, waiting = set(), [value]
+    visited, waiting = set(), [value]
     bounds = []
     while waiting:
         current = waiting.pop()
@@ -81,8 +81,8 @@ def _index_bound(value: ir.Value) -> int | None:
                 if data is not None and data.shape is not None:
                     dim = data.shape[lookup.axis(node)]
                     bounds += [dim] if isinstance(dim, int) else []
-            elif index in traits.carries and node not in seen:
-                seen.add(node)
+            elif index in traits.carries and node not in visited:
+                visited.add(node)
                 waiting += node.outputs
     return min(bounds, default=None)
 

@@ -1,4 +1,4 @@
-"""Runs that end: within limits of time and memory where they are trials, by Ctrl-C always."""
+"""Limit runs in time and memory where they are trials; Ctrl-C ends them always."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One node run by ONNX Runtime on known operands."""
+"""Run a single node by ONNX Runtime on known operands."""
 
 from __future__ import annotations
 
@@ -35,14 +35,14 @@ def evaluate(graph: ir.Graph, node: ir.Node, runs: Sequence[Sequence[Array | Non
     outputs = [ir.Value(name=f"y{k}" if value.name else "") for k, value in enumerate(node.outputs)]
     twin = ir.Node(node.domain, node.op_type, inputs, list(node.attributes.values()), outputs=outputs, name="node")
     named = [value for value in outputs if value.name]
-    held = [v for v, a in zip(inputs, runs[0], strict=True) if v is not None and a is not None and _is_packed(a)]
-    for value, array in ((v, a) for v, a in zip(inputs, runs[0], strict=True) if v in held):
+    packed = [v for v, a in zip(inputs, runs[0], strict=True) if v is not None and a is not None and _is_packed(a)]
+    for value, array in ((v, a) for v, a in zip(inputs, runs[0], strict=True) if v in packed):
         assert value is not None and array is not None
         value.const_value, value.shape = ir.tensor(array, name=value.name), ir.Shape(array.shape)
     alone = ir.Graph(
-        [v for v in inputs if v and v not in held],
+        [v for v in inputs if v and v not in packed],
         named,
-        initializers=held,
+        initializers=packed,
         nodes=[twin],
         opset_imports=graph.opset_imports,
         name="node",
@@ -52,13 +52,13 @@ def evaluate(graph: ir.Graph, node: ir.Node, runs: Sequence[Sequence[Array | Non
     for value, dtype in zip(named, dtypes, strict=True):
         value.type = ir.TensorType(dtype)
     session = session_of(ir.to_proto(widened(model)))
-    found = []
+    outputs_by_run = []
     for arrays in runs:
         feeds = widened_feeds({f"x{k}": np.array(a, order="C") for k, a in enumerate(arrays) if a is not None})
         typed = [a.astype(dtype.numpy(), copy=False) for a, dtype in zip(run(session, feeds), dtypes, strict=True)]
-        made = dict(zip((v.name for v in named), typed, strict=True))
-        found.append([made.get(v.name, np.zeros(0)) for v in outputs])
-    return found
+        by_name = dict(zip((v.name for v in named), typed, strict=True))
+        outputs_by_run.append([by_name.get(v.name, np.zeros(0)) for v in outputs])
+    return outputs_by_run
 
 
 def _is_packed(array: Array) -> bool:

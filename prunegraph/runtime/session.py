@@ -137,8 +137,8 @@ def run(
     Raises:
         CannotRun: ONNX Runtime fails, or a trial takes too long.
     """
-    wanted = {spec.name for spec in (*session.get_inputs(), *session.get_overridable_initializers())}
-    given = {name: array for name, array in feeds.items() if name in wanted}
+    taken = {spec.name for spec in (*session.get_inputs(), *session.get_overridable_initializers())}
+    given = {name: array for name, array in feeds.items() if name in taken}
     try:
         arrays = interruptible(session, given, outputs, seconds=SECONDS_A_TRIAL if trial else None, shrink=trial)
     except UnicodeDecodeError as error:

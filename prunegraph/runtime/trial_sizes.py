@@ -1,4 +1,4 @@
-"""Sizes for the dynamic dims of a model, when nobody gives any.
+"""Trial sizes for the dynamic dims of a model, when nobody gives any.
 
 Exporters give one extent several names, so dims at the same place are taken to be the same; an expression such as
 `past + sequence` is computed from its parts.  What fits is found by trying, the most usual plan first.

@@ -1,4 +1,4 @@
-"""From an ONNX graph to a `torch.fx.Graph`: a call for every node, named after the value that it makes."""
+"""Translate an ONNX graph into a `torch.fx.Graph`: a call for every node, named after the value that it makes."""
 
 from __future__ import annotations
 

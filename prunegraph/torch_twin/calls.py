@@ -1,4 +1,4 @@
-"""What a module calls besides the functions of ops."""
+"""Helpers that a translated module calls besides the functions of ops: outputs, constants, ops with blocks."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class Constant(nn.Module):  # type: ignore[misc]
         self.value = [value]  # in a list: neither a buffer nor moved
 
     def forward(self) -> Tensor:
-        """The constant."""
+        """The constant, wherever the module is."""
         return self.value[0]
 
 
@@ -61,7 +61,7 @@ class ModuleCall(nn.Module):  # type: ignore[misc]
         self.takes = [len(getattr(block, "takes", ())) for block in blocks.values()]
 
     def forward(self, *args: Any, **attributes: Any) -> Any:
-        """ModuleCall the function."""
+        """Call the function of the op, with its blocks bound to what they take from outside."""
         own, taken = args[: self.operands], list(args[self.operands :])
         for (name, block), count in zip(self.blocks.items(), self.takes, strict=True):
             attributes[name.removesuffix("_")] = _bound(block, tuple(taken[:count]))

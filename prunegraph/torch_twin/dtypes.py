@@ -1,4 +1,4 @@
-"""ONNX's numbers for element types as torch's."""
+"""Translate ONNX element types into torch dtypes."""
 
 from __future__ import annotations
 

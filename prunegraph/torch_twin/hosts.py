@@ -1,4 +1,4 @@
-"""Which values are lengths and what follows from them: these are computed on the CPU, so that no device waits."""
+"""Find values that are computed on the CPU: lengths and what follows from them, so that no device waits."""
 
 from __future__ import annotations
 

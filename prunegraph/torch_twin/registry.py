@@ -1,4 +1,4 @@
-"""The table from ops to their torch functions, and what a function wants to be told."""
+"""Register torch functions for ONNX ops: the table, and what the signature of a function says."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Weights that a file holds twice: tied ones, which exporters write once per use, transposed for some."""
+"""Find tied weights that a file holds twice: exporters write them once per use, transposed for some."""
 
 from __future__ import annotations
 

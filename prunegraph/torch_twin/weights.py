@@ -3,8 +3,7 @@
 A parameter's path is the initializer's name: `encoder.layer.0.weight` lies in a submodule `encoder`, and so on.  Where
 torch does not allow that (an empty part, a name of `nn.Module`'s own, a word or sign that generated code cannot hold, a
 weight and a submodule of the same name) dots become `%2E`, `%` becomes `%25` and so on, and a number follows if that is
-taken too; `module.meta["onnx_weights"]` has the
-initializers of every path.
+taken too; `module.meta["onnx_weights"]` has the initializers of every path.
 """
 
 from __future__ import annotations

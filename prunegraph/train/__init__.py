@@ -1,1 +1,1 @@
-"""Training: what a pruned model lost, it learns again."""
+"""Fine-tune a pruned model: loss, training loop, checkpoints."""

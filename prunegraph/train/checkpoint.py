@@ -1,4 +1,4 @@
-"""Where training stands, in a file, so that a run that was killed goes on as if nothing had happened."""
+"""Training checkpoints: the state of a run in a file, so that a killed one goes on as if nothing had been."""
 
 from __future__ import annotations
 

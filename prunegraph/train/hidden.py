@@ -1,4 +1,4 @@
-"""Hidden states that two versions of a model have in common."""
+"""Find hidden states that a pruned model and its teacher have in common, for distillation."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is minimized, and the metric that tells how good a model is."""
+"""The training loss (labels mixed with distillation), and the metric of validation."""
 
 from __future__ import annotations
 
@@ -134,7 +134,7 @@ class Tally:
 
     @property
     def value(self) -> float:
-        """The mean."""
+        """The mean over everything that was taken in."""
         return self._total / self._count
 
 

@@ -1,4 +1,4 @@
-"""A torch module made of an ONNX model, called with the feeds of a batch."""
+"""Run and train a torch module made of an ONNX model, by the feeds of a batch."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How a model is fine-tuned."""
+"""Options of fine-tuning: learning rate, epochs, distillation and others."""
 
 from __future__ import annotations
 

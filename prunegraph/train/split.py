@@ -1,4 +1,4 @@
-"""Examples to train on and to validate on, and the order in which an epoch shows them."""
+"""Split data into training and validation examples, and batch an epoch in an order of its own."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class Examples:
             yield from (window[k] for k in rng.permutation(len(window)))
 
     def held_out(self) -> Iterator[Batch]:
-        """The validation data."""
+        """The validation examples in batches, in order."""
         return self._batches(self.validation)
 
     def held_out_inputs(self) -> Inputs:

@@ -23,7 +23,7 @@ from prunegraph.errors import MissingExtra, ModelError, OutputError, PruneGraphE
 from prunegraph.export import hub_build
 from prunegraph.export.convert import open_source
 from prunegraph.export.hub import export_model
-from prunegraph.export.hub_inputs import Sizes
+from prunegraph.export.hub_inputs import ExampleSizes
 from prunegraph.export.torch_dynamic_shapes import fallbacks
 from prunegraph.export.torch_names import name_outputs, name_parameters, output_names
 from tests.graphs.builder import Builder
@@ -288,7 +288,7 @@ def test_what_a_folder_needs_is_named(
     for name in ("torch", "onnxscript", "transformers"):
         monkeypatch.setitem(sys.modules, name, ModuleType(name) if name != missing else None)
     with pytest.raises(MissingExtra, match=missing) as caught:
-        hub_build.build(config_only(tmp_path), None, pretrained=False, sizes=Sizes())
+        hub_build.build(config_only(tmp_path), None, pretrained=False, sizes=ExampleSizes())
     assert caught.value.extra == extra
 
 

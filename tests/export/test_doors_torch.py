@@ -19,7 +19,7 @@ from prunegraph.cli import app
 from prunegraph.errors import ModelError, UsageError
 from prunegraph.export.convert import open_source
 from prunegraph.export.hub import export_model
-from prunegraph.export.torch_dynamic_shapes import Call, default_axes, widened
+from prunegraph.export.torch_dynamic_shapes import ExampleCall, default_axes, widened
 from prunegraph.export.torch_module import read_torch
 
 torch = pytest.importorskip("torch", reason="torch is not installed")
@@ -213,16 +213,18 @@ def test_axes_that_vary_by_default() -> None:
 @pytest.mark.parametrize(
     ("forward", "call", "axes", "args", "kwargs"),
     [
-        (lambda x, y: 0, Call((1, 1), {}), ({0: "b"}, None), ((2,), (1,)), {}),
-        (lambda x, y: 0, Call((1,), {"y": 1}), {"x": {}, "y": ("b",)}, ((1,),), {"y": (2,)}),
-        (lambda *xs: 0, Call((1, 1), {}), {"xs": ({0: "b"}, {})}, ((2,), (1,)), {}),
-        (lambda x, **more: 0, Call((1,), {"z": 1}), {"more": {"z": {0: "b"}}}, ((1,),), {"z": (2,)}),
+        (lambda x, y: 0, ExampleCall((1, 1), {}), ({0: "b"}, None), ((2,), (1,)), {}),
+        (lambda x, y: 0, ExampleCall((1,), {"y": 1}), {"x": {}, "y": ("b",)}, ((1,),), {"y": (2,)}),
+        (lambda *xs: 0, ExampleCall((1, 1), {}), {"xs": ({0: "b"}, {})}, ((2,), (1,)), {}),
+        (lambda x, **more: 0, ExampleCall((1,), {"z": 1}), {"more": {"z": {0: "b"}}}, ((1,),), {"z": (2,)}),
     ],
 )
 def test_axes_of_one_are_widened_where_they_vary(
-    forward: Callable[..., Any], call: Call, axes: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
+    forward: Callable[..., Any], call: ExampleCall, axes: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
 ) -> None:
-    made = Call(tuple(map(torch.ones, call.args)), {name: torch.ones(size) for name, size in call.kwargs.items()})
+    made = ExampleCall(
+        tuple(map(torch.ones, call.args)), {name: torch.ones(size) for name, size in call.kwargs.items()}
+    )
     wide = widened(made, forward, axes)
     assert tuple(tuple(each.shape) for each in wide.args) == args
     assert {name: tuple(each.shape) for name, each in wide.kwargs.items()} == kwargs

@@ -16,7 +16,7 @@ from prunegraph import prune_graph
 from prunegraph.analysis.selection import Selection
 from prunegraph.errors import PruneGraphError, UsageError
 from prunegraph.observe.stream import Data
-from prunegraph.passes.repair.sites import Site, sites
+from prunegraph.passes.repair.sites import RepairSite, sites
 from prunegraph.passes.score import Context, Obs, observe_for, score_with
 from prunegraph.passes.score.elimination import Reader, eliminate
 from prunegraph.passes.score.obs import OBSERVATION
@@ -167,7 +167,7 @@ def test_units_are_the_features_that_go_with_them(case: str, tmp_path: Path) -> 
         keeps = Selection({group.id: keep}).keeps(found.analysis.groups)
         lost = 0.0
         for site in sites(found.normalized.model, found.analysis, [group.dim]):
-            assert isinstance(site, Site)
+            assert isinstance(site, RepairSite)
             weight = found.normalized.model.graph.initializers[site.weight].const_value.numpy()
             stays = site.kept(found.analysis, keeps, weight.shape)
             sums, counts = gram.sums(site.key)

@@ -20,7 +20,7 @@ from prunegraph.errors import UsageError
 from prunegraph.observe.stream import Data
 from prunegraph.observe.text import Batch
 from prunegraph.passes.repair import Outcome, repaired
-from prunegraph.passes.repair.sites import Site
+from prunegraph.passes.repair.sites import RepairSite
 from prunegraph.passes.repair.statistics import FIT, FLOOR, HELD, JUDGE, Gram
 from prunegraph.pipeline import Analyzed, load_and_analyze
 from prunegraph.result import PruneResult, apply
@@ -318,7 +318,7 @@ def test_moments_are_formed_in_float64() -> None:
     rng = np.random.default_rng(0)
     x = (1000 + rng.normal(size=(8, 300, 4))).astype(np.float32)
     y = rng.normal(size=(8, 300, 2)).astype(np.float32)
-    gram = Gram([Site("node", "x", -1, "y", -1, "w")])
+    gram = Gram([RepairSite("node", "x", -1, "y", -1, "w")])
     gram.update(Batch({"x": x}, tuple(range(8)), None), {"x": x, "y": y})  # type: ignore[arg-type]
     sums, counts = gram.sums(("x", "y"))
     norms = np.square(y.astype(np.float64)).sum(axis=-1)

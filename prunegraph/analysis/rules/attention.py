@@ -9,16 +9,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from prunegraph.analysis.axes import Expr, Fresh, Prod, Ref, Size, Sum
+from prunegraph.analysis.axes import Axes, Expr, Fresh, Prod, Ref, Size, Sum
 from prunegraph.analysis.registry import axis_rule
 from prunegraph.analysis.relations import AxisRule, CannotAnalyze, Contraction, NodeView, Reduce, Reduction, SizeSite
 from prunegraph.analysis.rules.elementwise import MICROSOFT, broadcast
 
-Axes = tuple[Ref, ...]
-
 
 @dataclass(frozen=True, slots=True)
-class Layout:
+class HeadLayout:
     """An operand of attention, taken apart: which axes are batch and positions, and what the others are made of."""
 
     batch: Ref
@@ -26,12 +24,12 @@ class Layout:
     rule: AxisRule
 
 
-def layout(axes: Axes, heads: Sequence[Expr], width: Expr) -> Layout:
+def layout(axes: Axes, heads: Sequence[Expr], width: Expr) -> HeadLayout:
     """`[batch, positions, heads·width]` or `[batch, heads, positions, width]`."""
     if len(axes) == 3:
-        return Layout(axes[0], axes[1], AxisRule(equal=((axes[2], Prod((*heads, width))),)))
+        return HeadLayout(axes[0], axes[1], AxisRule(equal=((axes[2], Prod((*heads, width))),)))
     if len(axes) == 4:
-        return Layout(axes[0], axes[2], AxisRule(equal=((axes[1], Prod(tuple(heads))), (axes[3], width))))
+        return HeadLayout(axes[0], axes[2], AxisRule(equal=((axes[1], Prod(tuple(heads))), (axes[3], width))))
     raise CannotAnalyze(f"an operand of attention with {len(axes)} axes")
 
 

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from prunegraph.analysis.axes import Expr, Fresh, Prod, Ref
+from prunegraph.analysis.axes import Axes, Expr, Fresh, Prod, Ref
 from prunegraph.analysis.ops import EVERY, Lookup
 from prunegraph.analysis.registry import axis_rule
 from prunegraph.analysis.relations import AxisRule, CannotAnalyze, Contraction, NodeView, Reduce, Reduction, SizeSite
 from prunegraph.analysis.rules.elementwise import MICROSOFT
-
-Axes = tuple[Ref, ...]
 
 
 def _whole(node: NodeView, count: int) -> Fresh:

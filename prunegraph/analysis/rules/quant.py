@@ -121,8 +121,8 @@ def conv_integer(node: NodeView) -> AxisRule:
 @axis_rule("QLinearConv", domain=MICROSOFT)
 def qlinear_conv(node: NodeView) -> AxisRule:
     """Conv of integers; the weight may have a scale and zero point a filter."""
-    seen = channels_first(node, 0) if node.attr("channels_last") else node
-    return quantized(conv(picked(seen, 0, 3, 8)), {0: 2}, (0, 3)) + _parameters(node, 3, 0, 4, 5)
+    view = channels_first(node, 0) if node.attr("channels_last") else node
+    return quantized(conv(picked(view, 0, 3, 8)), {0: 2}, (0, 3)) + _parameters(node, 3, 0, 4, 5)
 
 
 @axis_rule("QLinearAdd", "QLinearMul", domain=MICROSOFT)

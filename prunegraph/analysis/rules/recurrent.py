@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from prunegraph.analysis.axes import Expr, Prod, Ref
+from prunegraph.analysis.axes import Axes, Expr, Prod, Ref
 from prunegraph.analysis.registry import axis_rule
 from prunegraph.analysis.relations import AxisRule, Contraction, NodeView, Reduce, Reduction, SizeSite
 from prunegraph.analysis.rules.elementwise import MICROSOFT
 
 GATES = {"LSTM": 4, "GRU": 3, "RNN": 1, "DynamicQuantizeLSTM": 4}
 PEEPHOLES = 3
-
-Axes = tuple[Ref, ...]
 
 
 @axis_rule("LSTM", "GRU", "RNN")
@@ -32,9 +30,9 @@ def dynamic_quantize_lstm(node: NodeView) -> AxisRule:
             if parameter:
                 rule += AxisRule(equal=((parameter[0], weight[0]), *zip(parameter[1:], weight[2:], strict=False)))
     # The state is quantized by the range of all units, so that one which is removed must be zero throughout.
-    held: list[tuple[Ref, int | None]] = [(w[2], 9), (r[2], 11)]
-    held += [(axes[-1], None) for axes in (node.optional_input(k) for k in (3, 5, 6, 7)) if axes]
-    rule += AxisRule(reduces=tuple(Reduce(ref, Reduction.SUM, inside=True, zero=zero) for ref, zero in held))
+    state_refs: list[tuple[Ref, int | None]] = [(w[2], 9), (r[2], 11)]
+    state_refs += [(axes[-1], None) for axes in (node.optional_input(k) for k in (3, 5, 6, 7)) if axes]
+    rule += AxisRule(reduces=tuple(Reduce(ref, Reduction.SUM, inside=True, zero=zero) for ref, zero in state_refs))
     return rule + AxisRule(reduces=tuple(Reduce(ref, Reduction.SUM) for ref in x[:2] if not node.one(ref)))
 
 

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from prunegraph.analysis.axes import Expr, Prod, Size, Sum
+from prunegraph.analysis.axes import Axes, Expr, Prod, Size, Sum
 from prunegraph.analysis.ops import Lookup
 from prunegraph.analysis.registry import axis_rule
 from prunegraph.analysis.relations import AxisRule, CannotAnalyze, NodeView, Reduce, Reduction, SizeSite
 from prunegraph.analysis.rules.attention import (
-    Axes,
     cached,
     layout,
     number,

@@ -7,10 +7,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from prunegraph.analysis.axes import Ref
+from prunegraph.analysis.axes import Axes
 from prunegraph.analysis.relations import NodeView
-
-Axes = tuple[Ref, ...]
 
 
 def picked(node: NodeView, *inputs: int) -> NodeView:

@@ -19,7 +19,7 @@ from prunegraph.strict_json import parse_json
 Ratio = float | Mapping[str, float | Sequence[float]] | str | os.PathLike[str]
 """One number, one (or a list) a kind or pattern, the name of a preset, or a JSON or YAML file of the same."""
 
-Keep = Mapping[str, int | Sequence[int]]
+KeptNumbers = Mapping[str, int | Sequence[int]]
 BUDGETS = ("macs", "params", "bytes")
 _SHORT = reprlib.Repr()
 _SHORT.maxstring = _SHORT.maxother = 80
@@ -40,7 +40,7 @@ class Amounts:
     """
 
     ratio: float | Mapping[str, float | Sequence[float]] | None = None
-    keep: Keep = field(default_factory=dict)
+    keep: KeptNumbers = field(default_factory=dict)
     fits: Mapping[str, Sequence[int]] = field(default_factory=dict)
     name: str = ""
 

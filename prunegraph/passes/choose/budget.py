@@ -1,4 +1,4 @@
-"""What kept numbers cost, from lengths alone: no model is built."""
+"""Budgets: what kept numbers cost in MACs, parameters and bytes, from lengths alone; no model is built."""
 
 from __future__ import annotations
 

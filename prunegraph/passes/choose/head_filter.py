@@ -92,7 +92,7 @@ class Filtered:
     ratio: float
 
     def to_dict(self) -> dict[str, Any]:
-        """For JSON."""
+        """The fields as JSON writes them."""
         return {
             "metric": self.metric,
             "before": self.before,

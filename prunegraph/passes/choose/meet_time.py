@@ -52,7 +52,7 @@ class TimeMet(Generic[Plan]):
     sure: bool = True
 
     def to_dict(self) -> dict[str, Any]:
-        """For JSON."""
+        """The fields as JSON writes them."""
         tried = [{"removal": plan.removal, **_to_dict(plan.ratio)} for plan in self.tried]
         return {"asked": self.asked, "measured": _to_dict(self.best.ratio), "sure": self.sure, "tried": tried}
 
@@ -108,12 +108,12 @@ def meet_speedup(
     return _met(asked, min(reached, key=lambda plan: plan.removal), tried)
 
 
-def _next(asked: float, slow: float, slow_time: float, fast: float, fast_time: float | None) -> float:
+def _next(goal: float, slow: float, slow_time: float, fast: float, fast_time: float | None) -> float:
     """Where the line through two measurements crosses the time that was asked for (a little below it)."""
-    wanted = 1 / (asked * (1 + OVER) / 2) if fast_time is not None else 1 / asked
+    time = 1 / (goal * (1 + OVER) / 2) if fast_time is not None else 1 / goal
     if fast_time is None:  # nothing fast enough so far: extend the line from the original through the last one
-        return min(fast, slow * (1 - wanted) / max(1 - slow_time, 1e-6)) if slow_time < 1 else fast
-    share = (slow_time - wanted) / max(slow_time - fast_time, 1e-9)
+        return min(fast, slow * (1 - time) / max(1 - slow_time, 1e-6)) if slow_time < 1 else fast
+    share = (slow_time - time) / max(slow_time - fast_time, 1e-9)
     return slow + (fast - slow) * min(max(share, 0.1), 0.9)
 
 

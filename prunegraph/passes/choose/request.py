@@ -12,7 +12,7 @@ from prunegraph.analysis.names import as_patterns
 from prunegraph.errors import UsageError
 from prunegraph.passes.choose.amounts import (
     BUDGETS,
-    Keep,
+    KeptNumbers,
     Ratio,
     check_budget,
     check_keep,
@@ -72,7 +72,7 @@ class Amount:
     """
 
     ratio: Ratio | None = None
-    keep: Keep = field(default_factory=dict)
+    keep: KeptNumbers = field(default_factory=dict)
     macs: float | None = None
     params: float | None = None
     bytes: float | None = None

@@ -1,4 +1,4 @@
-"""The scores of a model's units, with what is needed to choose by them."""
+"""Scores of all units of a model, with what is needed to choose by them."""
 
 from __future__ import annotations
 

@@ -47,17 +47,17 @@ def with_whole(
         threshold: So do groups of heads of which the selection removes more than this share.
     """
     groups = {group.id: group for group in analysis.groups}
-    going = [name for name in groups if name in drop]
+    names = [name for name in groups if name in drop]
     for name, mask in selection.keep.items():
         if groups[name].kind in HEAD_KINDS and name not in drop and 1 - mask.mean() > threshold:
-            going.append(name)
-    while going:
-        nothing = {name: np.zeros(groups[name].shape, dtype=bool) for name in going}
+            names.append(name)
+    while names:
+        nothing = {name: np.zeros(groups[name].shape, dtype=bool) for name in names}
         refused = remove_whole_groups(model, analysis.solution, Selection(nothing).keeps(analysis.groups)).refused
         if not refused:
             return Selection({**selection.keep, **nothing})
-        for name in list(going):
+        for name in list(names):
             if groups[name].dim in refused:
-                going.remove(name)
+                names.remove(name)
                 logger.warning("%s cannot go whole and keeps a unit: %s", name, refused[groups[name].dim])
     return selection

@@ -13,7 +13,7 @@ import onnx_ir as ir
 
 from prunegraph.analysis.facts import Facts
 from prunegraph.passes.normalize.probe import Blocks, Held
-from prunegraph.passes.normalize.slice_assignment import Block, block_of, concat_of_blocks
+from prunegraph.passes.normalize.slice_assignment import IndexBlock, block_of, concat_of_blocks
 from prunegraph.runtime.edit import Editor
 
 Indices = tuple[npt.NDArray[np.int64], ...]
@@ -58,7 +58,7 @@ def _indices(node: ir.Node, facts: Facts, stated: Held) -> Indices | None:
     return stated.get(value.name or "")
 
 
-def _written(node: ir.Node, indices: Indices | None, blocks: Blocks) -> tuple[Block, ...]:
+def _written(node: ir.Node, indices: Indices | None, blocks: Blocks) -> tuple[IndexBlock, ...]:
     """The block that a ScatterND writes in every probe, as far as it writes one."""
     value = node.inputs[1]
     assert value is not None

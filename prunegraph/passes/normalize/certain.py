@@ -17,27 +17,31 @@ from prunegraph.arrays import Array
 Held = Mapping[str, tuple[Array, ...]]
 
 
-def certain(graph: ir.Graph, held: Held) -> dict[str, tuple[Array, ...]]:
+def certain(graph: ir.Graph, values: Held) -> dict[str, tuple[Array, ...]]:
     """What values held in the probes, without what is alike in all of them though it was computed from what varied.
 
     Args:
         graph: Sorted.
-        held: What every stated value held in each probe.
+        values: What every stated value held in each probe.
     """
     doubtful: set[str] = set()
     for node in graph:
         operands = [value.name or "" for value in node.inputs if value is not None]
-        if any(name in doubtful for name in operands) or _hides(node, operands, held):
+        if any(name in doubtful for name in operands) or _hides(node, operands, values):
             doubtful.update(value.name or "" for value in node.outputs)
-    return {name: arrays for name, arrays in held.items() if name not in doubtful or not alike(arrays)}
+    return {name: arrays for name, arrays in values.items() if name not in doubtful or not alike(arrays)}
 
 
-def _hides(node: ir.Node, operands: list[str], held: Held) -> bool:
+def _hides(node: ir.Node, operands: list[str], values: Held) -> bool:
     """Whether a node computes something that does not vary from something that does."""
     traits = traits_of(node)
-    if traits.carries or traits.states_lengths or not any(name in held and not alike(held[name]) for name in operands):
+    if (
+        traits.carries
+        or traits.states_lengths
+        or not any(name in values and not alike(values[name]) for name in operands)
+    ):
         return False
-    return any(alike(arrays) for value in node.outputs if (arrays := held.get(value.name or "")) is not None)
+    return any(alike(arrays) for value in node.outputs if (arrays := values.get(value.name or "")) is not None)
 
 
 def alike(arrays: tuple[Array, ...]) -> bool:

@@ -18,7 +18,7 @@ from onnx import numpy_helper
 from prunegraph.arrays import Array
 from prunegraph.errors import first_line
 from prunegraph.passes.normalize.exact import impossible
-from prunegraph.passes.normalize.slice_assignment import Block, block_of
+from prunegraph.passes.normalize.slice_assignment import IndexBlock, block_of
 from prunegraph.runtime.session import CannotRun, run, session_of
 
 KNOWN_UP_TO = 4096
@@ -40,24 +40,24 @@ class Seen:
 
     shapes: dict[str, tuple[int, ...]] = field(default_factory=dict)
     held: dict[str, Array] = field(default_factory=dict)
-    blocks: dict[str, Block] = field(default_factory=dict)
+    blocks: dict[str, IndexBlock] = field(default_factory=dict)
 
-    def remember(self, found: Mapping[str, Array], written: Set[str]) -> bool:
+    def remember(self, values: Mapping[str, Array], written: Set[str]) -> bool:
         """Keep what is small, and of all positions by which a ScatterND writes whether they are a block.
 
         Args:
-            found: What stated values held.
+            values: What stated values held.
             written: Names of the indices of a ScatterND.
 
         Returns:
             Whether there was anything to keep as it is.
         """
-        for name in (written & found.keys()) - self.blocks.keys():
-            if (block := block_of(found[name])) is not None:
+        for name in (written & values.keys()) - self.blocks.keys():
+            if (block := block_of(values[name])) is not None:
                 self.blocks[name] = block
-        held = {name: array for name, array in found.items() if array.size <= KNOWN_UP_TO}
-        self.held |= held
-        return bool(held)
+        small = {name: array for name, array in values.items() if array.size <= KNOWN_UP_TO}
+        self.held |= small
+        return bool(small)
 
 
 Dims = tuple[int | None, ...]
@@ -86,17 +86,17 @@ def infer(
     Raises:
         CannotRun: the sizes do not fit the model.
     """
-    seen = Seen()
-    wanted = set(stated)
-    nodes = [node for node in blank.graph.node if not wanted.isdisjoint(node.output)]
+    learnt = Seen()
+    stated_names = set(stated)
+    nodes = [node for node in blank.graph.node if not stated_names.isdisjoint(node.output)]
     for _ in range(MAX_TURNS):
-        dims = _infer_once(blank, inputs, seen.held)
-        if not seen.remember(_evaluate(blank, nodes, dims, {**constants, **seen.held}), written):
+        dims = _infer_once(blank, inputs, learnt.held)
+        if not learnt.remember(_evaluate(blank, nodes, dims, {**constants, **learnt.held}), written):
             break
-    seen.shapes = _known(dims)
-    for _, reason in impossible(blank.graph.node, seen.shapes, {**constants, **seen.held}):
+    learnt.shapes = _known(dims)
+    for _, reason in impossible(blank.graph.node, learnt.shapes, {**constants, **learnt.held}):
         raise CannotRun(reason)
-    return seen
+    return learnt
 
 
 def static_shapes(
@@ -120,7 +120,7 @@ def _known(dims: Mapping[str, Dims]) -> dict[str, tuple[int, ...]]:
 
 
 def _infer_once(
-    blank: onnx.ModelProto, inputs: Mapping[str, Dims], held: Mapping[str, Array], *, strict: bool = True
+    blank: onnx.ModelProto, inputs: Mapping[str, Dims], known: Mapping[str, Array], *, strict: bool = True
 ) -> dict[str, Dims]:
     concrete = onnx.ModelProto(ir_version=blank.ir_version, opset_import=blank.opset_import)
     graph = concrete.graph
@@ -129,20 +129,20 @@ def _infer_once(
         elem = declared.type.tensor_type.elem_type
         graph.input.append(onnx.helper.make_tensor_value_info(declared.name, elem, inputs.get(declared.name)))
     graph.initializer.extend(blank.graph.initializer)
-    graph.initializer.extend(numpy_helper.from_array(array, name) for name, array in held.items())
-    graph.node.extend(node for node in blank.graph.node if not set(node.output) <= held.keys())
+    graph.initializer.extend(numpy_helper.from_array(array, name) for name, array in known.items())
+    graph.node.extend(node for node in blank.graph.node if not set(node.output) <= known.keys())
     try:
         inferred = onnx.shape_inference.infer_shapes(concrete, data_prop=True, strict_mode=strict)
     except onnx.shape_inference.InferenceError as error:
         reason = first_line(error)
         raise (NotUnderstood if "[TypeInferenceError]" in reason else CannotRun)(reason) from error
-    found: dict[str, Dims] = {tensor.name: tuple(tensor.dims) for tensor in graph.initializer} | dict(inputs)
+    shapes: dict[str, Dims] = {tensor.name: tuple(tensor.dims) for tensor in graph.initializer} | dict(inputs)
     for info in inferred.graph.value_info:
         if info.type.tensor_type.HasField("shape"):
-            found[info.name] = tuple(
+            shapes[info.name] = tuple(
                 dim.dim_value if dim.HasField("dim_value") else None for dim in info.type.tensor_type.shape.dim
             )
-    return found
+    return shapes
 
 
 def _evaluate(
@@ -184,22 +184,22 @@ def _evaluate_with(
         elif all(name in available or not name for name in node.input) and not _is_large(node, dims):
             ready.append(node)
             available.update(node.output)
-    found = dict(lengths)
+    values = dict(lengths)
     if ready:
         feeds = {**known, **lengths}
         used = {name for node in ready for name in node.input}
-        made = [name for node in ready for name in node.output if name]
+        outputs = [name for node in ready for name in node.output if name]
         small = onnx.helper.make_graph(
             ready,
             "stated",
             [],
-            [onnx.ValueInfoProto(name=name) for name in made],
+            [onnx.ValueInfoProto(name=name) for name in outputs],
             [_tensor(array, name) for name, array in feeds.items() if name in used],
         )
         model = onnx.ModelProto(ir_version=blank.ir_version, opset_import=blank.opset_import)
         model.graph.CopyFrom(small)
-        found |= zip(made, run(session_of(model, trial=True), {}, trial=True), strict=True)
-    return found
+        values |= zip(outputs, run(session_of(model, trial=True), {}, trial=True), strict=True)
+    return values
 
 
 def _tensor(array: Array, name: str) -> onnx.TensorProto:

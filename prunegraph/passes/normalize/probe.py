@@ -21,7 +21,7 @@ from prunegraph.analysis.relations import IntArray
 from prunegraph.arrays import Array
 from prunegraph.errors import UsageError
 from prunegraph.passes.normalize.infer import KNOWN_UP_TO, Seen
-from prunegraph.passes.normalize.slice_assignment import Block
+from prunegraph.passes.normalize.slice_assignment import IndexBlock
 from prunegraph.passes.normalize.trial import Trial
 from prunegraph.runtime.inputs import InputSpec, shape_of
 from prunegraph.runtime.limits import TooLong
@@ -37,7 +37,7 @@ RUNS = ({"batch": 1, "row": 128}, {"batch": 2, "row": 23}, {"batch": 1, "row": 7
 """Costs are stated for the first; the last tells a length that is static from one that is padded to a multiple."""
 
 Held = dict[str, tuple[Array, ...]]
-Blocks = dict[str, tuple[Block, ...]]
+Blocks = dict[str, tuple[IndexBlock, ...]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +78,7 @@ def probe(model: ir.Model, sizes: Mapping[str, int] | None = None, likely: Mappi
     for plan, known in _attempts(trial, given, fixed, {**fixed, **(likely or {})}):
         last = last or plan
         try:
-            seen = trial.look(plan, unvaried=_unvaried(trial.specs, plan) - (follows.keys() & known.keys()))
+            by_probe = trial.look(plan, unvaried=_unvaried(trial.specs, plan) - (follows.keys() & known.keys()))
         except TooLong as error:
             reason = error
             break
@@ -86,7 +86,7 @@ def probe(model: ir.Model, sizes: Mapping[str, int] | None = None, likely: Mappi
             logger.debug("probing at %s failed: %s", plan, error)
             reason = reason or error
             continue
-        return _facts(trial, plan, seen)
+        return _facts(trial, plan, by_probe)
     why = f"ONNX Runtime runs it at none of the sizes tried: {reason}"
     logger.warning("the model cannot be run; what shape inference cannot tell is pinned (%s)", why)
     return _unseen(trial, last, why)
@@ -135,14 +135,14 @@ def _unvaried(specs: Sequence[InputSpec], plan: Plan) -> set[str]:
     return {name for name in names if len({sizes[name] for sizes in plan}) == 1}
 
 
-def _facts(trial: Trial, plan: Plan, seen: Sequence[Seen]) -> Probed:
-    probes = len(seen)
+def _facts(trial: Trial, plan: Plan, by_probe: Sequence[Seen]) -> Probed:
+    probes = len(by_probe)
     shapes: dict[str, tuple[Size, ...]] = dict(_constant_shapes(trial.graph, probes))
     for spec in trial.specs:
         shapes[spec.name] = tuple(zip(*(shape_of(spec, sizes) for sizes in plan), strict=True))
-    shapes |= _agreeing([each.shapes for each in seen])
-    held, blocks = _by_name([each.held for each in seen]), _by_name([each.blocks for each in seen])
-    return Probed(Facts(probes, shapes, integers(trial.graph, held, probes)), held, blocks, plan)
+    shapes |= _agreeing([each.shapes for each in by_probe])
+    values, blocks = _by_name([each.held for each in by_probe]), _by_name([each.blocks for each in by_probe])
+    return Probed(Facts(probes, shapes, integers(trial.graph, values, probes)), values, blocks, plan)
 
 
 def _unseen(trial: Trial, plan: Plan, why: str) -> Probed:
@@ -153,19 +153,19 @@ def _unseen(trial: Trial, plan: Plan, why: str) -> Probed:
     return Probed(Facts(probes, shapes, integers(trial.graph, {}, probes), why), {}, {}, ())
 
 
-def _agreeing(seen: Sequence[Mapping[str, tuple[int, ...]]]) -> dict[str, tuple[Size, ...]]:
+def _agreeing(by_probe: Sequence[Mapping[str, tuple[int, ...]]]) -> dict[str, tuple[Size, ...]]:
     """The lengths of every value in each probe, where it has one rank in all of them."""
     return {
         name: tuple(zip(*shapes, strict=True))
-        for name, shapes in _by_name(seen).items()
+        for name, shapes in _by_name(by_probe).items()
         if len({len(shape) for shape in shapes}) == 1
     }
 
 
-def _by_name(seen: Sequence[Mapping[str, T]]) -> dict[str, tuple[T, ...]]:
+def _by_name(by_probe: Sequence[Mapping[str, T]]) -> dict[str, tuple[T, ...]]:
     """What every probe saw, of names that all of them saw."""
-    first = seen[0] if seen else {}
-    return {name: tuple(each[name] for each in seen) for name in first if all(name in each for each in seen)}
+    first = by_probe[0] if by_probe else {}
+    return {name: tuple(each[name] for each in by_probe) for name in first if all(name in each for each in by_probe)}
 
 
 def _constant_shapes(graph: ir.Graph, probes: int) -> Iterable[tuple[str, tuple[Size, ...]]]:
@@ -174,11 +174,11 @@ def _constant_shapes(graph: ir.Graph, probes: int) -> Iterable[tuple[str, tuple[
             yield name, tuple((int(n),) * probes for n in value.const_value.shape.numpy())
 
 
-def integers(graph: ir.Graph, held: Held, probes: int) -> dict[str, tuple[IntArray, ...]]:
+def integers(graph: ir.Graph, values: Held, probes: int) -> dict[str, tuple[IntArray, ...]]:
     """The small integers among what was seen, those of initializers included."""
-    found = {name: arrays for name, arrays in held.items() if arrays[0].dtype.kind in "iu"}
+    small_integers = {name: arrays for name, arrays in values.items() if arrays[0].dtype.kind in "iu"}
     for name, value in graph.initializers.items():
         tensor = value.const_value
         if tensor is not None and tensor.dtype.is_integer() and tensor.size <= KNOWN_UP_TO:
-            found[name] = (tensor.numpy(),) * probes
-    return found
+            small_integers[name] = (tensor.numpy(),) * probes
+    return small_integers

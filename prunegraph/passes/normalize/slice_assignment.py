@@ -11,7 +11,7 @@ from prunegraph.analysis.axes import Size
 from prunegraph.analysis.relations import IntArray
 from prunegraph.runtime.edit import Editor
 
-Block = tuple[tuple[int, int], ...]
+IndexBlock = tuple[tuple[int, int], ...]
 """For every leading axis of a tensor from where to where a block of it reaches."""
 
 Shapes = dict[str, tuple[Size, ...]]
@@ -19,7 +19,7 @@ Part = dict[int, tuple[int, int]]
 """By axis from where to where it reaches; it reaches all along every other axis."""
 
 
-def block_of(positions: IntArray) -> Block | None:
+def block_of(positions: IntArray) -> IndexBlock | None:
     """The block whose positions `[n0, n1, …, axes]` an array holds, in order; None where it holds something else."""
     depth = positions.shape[-1] if positions.ndim else 0
     if not positions.size or positions.ndim != depth + 1:
@@ -34,7 +34,7 @@ def block_of(positions: IntArray) -> Block | None:
     return tuple((int(first), int(first) + n) for first, n in zip(firsts, positions.shape, strict=False))
 
 
-def concat_of_blocks(editor: Editor, node: ir.Node, blocks: Sequence[Block], shapes: Shapes) -> ir.Value | None:
+def concat_of_blocks(editor: Editor, node: ir.Node, blocks: Sequence[IndexBlock], shapes: Shapes) -> ir.Value | None:
     """What a ScatterND makes that writes one block, made by Slice and Concat in front of it.
 
     Args:
@@ -83,7 +83,7 @@ def _assigned(
     return here.add("Concat", *before, new, *after, axis=axis, name=name)
 
 
-def _part(blocks: Sequence[Block], shape: tuple[Size, ...]) -> Part | None:
+def _part(blocks: Sequence[IndexBlock], shape: tuple[Size, ...]) -> Part | None:
     """The same part of axes of static length in every probe."""
     if any(len(block) > len(shape) for block in blocks):
         return None

@@ -106,12 +106,12 @@ class Trial:
         for sizes in plan:
             check_size(self.specs, sizes)
         inferred = self._inferred(plan)
-        seen = inferred if self._complete(inferred) else self._run(plan, inferred)
+        by_probe = inferred if self._complete(inferred) else self._run(plan, inferred)
         if unvaried:
-            for each, certain in zip(seen, self._inferred(plan, unvaried), strict=True):
+            for each, certain in zip(by_probe, self._inferred(plan, unvaried), strict=True):
                 each.held = {name: array for name, array in each.held.items() if name in certain.held}
                 each.blocks = {name: block for name, block in each.blocks.items() if name in certain.blocks}
-        return seen
+        return by_probe
 
     def infer(self, plan: Plan, unvaried: Set[str] = frozenset()) -> list[Seen]:
         """What follows from these sizes, but for those that are to stay open.
@@ -176,10 +176,10 @@ class Trial:
     ) -> Seen:
         """What was inferred, and what a run gave: the shapes of `missing` values, then what `unknown` ones held."""
         shapes = {name: tuple(int(n) for n in shape) for name, shape in zip(missing, arrays, strict=False)}
-        seen = Seen({**inferred.shapes, **shapes}, dict(inferred.held), dict(inferred.blocks))
+        learnt = Seen({**inferred.shapes, **shapes}, dict(inferred.held), dict(inferred.blocks))
         stated = zip(unknown, arrays[len(missing) :], strict=True)
-        seen.remember({name: array for name, array in stated if name not in hang_on_data}, self.written)
-        return seen
+        learnt.remember({name: array for name, array in stated if name not in hang_on_data}, self.written)
+        return learnt
 
 
 def _filled(specs: Sequence[InputSpec], sizes: dict[str, int], fill: int) -> Feeds:
@@ -191,7 +191,7 @@ def _filled(specs: Sequence[InputSpec], sizes: dict[str, int], fill: int) -> Fee
 
 def _stated(graph: ir.Graph) -> tuple[str, ...]:
     """Values that follow from constants and from shapes alone, whatever the weights and the data."""
-    found = {
+    stated = {
         name: value
         for name, value in graph.initializers.items()
         if not value.is_graph_input() and value.const_value is not None and not is_large(value.const_value)
@@ -200,9 +200,9 @@ def _stated(graph: ir.Graph) -> tuple[str, ...]:
         traits = traits_of(node)  # folded, a weight would no longer be a quantized one
         if traits.random or traits.quantizes or any(a.type == ir.AttributeType.GRAPH for a in node.attributes.values()):
             continue
-        if traits.states_lengths or all(v is None or v.name in found for v in node.inputs):
-            found.update((value.name or "", value) for value in node.outputs)
-    return tuple(found)
+        if traits.states_lengths or all(v is None or v.name in stated for v in node.inputs):
+            stated.update((value.name or "", value) for value in node.outputs)
+    return tuple(stated)
 
 
 def _written(graph: ir.Graph) -> frozenset[str]:

@@ -1,4 +1,4 @@
-"""Fit and guard: what a weight should become when some of its inputs go, and whether that is better than nothing.
+"""Re-fit a weight by ridge least squares when some of its inputs go, and keep it only if held-out samples gain.
 
 With centred second moments C of the features, K what stays and R what goes, ridge least squares for the change of the
 weight is `(C_KK + λ)⁻¹ C_KR W_R`, λ being a share of the mean diagonal; the bias takes up the means. Shrinking the

@@ -1,4 +1,4 @@
-"""What a repair did, weight by weight."""
+"""Results of a repair, weight by weight."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class Outcome:
         return self.errors.get(self.method, float("nan"))
 
     def to_dict(self) -> dict[str, Any]:
-        """For JSON."""
+        """The fields as JSON writes them."""
         return {
             "weight": self.weight,
             "where": list(self.where),

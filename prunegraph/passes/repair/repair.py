@@ -1,7 +1,8 @@
-"""Repair without training: what reads removed units is re-fitted on calibration data, where held-out data approve.
+"""Repair a pruned model without training: re-fit what reads removed units on calibration data.
 
-Statistics are those of the whole model: one pass tells what every weight was given, and a least-squares problem a
-weight how to make most of its old output from what stays.
+A re-fitted weight is kept where the error on held-out samples falls.  Statistics are those of the whole model: one pass
+tells what every weight was given, and a least-squares problem a weight how to make most of its old output from what
+stays.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from prunegraph.arrays import Mask
 from prunegraph.observe.stream import Inputs, SampleProgress, observe
 from prunegraph.passes.repair.fit import RIDGE, TRIED, Change, judged
 from prunegraph.passes.repair.outcome import Outcome, Repaired
-from prunegraph.passes.repair.sites import Left, Site, sites
+from prunegraph.passes.repair.sites import RepairSite, UnrepairedSum, sites
 from prunegraph.passes.repair.statistics import Gram
 from prunegraph.passes.repair.write import Written, amend, differing, insert
 from prunegraph.passes.rewrite.cleanup import cleanup
@@ -42,7 +43,7 @@ class Task:
     """A weight that loses inputs, with all its uses, and which inputs stay."""
 
     weight: ir.Value
-    sites: tuple[Site, ...]
+    sites: tuple[RepairSite, ...]
     kept: Mask
 
     @property
@@ -96,7 +97,7 @@ def repaired(
         The model, None where no weight could be improved: the slim model stays what it is.
     """
     outcomes: list[Outcome] = []
-    changes: list[tuple[tuple[Site, ...], Change]] = []
+    changes: list[tuple[tuple[RepairSite, ...], Change]] = []
     for each in evidence(model, analysis, keeps, inputs, memory=memory, moments=moments, progress=progress):
         outcome, change = (each, None) if isinstance(each, Outcome) else solved(each, method, ridge)
         outcomes.append(outcome)
@@ -156,7 +157,7 @@ def gather_moments(
         The statistics, None where they do not fit into memory together.
     """
     dims = {group.dim for group in analysis.groups}
-    places = [place for place in sites(model, analysis, dims) if isinstance(place, Site)]
+    places = [place for place in sites(model, analysis, dims) if isinstance(place, RepairSite)]
     shapes = {name: value.shape.numpy() for name, value in model.graph.initializers.items() if value.shape is not None}
     gram = Gram(places)
     if sum(16 * (site.features(shapes[site.weight]) + 1) ** 2 for site in gram.sites.values()) > memory:
@@ -176,7 +177,7 @@ def solved(observed: Evidence, method: str, ridge: float = RIDGE) -> tuple[Outco
 
 
 def rewritten(
-    model: ir.Model, analysis: Analysis, keeps: Keeps, changes: Sequence[tuple[Sequence[Site], Change]]
+    model: ir.Model, analysis: Analysis, keeps: Keeps, changes: Sequence[tuple[Sequence[RepairSite], Change]]
 ) -> tuple[ir.Model, Written]:
     """The slim model of a whole one with changed weights, and what sets it apart from the one without the changes."""
     twin = model.clone()
@@ -190,10 +191,10 @@ def rewritten(
 
 
 def _tasks(model: ir.Model, analysis: Analysis, keeps: Keeps) -> Iterator[Task | Outcome]:
-    by_weight: dict[str, list[Site]] = defaultdict(list)
-    left: dict[str, list[Left]] = defaultdict(list)
+    by_weight: dict[str, list[RepairSite]] = defaultdict(list)
+    left: dict[str, list[UnrepairedSum]] = defaultdict(list)
     for site_or_loss in sites(model, analysis, set(keeps)):
-        if isinstance(site_or_loss, Site):
+        if isinstance(site_or_loss, RepairSite):
             by_weight[site_or_loss.weight].append(site_or_loss)
         else:
             left[site_or_loss.weight].append(site_or_loss)

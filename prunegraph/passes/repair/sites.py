@@ -1,4 +1,4 @@
-"""Where removed units are summed by a weight, and how each such sum is a plain product of a matrix.
+"""Find the weights that sum removed units, and write each such sum as the product of a matrix.
 
 Nothing here knows a layer type: the analysis says which axis a weight sums, and a table says how an op spells that sum.
 """
@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Collection, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -32,7 +32,7 @@ class Window:
 
 
 @dataclass(frozen=True, slots=True)
-class Site:
+class RepairSite:
     """One use of a weight: `y = factor · features(x) @ matrix + bias`.
 
     Attributes:
@@ -86,7 +86,7 @@ class Site:
 
 
 @dataclass(frozen=True, slots=True)
-class Left:
+class UnrepairedSum:
     """A sum over removed units that stays as it is, and why."""
 
     label: str
@@ -98,7 +98,7 @@ class _CannotRepair(Exception):
     """A weight's sum that is no plain product."""
 
 
-def sites(model: ir.Model, analysis: Analysis, dims: Collection[int]) -> list[Site | Left]:
+def sites(model: ir.Model, analysis: Analysis, dims: Collection[int]) -> list[RepairSite | UnrepairedSum]:
     """Every place where a weight sums units of these Dims, in the order of the graph.
 
     Args:
@@ -109,7 +109,7 @@ def sites(model: ir.Model, analysis: Analysis, dims: Collection[int]) -> list[Si
     return list(_found(model, analysis, set(dims)))
 
 
-def _found(model: ir.Model, analysis: Analysis, dims: set[int]) -> Iterator[Site | Left]:
+def _found(model: ir.Model, analysis: Analysis, dims: set[int]) -> Iterator[RepairSite | UnrepairedSum]:
     solution = analysis.solution
     means = {group.dim for group in analysis.groups if not group.exact}
     nodes = list(model.graph)
@@ -119,15 +119,15 @@ def _found(model: ir.Model, analysis: Analysis, dims: set[int]) -> Iterator[Site
             continue
         if contraction.summed & dims & means:
             why = "a mean or an extreme is taken over its units, so that other activations reach it"
-            yield Left(node.name or "", weight.value, why)
+            yield UnrepairedSum(node.name or "", weight.value, why)
             continue
         try:
             yield _site(node, contraction)
         except _CannotRepair as reason:
-            yield Left(node.name or "", weight.value, str(reason))
+            yield UnrepairedSum(node.name or "", weight.value, str(reason))
 
 
-def _site(node: ir.Node, contraction: ContractionSite) -> Site:
+def _site(node: ir.Node, contraction: ContractionSite) -> RepairSite:
     read = _READ.get(node.op_type)
     x, weight = (node.inputs[operand.index] for operand in contraction.operands)
     assert weight is not None and x is not None
@@ -137,7 +137,7 @@ def _site(node: ir.Node, contraction: ContractionSite) -> Site:
     if initializer.const_value is None or initializer.const_value.dtype not in _FLOATS:
         raise _CannotRepair("the weight is quantized, or computed in the graph")
     site = read(node, x.name or "", initializer)
-    return site if not flipped else Site(site.label, site.x, site.axis, site.y, site.out, site.weight, not site.turned)
+    return replace(site, turned=not site.turned) if flipped else site
 
 
 def _initializer(value: ir.Value) -> tuple[ir.Value, bool]:
@@ -149,22 +149,22 @@ def _initializer(value: ir.Value) -> tuple[ir.Value, bool]:
     return value, False
 
 
-def _product(node: ir.Node, x: str, weight: ir.Value) -> Site:
+def _product(node: ir.Node, x: str, weight: ir.Value) -> RepairSite:
     if len(_shape(weight)) != 2:
         raise _CannotRepair("the weight is no matrix")
-    return Site(node.name or "", x, -1, node.outputs[0].name or "", -1, weight.name or "")
+    return RepairSite(node.name or "", x, -1, node.outputs[0].name or "", -1, weight.name or "")
 
 
-def _gemm(node: ir.Node, x: str, weight: ir.Value) -> Site:
+def _gemm(node: ir.Node, x: str, weight: ir.Value) -> RepairSite:
     if node.attributes.get_int("transA", 0) or node.attributes.get_float("beta", 1.0) != 1.0:
         raise _CannotRepair("Gemm with transA or beta")
     turned, factor = bool(node.attributes.get_int("transB", 0)), node.attributes.get_float("alpha", 1.0)
     if factor == 0 or node.attributes.get("activation") is not None:
         raise _CannotRepair("nothing is known of the product's sum alone")
-    return Site(node.name or "", x, 1, node.outputs[0].name or "", 1, weight.name or "", turned, None, factor)
+    return RepairSite(node.name or "", x, 1, node.outputs[0].name or "", 1, weight.name or "", turned, None, factor)
 
 
-def _conv(node: ir.Node, x: str, weight: ir.Value) -> Site:
+def _conv(node: ir.Node, x: str, weight: ir.Value) -> RepairSite:
     kernel = _shape(weight)[2:]
     automatic = node.attributes.get_string("auto_pad", "NOTSET")
     if node.attributes.get_int("group", 1) != 1:
@@ -175,7 +175,7 @@ def _conv(node: ir.Node, x: str, weight: ir.Value) -> Site:
     pads = [0] * (2 * len(kernel)) if automatic == "VALID" else node.attributes.get_ints("pads", [0, 0] * len(kernel))
     strides, dilations = (node.attributes.get_ints(name, ones) for name in ("strides", "dilations"))
     window = Window(kernel, tuple(strides), tuple(pads), tuple(dilations))
-    return Site(node.name or "", x, 1, node.outputs[0].name or "", 1, weight.name or "", True, window)
+    return RepairSite(node.name or "", x, 1, node.outputs[0].name or "", 1, weight.name or "", True, window)
 
 
 def _shape(value: ir.Value) -> tuple[int, ...]:
@@ -183,4 +183,4 @@ def _shape(value: ir.Value) -> tuple[int, ...]:
     return tuple(int(n) for n in value.const_value.shape.numpy())
 
 
-_READ: dict[str, Callable[[ir.Node, str, ir.Value], Site]] = {"MatMul": _product, "Gemm": _gemm, "Conv": _conv}
+_READ: dict[str, Callable[[ir.Node, str, ir.Value], RepairSite]] = {"MatMul": _product, "Gemm": _gemm, "Conv": _conv}

@@ -1,4 +1,4 @@
-"""Second moments of what every repaired weight reads, fitted and held-out samples apart."""
+"""Second moments of the inputs of every repaired weight, fitted and held-out samples apart."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from prunegraph.arrays import Array, Index
 from prunegraph.observe.attention_sites import ObservedValue
 from prunegraph.observe.padding import owner, real
 from prunegraph.observe.text import Batch
-from prunegraph.passes.repair.sites import Site, Window
+from prunegraph.passes.repair.sites import RepairSite, Window
 
 HELD = 4
 """One sample in so many is held out: it judges a repair and has no part in it."""
@@ -38,7 +38,7 @@ class Gram:
         before: How many samples of the data lie before those that it is given: which are held out hangs on that.
     """
 
-    def __init__(self, sites: Sequence[Site], *, dtype: type[np.floating[Any]] = np.float64) -> None:
+    def __init__(self, sites: Sequence[RepairSite], *, dtype: type[np.floating[Any]] = np.float64) -> None:
         """Gather for these sites; sites with one key are gathered once."""
         self.sites = {site.key: site for site in sites}
         self.dtype = dtype
@@ -50,7 +50,7 @@ class Gram:
 
     @property
     def key(self) -> str:
-        """The sites."""
+        """Differs where sites or number formats do."""
         return f"gram/{sorted(self.sites)}/{self.dtype.__name__}"
 
     def observed_values(self) -> Sequence[ObservedValue]:
@@ -58,7 +58,7 @@ class Gram:
         return [ObservedValue(name) for key in self.sites for name in key]
 
     def update(self, batch: Batch, values: Mapping[str, Array]) -> None:
-        """Add one batch."""
+        """Add what one batch shows."""
         for key, site in self.sites.items():
             y = np.moveaxis(values[site.y], site.out, -1)
             chosen = np.flatnonzero(real(y.shape[:-1], batch))
@@ -119,12 +119,12 @@ class Gram:
         return arrays
 
     def restore(self, state: Mapping[str, Array]) -> None:
-        """Read them."""
+        """Take over what `state` once gave."""
         for k, key in enumerate(self.sites):
             self._sums[key], self._counts[key] = state[f"g{k}"], state[f"n{k}"]
 
 
-def features(x: Array, site: Site, chosen: Index) -> Array:
+def features(x: Array, site: RepairSite, chosen: Index) -> Array:
     """`[positions, features]` of what a site reads at some (flat) positions of its output."""
     if site.window is None:
         moved = np.moveaxis(x, site.axis, -1)

@@ -1,4 +1,4 @@
-"""Re-fitted weights and biases: written before the model shrinks, new biases into what Shrink makes of it."""
+"""Write re-fitted weights and biases into a model: changes before it shrinks, new biases after."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from prunegraph.analysis.slots import Keeps, kept_positions
 from prunegraph.arrays import Floats
 from prunegraph.errors import UsageError
 from prunegraph.passes.repair.fit import Change
-from prunegraph.passes.repair.sites import Site
+from prunegraph.passes.repair.sites import RepairSite
 from prunegraph.runtime.edit import Editor
 
-Changes = Sequence[tuple[Sequence[Site], Change]]
+Changes = Sequence[tuple[Sequence[RepairSite], Change]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,14 +50,14 @@ class Written:
         return Written(*(tuple(names or ()) for names in lists))
 
 
-def amend(model: ir.Model, changes: Changes) -> list[tuple[Site, Floats]]:
+def amend(model: ir.Model, changes: Changes) -> list[tuple[RepairSite, Floats]]:
     """Add changes to the weights and biases of a model, in place and at full size.
 
     Returns:
         For uses of a weight that have no bias of their own, the one that they need.
     """
     makers = {node.outputs[0].name: node for node in model.graph if node.outputs}
-    missing: list[tuple[Site, Floats]] = []
+    missing: list[tuple[RepairSite, Floats]] = []
     for sites, change in changes:
         weight = model.graph.initializers[sites[0].weight]
         if change.weight is not None:
@@ -75,7 +75,9 @@ def amend(model: ir.Model, changes: Changes) -> list[tuple[Site, Floats]]:
     return missing
 
 
-def insert(slim: ir.Model, analysis: Analysis, keeps: Keeps, missing: Sequence[tuple[Site, Floats]]) -> tuple[str, ...]:
+def insert(
+    slim: ir.Model, analysis: Analysis, keeps: Keeps, missing: Sequence[tuple[RepairSite, Floats]]
+) -> tuple[str, ...]:
     """Give biases to nodes of a model that Shrink has made, in place; the names of these biases.
 
     An op that takes a bias is given it, behind others stands an Add.

@@ -53,7 +53,7 @@ class FormTrial:
     kept: bool
 
     def to_dict(self) -> dict[str, Any]:
-        """For JSON."""
+        """The fields as JSON writes them."""
         ratio = {"median": self.ratio.median, "low": self.ratio.low, "high": self.ratio.high}
         return {"name": self.name, "places": self.places, "ratio": ratio, "kept": self.kept}
 

@@ -1,4 +1,4 @@
-"""What Normalize tells Cleanup about what it took apart: kept beside nodes and weights, never written into a file."""
+"""Provenance: what Normalize tells Cleanup about what it took apart, in `meta`, never in a file."""
 
 from __future__ import annotations
 

@@ -33,7 +33,7 @@ class HeadMoments:
 
     @property
     def key(self) -> str:
-        """The places."""
+        """Differs where other places are observed."""
         return f"head moments/{sorted(self.places)}"
 
     def observed_values(self) -> Sequence[ObservedValue]:
@@ -64,7 +64,7 @@ class HeadMoments:
         return {f"m{k}": self._sums[key] for k, key in enumerate(sorted(self.places))}
 
     def restore(self, state: Mapping[str, Array]) -> None:
-        """Read them."""
+        """Take over what `state` once gave."""
         for k, key in enumerate(sorted(self.places)):
             self._sums[key] = np.asarray(state[f"m{k}"], dtype=np.float64)
 

@@ -23,12 +23,12 @@ def figures(chosen: Chosen, folder: Path) -> tuple[Path, ...]:
     """
     with needs_extra("report", "matplotlib"):
         from matplotlib.figure import Figure
-    wanted: dict[str, Callable[[Chosen, Any], None]] = {"map": head_map, "layers": layers}
+    drawings: dict[str, Callable[[Chosen, Any], None]] = {"map": head_map, "layers": layers}
     if chosen.curve is not None:
-        wanted = {"silhouette": silhouette, **wanted}
+        drawings = {"silhouette": silhouette, **drawings}
     folder.mkdir(parents=True, exist_ok=True)
     written = []
-    for name, draw in wanted.items():
+    for name, draw in drawings.items():
         figure = Figure(figsize=(7.2, 4.5), dpi=130, layout="constrained")
         axes = figure.add_subplot()
         axes.spines[["top", "right"]].set_visible(False)

@@ -9,7 +9,7 @@ from prunegraph.passes.score.differentiate import Differentiated
 from prunegraph.passes.score.signature import Signatures
 
 
-def lines_of(chosen: Chosen, seen: Signatures, how: Differentiated, degree: int) -> tuple[str, ...]:
+def lines_of(chosen: Chosen, signatures: Signatures, how: Differentiated, degree: int) -> tuple[str, ...]:
     """A few lines for people."""
     total, kept = len(chosen.keep), int(chosen.keep.sum())
     if chosen.asked is not None:
@@ -23,13 +23,13 @@ def lines_of(chosen: Chosen, seen: Signatures, how: Differentiated, degree: int)
         why = f"{knee} at {chosen.curve.knee} clusters, polynomial of degree {degree}"
     if chosen.returned:
         why += f"; {chosen.returned} returned so that no layer is left without one"
-    classes = ", ".join(f"{label}: {n}" for label, n in sorted(zip(seen.labels, seen.counts, strict=True)))
+    classes = ", ".join(f"{label}: {n}" for label, n in sorted(zip(signatures.labels, signatures.counts, strict=True)))
     both = int((chosen.keep & chosen.rival).sum())
     per_layer = " ".join(str(n) for n in by_group(chosen, "keep").values())
     rival = " ".join(str(n) for n in by_group(chosen, "rival").values())
     return (
         f"cahp: {kept} of {total} heads stay: {why}",
-        f"examples by class ({seen.told}): {classes}; {how.line}",
+        f"examples by class ({signatures.told}): {classes}; {how.line}",
         f"heads kept by layer: {per_layer}; michel would keep {rival}, {both} of them the same",
     )
 
@@ -40,8 +40,8 @@ def by_group(chosen: Chosen, what: str) -> dict[str, int]:
     return {name: int(mask[owner == k].sum()) for k, name in enumerate(chosen.shapes)}
 
 
-def facts_of(chosen: Chosen, seen: Signatures) -> dict[str, Any]:
-    """Everything, for JSON."""
+def facts_of(chosen: Chosen, signatures: Signatures) -> dict[str, Any]:
+    """All facts of the report as JSON writes them."""
     names, owner = list(chosen.shapes), chosen.owner
     starts = [int((owner < k).sum()) for k in range(len(names))]
     heads = [
@@ -63,8 +63,8 @@ def facts_of(chosen: Chosen, seen: Signatures) -> dict[str, Any]:
         "knee": curve.knee if curve is not None else None,
         "knee_found": curve.found if curve is not None else False,
         "returned": chosen.returned,
-        "classes_from": seen.told,
-        "classes": {str(label): count for label, count in zip(seen.labels, seen.counts, strict=True)},
+        "classes_from": signatures.told,
+        "classes": {str(label): count for label, count in zip(signatures.labels, signatures.counts, strict=True)},
         "kept_by_group": by_group(chosen, "keep"),
         "michel_by_group": by_group(chosen, "rival"),
         "heads": heads,

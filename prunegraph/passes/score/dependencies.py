@@ -98,17 +98,17 @@ def pairs(parse: Parse, exclude: Collection[str] = EXCLUDED) -> list[Pair]:
     ]
 
 
-def corrupted(found: Sequence[Pair], words: int, noise: float, seed: int, text: str) -> list[Pair]:
+def corrupted(pairs: Sequence[Pair], words: int, noise: float, seed: int, text: str) -> list[Pair]:
     """What a worse parser would have found: a fraction of the arcs leads to any head and has another arc's label.
 
     The same seed and text give the same mistakes, whatever else is in the data.
     """
-    if not noise or len(found) < 2:
-        return list(found)
+    if not noise or len(pairs) < 2:
+        return list(pairs)
     rng = np.random.default_rng([seed, zlib.crc32(text.encode())])
-    labels = [label for _, _, label in found]
+    labels = [label for _, _, label in pairs]
     changed = []
-    for head, word, label in found:
+    for head, word, label in pairs:
         if rng.random() < noise:
             head = int((word + 1 + rng.integers(words - 1)) % words)
             label = labels[int(rng.integers(len(labels)))]

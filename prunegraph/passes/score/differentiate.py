@@ -51,12 +51,12 @@ class Differentiated:
 
     @property
     def line(self) -> str:
-        """For people."""
+        """How gradients were computed, in words."""
         labels = "the labels of the data were read" if self.labelled else "no labels were read"
         return f"gradients by {self.method}, towards {self.target} ({labels})"
 
     def to_dict(self) -> dict[str, Any]:
-        """For JSON."""
+        """The fields as JSON writes them."""
         return {"gradients": self.method, "targets": self.target, "labels_read": self.labelled}
 
 

@@ -52,13 +52,13 @@ def eliminate(readers: Sequence[Reader], rows: int, units: int, rounds: int) -> 
         for state in states:
             costs += state.costs()
         costs = np.where(alive, costs.reshape(rows, units), np.inf)
-        going = _cheapest(costs, alive, each)
-        added = sum(state.remove(going) for state in states)
+        cheapest = _cheapest(costs, alive, each)
+        added = sum(state.remove(cheapest) for state in states)
         # of several that go at once, the cheaper are said to have gone before
-        shares = np.cumsum(costs.reshape(-1)[going])
-        errors[going] = error + added * (shares / shares[-1] if shares[-1] > 0 else 1.0)
+        shares = np.cumsum(costs.reshape(-1)[cheapest])
+        errors[cheapest] = error + added * (shares / shares[-1] if shares[-1] > 0 else 1.0)
         error += added
-        alive.reshape(-1)[going] = False
+        alive.reshape(-1)[cheapest] = False
     return errors
 
 
@@ -70,8 +70,8 @@ def _cheapest(costs: Floats, alive: npt.NDArray[np.bool_], each: int) -> Index:
         most = np.where((left == left.max())[:, None], costs, np.inf)
         return np.array([int(most.argmin())])
     order = np.argsort(costs, axis=1, kind="stable")[:, : min(each, int(alive[0].sum()))]
-    going = (order + units * np.arange(len(costs))[:, None]).reshape(-1)
-    return np.asarray(going[np.argsort(costs.reshape(-1)[going], kind="stable")])
+    cheapest = (order + units * np.arange(len(costs))[:, None]).reshape(-1)
+    return np.asarray(cheapest[np.argsort(costs.reshape(-1)[cheapest], kind="stable")])
 
 
 class _State:

@@ -70,7 +70,7 @@ class HeadMaskGradients:
         return []
 
     def update(self, batch: Batch, pairs: Mapping[str, tuple[Array, Array]]) -> None:
-        """Add one batch."""
+        """Add what one batch shows."""
         rows = next(iter(batch.feeds.values())).shape[0]
         slopes = []
         for site, index in zip(self.sites, self._index, strict=True):
@@ -133,7 +133,7 @@ class HeadMaskGradients:
         return arrays
 
     def restore(self, state: Mapping[str, Array]) -> None:
-        """Read them."""
+        """Take over what `state` once gave."""
         self.count = int(state["count"])
         for k, name in enumerate(self.shapes):
             self.examples[name], self.batches[name] = state[f"e{k}"], state[f"b{k}"]

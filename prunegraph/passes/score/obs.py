@@ -21,7 +21,7 @@ from prunegraph.errors import PruneGraphError, UsageError
 from prunegraph.observe.stream import Inputs, Statistic
 from prunegraph.passes.repair.fit import RIDGE
 from prunegraph.passes.repair.repair import MEMORY
-from prunegraph.passes.repair.sites import Left, Site, sites
+from prunegraph.passes.repair.sites import RepairSite, UnrepairedSum, sites
 from prunegraph.passes.repair.statistics import FIT, JUDGE, Gram
 from prunegraph.passes.score.base import Context, Scorer, Scores, ScoringReport
 from prunegraph.passes.score.elimination import Reader, eliminate
@@ -64,10 +64,10 @@ class Obs(Scorer):
             PruneGraphError: what reads a group is no plain product of a weight, or its moments are too large.
         """
         places = list(sites(context.model, context.analysis, [group.dim for group in groups]))
-        readers = [place for place in places if isinstance(place, Site)]
+        readers = [place for place in places if isinstance(place, RepairSite)]
         for group in groups:
             if not any(_owner(site, group, (), context) is not None for site in readers):
-                reasons = [place.reason for place in places if isinstance(place, Left)]
+                reasons = [place.reason for place in places if isinstance(place, UnrepairedSum)]
                 hint = f"give another scorer for it: scorer={{'{group.kind}': 'activation'}}"
                 raise PruneGraphError(f"obs cannot score {group.id}: {_why(reasons)}", hint=hint)
         widths = {site.key: _shape(site, context)[0] for site in readers}
@@ -84,7 +84,7 @@ class Obs(Scorer):
         gram: Gram = context.observations[OBSERVATION]
         groups = [group for group in context.analysis.groups if group.kind in self.kinds]
         places = sites(context.model, context.analysis, [group.dim for group in groups])
-        readers = [place for place in places if isinstance(place, Site) and place.key in gram.sites]
+        readers = [place for place in places if isinstance(place, RepairSite) and place.key in gram.sites]
         errors: dict[str, Floats] = {}
         for group in groups:
             outer = _outer(group, readers, context)
@@ -96,10 +96,10 @@ class Obs(Scorer):
         return {ERRORS: errors}
 
     def _readers(
-        self, group: Group, outer: Sequence[int], places: Sequence[Site], gram: Gram, context: Context
+        self, group: Group, outer: Sequence[int], places: Sequence[RepairSite], gram: Gram, context: Context
     ) -> Iterator[Reader]:
         """The weights that read a group; all uses of one weight are one problem."""
-        by_weight: dict[str, list[Site]] = {}
+        by_weight: dict[str, list[RepairSite]] = {}
         for site in places:
             by_weight.setdefault(site.weight, []).append(site)
         for name, uses in by_weight.items():
@@ -135,7 +135,7 @@ def _covariance(moments: Floats, count: int) -> Floats:
     return np.asarray((moments[:-1, :-1] - np.outer(mean, mean) * moments[-1, -1]) / count)
 
 
-def _owner(site: Site, group: Group, outer: Sequence[int], context: Context) -> Index | None:
+def _owner(site: RepairSite, group: Group, outer: Sequence[int], context: Context) -> Index | None:
     """By feature of a site the number of the unit that it is of, -1 for none; None where it reads no unit."""
     solution = context.analysis.solution
     axis = _feature_axis(site, context)
@@ -151,17 +151,17 @@ def _owner(site: Site, group: Group, outer: Sequence[int], context: Context) -> 
     return np.repeat(owner, _shape(site, context)[1])
 
 
-def _outer(group: Group, places: Sequence[Site], context: Context) -> tuple[int, ...]:
+def _outer(group: Group, places: Sequence[RepairSite], context: Context) -> tuple[int, ...]:
     """The outer Dims of a group; none if a reader tells its rows apart elsewhere: then they have scores in common."""
     axes = [axis for axis in (_feature_axis(site, context) for site in places) if group.dim in axis.dims()]
     return group.outer if all(set(group.outer) <= set(axis.dims()) for axis in axes) else ()
 
 
-def _feature_axis(site: Site, context: Context) -> Axis:
+def _feature_axis(site: RepairSite, context: Context) -> Axis:
     return context.analysis.solution.resolve(site.weight)[1 if site.turned else 0]
 
 
-def _shape(site: Site, context: Context) -> tuple[int, int]:
+def _shape(site: RepairSite, context: Context) -> tuple[int, int]:
     """How many features a site has, and how many of them are of one slot."""
     tensor = context.model.graph.initializers[site.weight].const_value
     assert tensor is not None

@@ -68,10 +68,10 @@ def _observed(
     progress: SampleProgress | None,
 ) -> dict[Own, Any]:
     """What is seen in one pass over the data."""
-    wanted: dict[Own, Statistic] = {}
+    by_owner: dict[Own, Statistic] = {}
     for scorer, groups in shares.items():
-        wanted |= {(scorer, name): each for name, each in scorer.observes(groups, context, inputs).items()}
-    statistics, observed = _distinct(wanted)
+        by_owner |= {(scorer, name): each for name, each in scorer.observes(groups, context, inputs).items()}
+    statistics, observed = _distinct(by_owner)
     if statistics:
         observe(context.model, inputs, statistics, providers=providers, cache=cache, progress=progress)
     return observed
@@ -86,12 +86,12 @@ def _differentiated(
     progress: SampleProgress | None,
 ) -> dict[Own, Any]:
     """What is gathered from a backward pass, one for every output whose loss is taken."""
-    wanted: dict[Own, GradientStatistic] = {}
+    by_owner: dict[Own, GradientStatistic] = {}
     for scorer, groups in shares.items():
-        wanted |= {(scorer, name): each for name, each in scorer.gradients(groups, context, inputs).items()}
+        by_owner |= {(scorer, name): each for name, each in scorer.gradients(groups, context, inputs).items()}
     observed: dict[Own, Any] = {}
-    for output in dict.fromkeys(scorer.output for scorer, _ in wanted):
-        statistics, own = _distinct({key: each for key, each in wanted.items() if key[0].output == output})
+    for output in dict.fromkeys(scorer.output for scorer, _ in by_owner):
+        statistics, own = _distinct({key: each for key, each in by_owner.items() if key[0].output == output})
         how = differentiate(context, inputs, statistics, backward, output=output, cache=cache, progress=progress)
         observed |= own | {(scorer, HOW): how for scorer, _ in own}
     return observed
@@ -101,7 +101,7 @@ def _own(observed: Mapping[Own, Any], scorer: Scorer) -> dict[str, Any]:
     return {name: each for (owner, name), each in observed.items() if owner == scorer}
 
 
-def _distinct(wanted: Mapping[Own, K]) -> tuple[list[K], dict[Own, Any]]:
+def _distinct(by_owner: Mapping[Own, K]) -> tuple[list[K], dict[Own, Any]]:
     """Everything wanted once, and by name which of it that is."""
-    unique = {statistic.key: statistic for statistic in wanted.values()}
-    return list(unique.values()), {own: unique[statistic.key] for own, statistic in wanted.items()}
+    unique = {statistic.key: statistic for statistic in by_owner.values()}
+    return list(unique.values()), {own: unique[statistic.key] for own, statistic in by_owner.items()}

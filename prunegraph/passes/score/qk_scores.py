@@ -253,7 +253,7 @@ class QkScores:
         return arrays
 
     def restore(self, state: Mapping[str, Array]) -> None:
-        """Read them."""
+        """Take over what `state` once gave."""
         for n in range(len(self.sites)):
             self.sums[n], self.count[n] = state[f"s{n}"], state[f"n{n}"]
 

@@ -45,7 +45,7 @@ def report_of(judged: SapResult) -> ScoringReport:
 
 
 def facts_of(judged: SapResult) -> dict[str, Any]:
-    """Everything, for JSON."""
+    """All facts of the report as JSON writes them."""
     return {
         "causal": judged.causal,
         "labels": [

@@ -25,11 +25,11 @@ def jeffries_matusita(mean1: Floats, variance1: Floats, mean2: Floats, variance2
     return np.asarray(2 * (1 - np.exp(-distance)))
 
 
-def features(seen: Signatures) -> npt.NDArray[np.float32]:
+def features(classes: Signatures) -> npt.NDArray[np.float32]:
     """`[units, cells * pairs of classes]`: the distance of every cell for every pair of classes, in their order."""
-    order = np.argsort(seen.labels)
+    order = np.argsort(classes.labels)
     pairs = [
-        jeffries_matusita(seen.mean[i], seen.variance(i), seen.mean[j], seen.variance(j)).astype(np.float32)
+        jeffries_matusita(classes.mean[i], classes.variance(i), classes.mean[j], classes.variance(j)).astype(np.float32)
         for i, j in combinations(order, 2)
     ]
     return np.concatenate(pairs, axis=1)

@@ -142,7 +142,7 @@ class Signatures:
         }
 
     def restore(self, state: Mapping[str, Array]) -> None:
-        """Read them."""
+        """Take over what `state` once gave."""
         self.labels, self.counts = state["labels"].tolist(), state["counts"].tolist()
         self.mean, self._squares = list(state["mean"]), list(state["squares"])
 

@@ -27,7 +27,7 @@ def with_stand_ins(scorers: KindScorers, groups: Sequence[Group], context: Conte
     visible: set[int] = set()
     for leaves, _, site in products(context.model, context.analysis):
         (hidden if site is None else visible).update(leaves)
-    seen = [group.id for group in left if group.dim in visible - hidden]
-    if seen:
-        logger.info("no scorer is asked for qk_dim: %d groups go by snp", len(seen))
-    return replace(scorers, by_group={**scorers.by_group, **dict.fromkeys(seen, Snp())})
+    visible_groups = [group.id for group in left if group.dim in visible - hidden]
+    if visible_groups:
+        logger.info("no scorer is asked for qk_dim: %d groups go by snp", len(visible_groups))
+    return replace(scorers, by_group={**scorers.by_group, **dict.fromkeys(visible_groups, Snp())})

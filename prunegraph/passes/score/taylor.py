@@ -49,7 +49,7 @@ class WeightGradients:
 
     @property
     def samples(self) -> None:
-        """All."""
+        """All samples are used."""
         return None
 
     def activations(self) -> Sequence[str]:
@@ -61,7 +61,7 @@ class WeightGradients:
         return list(dict.fromkeys(name for names in self._names.values() for name in names))
 
     def update(self, batch: Batch, pairs: Mapping[str, tuple[Array, Array]]) -> None:
-        """Add one batch."""
+        """Add what one batch shows."""
         self.batches += 1
         products = {name: value * gradient for name, (value, gradient) in pairs.items()}
         for group in self.groups:
@@ -83,7 +83,7 @@ class WeightGradients:
         return arrays | {f"t{k}": self.totals[group.id] for k, group in enumerate(self.groups)}
 
     def restore(self, state: Mapping[str, Array]) -> None:
-        """Read them."""
+        """Take over what `state` once gave."""
         self.batches = int(state["batches"])
         for k, group in enumerate(self.groups):
             self.totals[group.id] = state[f"t{k}"]

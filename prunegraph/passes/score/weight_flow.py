@@ -41,7 +41,7 @@ class Energy:
 
     @property
     def total(self) -> Floats:
-        """Both."""
+        """The varying part and the constant one, together."""
         return self.varying + self.constant**2
 
     def __add__(self, other: Energy) -> Energy:

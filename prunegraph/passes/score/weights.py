@@ -1,4 +1,4 @@
-"""What a weight holds, also where nodes compute it from initializers (a transposed or a dequantized one)."""
+"""Read the numbers of a weight, also where nodes compute it from initializers (a transposed or a dequantized one)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Sums of products."""
+"""Contractions: MatMul, Gemm and Einsum."""
 
 from __future__ import annotations
 

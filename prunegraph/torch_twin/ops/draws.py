@@ -1,4 +1,4 @@
-"""Ops that draw numbers: torch's generator does, whatever seed the file names."""
+"""Random ops, drawn by torch's generator, whatever seed the file names."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Ops that work slot by slot: operands broadcast against each other."""
+"""Elementwise ops: operands broadcast against each other."""
 
 from __future__ import annotations
 
@@ -103,25 +103,25 @@ def modulo(a: Tensor, b: Tensor, *, fmod: int = 0) -> Tensor:
 
 @torch_op("Sum")
 def sum_(*x: Tensor) -> Tensor:
-    """Of all operands."""
+    """Elementwise over all operands."""
     return reduce(torch.add, x) if len(x) > 1 else x[0].view_as(x[0])
 
 
 @torch_op("Mean")
 def mean(*x: Tensor) -> Tensor:
-    """Of all operands."""
+    """Elementwise over all operands."""
     return reduce(torch.add, x) / len(x)
 
 
 @torch_op("Max")
 def maximum(*x: Tensor) -> Tensor:
-    """Of all operands."""
+    """Elementwise over all operands."""
     return reduce(torch.maximum, x) if len(x) > 1 else x[0].view_as(x[0])
 
 
 @torch_op("Min")
 def minimum(*x: Tensor) -> Tensor:
-    """Of all operands."""
+    """Elementwise over all operands."""
     return reduce(torch.minimum, x) if len(x) > 1 else x[0].view_as(x[0])
 
 
@@ -199,7 +199,7 @@ def shrink(x: Tensor, *, bias: float = 0.0, lambd: float = 0.5) -> Tensor:
 
 @torch_op("Clip")
 def clip(x: Tensor, min: Tensor | float | None = None, max: Tensor | float | None = None) -> Tensor:
-    """Between two bounds."""
+    """Every number brought between two bounds."""
     if min is None and max is None:
         return x.view_as(x)
     low, high = (torch.as_tensor(b, dtype=x.dtype, device=x.device) if b is not None else None for b in (min, max))
@@ -214,7 +214,7 @@ def is_inf(x: Tensor, *, detect_negative: int = 1, detect_positive: int = 1) -> 
 
 @torch_op("Identity")
 def identity(x: Tensor) -> Tensor:
-    """The same."""
+    """The operand itself, as a new view."""
     return x.view_as(x)
 
 

@@ -1,4 +1,4 @@
-"""Normalisations."""
+"""Normalization and softmax ops."""
 
 from __future__ import annotations
 
@@ -137,14 +137,14 @@ def _rows(x: Tensor, axis: int | None, version: int) -> tuple[Tensor, int]:
 
 @torch_op("Softmax")
 def softmax(x: Tensor, *, version: int, axis: int | None = None) -> Tensor:
-    """Along an axis."""
+    """Over one axis, or over all from it on before opset 13."""
     rows, k = _rows(x, axis, version)
     return torch.softmax(rows, k).reshape(x.shape)
 
 
 @torch_op("LogSoftmax")
 def log_softmax(x: Tensor, *, version: int, axis: int | None = None) -> Tensor:
-    """Along an axis."""
+    """Over one axis, or over all from it on before opset 13."""
     rows, k = _rows(x, axis, version)
     return torch.log_softmax(rows, k).reshape(x.shape)
 

@@ -1,4 +1,4 @@
-"""Reductions over axes."""
+"""Reductions over axes: sums, means, extremes, norms."""
 
 from __future__ import annotations
 

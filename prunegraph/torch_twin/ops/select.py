@@ -1,4 +1,4 @@
-"""Ops that put axes together or take parts out of them."""
+"""Concat, Slice, Gather and other ops that join axes or take parts out of them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Ops that move slots about without changing them."""
+"""Reshape, Transpose and other ops that rearrange elements without changing them."""
 
 from __future__ import annotations
 

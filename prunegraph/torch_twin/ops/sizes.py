@@ -1,4 +1,4 @@
-"""Ops about lengths themselves."""
+"""Shape, Size, Range and other ops about lengths."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Fourier transforms; the last axis holds real and imaginary parts, or real ones alone."""
+"""Fourier transforms: DFT, STFT and windows; the last axis holds real and imaginary parts, or real ones alone."""
 
 from __future__ import annotations
 

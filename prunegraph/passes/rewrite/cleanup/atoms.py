@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from prunegraph.analysis.axes import Size
 
-Layout = tuple[tuple[int, ...], ...]
+AtomLayout = tuple[tuple[int, ...], ...]
 """Of every axis the atoms that it consists of, slowest first; none for an axis of length 1."""
 
 
@@ -15,7 +15,7 @@ Layout = tuple[tuple[int, ...], ...]
 class Step:
     """One node: a Transpose by `order`, or a Reshape if there is none, and the layout that it makes."""
 
-    layout: Layout
+    layout: AtomLayout
     order: tuple[int, ...] | None = None
 
 
@@ -23,21 +23,21 @@ class Atoms:
     """Atoms by number, each with its length in every probe."""
 
     def __init__(self, probes: int) -> None:
-        """No atoms yet."""
+        """Begin without atoms."""
         self._probes = probes
         self._sizes: list[Size] = []
         self._halves: dict[int, tuple[int, int]] = {}
 
-    def new(self, shape: Sequence[Size]) -> Layout:
+    def new(self, shape: Sequence[Size]) -> AtomLayout:
         """A layout of fresh axes."""
         return tuple(() if set(size) == {1} else (self._add(size),) for size in shape)
 
-    def regroup(self, layout: Layout, shape: Sequence[Size]) -> Layout | None:
+    def regroup(self, layout: AtomLayout, shape: Sequence[Size]) -> AtomLayout | None:
         """The same numbers in the same order under another shape; None where no atoms fit."""
         waiting = self._mended(_flat(self.settled(layout)))[::-1]
         axes = []
-        for wanted in shape:
-            axis, missing = [], wanted
+        for length in shape:
+            axis, missing = [], length
             while set(missing) != {1}:
                 if not waiting:
                     return None
@@ -56,7 +56,7 @@ class Atoms:
             axes.append(tuple(axis))
         return None if waiting else tuple(axes)
 
-    def settled(self, layout: Layout) -> Layout:
+    def settled(self, layout: AtomLayout) -> AtomLayout:
         """A layout in atoms that nothing has cut so far."""
         return tuple(tuple(piece for atom in axis for piece in self._pieces(atom)) for axis in layout)
 
@@ -102,7 +102,7 @@ def _over(a: Size, b: Size) -> Size:
 # ---- ways from one layout to another -------------------------------------------------------------------------------
 
 
-def ways(start: Layout, end: Layout) -> Iterator[list[Step]]:
+def ways(start: AtomLayout, end: AtomLayout) -> Iterator[list[Step]]:
     """Every way from one layout of some atoms to another with at most one Transpose, short ones first.
 
     >>> [len(way) for way in ways(((0,), (1, 2)), ((0,), (1,), (2,)))]
@@ -127,14 +127,14 @@ def ways(start: Layout, end: Layout) -> Iterator[list[Step]]:
     yield [Step(runs), _transpose(runs, turned), Step(end)]
 
 
-def _in_order(layout: Layout, model: Layout) -> Layout | None:
+def _in_order(layout: AtomLayout, model: AtomLayout) -> AtomLayout | None:
     """The axes of a layout in the order that another layout has their atoms in; None if it has them apart."""
     place = {atom: k for k, atom in enumerate(_flat(model))}
     axes = sorted(layout, key=lambda axis: place[axis[0]] if axis else -1)
     return tuple(axes) if _flat(axes) == _flat(model) else None
 
 
-def _transpose(start: Layout, end: Layout) -> Step:
+def _transpose(start: AtomLayout, end: AtomLayout) -> Step:
     free = list(range(len(start)))
     order = []
     for axis in end:

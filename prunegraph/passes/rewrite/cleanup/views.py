@@ -15,18 +15,18 @@ from onnx_ir.passes.common import RemoveUnusedNodesPass
 
 from prunegraph.analysis.axes import Size
 from prunegraph.analysis.ops import traits_of
-from prunegraph.passes.rewrite.cleanup.atoms import Atoms, Layout, Step, ways
+from prunegraph.passes.rewrite.cleanup.atoms import AtomLayout, Atoms, Step, ways
 from prunegraph.passes.rewrite.cleanup.identities import remove_identities
 from prunegraph.passes.rewrite.cleanup.targets import stated
 from prunegraph.passes.rewrite.provenance import part_of
 from prunegraph.runtime.edit import Editor, numbers
 
-Sizes = dict[str, tuple[Size, ...]]
+SizesByValue = dict[str, tuple[Size, ...]]
 
 _FAR = 2**31 - 1
 
 
-def shorten_views(model: ir.Model, sizes: Sizes, touched: Collection[str]) -> None:
+def shorten_views(model: ir.Model, sizes: SizesByValue, touched: Collection[str]) -> None:
     """Replace chains of views by shorter ones, in place.
 
     Args:
@@ -43,7 +43,7 @@ def shorten_views(model: ir.Model, sizes: Sizes, touched: Collection[str]) -> No
         RemoveUnusedNodesPass()(model)
 
 
-def _chains(graph: ir.Graph, sizes: Sizes, touched: Collection[str]) -> Iterator[list[ir.Node]]:
+def _chains(graph: ir.Graph, sizes: SizesByValue, touched: Collection[str]) -> Iterator[list[ir.Node]]:
     """Every longest chain of views of which only the end is read."""
     for node in reversed(list(graph)):
         if not _is_view(node, sizes) or _next(node, sizes) is not None:
@@ -56,7 +56,7 @@ def _chains(graph: ir.Graph, sizes: Sizes, touched: Collection[str]) -> Iterator
             yield chain
 
 
-def _next(node: ir.Node, sizes: Sizes) -> ir.Node | None:
+def _next(node: ir.Node, sizes: SizesByValue) -> ir.Node | None:
     """The view that alone reads a view."""
     value = node.outputs[0]
     uses = list(value.uses())
@@ -66,13 +66,13 @@ def _next(node: ir.Node, sizes: Sizes) -> ir.Node | None:
     return reader if index == 0 and _is_view(reader, sizes) else None
 
 
-def _before(node: ir.Node, sizes: Sizes) -> ir.Node | None:
+def _before(node: ir.Node, sizes: SizesByValue) -> ir.Node | None:
     value = node.inputs[0]
     above = value.producer() if value is not None else None
     return above if above is not None and _is_view(above, sizes) and _next(above, sizes) is node else None
 
 
-def _is_view(node: ir.Node, sizes: Sizes) -> bool:
+def _is_view(node: ir.Node, sizes: SizesByValue) -> bool:
     """Whether a node makes all numbers of its first input anew, in rows of another length or in another order."""
     if node.domain not in ("", "ai.onnx") or not node.inputs or node.inputs[0] is None or len(node.outputs) != 1:
         return False
@@ -117,13 +117,13 @@ def _repeats_nothing(node: ir.Node, before: Sequence[Size]) -> bool:
     if target is None or target.size > len(before):
         return False
     lengths = before[len(before) - target.size :]
-    return all(wanted == 1 or set(size) == {wanted} for wanted, size in zip(target.tolist(), lengths, strict=True))
+    return all(n == 1 or set(size) == {n} for n, size in zip(target.tolist(), lengths, strict=True))
 
 
 # ---- shorter ones --------------------------------------------------------------------------------------------------
 
 
-def _shorten(editor: Editor, chain: Sequence[ir.Node], sizes: Sizes) -> bool:
+def _shorten(editor: Editor, chain: Sequence[ir.Node], sizes: SizesByValue) -> bool:
     """Replace a chain if there is a shorter one that does the same."""
     first = chain[0].inputs[0]
     assert first is not None
@@ -131,7 +131,7 @@ def _shorten(editor: Editor, chain: Sequence[ir.Node], sizes: Sizes) -> bool:
     start = end = atoms.new(sizes[first.name or ""])
     for node in chain:
         if node.op_type == "Transpose":
-            layout: Layout | None = tuple(end[k] for k in _order(node, len(end)))
+            layout: AtomLayout | None = tuple(end[k] for k in _order(node, len(end)))
         else:
             layout = atoms.regroup(end, sizes[node.outputs[0].name or ""])
         if layout is None:
@@ -149,13 +149,13 @@ def _order(node: ir.Node, rank: int) -> Sequence[int]:
     return node.attributes["perm"].as_ints() if "perm" in node.attributes else range(rank)[::-1]
 
 
-Written = tuple[Sequence[int] | None, Sequence[int] | None, tuple[Size, ...]]
+ViewNode = tuple[Sequence[int] | None, Sequence[int] | None, tuple[Size, ...]]
 """A node to be: the order of a Transpose or the target of a Reshape, and the shape that it makes."""
 
 
-def _written(atoms: Atoms, start: Layout, way: Sequence[Step]) -> list[Written] | None:
+def _written(atoms: Atoms, start: AtomLayout, way: Sequence[Step]) -> list[ViewNode] | None:
     """What the nodes of a way state; None where a Reshape would have to compute its target."""
-    steps: list[Written] = []
+    steps: list[ViewNode] = []
     before = start
     for step in way:
         shape = tuple(atoms.size(axis) for axis in step.layout)
@@ -171,7 +171,7 @@ def _written(atoms: Atoms, start: Layout, way: Sequence[Step]) -> list[Written] 
     return steps
 
 
-def _replace(editor: Editor, chain: Sequence[ir.Node], steps: Sequence[Written], sizes: Sizes) -> None:
+def _replace(editor: Editor, chain: Sequence[ir.Node], steps: Sequence[ViewNode], sizes: SizesByValue) -> None:
     """Write the nodes of a way; the last one takes over the name of what the chain makes."""
     last = chain[-1]
     value, old = chain[0].inputs[0], last.outputs[0]
