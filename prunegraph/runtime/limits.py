@@ -6,6 +6,7 @@ import math
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy.typing as npt
@@ -25,8 +26,16 @@ class CannotRun(Exception):
     """ONNX Runtime refuses a model or a run of it."""
 
 
-class TooLong(CannotRun):
+class OutOfLimits(CannotRun):
+    """A run took more time or memory than it may."""
+
+
+class TooLong(OutOfLimits):
     """A run did not end in time: it may have no end, at other sizes neither."""
+
+
+class TooLarge(OutOfLimits):
+    """A run wanted more memory than it may have."""
 
 
 SECONDS_A_LOOK = 0.25
@@ -34,6 +43,23 @@ SECONDS_A_LOOK = 0.25
 
 SECONDS_A_TRIAL = 20
 """A graph with a loop that has no end ends here."""
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What a run may take.
+
+    Attributes:
+        memory: Whether it ends at `BYTES_A_TRIAL`.
+        seconds: How long it may take, for ever if None.
+    """
+
+    memory: bool = False
+    seconds: float | None = None
+
+
+UNLIMITED = Limits()
+TRIAL = Limits(memory=True, seconds=SECONDS_A_TRIAL)
 
 
 def interruptible(

@@ -13,7 +13,7 @@ import onnxruntime as ort
 from prunegraph.analysis.read_weight import read_weight
 from prunegraph.arrays import Array
 from prunegraph.errors import first_line
-from prunegraph.runtime.limits import SECONDS_A_TRIAL, interruptible, limit_memory
+from prunegraph.runtime.limits import BYTES_A_TRIAL, UNLIMITED, Limits, TooLarge, interruptible, limit_memory
 from prunegraph.runtime.limits import CannotRun as CannotRun
 from prunegraph.runtime.widen import has_narrow as has_narrow
 from prunegraph.runtime.widen import widened as widened
@@ -124,7 +124,7 @@ def run(
     feeds: Mapping[str, Array],
     outputs: Sequence[str] | None = None,
     *,
-    trial: bool = False,
+    limits: Limits = UNLIMITED,
 ) -> list[Array]:
     """Run once; feeds that the model does not have are left out.
 
@@ -132,18 +132,20 @@ def run(
         session: What runs.
         feeds: Its inputs.
         outputs: Names of outputs, all if None.
-        trial: Whether it is only tried: then it ends after `SECONDS_A_TRIAL`.
+        limits: What it may take; those of memory are the session's, which must have been opened as a trial.
 
     Raises:
-        CannotRun: ONNX Runtime fails, or a trial takes too long.
+        CannotRun: ONNX Runtime fails, or the run goes beyond the limits.
     """
     taken = {spec.name for spec in (*session.get_inputs(), *session.get_overridable_initializers())}
     given = {name: array for name, array in feeds.items() if name in taken}
     try:
-        arrays = interruptible(session, given, outputs, seconds=SECONDS_A_TRIAL if trial else None, shrink=trial)
+        arrays = interruptible(session, given, outputs, seconds=limits.seconds, shrink=limits.memory)
     except UnicodeDecodeError as error:
         raise CannotRun("a text that it gives is not UTF-8") from error
     except Exception as error:
+        if limits.memory and "bfc_arena" in str(error):
+            raise TooLarge(f"it takes more than {BYTES_A_TRIAL >> 30} GiB of memory") from error
         if _from_runtime(error) or type(error) is RuntimeError:  # the binding raises plain ones
             raise CannotRun(first_line(error)) from error
         raise

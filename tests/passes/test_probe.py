@@ -26,7 +26,7 @@ from prunegraph.passes.normalize import Normalized, normalize
 from prunegraph.passes.normalize.depends_on_data import depends_on_data
 from prunegraph.passes.normalize.trial import Trial
 from prunegraph.runtime.inputs import InputSpec, input_specs
-from prunegraph.runtime.limits import TooLong, interruptible
+from prunegraph.runtime.limits import Limits, TooLong, interruptible
 from prunegraph.runtime.roles import role_of
 from prunegraph.runtime.trial_sizes import narrow_plans
 from tests.graphs.builder import Builder
@@ -470,7 +470,7 @@ def test_a_run_without_end_ends_when_its_time_is_over() -> None:
 
 
 def test_a_model_without_end_is_pinned_after_one_trial(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("prunegraph.runtime.session.SECONDS_A_TRIAL", 0.2)
+    monkeypatch.setattr("prunegraph.passes.normalize.trial.TRIAL", Limits(memory=True, seconds=0.2))
     normal = normalized(endless())
     assert not normal.plan and "did not end" in normal.facts.unseen
 

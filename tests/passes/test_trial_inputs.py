@@ -8,12 +8,14 @@ import numpy as np
 import onnx
 import onnx_ir as ir
 import pytest
-from onnx import TensorProto
+from onnx import TensorProto, helper
 
 from prunegraph.analysis.selection import Selection
 from prunegraph.errors import PruneGraphError
 from prunegraph.passes.prove.trial_inputs import trial_inputs
 from prunegraph.passes.prove.verify import Verification, verify
+from prunegraph.runtime.limits import TRIAL, TooLarge
+from prunegraph.runtime.session import open_session, run
 from tests.graphs.builder import Builder, linear
 from tests.graphs.small import analysed_model
 from tests.laws.test_laws import slim
@@ -115,3 +117,79 @@ def test_sizes_and_data_are_the_callers() -> None:
     feeds = trial_inputs(model, [name], given).feeds
     assert [feed["x"].shape for feed in feeds[:2]] == [(2, 4, 6)] * 2
     assert feeds[-1]["x"].shape[1] > 100  # and random ones, at a length that nobody gave
+
+
+def with_a_loop(turns_while: str) -> onnx.ModelProto:
+    """A loop that ends at once where the first number is 1, as it is while shapes are learnt."""
+    value = helper.make_tensor_value_info
+    body = helper.make_graph(
+        [
+            helper.make_node("Identity", [turns_while], ["on"]),
+            helper.make_node("Identity", ["carried"], ["next"]),
+        ],
+        "body",
+        [
+            value("i", TensorProto.INT64, []),
+            value("go", TensorProto.BOOL, []),
+            value("carried", TensorProto.FLOAT, None),
+        ],
+        [value("on", TensorProto.BOOL, []), value("next", TensorProto.FLOAT, None)],
+    )
+    g = Builder("with_a_loop")
+    x = g.input("x", "B", 6)
+    first = g("Squeeze", g("Slice", x, [0, 0], [1, 1], [0, 1]), [0, 1])
+    g.const("never", False)
+    g.nodes.append(helper.make_node("Not", [g("Equal", first, 1.0)], ["other"]))
+    turns, yes = g.const("turns", np.array(2**62)), g.const("yes", np.array(True))
+    g.nodes.append(helper.make_node("Loop", [turns, yes, x], ["looped"], body=body))
+    g.output(ffn(g, "looped"), "B", 6)
+    return g.model()
+
+
+def test_a_proof_of_a_loop_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert proof(with_a_loop("never")).ok
+    monkeypatch.setattr("prunegraph.passes.prove.limits.SECONDS_A_TRIAL", 0.3)
+    with pytest.raises(PruneGraphError, match=r"did not end within 0\.3 seconds") as caught:
+        proof(with_a_loop("other"))
+    assert "--no-verify" in caught.value.hint and "--size" in caught.value.hint
+    given = [{"x": np.ones((2, 6), np.float32)}]
+    assert proof(with_a_loop("other"), feeds=given).ok  # on which it ends
+
+
+@pytest.fixture
+def few_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("prunegraph.passes.prove.limits.BYTES_COMPARED", 3000)
+
+
+def wide(*dims: int | str) -> onnx.ModelProto:
+    g = Builder("wide")
+    h = g("Relu", linear(g, g.input("x", *dims, 6), "up", 6, 8))
+    g.output(g("ReduceSum", linear(g, h, "down", 8, 6), [1], keepdims=0), dims[0], 6)
+    return g.model()
+
+
+@pytest.mark.usefixtures("few_bytes")
+def test_a_proof_takes_smaller_inputs_where_the_usual_ones_take_too_much_memory() -> None:
+    verification = proof(wide("B", "T"))
+    assert verification.ok and verification.runs == 1 and verification.moved > 1e-3
+
+
+@pytest.mark.usefixtures("few_bytes")
+def test_a_proof_of_inputs_that_are_declared_too_long_is_refused() -> None:
+    model = wide("B", 1 << 10)
+    with pytest.raises(PruneGraphError, match="its inputs alone take") as caught:
+        proof(model)
+    assert "--no-verify" in caught.value.hint
+    given = [{"x": np.ones((1, 1 << 10, 6), np.float32)}]
+    assert proof(model, feeds=given).ok  # the caller's inputs take what they take
+
+
+def test_a_run_beyond_the_memory_of_a_trial_says_so() -> None:
+    g = Builder("huge")
+    h = g("Expand", g.input("x", 1), g.const("lengths", [1 << 31]))
+    g.output(g("ReduceSum", h), 1)
+    with (
+        open_session(ir.from_proto(g.model()), optimize=False, trial=True) as session,
+        pytest.raises(TooLarge, match="more than 4 GiB"),
+    ):
+        run(session, {"x": np.ones(1, np.float32)}, limits=TRIAL)

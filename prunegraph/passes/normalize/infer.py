@@ -19,6 +19,7 @@ from prunegraph.arrays import Array
 from prunegraph.errors import first_line
 from prunegraph.passes.normalize.exact import impossible
 from prunegraph.passes.normalize.slice_assignment import IndexBlock, block_of
+from prunegraph.runtime.limits import TRIAL
 from prunegraph.runtime.session import CannotRun, run, session_of
 
 KNOWN_UP_TO = 4096
@@ -198,7 +199,7 @@ def _evaluate_with(
         )
         model = onnx.ModelProto(ir_version=blank.ir_version, opset_import=blank.opset_import)
         model.graph.CopyFrom(small)
-        values |= zip(outputs, run(session_of(model, trial=True), {}, trial=True), strict=True)
+        values |= zip(outputs, run(session_of(model, trial=True), {}, limits=TRIAL), strict=True)
     return values
 
 

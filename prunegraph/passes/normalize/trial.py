@@ -17,6 +17,7 @@ from prunegraph.passes.normalize.state_defaults import state_defaults
 from prunegraph.passes.normalize.without_weights import is_large, without_weights
 from prunegraph.runtime.feeds import Feeds, check_size, constant_feeds
 from prunegraph.runtime.inputs import InputSpec, input_specs, shape_of
+from prunegraph.runtime.limits import TRIAL
 from prunegraph.runtime.session import CannotRun, open_session, run
 from prunegraph.runtime.trial_sizes import Plan
 from prunegraph.runtime.widen import widened_feeds
@@ -156,7 +157,7 @@ class Trial:
         with open_session(without_weights(self.model, missing, unknown), optimize=False, trial=True) as session:
             for fill in (1, 0):
                 try:
-                    runs = [run(session, _filled(self.specs, sizes, fill), trial=True) for sizes in plan]
+                    runs = [run(session, _filled(self.specs, sizes, fill), limits=TRIAL) for sizes in plan]
                 except CannotRun as error:
                     reason = error
                     continue

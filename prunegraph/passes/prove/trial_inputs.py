@@ -16,8 +16,10 @@ import onnx_ir as ir
 
 from prunegraph.arrays import Array
 from prunegraph.errors import PruneGraphError
+from prunegraph.passes.prove.limits import check_bytes, check_inputs, limits_of
 from prunegraph.passes.prove.runs import Values
 from prunegraph.runtime.feeds import Feeds, InputSpec, input_specs, random_feeds
+from prunegraph.runtime.limits import UNLIMITED, Limits, TooLarge, TooLong
 from prunegraph.runtime.session import CannotRun, open_session, run, widened_feeds
 from prunegraph.runtime.trial_sizes import size_plans
 
@@ -25,12 +27,16 @@ SHORT, LONG = {"batch": 3, "row": 17}, {"batch": 1, "row": 130}
 """Sizes that no probe has used; the long one tells a length that is static from one that is padded to a multiple."""
 
 LIGHT = {**SHORT, "batch": 1}
-"""Sizes for runs of which there are many."""
+"""Sizes for runs of which there are many, and where the others take too much memory."""
+
 
 BATCHES = 2
 """How many batches of the caller's data are compared on."""
 
-_HINT = "give inputs that it accepts (data=…, --data FILE), or skip the proof (verify=False, --no-verify)"
+HINT = (
+    "give inputs that it accepts (data=…, --data FILE), or small sizes of its dynamic dims (sizes=…, --size NAME=N), "
+    "or skip the proof (verify=False, --no-verify)"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +80,10 @@ class Trial:
 
 
 def trial_inputs(
-    model: ir.Model, outputs: Sequence[str], feeds: Iterable[Feeds] | None, sizes: Mapping[str, int] | None = None
+    model: ir.Model,
+    outputs: Sequence[str],
+    feeds: Iterable[Feeds] | None,
+    sizes: Mapping[str, int] | None = None,
 ) -> Trial:
     """Inputs that the original accepts, and what it makes of them: the caller's before random ones.
 
@@ -87,24 +96,26 @@ def trial_inputs(
     Raises:
         PruneGraphError: it runs on none of them, or nothing that it makes is a number.
     """
+    limits = limits_of(model) if feeds is None else Limits(seconds=limits_of(model).seconds)
     try:
-        with open_session(model, prepack=False) as session:
-            given = None if feeds is None else _tried(session, list(islice(feeds, BATCHES)), outputs)
-            best = given or _random(session, input_specs(model.graph), outputs, sizes or {})
-            if given is not None:
-                best = _and_random(given, session, model, outputs, sizes or {})
+        with open_session(model, prepack=False, trial=limits.memory) as session:
+            random = Random(session, input_specs(model.graph), outputs, sizes or {}, limits)
+            if feeds is None:
+                best = random.trial()
+            else:
+                best = _and_random(_tried(session, list(islice(feeds, BATCHES)), outputs, UNLIMITED), random)
     except CannotRun as reason:
         raise _cannot(reason) from reason
     if best.finite == 0:
         message = "cannot verify: what the original makes of the inputs that were tried is not finite"
-        raise PruneGraphError(message, hint=_HINT)
+        raise PruneGraphError(message, hint=HINT)
     return best
 
 
-def _and_random(given: Trial, session: Any, model: ir.Model, outputs: Sequence[str], sizes: Mapping[str, int]) -> Trial:
+def _and_random(given: Trial, random: Random) -> Trial:
     """The caller's inputs, and random ones of other sizes where the original makes numbers of them."""
     try:
-        more = _random(session, input_specs(model.graph), outputs, sizes)
+        more = random.trial()
     except (CannotRun, ValueError):
         return given
     if more.finite < 1:
@@ -113,44 +124,74 @@ def _and_random(given: Trial, session: Any, model: ir.Model, outputs: Sequence[s
 
 
 def _cannot(reason: Exception) -> PruneGraphError:
-    return PruneGraphError(f"cannot verify: ONNX Runtime does not run the original ({reason})", hint=_HINT)
+    return PruneGraphError(f"cannot verify: ONNX Runtime does not run the original ({reason})", hint=HINT)
 
 
-def _random(session: Any, specs: Sequence[InputSpec], outputs: Sequence[str], sizes: Mapping[str, int]) -> Trial:
-    """The first fill of which everything is finite, or the one of which most is, at the first sizes that run."""
-    plans = list(_plans(specs, sizes))
-    light = next(iter(size_plans(specs, (LIGHT,), sizes)))[0]
-    best: Trial | None = None
-    reason: Exception = CannotRun("no inputs to run it on")
-    for fill in FILLS:
-        for plan in list(plans):
-            try:
-                trial = _tried(session, [filled(specs, each, seed, fill) for seed, each in enumerate(plan)], outputs)
-                trial = replace(trial, light=filled(specs, light, 0, fill))
-            except CannotRun as error:
-                reason = error
-                continue
-            plans = [plan]  # sizes that run do so whatever the numbers are
-            if best is None or trial.finite > best.finite:
-                best = trial
-            break
-        if best is not None and best.finite == 1:
-            break
-    if best is None:
-        raise reason
-    return best
+@dataclass(frozen=True, slots=True)
+class Random:
+    """Random inputs for a session: see `trial_inputs`."""
+
+    session: Any
+    specs: Sequence[InputSpec]
+    outputs: Sequence[str]
+    sizes: Mapping[str, int]
+    limits: Limits
+
+    def trial(self) -> Trial:
+        """The first fill of which everything is finite, or the one of which most is, at the first sizes that run.
+
+        Raises:
+            CannotRun: it runs at none, or not within the limits.
+        """
+        plans = list(self._plans())
+        best: Trial | None = None
+        reason: Exception = CannotRun("no inputs to run it on")
+        for fill in FILLS:
+            for plan in list(plans):
+                try:
+                    trial = self._filled(plan, fill)
+                except TooLong:
+                    raise
+                except TooLarge as error:
+                    reason = error
+                    plans.remove(plan)  # whatever the numbers are
+                    continue
+                except CannotRun as error:
+                    reason = error
+                    continue
+                plans = [plan]  # sizes that run do so whatever the numbers are
+                if best is None or trial.finite > best.finite:
+                    best = trial
+                break
+            if best is not None and best.finite == 1:
+                break
+        if best is None:
+            raise reason
+        return best
+
+    def _filled(self, plan: Sequence[dict[str, int]], fill: Fill) -> Trial:
+        for sizes in plan:
+            check_inputs(self.specs, sizes, self.limits)
+        feeds = [filled(self.specs, sizes, seed, fill) for seed, sizes in enumerate(plan)]
+        light = next(iter(size_plans(self.specs, (LIGHT,), self.sizes)))[0]
+        trial = _tried(self.session, feeds, self.outputs, self.limits)
+        return replace(trial, light=filled(self.specs, light, 0, fill))
+
+    def _plans(self) -> Iterator[Sequence[dict[str, int]]]:
+        """Short inputs and long ones where the sequence is dynamic; short ones alone if the long are too long."""
+        both = next(iter(size_plans(self.specs, (SHORT, LONG), self.sizes)))
+        same_batch = next(iter(size_plans(self.specs, (SHORT, {**SHORT, "row": LONG["row"]}), self.sizes)))
+        plans = size_plans(self.specs, (SHORT,), self.sizes)
+        smallest = size_plans(self.specs, (LIGHT,), self.sizes)
+        return chain(plans if same_batch[0] == same_batch[1] else chain([both], plans), smallest)
 
 
-def _plans(specs: Sequence[InputSpec], sizes: Mapping[str, int]) -> Iterator[Sequence[dict[str, int]]]:
-    """Short inputs and long ones where the sequence is dynamic; short ones alone if the long are too long."""
-    both = next(iter(size_plans(specs, (SHORT, LONG), sizes)))
-    same_batch = next(iter(size_plans(specs, (SHORT, {**SHORT, "row": LONG["row"]}), sizes)))
-    plans = size_plans(specs, (SHORT,), sizes)
-    yield from plans if same_batch[0] == same_batch[1] else chain([both], plans)
-
-
-def _tried(session: Any, feeds: list[Feeds], outputs: Sequence[str]) -> Trial:
-    made = [dict(zip(outputs, run(session, widened_feeds(feed), outputs), strict=True)) for feed in feeds]
+def _tried(session: Any, feeds: list[Feeds], outputs: Sequence[str], limits: Limits) -> Trial:
+    made: list[Values] = []
+    for feed in feeds:
+        arrays = run(session, widened_feeds(feed), outputs, limits=limits)
+        made.append(dict(zip(outputs, arrays, strict=True)))
+        check_bytes(made, limits, "its outputs")
     floats = [array for values in made for array in values.values() if array.dtype.kind == "f"]
     count = sum(array.size for array in floats)
     finite = sum(int(np.isfinite(array).sum()) for array in floats) / count if count else 1.0
