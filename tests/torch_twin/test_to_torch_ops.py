@@ -34,6 +34,9 @@ CASES = [case for case in (*rule_cases.CASES, *torch_cases.CASES) if not case.no
 ROUNDING = 1e-5
 """Relative to the largest number of an output."""
 
+ROUNDED_STATES = {"dynamic_lstm": 1e-4, "dynamic_lstm_rows": 1e-4}
+"""A state of eight bits that lies in the middle between two falls to either side, and the next step is fed with it."""
+
 SIZES = {"batch": 3, "row": 9}
 
 NOT_ON_CPU = ("diffusion_block", "multi_head_packed", "multi_head_packed_kv")
@@ -48,7 +51,7 @@ def _one_thread() -> Iterator[None]:
     torch.set_num_threads(threads)
 
 
-def check(model: ir.Model, given: Feeds) -> None:
+def check(model: ir.Model, given: Feeds, rounding: float = ROUNDING) -> None:
     """Outputs agree with ONNX Runtime's, and every float input and weight has a finite gradient."""
     with open_session(model, optimize=False) as session:
         expected = run(session, given)
@@ -59,7 +62,7 @@ def check(model: ir.Model, given: Feeds) -> None:
         found = output.detach().numpy()
         assert found.shape == array.shape
         scale = float(np.abs(array).max(initial=1e-3)) if array.dtype.kind == "f" else 1.0
-        np.testing.assert_allclose(found, array, rtol=0, atol=ROUNDING * scale)
+        np.testing.assert_allclose(found, array, rtol=0, atol=rounding * scale)
     sums = [output.sum() for output in outputs.values() if output.requires_grad]
     if sums:
         sum(sums).backward()
@@ -87,7 +90,7 @@ def test_graph(name: str) -> None:
     """Fused, quantized and rarer ops, in small graphs that the analysis is tested with."""
     model = ir.from_proto(MAKERS[name]())
     (plan,) = next(iter(size_plans(input_specs(model.graph), (SIZES,))))
-    check(model, random_feeds(input_specs(model.graph), plan, 0))
+    check(model, random_feeds(input_specs(model.graph), plan, 0), ROUNDED_STATES.get(name, ROUNDING))
 
 
 def test_every_op_has_a_function() -> None:

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from prunegraph.torch_twin.registry import torch_op
+from prunegraph.torch_twin.ops.quant import dynamic_quantize_linear
+from prunegraph.torch_twin.registry import MICROSOFT, torch_op
 
 Activation = Callable[[Tensor], Tensor]
 State = tuple[Tensor, ...]
@@ -204,6 +205,26 @@ def lstm(
     layout: int = 0,
 ) -> tuple[Tensor, ...]:
     """Gates input, output, forget, cell, with peepholes of the cell into the first three."""
+    attributes = (activations, activation_alpha, activation_beta, clip, direction, input_forget, layout)
+    return _lstm(x, (w, r, b), sequence_lens, (initial_h, initial_c), peepholes, *attributes)
+
+
+def _lstm(
+    x: Tensor,
+    weights: tuple[Tensor, Tensor, Tensor | None],
+    sequence_lens: Tensor | None,
+    states: Sequence[Tensor | None],
+    peepholes: Tensor | None,
+    activations: Sequence[str],
+    activation_alpha: Sequence[float],
+    activation_beta: Sequence[float],
+    clip: float | None,
+    direction: str,
+    input_forget: int,
+    layout: int,
+    rounded: Callable[[Tensor], Tensor] = lambda values: values,
+) -> tuple[Tensor, ...]:
+    """An LSTM whose state is rounded before it meets the recurrent weights."""
     functions = _activations(activations, activation_alpha, activation_beta, clip)
     unclipped = _activations(activations, activation_alpha, activation_beta, None)
 
@@ -214,7 +235,7 @@ def lstm(
 
         def cell_of(r: Tensor, _: Tensor | None) -> Cell:
             def cell(x: Tensor, state: State) -> State:
-                i, o, forget, c = (x + state[0] @ r.T).chunk(4, 1)
+                i, o, forget, c = (x + rounded(state[0]) @ r.T).chunk(4, 1)
                 i = f(i + peep_i * state[1])
                 forget = 1 - i if input_forget else f(forget + peep_f * state[1])
                 new = forget * state[1] + i * g(c)
@@ -224,4 +245,50 @@ def lstm(
 
         return cell_of
 
-    return _run(x, (w, r, b), sequence_lens, [initial_h, initial_c], cells, direction=direction, layout=layout)
+    return _run(x, weights, sequence_lens, states, cells, direction=direction, layout=layout)
+
+
+@torch_op("DynamicQuantizeLSTM", domain=MICROSOFT)
+def dynamic_quantize_lstm(
+    x: Tensor,
+    w: Tensor,
+    r: Tensor,
+    b: Tensor | None = None,
+    sequence_lens: Tensor | None = None,
+    initial_h: Tensor | None = None,
+    initial_c: Tensor | None = None,
+    peepholes: Tensor | None = None,
+    w_scale: Tensor | None = None,
+    w_point: Tensor | None = None,
+    r_scale: Tensor | None = None,
+    r_point: Tensor | None = None,
+    *,
+    activation_alpha: Sequence[float] = (),
+    activation_beta: Sequence[float] = (),
+    activations: Sequence[str] = ("Sigmoid", "Tanh", "Tanh") * 2,
+    clip: float | None = None,
+    direction: str = "forward",
+    hidden_size: int = 0,
+    input_forget: int = 0,
+) -> tuple[Tensor, ...]:
+    """An LSTM of integer weights `[directions, inputs, gates·units]`; inputs and states are quantized on the spot."""
+    assert w_scale is not None and r_scale is not None
+    weights = (_dequantized(w, w_scale, w_point), _dequantized(r, r_scale, r_point), b)
+    attributes = (activations, activation_alpha, activation_beta, clip, direction, input_forget, 0)
+    return _lstm(_rounded(x), weights, sequence_lens, (initial_h, initial_c), peepholes, *attributes, rounded=_rounded)
+
+
+def _dequantized(weight: Tensor, scale: Tensor, point: Tensor | None) -> Tensor:
+    """Integers `[directions, inputs, rows]`, a scale a direction or a row, as floats `[directions, rows, inputs]`."""
+    whole = weight.float() if point is None else weight.float() - _per_row(point.float())
+    return (whole * _per_row(scale)).transpose(1, 2)
+
+
+def _per_row(parameter: Tensor) -> Tensor:
+    return parameter.reshape(parameter.shape[0], 1, -1)
+
+
+def _rounded(values: Tensor) -> Tensor:
+    """Floats in the eight bits of their own range."""
+    quantized, scale, point = dynamic_quantize_linear(values)
+    return (quantized - point) * scale
