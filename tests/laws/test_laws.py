@@ -9,6 +9,7 @@ import pytest
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
+from prunegraph.analysis.groups import Group
 from prunegraph.analysis.lengths import Lengths
 from prunegraph.analysis.selection import Selection
 from prunegraph.passes.prove.verify import verify
@@ -107,6 +108,11 @@ def test_keeping_everything_changes_nothing(name: str) -> None:
     assert [node.op_type for node in whole.graph] == [node.op_type for node in found.normalized.graph]
 
 
+def named(group: Group) -> str:
+    """The kind, as far as widths have no say in it: one beside which others have shrunk is no rank any more."""
+    return "bottleneck" if group.kind in ("rank", "dense", "ffn") else group.kind
+
+
 @pytest.mark.slow
 @every_graph
 @few
@@ -116,9 +122,13 @@ def test_twice_is_once(name: str, data: st.DataObject) -> None:
     found = analysed(name)
     first = data.draw(selections(found.analysis.groups, least=2))
     again = analysed_model(ir.to_proto(slim(found, first)))
-    assert [(g.id, len(g.rows)) for g in again.analysis.groups] == [(g.id, len(g.rows)) for g in found.analysis.groups]
+    pairs = list(zip(found.analysis.groups, again.analysis.groups, strict=True))
+    for before, after in pairs:
+        assert (named(before), len(before.rows)) == (named(after), len(after.rows))
     second = data.draw(selections(again.analysis.groups))
-    at_once = first.then(second, found.analysis.groups)
+    before_of = {after.id: before.id for before, after in pairs}
+    renamed = Selection({before_of[group]: mask for group, mask in second.keep.items()})
+    at_once = first.then(renamed, found.analysis.groups)
     twice, once = weights(slim(again, second)), weights(slim(found, at_once))
     held = {place.name for group in found.analysis.groups for place in group.places}
     assert_same({name: twice[name] for name in held & twice.keys()}, {name: once[name] for name in held & once.keys()})
