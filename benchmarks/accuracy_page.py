@@ -36,6 +36,9 @@ HEAD = """# Accuracy after pruning
 
 Written by `python -m benchmarks.accuracy --markdown docs/accuracy.md` (AMD EPYC, 2 cores, ONNX Runtime on the CPU).
 
+Measured before `magnitude` came to multiply what makes a unit with what reads it, and before Q/K and V dims were turned
+by default ([Rotate](rotate.md)): rows that name magnitude, and Q/K dims in all rows, stand for what these did then.
+
 All scorers remove the same numbers of units of the same kinds, so that only their choice differs: *inner* means Q/K and
 V dims and FFN neurons, *inner and hidden* the residual width as well, as SNP does it. `activation` cannot score Q/K
 dims; magnitude does it there. Scores and repair look at 512 training examples; *repair* is `repair="auto"`, which needs

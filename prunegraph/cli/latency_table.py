@@ -7,12 +7,16 @@ from rich.table import Table
 
 from prunegraph.bench.results import Comparison, Latency
 
+NAME = 24
+"""Characters of a name that are never broken, however narrow the terminal."""
+
 
 def latency_table(comparison: Comparison) -> Table:
     """One row per provider and model; which model the ratios refer to is said below."""
     table = Table(title="Latency", caption=escape(_caption(comparison)), caption_justify="left")
     table.add_column("provider")
-    table.add_column("model", overflow="fold")
+    longest = max((len(row.model) for row in comparison.results), default=0)
+    table.add_column("model", overflow="fold", min_width=min(longest, NAME))
     for heading in ("median ms", "p95 ms", "min ms", "load s", "times faster", "nodes there"):
         table.add_column(heading, justify="right")
     previous = None
