@@ -25,6 +25,8 @@ from prunegraph.runtime.session import open_session, run
 from tests.graphs import attention, fused
 from tests.graphs.small import GRAPHS
 
+pytestmark = pytest.mark.slow
+
 DATA = {"x": np.random.default_rng(0).normal(size=(24, 6, 7)).astype(np.float32)}
 HALF = {"qk_dim": 0.5, "v_dim": 0.5}
 

@@ -13,6 +13,8 @@ from tests.cli.test_bad_files import refused
 from tests.cli.test_cli import done, files, folder
 from tests.graphs.cli import FFN, HEADS, HIDDEN, classifier
 
+pytestmark = pytest.mark.slow
+
 __all__ = ["folder"]
 
 CONFIG = {"num_attention_heads": HEADS, "intermediate_size": FFN, "hidden_size": HIDDEN, "model_type": "bert"}

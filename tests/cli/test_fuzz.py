@@ -10,6 +10,8 @@ from benchmarks import fuzz
 from benchmarks.fuzz_files import FILES
 from benchmarks.fuzz_models import models
 
+pytestmark = pytest.mark.slow
+
 CASES, SEED = 140, 1
 
 

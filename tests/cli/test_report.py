@@ -12,6 +12,8 @@ import pytest
 from tests.cli.test_bad_files import mlp, refused
 from tests.cli.test_cli import done, folder
 
+pytestmark = pytest.mark.slow
+
 __all__ = ["folder"]
 
 BENCH = [

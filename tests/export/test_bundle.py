@@ -28,6 +28,8 @@ from prunegraph.export.bundle.build import bundle
 from prunegraph.export.bundle.stacks import STACKS
 from tests.graphs.cli import averaged, classifier
 
+pytestmark = pytest.mark.slow
+
 SCRIPT = Path(script.__file__)
 
 

@@ -28,6 +28,8 @@ from prunegraph.export.torch_dynamic_shapes import fallbacks
 from prunegraph.export.torch_names import name_outputs, name_parameters, output_names
 from tests.graphs.builder import Builder
 
+pytestmark = pytest.mark.slow
+
 HAS_GRAPHSURGEON = importlib.util.find_spec("onnx_graphsurgeon") is not None
 X = np.linspace(-1, 1, 15, dtype=np.float32).reshape(3, 5)
 

@@ -12,6 +12,8 @@ from benchmarks.soundness import FAMILIES, apart, check, outputs, pruned, zeroed
 from prunegraph.analysis.selection import Selection
 from prunegraph.pipeline import load_and_analyze
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_slim_files_are_what_zeroed_weights_are(family: str) -> None:

@@ -14,6 +14,8 @@ from prunegraph.analysis.slots import axis_size
 from prunegraph.analysis.space import UNIT, CannotUnify, Pin, Space
 from tests.laws.space_programs import PIN, Program, build, canonical, equate, kept, masks, programs, resolved, text
 
+pytestmark = pytest.mark.slow
+
 many = settings(derandomize=True, deadline=None, max_examples=120, database=None)
 
 

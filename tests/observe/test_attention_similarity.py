@@ -23,6 +23,8 @@ from tests.graphs import blocks as graphs_blocks
 from tests.graphs import fused as graphs_fused
 from tests.graphs.text import SENTENCES, shifting, word_tokenizer
 
+pytestmark = pytest.mark.slow
+
 
 def data_for(model: onnx.ModelProto, count: int = 6, length: int = 8) -> dict[str, np.ndarray]:
     rng = np.random.default_rng(0)

@@ -9,6 +9,8 @@ from prunegraph import prune_graph
 from prunegraph.errors import NothingToPrune
 from tests.graphs.skeleton import load_skeleton
 
+pytestmark = pytest.mark.slow
+
 CACHE = ("past_*", "present_*")
 
 

@@ -20,6 +20,8 @@ from prunegraph.observe.evaluation import Evaluation, evaluate_models, macro_f1
 from prunegraph.observe.stream import Data
 from tests.graphs.builder import Builder, linear
 
+pytestmark = pytest.mark.slow
+
 CLASSES, WIDTH, EXAMPLES = 7, 5, 60
 
 

@@ -18,6 +18,8 @@ from prunegraph.passes.score.signature import FLOOR, SIDE, Signatures, resizer, 
 
 torch = pytest.importorskip("torch")
 
+pytestmark = pytest.mark.slow
+
 CELLS = SIDE * SIDE
 
 

@@ -26,6 +26,8 @@ from tests.train.tiny_classifier import CLASSES, Tiny, texts
 
 torch = pytest.importorskip("torch")
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(autouse=True)
 def _set_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:

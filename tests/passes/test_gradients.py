@@ -27,6 +27,8 @@ torch = pytest.importorskip("torch")
 
 from prunegraph.torch_twin.backward import backward  # noqa: E402
 
+pytestmark = pytest.mark.slow
+
 COUNT = 70
 
 

@@ -22,6 +22,8 @@ from prunegraph.runtime.session import open_session, run, widened
 from tests.graphs.skeleton import load_skeleton
 from tests.graphs.text import WORDS, shifting, word_tokenizer
 
+pytestmark = pytest.mark.slow
+
 SHIFTS = [[0, 1, -1], [2, 0, -2]]
 CANDIDATES = {"head.0": [0, 2], "head.1": [0, 1]}
 

@@ -32,6 +32,8 @@ from prunegraph.runtime.trial_sizes import narrow_plans
 from tests.graphs.builder import Builder
 from tests.graphs.fused import multi_head_cache
 
+pytestmark = pytest.mark.slow
+
 
 def normalized(model: onnx.ModelProto, **known: dict[str, int]) -> Normalized:
     return normalize(ir.from_proto(model), **known)

@@ -29,6 +29,8 @@ from tests.graphs import attention as graphs_attention
 from tests.graphs import blocks as graphs_blocks
 from tests.graphs.builder import Builder, conv, linear
 
+pytestmark = pytest.mark.slow
+
 WIDTH, UNITS, GONE = 10, 12, 5
 """The last units of a hidden layer are what goes."""
 

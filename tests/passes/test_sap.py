@@ -31,6 +31,8 @@ from prunegraph.pipeline import load_and_analyze
 from tests.graphs.skeleton import load_skeleton
 from tests.graphs.text import SENTENCES, conllu, shifting, tree, word_tokenizer
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(autouse=True)
 def _cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

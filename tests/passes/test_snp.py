@@ -30,6 +30,8 @@ from tests.graphs import heads as graphs_heads
 from tests.graphs.builder import Builder, linear
 from tests.graphs.skeleton import load_skeleton
 
+pytestmark = pytest.mark.slow
+
 Array = npt.NDArray[Any]
 
 

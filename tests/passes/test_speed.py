@@ -18,6 +18,8 @@ from prunegraph.passes.choose.meet_time import OVER, UNDER
 from prunegraph.speed.select import Timer
 from tests.graphs.builder import Builder, layer_norm, linear
 
+pytestmark = pytest.mark.slow
+
 WIDTH, FFN, LAYERS, CLASSES = 16, 64, 3, 5
 FLOOR = 500
 

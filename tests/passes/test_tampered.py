@@ -17,6 +17,8 @@ from tests.graphs.builder import Builder, conv
 from tests.graphs.small import Analysed, analysed, analysed_model
 from tests.laws.test_laws import slim
 
+pytestmark = pytest.mark.slow
+
 GRAPHS = [
     *("mha", "fused_qkv", "packed_3hd", "rope_half", "gqa", "bias_table", "cross_attention", "norm_of_heads"),
     *("transformer_block", "mixer", "window_attention", "residual_bn", "c2f", "transposed_grouped", "channel_shuffle"),

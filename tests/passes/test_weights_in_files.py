@@ -18,6 +18,8 @@ import prunegraph as pg
 from benchmarks.zoo.decoder import DecoderShape, write_decoder
 from prunegraph.analysis.read_weight import LateTensor, is_uniform, late, lies_in_file, read_samples, read_weight
 
+pytestmark = pytest.mark.slow
+
 LARGE = 4096
 """Numbers in a weight of rank 2 of the decoders here, at least."""
 
