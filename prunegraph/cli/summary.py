@@ -11,6 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from prunegraph.cli.wording import span
+from prunegraph.passes.choose.meet_time import OVER
 from prunegraph.passes.choose.rank import WIDTH_MULTIPLE, is_slow
 from prunegraph.passes.prove.verify import TOLERANCE, Verification
 from prunegraph.passes.repair import Repaired
@@ -132,6 +133,8 @@ def speed_lines(done: SpeedReport) -> Iterator[str]:
     """How fast the result is, beside what was asked for."""
     ratio, asked = done.met.best.ratio, done.met.asked
     sure = "" if done.met.sure else "; this machine is too noisy to be sure"
+    if ratio.median > OVER * asked:
+        sure = "; the next smaller plan is slower than asked"
     yield f"speed: {ratio.median:.2f} times [{ratio.low:.2f}, {ratio.high:.2f}] of {asked:g} asked, on {done.ep}{sure}"
     for trial in done.forms:
         kept = "written" if trial.kept else "left as it was"
