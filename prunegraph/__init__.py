@@ -92,12 +92,9 @@ else:
         import importlib
 
         if name == "__version__":
-            from importlib.metadata import PackageNotFoundError, version
+            from prunegraph.installed import installed_version
 
-            try:
-                return version("prunegraph")
-            except PackageNotFoundError:
-                return "0+unknown"
+            return installed_version()
         if name == "scorers":
             return importlib.import_module("prunegraph.scorers")
         if name not in _HOMES:

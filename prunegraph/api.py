@@ -162,7 +162,7 @@ def verify_files(
             not run.
     """
     clock = Clock(progress)
-    opened = None if data is None else Data.of(data).opened()
+    opened = Data.open(data)
     scope = Scope(allow_io=allow_io if isinstance(allow_io, str) else tuple(allow_io), sizes=sizes or {})
     graph = analyze_source(model, scope, clock, data=opened)
     with clock.step("load"):

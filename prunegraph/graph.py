@@ -147,7 +147,7 @@ class Graph(Analyzed):
         for name in chosen:
             if name not in names:
                 raise UsageError(f"there is no group {name!r}", hint="`Graph.groups` lists them")
-        return rotate(self, chosen, None if data is None else Data.of(data).opened(), self.clock)
+        return rotate(self, chosen, Data.open(data), self.clock)
 
     def score(
         self,
@@ -170,7 +170,7 @@ class Graph(Analyzed):
         """
         among = None if groups is None else set(groups)
         chosen = [group for group in self.groups if among is None or group.id in among]
-        opened = None if data is None else Data.of(data).opened()
+        opened = Data.open(data)
         return score_units(self, scorers_by_kind(scorer), chosen, opened, self.clock, kept)
 
     def select(
@@ -198,7 +198,7 @@ class Graph(Analyzed):
         filtering = targets.amount.filtering
         if filtering is None:
             return selection
-        opened = None if data is None else Data.of(data).opened()
+        opened = Data.open(data)
         return filter_heads(self, selection, filtering, opened, self.clock).selection
 
     def apply(
@@ -221,7 +221,7 @@ class Graph(Analyzed):
             UsageError: the selection does not fit the model, or a group cannot go whole.
             VerificationFailed: the slim model does not compute what the masked original computes.
         """
-        opened = None if data is None else Data.of(data).opened()
+        opened = Data.open(data)
         return apply(self, selection, check=verify, data=opened, clock=self.clock.fork(), forms=forms)
 
     def annotated(self, scores: Scores | None = None, selection: Selection | None = None) -> ir.Model:

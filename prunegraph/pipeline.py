@@ -20,7 +20,7 @@ from prunegraph.errors import NothingToPrune, UsageError, VerificationFailed
 from prunegraph.export.convert import Kind, Source, kind_of, open_source
 from prunegraph.observe.cache import default_cache
 from prunegraph.observe.gradients import Backward
-from prunegraph.observe.stream import Data
+from prunegraph.observe.stream import Data, Inputs
 from prunegraph.passes.choose.head_filter import Filtered, FilterOptions, filter_candidates
 from prunegraph.passes.choose.request import Amount, Scope
 from prunegraph.passes.choose.scored import Scores
@@ -65,6 +65,14 @@ class Analyzed:
     kind: Kind = Kind.PROTO
     scope: Scope = field(default_factory=Scope)
     rotated: Rotated | None = None
+
+    def inputs(self, data: Data) -> Inputs:
+        """Data for this model, at the sizes that it was found to run at.
+
+        Raises:
+            UsageError: they do not fit it.
+        """
+        return data.inputs(self.original, self.normalized.settled)
 
 
 def load_and_analyze(
@@ -112,7 +120,7 @@ def rotate(analyzed: T, groups: Sequence[str], data: Data | None = None, clock: 
     """
     clock = clock or Clock()
     with clock.step("rotate"):
-        inputs = data.inputs(analyzed.original, analyzed.normalized.settled) if data is not None else None
+        inputs = analyzed.inputs(data) if data is not None else None
         model = analyzed.normalized.model
         rotated = rotate_groups(model, analyzed.analysis, groups, inputs, cache=default_cache(), progress=clock.count)
     return turned(analyzed, rotated)
@@ -154,7 +162,7 @@ def score_units(
         scorers = with_stand_ins(scorers, groups, context)
     shares = scorers.shares(groups)
     with clock.step("observe"):
-        inputs = data.inputs(analyzed.original, analyzed.normalized.settled) if data is not None else None
+        inputs = analyzed.inputs(data) if data is not None else None
         context = observe_for(
             shares, context, inputs, cache=default_cache(), progress=clock.count, backward=gradients()
         )
@@ -202,7 +210,7 @@ def filter_heads(
     """Take back the removal of heads that cost too much on the data."""
     clock = clock or Clock()
     with clock.step("filter"):
-        inputs = data.inputs(analyzed.original, analyzed.normalized.settled) if data is not None else None
+        inputs = analyzed.inputs(data) if data is not None else None
         model, analysis = analyzed.normalized.model, analyzed.analysis
         return filter_candidates(model, analysis, selection, inputs, options, progress=clock.count)
 
@@ -298,7 +306,7 @@ def _verified(analyzed: Analyzed, slim: ir.Model, keeps: Keeps, data: Data | Non
     bits may be rounded anew, and that a fault is told to be of one or of the other.
     """
     model, sizes, rotated = analyzed.normalized.model, analyzed.normalized.settled, analyzed.rotated
-    inputs = data.inputs(analyzed.original, sizes).first(SAMPLES) if data is not None else None
+    inputs = analyzed.inputs(data).first(SAMPLES) if data is not None else None
     feeds = [batch.feeds for batch in inputs.batches()] if inputs is not None else None
     if rotated is None or not rotated.rotation:
         return verify(analyzed.original, model, slim, analyzed.analysis, keeps, feeds, sizes=sizes)
@@ -399,7 +407,7 @@ def repair(
     clock = clock or Clock()
     with clock.step("repair"):
         keeps = selection.keeps(analyzed.analysis.groups)
-        inputs = data.inputs(analyzed.original, analyzed.normalized.settled)
+        inputs = analyzed.inputs(data)
         model = analyzed.normalized.model
         return repaired(model, analyzed.analysis, keeps, inputs, method, progress=clock.count)
 

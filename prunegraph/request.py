@@ -92,7 +92,7 @@ class Request:
         if any(isinstance(step, Quantize) for step in steps[:-1]):
             hint = "give pg.Quantize() last: what follows it works on floats"
             raise UsageError("something follows the quantization", hint=hint)
-        opened = None if data is None else Data.of(data).opened()
+        opened = Data.open(data)
         request = Request(amount, scorers, opened, scope or Scope(), steps, verify)
         if opened is None:
             request._check_without_data()

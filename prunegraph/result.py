@@ -7,7 +7,6 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +23,7 @@ from prunegraph.export.report import render, report_facts
 from prunegraph.export.report.png import draw_heads
 from prunegraph.export.report.where import parameters_by_block
 from prunegraph.extras import require_extras
+from prunegraph.installed import installed_version
 from prunegraph.observe.data import DataLike
 from prunegraph.observe.evaluation import Evaluation, evaluate_models
 from prunegraph.observe.stream import Data
@@ -148,7 +148,7 @@ class PruneResult:
         """
         self._check_floats()
         options = options or Quantize()
-        opened = None if data is None else Data.of(data).opened()
+        opened = Data.open(data)
         check_data(options, opened)
         small, what = quantize_model(self.ir_model, options, opened, self.clock)
         return replace(self, ir_model=small, quantized=what, report=replace(self.report, seconds=self.clock.seconds))
@@ -170,7 +170,7 @@ class PruneResult:
             raise UsageError("all weights were trained after the proof: there is nothing to compare", hint=hint)
         self._check_floats()
         written = self.report.repair.written if self.report.repair is not None else None
-        opened = None if data is None else Data.of(data).opened()
+        opened = Data.open(data)
         return compare(self._analyzed(), self.ir_model, self.selection, repair=written, data=opened, clock=self.clock)
 
     def evaluate(self, data: DataLike | Data, metric: str = "auto", *, output: str = "") -> Evaluation:
@@ -216,7 +216,7 @@ class PruneResult:
             annotate.strip(model)
         else:
             counts = {group.id: (group.before, group.after) for group in self.report.groups}
-            annotate.note_removal(model, plan, counts, self._name, _version())
+            annotate.note_removal(model, plan, counts, self._name, installed_version())
 
         def report(done: int, total: int) -> None:
             if progress is not None:
@@ -299,7 +299,7 @@ class PruneResult:
             self._analyzed().analysis,
             self.selection,
             self.to_dict(),
-            version=_version(),
+            version=installed_version(),
             scores=scores,
             scorers=scores.names if scores is not None else {},
             sizes=sizes,
@@ -345,10 +345,3 @@ def name_of(model: ir.Model) -> str:
     """The name of the file that a model was read from, or of its graph."""
     files = source_of(model).files
     return Path(files[0]).name if files else model.graph.name or "the model"
-
-
-def _version() -> str:
-    try:
-        return version("prunegraph")
-    except PackageNotFoundError:
-        return "0+unknown"

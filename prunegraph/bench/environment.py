@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import os
 import platform
 import re
@@ -10,6 +9,8 @@ from pathlib import Path
 
 import numpy as np
 import onnxruntime as ort
+
+from prunegraph.installed import installed_version
 
 
 def environment() -> dict[str, str | int]:
@@ -22,7 +23,7 @@ def environment() -> dict[str, str | int]:
         "python": platform.python_version(),
         "onnxruntime": str(ort.__version__),  # not from the metadata: the wheel has another name for each provider
         "numpy": np.__version__,
-        "prunegraph": _own_version(),
+        "prunegraph": installed_version(otherwise="unknown"),
     }
 
 
@@ -34,10 +35,3 @@ def cpu_model(proc: Path = Path("/proc")) -> str:
     if board.exists():
         return board.read_text().strip("\0\n ")
     return platform.processor() or platform.machine()
-
-
-def _own_version() -> str:
-    try:
-        return importlib.metadata.version("prunegraph")
-    except importlib.metadata.PackageNotFoundError:
-        return "unknown"  # run from a source tree

@@ -37,13 +37,10 @@ for command in (explain, prune, verify, bench, evaluate, report, export, score, 
 
 def _print_version(show: bool) -> None:
     if show:
-        from importlib.metadata import PackageNotFoundError
-        from importlib.metadata import version as find
+        from prunegraph.installed import installed_version
 
-        try:
-            typer.echo(f"prunegraph {find('prunegraph')}")
-        except PackageNotFoundError:
-            typer.echo("prunegraph, run from its sources without being installed")
+        number = installed_version(otherwise="")
+        typer.echo(f"prunegraph {number}" if number else "prunegraph, run from its sources without being installed")
         raise typer.Exit
 
 

@@ -62,8 +62,8 @@ def explain(
         step("load")
         from prunegraph.analysis.explain import to_dict
         from prunegraph.api import analyze
+        from prunegraph.atomic_write import check_target, write_text
         from prunegraph.cli.explain_view import drawn_blocks, render
-        from prunegraph.export.atomic_write import check_target, write_text
         from prunegraph.export.report.explained import draw_dot, draw_html
         from prunegraph.extras import require_extras
         from prunegraph.passes.choose.request import Scope

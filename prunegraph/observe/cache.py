@@ -9,7 +9,6 @@ import os
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
-from importlib import metadata
 from pathlib import Path
 from typing import Protocol, Self, TypeVar
 
@@ -17,6 +16,7 @@ import numpy as np
 import onnx_ir as ir
 
 from prunegraph.arrays import Array
+from prunegraph.installed import installed_version
 from prunegraph.observe.fingerprint import fingerprint
 
 logger = logging.getLogger(__name__)
@@ -151,16 +151,9 @@ def _sweep(folder: Path) -> None:
 
 def _checksum(path: Path, state: Mapping[str, Array]) -> bytes:
     """A hash of the numbers, of what they are filed under, and of the version that knows how to read them."""
-    digest = hashlib.blake2b(repr((_FORMAT, _version(), path.name)).encode(), digest_size=32)
+    digest = hashlib.blake2b(repr((_FORMAT, installed_version(otherwise=""), path.name)).encode(), digest_size=32)
     for name, value in sorted(state.items()):
         array = np.ascontiguousarray(value)
         digest.update(repr((name, array.dtype.str, np.shape(value))).encode())
         digest.update(array.reshape(-1).view(np.uint8).data if array.size else b"")
     return digest.digest()
-
-
-def _version() -> str:
-    try:
-        return metadata.version("prunegraph")
-    except metadata.PackageNotFoundError:
-        return ""

@@ -108,6 +108,15 @@ class Data:
     label2id: Mapping[str, int] = field(default_factory=dict)
 
     @staticmethod
+    def open(data: DataLike | Data | None) -> Data | None:
+        """Data from what stands for them, opened; None where none are given.
+
+        Raises:
+            UsageError: see `opened`.
+        """
+        return None if data is None else Data.of(data).opened()
+
+    @staticmethod
     def of(data: DataLike | Data) -> Data:
         """Data from what stands for them."""
         return data if isinstance(data, Data) else Data(data)

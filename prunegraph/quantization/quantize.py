@@ -126,7 +126,7 @@ def quantize(
     """
     clock = Clock(progress)
     options = Quantize(options) if isinstance(options, str) else options or Quantize()
-    opened = None if data is None else Data.of(data).opened()
+    opened = Data.open(data)
     check_data(options, opened)
     with clock.step("load"):
         original = open_source(model)

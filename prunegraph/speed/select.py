@@ -166,7 +166,7 @@ class _Harm:
 
     def __init__(self, graph: Graph, data: Data) -> None:
         self.graph = graph
-        self.inputs = data.inputs(graph.original)
+        self.inputs = graph.inputs(data)
         model, analysis = graph.normalized.model, graph.analysis
         self.outputs: Outputs = outputs_of(model, analysis, self.inputs.first(EXAMPLES))
         self.moments = gather_moments(model, analysis, self.inputs)

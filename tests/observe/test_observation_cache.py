@@ -171,7 +171,7 @@ def test_a_file_under_the_name_of_another_is_odd_too(tmp_path: Path) -> None:
 def test_another_version_reads_nothing_of_this_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     model = load(branching())
     through(tmp_path, model)
-    monkeypatch.setattr(cache, "_version", lambda: "0.0.0")
+    monkeypatch.setattr(cache, "installed_version", lambda otherwise: "0.0.0")
     assert through(tmp_path, model).gathered == 1
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any, Generic, TypeVar
 
 from prunegraph.bench.stats import PairedRatio
@@ -53,8 +53,8 @@ class TimeMet(Generic[Plan]):
 
     def to_dict(self) -> dict[str, Any]:
         """The fields as JSON writes them."""
-        tried = [{"removal": plan.removal, **_to_dict(plan.ratio)} for plan in self.tried]
-        return {"asked": self.asked, "measured": _to_dict(self.best.ratio), "sure": self.sure, "tried": tried}
+        tried = [{"removal": plan.removal, **asdict(plan.ratio)} for plan in self.tried]
+        return {"asked": self.asked, "measured": asdict(self.best.ratio), "sure": self.sure, "tried": tried}
 
 
 def meet_speedup(
@@ -129,7 +129,3 @@ def _too_slow(asked: float, fastest: TimedPlan[Any]) -> UsageError:
         f"{ratio.median:.2f} times [{ratio.low:.2f}, {ratio.high:.2f}]",
         hint=f"ask for {ratio.low:.2f} or less, or let more kinds be pruned: kinds=…, --kind KIND (hidden, qk_dim)",
     )
-
-
-def _to_dict(ratio: PairedRatio) -> dict[str, float]:
-    return {"median": ratio.median, "low": ratio.low, "high": ratio.high}

@@ -7,7 +7,7 @@ version to version and from provider to provider, so nothing is assumed.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import onnx_ir as ir
@@ -54,8 +54,7 @@ class FormTrial:
 
     def to_dict(self) -> dict[str, Any]:
         """The fields as JSON writes them."""
-        ratio = {"median": self.ratio.median, "low": self.ratio.low, "high": self.ratio.high}
-        return {"name": self.name, "places": self.places, "ratio": ratio, "kept": self.kept}
+        return asdict(self)
 
 
 def suit_runtime(model: ir.Model, time: Time) -> tuple[ir.Model, tuple[FormTrial, ...]]:
