@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -11,12 +11,10 @@ import onnx_ir as ir
 
 from prunegraph.analysis.analyze import Analysis
 from prunegraph.arrays import Array, Floats
-from prunegraph.errors import PruneGraphError
-from prunegraph.observe.metric import cosines, is_embedding, rows_of
-from prunegraph.observe.stream import Inputs
+from prunegraph.observe.metric import cosines, is_embedding, log_softmax, rows_of
+from prunegraph.observe.stream import Inputs, run_batches
 from prunegraph.observe.text import Batch
-from prunegraph.runtime.providers import CPU
-from prunegraph.runtime.session import CannotRun, open_session, run, widened, widened_feeds
+from prunegraph.runtime.widen import widened
 
 ROWS = 8192
 """Rows of outputs (examples, or tokens) that are compared, at most: a vocabulary a token fills memory otherwise."""
@@ -41,10 +39,11 @@ class Reference:
 
 @dataclass(frozen=True, slots=True)
 class Outputs:
-    """What cut models are compared with: examples, and what the whole model says of them."""
+    """What cut models are compared with: examples, what the whole model says of them, and who runs them."""
 
     batches: tuple[Batch, ...]
     references: tuple[Reference, ...]
+    providers: tuple[str, ...]
 
     @property
     def names(self) -> list[str]:
@@ -69,10 +68,11 @@ def outputs_of(model: ir.Model, analysis: Analysis, inputs: Inputs, seed: int = 
     """
     floats = [value for value in model.graph.outputs if value.dtype is None or value.dtype.is_floating_point()]
     names = [value.name or "" for value in floats or list(model.graph.outputs)]
-    outputs = Outputs(tuple(inputs.batches()), tuple(Reference(name, _kind(name, analysis)) for name in names))
+    references = tuple(Reference(name, _kind(name, analysis)) for name in names)
+    outputs = Outputs(tuple(inputs.batches()), references, inputs.providers)
     rng = np.random.default_rng(seed)
     share = max(1, ROWS // max(1, len(outputs.batches)))
-    for each in _run(model, outputs, inputs.providers):
+    for each in _run(model, outputs):
         for reference, values in zip(outputs.references, each, strict=True):
             count = len(values)
             rows = None if count <= share else np.sort(rng.choice(count, share, replace=False))
@@ -81,14 +81,14 @@ def outputs_of(model: ir.Model, analysis: Analysis, inputs: Inputs, seed: int = 
     return outputs
 
 
-def divergence(model: ir.Model, outputs: Outputs, providers: Sequence[str] = ()) -> float:
+def divergence(model: ir.Model, outputs: Outputs) -> float:
     """How far a model is from the whole one: the mean over rows, and over outputs; NaN counts as infinitely far.
 
     Raises:
         PruneGraphError: ONNX Runtime does not run the model on the data.
     """
     totals, counts = np.zeros(len(outputs.references)), np.zeros(len(outputs.references))
-    for batch, each in enumerate(_run(model, outputs, providers)):
+    for batch, each in enumerate(_run(model, outputs)):
         for k, (reference, values) in enumerate(zip(outputs.references, each, strict=True)):
             cut = _compared(reference.kind, values, reference.rows[batch])
             distances = _distance(reference.kind, reference.whole[batch], cut)
@@ -106,20 +106,15 @@ def _kind(output: str, analysis: Analysis) -> str:
     return "kl" if spread and len(shape) < 4 else "relative"
 
 
-def _run(model: ir.Model, outputs: Outputs, providers: Sequence[str]) -> Iterator[list[Array]]:
+def _run(model: ir.Model, outputs: Outputs) -> Iterator[list[Array]]:
     """By batch the rows of every output."""
-    try:
-        with open_session(widened(model), providers=providers or CPU) as session:
-            for batch in outputs.batches:
-                yield [rows_of(v, batch) for v in run(session, widened_feeds(batch.feeds), outputs.names)]
-    except CannotRun as error:
-        message = f"ONNX Runtime does not run the model on the data: {error}"
-        raise PruneGraphError(message, hint="check the data, or give others that the model accepts") from error
+    for batch, arrays in run_batches(widened(model), outputs.batches, outputs.names, outputs.providers):
+        yield [rows_of(array, batch) for array in arrays]
 
 
 def _compared(kind: str, values: Array, rows: npt.NDArray[np.intp] | None) -> Array:
     chosen = values if rows is None else values[rows]
-    return _log_softmax(chosen.astype(np.float64)).astype(np.float32) if kind == "kl" else np.asarray(chosen)
+    return log_softmax(chosen.astype(np.float64)).astype(np.float32) if kind == "kl" else np.asarray(chosen)
 
 
 def _distance(kind: str, whole: Array, cut: Array) -> Floats:
@@ -130,8 +125,3 @@ def _distance(kind: str, whole: Array, cut: Array) -> Floats:
         return 1 - cosines(whole, cut)
     lengths = np.linalg.norm(whole.astype(np.float64), axis=-1)
     return np.asarray(np.linalg.norm((whole - cut).astype(np.float64), axis=-1) / np.maximum(lengths, 1e-12))
-
-
-def _log_softmax(logits: Floats) -> Floats:
-    shifted = logits - logits.max(axis=-1, keepdims=True)
-    return np.asarray(shifted - np.log(np.exp(shifted).sum(axis=-1, keepdims=True)))

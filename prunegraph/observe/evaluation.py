@@ -16,11 +16,11 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from prunegraph.arrays import Array, Floats
-from prunegraph.errors import PruneGraphError, UsageError
-from prunegraph.observe.metric import cosines, rows_of
-from prunegraph.observe.stream import Inputs, SampleProgress
+from prunegraph.errors import UsageError
+from prunegraph.observe.metric import cosines, log_softmax, rows_of
+from prunegraph.observe.stream import Inputs, SampleProgress, run_batches
 from prunegraph.observe.text import Batch, text_role
-from prunegraph.runtime.session import CannotRun, open_session, run, widened, widened_feeds
+from prunegraph.runtime.widen import widened
 
 Judge = Callable[[Array, "npt.NDArray[np.int64] | None"], float]
 """A metric of the caller's: outputs `[examples, ...]` and labels `[examples]` (None without) to one number."""
@@ -169,13 +169,10 @@ def _run(title: str, model: ir.Model, inputs: Inputs, output: str) -> Iterator[t
     outputs = [value.name or "" for value in model.graph.outputs]
     if output and output not in outputs:
         raise UsageError(f"{title} has no output {output!r}", hint=f"it has {', '.join(outputs)}")
-    try:
-        with open_session(widened(model), providers=inputs.providers) as session:
-            for batch in inputs.batches():
-                yield batch, run(session, widened_feeds(batch.feeds), [output or outputs[0]])[0]
-    except CannotRun as error:
-        hint = "check that the data fit this model as they fit the first"
-        raise PruneGraphError(f"ONNX Runtime does not run {title} on the data: {error}", hint=hint) from error
+    names, hint = [output or outputs[0]], "check that the data fit this model as they fit the first"
+    batches = inputs.batches()
+    for batch, arrays in run_batches(widened(model), batches, names, inputs.providers, title=title, hint=hint):
+        yield batch, arrays[0]
 
 
 def _keep(metric: str, values: Array, batch: Batch, inputs: Inputs) -> Array:
@@ -196,10 +193,8 @@ def _token_losses(logits: Array, batch: Batch, inputs: Inputs) -> Floats:
     if ids is None or logits.ndim != 3 or logits.shape[:2] != ids.shape:
         hint = "perplexity is for decoders: token ids in, a row of logits for every token out"
         raise UsageError("the output has no row of logits for every token of the input", hint=hint)
-    given = logits[:, :-1].astype(np.float64)
-    peak = given.max(axis=-1, keepdims=True)
-    log_sum = np.log(np.exp(given - peak).sum(axis=-1)) + peak[..., 0]
-    loss = log_sum - np.take_along_axis(given, ids[:, 1:, None].astype(np.int64), axis=-1)[..., 0]
+    log_probabilities = log_softmax(logits[:, :-1].astype(np.float64))
+    loss = -np.take_along_axis(log_probabilities, ids[:, 1:, None].astype(np.int64), axis=-1)[..., 0]
     real = np.ones(ids.shape, bool) if batch.mask is None else batch.mask
     counts = real[:, 1:] & real[:, :-1] if batch.mask is not None else real[:, 1:]
     rows = len(batch.samples)

@@ -114,3 +114,9 @@ def cosines(a: Array, b: Array) -> Array:
     """The cosine of every row of one with the same row of the other."""
     length = np.linalg.norm(a, axis=-1) * np.linalg.norm(b, axis=-1)
     return np.asarray(np.sum(a * b, axis=-1, dtype=np.float64) / np.maximum(length, 1e-12))
+
+
+def log_softmax(logits: Array) -> Array:
+    """The logarithms of the softmax over the last axis."""
+    shifted = logits - logits.max(axis=-1, keepdims=True)
+    return np.asarray(shifted - np.log(np.exp(shifted).sum(axis=-1, keepdims=True)))

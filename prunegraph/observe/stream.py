@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
@@ -17,7 +17,6 @@ import onnx_ir as ir
 
 from prunegraph.analysis.names import as_patterns
 from prunegraph.errors import PruneGraphError, UsageError
-from prunegraph.moved import former_names
 from prunegraph.observe.attention_sites import ObservedValue
 from prunegraph.observe.cache import Gathered, through_cache
 from prunegraph.observe.data import DataLike, Sample, Source, open_data
@@ -270,19 +269,41 @@ def _pass(
 ) -> None:
     names_by_key = {s.key: [value.value for value in s.observed_values()] for s in statistics}
     sample_count = 0
+    for batch, arrays in run_batches(model, inputs.batches(), names, providers):
+        values = dict(zip(names, arrays, strict=True))
+        for statistic in statistics:
+            statistic.update(batch, {name: values[name] for name in names_by_key[statistic.key]})
+        del arrays, values
+        sample_count += len(batch.samples)
+        if progress is not None:
+            progress(sample_count)
+
+
+def run_batches(
+    model: ir.Model,
+    batches: Iterable[Batch],
+    outputs: Sequence[str],
+    providers: Sequence[str] = CPU,
+    *,
+    title: str = "the model",
+    hint: str = "check the data, shorten the texts (max_length) or give inputs that the model accepts",
+) -> Iterator[tuple[Batch, list[Array]]]:
+    """Run batches through a model, widened to float32: every batch with the values that were asked for.
+
+    Args:
+        model: A widened model.
+        batches: What to run it on.
+        outputs: Names of its outputs; without any it is not run.
+        providers: Execution providers of ONNX Runtime.
+        title: What an error calls the model.
+        hint: What to do about an error.
+
+    Raises:
+        PruneGraphError: ONNX Runtime does not run the model on the data.
+    """
     try:
         with open_session(model, providers=providers) as session:
-            for batch in inputs.batches():
-                values = dict(zip(names, run(session, widened_feeds(batch.feeds), names), strict=True)) if names else {}
-                for statistic in statistics:
-                    statistic.update(batch, {name: values[name] for name in names_by_key[statistic.key]})
-                del values
-                sample_count += len(batch.samples)
-                if progress is not None:
-                    progress(sample_count)
+            for batch in batches:
+                yield batch, run(session, widened_feeds(batch.feeds), outputs) if outputs else []
     except CannotRun as error:
-        hint = "check the data, shorten the texts (max_length) or give inputs that the model accepts"
-        raise PruneGraphError(f"ONNX Runtime does not run the model on the data: {error}", hint=hint) from error
-
-
-__getattr__ = former_names(__name__, Calibration=Data)
+        raise PruneGraphError(f"ONNX Runtime does not run {title} on the data: {error}", hint=hint) from error

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
 import onnx_ir as ir
 
-from prunegraph.analysis.groups import Group
 from prunegraph.analysis.selection import Selection
 from prunegraph.bench.compare import compare
 from prunegraph.bench.stats import PairedRatio
@@ -143,7 +142,7 @@ class _Search:
         def planned(removal: float) -> Selection:
             budget = max((1 - removal) - floor, 1e-6)
             levels = allocate(items, budget)
-            return self.keep(groups, {name: int(level.name) for name, level in levels.items()})
+            return keep_best(groups, self.scores, {name: int(level.name) for name, level in levels.items()})
 
         assert self.asked.speedup is not None
         with self.clock.step("plan"):
@@ -154,11 +153,6 @@ class _Search:
             both = {"measured harm": harm.of(met.best.plan), "one ratio": harm.of(uniform.best.plan)}
         near = met.best.ratio.median <= max(OVER * self.asked.speedup, uniform.best.ratio.median)
         return (met if near and both["measured harm"] <= both["one ratio"] else None), both
-
-    def keep(self, groups: Sequence[Group], kept: Mapping[str, int]) -> Selection:
-        """The best units of every group that gets smaller."""
-        smaller = {group.id: kept[group.id] for group in groups if kept[group.id] < group.units}
-        return keep_best(groups, self.scores, smaller)
 
 
 class _Harm:
@@ -179,4 +173,4 @@ class _Harm:
         keeps = selection.keeps(analysis.groups)
         slim, _ = repaired(model, analysis, keeps, self.inputs, moments=self.moments)
         cut = slim if slim is not None else self.graph.apply(selection, verify=False).ir_model
-        return divergence(cut, self.outputs, self.inputs.providers)
+        return divergence(cut, self.outputs)
