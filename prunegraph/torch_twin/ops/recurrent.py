@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import TypedDict, Unpack
 
 import torch
 from torch import Tensor
@@ -184,6 +185,19 @@ def gru(
     return _run(x, (w, r, b), sequence_lens, [initial_h], cells, direction=direction, layout=layout, separate=True)
 
 
+class LstmAttributes(TypedDict, total=False):
+    """Attributes of LSTM and of its quantized twin; the defaults are those of `_lstm`."""
+
+    activation_alpha: Sequence[float]
+    activation_beta: Sequence[float]
+    activations: Sequence[str]
+    clip: float | None
+    direction: str
+    hidden_size: int
+    input_forget: int
+    layout: int
+
+
 @torch_op("LSTM")
 def lstm(
     x: Tensor,
@@ -194,6 +208,19 @@ def lstm(
     initial_h: Tensor | None = None,
     initial_c: Tensor | None = None,
     peepholes: Tensor | None = None,
+    **attributes: Unpack[LstmAttributes],
+) -> tuple[Tensor, ...]:
+    """Gates input, output, forget, cell, with peepholes of the cell into the first three."""
+    return _lstm(x, (w, r, b), sequence_lens, (initial_h, initial_c), peepholes, **attributes)
+
+
+def _lstm(
+    x: Tensor,
+    weights: tuple[Tensor, Tensor, Tensor | None],
+    sequence_lens: Tensor | None,
+    states: Sequence[Tensor | None],
+    peepholes: Tensor | None,
+    rounded: Callable[[Tensor], Tensor] = lambda values: values,
     *,
     activation_alpha: Sequence[float] = (),
     activation_beta: Sequence[float] = (),
@@ -203,26 +230,6 @@ def lstm(
     hidden_size: int = 0,
     input_forget: int = 0,
     layout: int = 0,
-) -> tuple[Tensor, ...]:
-    """Gates input, output, forget, cell, with peepholes of the cell into the first three."""
-    attributes = (activations, activation_alpha, activation_beta, clip, direction, input_forget, layout)
-    return _lstm(x, (w, r, b), sequence_lens, (initial_h, initial_c), peepholes, *attributes)
-
-
-def _lstm(
-    x: Tensor,
-    weights: tuple[Tensor, Tensor, Tensor | None],
-    sequence_lens: Tensor | None,
-    states: Sequence[Tensor | None],
-    peepholes: Tensor | None,
-    activations: Sequence[str],
-    activation_alpha: Sequence[float],
-    activation_beta: Sequence[float],
-    clip: float | None,
-    direction: str,
-    input_forget: int,
-    layout: int,
-    rounded: Callable[[Tensor], Tensor] = lambda values: values,
 ) -> tuple[Tensor, ...]:
     """An LSTM whose state is rounded before it meets the recurrent weights."""
     functions = _activations(activations, activation_alpha, activation_beta, clip)
@@ -262,20 +269,13 @@ def dynamic_quantize_lstm(
     w_point: Tensor | None = None,
     r_scale: Tensor | None = None,
     r_point: Tensor | None = None,
-    *,
-    activation_alpha: Sequence[float] = (),
-    activation_beta: Sequence[float] = (),
-    activations: Sequence[str] = ("Sigmoid", "Tanh", "Tanh") * 2,
-    clip: float | None = None,
-    direction: str = "forward",
-    hidden_size: int = 0,
-    input_forget: int = 0,
+    **attributes: Unpack[LstmAttributes],
 ) -> tuple[Tensor, ...]:
     """An LSTM of integer weights `[directions, inputs, gates·units]`; inputs and states are quantized on the spot."""
     assert w_scale is not None and r_scale is not None
     weights = (_dequantized(w, w_scale, w_point), _dequantized(r, r_scale, r_point), b)
-    attributes = (activations, activation_alpha, activation_beta, clip, direction, input_forget, 0)
-    return _lstm(_rounded(x), weights, sequence_lens, (initial_h, initial_c), peepholes, *attributes, rounded=_rounded)
+    states = (initial_h, initial_c)
+    return _lstm(_rounded(x), weights, sequence_lens, states, peepholes, _rounded, **attributes)
 
 
 def _dequantized(weight: Tensor, scale: Tensor, point: Tensor | None) -> Tensor:
