@@ -14,10 +14,10 @@ from rich.console import Console
 from rich.table import Table
 
 from prunegraph.analysis.selection import Selection
+from prunegraph.analyzed import load_and_analyze
 from prunegraph.export.onnx_file import load
 from prunegraph.observe.attention_similarity import attention_similarity, heat_map
 from prunegraph.observe.stream import Data
-from prunegraph.pipeline import load_and_analyze
 
 
 def main() -> None:

@@ -28,6 +28,7 @@ from benchmarks.harness import study_parser
 from benchmarks.movie import TASKS, accuracy, movie
 from prunegraph.analysis.groups import Group
 from prunegraph.analysis.selection import Selection
+from prunegraph.analyzed import load_and_analyze
 from prunegraph.observe.gradients import Objective
 from prunegraph.observe.head_mask import HeadMaskSession, head_mask_of, with_head_mask
 from prunegraph.observe.stream import Data, observe
@@ -40,7 +41,6 @@ from prunegraph.passes.score.head_mask_gradients import HeadMaskGradients
 from prunegraph.passes.score.michel import by_layer
 from prunegraph.passes.score.separability import features
 from prunegraph.passes.score.signature import Signatures
-from prunegraph.pipeline import load_and_analyze
 from prunegraph.result import apply
 from prunegraph.runtime.session import open_session
 from prunegraph.torch_twin.backward import backward

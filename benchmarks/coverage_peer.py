@@ -19,7 +19,7 @@ import onnx_ir as ir
 
 from benchmarks.harness import Record, reason
 from prunegraph.analysis.cost import count_parameters
-from prunegraph.pipeline import load_and_analyze
+from prunegraph.analyzed import load_and_analyze
 from prunegraph.runtime.feeds import input_specs, random_feeds
 from prunegraph.runtime.session import CannotRun, open_session, run
 from prunegraph.runtime.trial_sizes import size_plans

@@ -14,9 +14,9 @@ from pathlib import Path
 
 from benchmarks.datasets import reviews
 from benchmarks.harness import Record, Section, in_child, study_parser
+from prunegraph.analyzed import load_and_analyze
 from prunegraph.observe.stream import Data, observe
 from prunegraph.passes.score import Context, Sap
-from prunegraph.pipeline import load_and_analyze
 
 SENTENCES = (250, 500, 1000, 2000)
 

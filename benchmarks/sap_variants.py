@@ -20,13 +20,13 @@ from rich.console import Console
 from benchmarks.datasets import Review, reviews
 from benchmarks.harness import Section, study_parser
 from prunegraph.analysis.groups import Group
+from prunegraph.analyzed import Analyzed, load_and_analyze
 from prunegraph.observe.head_mask import HeadMaskSession, head_mask_of, with_head_mask
 from prunegraph.observe.stream import Data, Inputs, observe
 from prunegraph.passes.choose.rank import global_counts, select
 from prunegraph.passes.score import Context, Sap, score_with
 from prunegraph.passes.score.base import Scores
 from prunegraph.passes.score.sap import OBSERVATION, RESULT, result
-from prunegraph.pipeline import Analyzed, load_and_analyze
 from prunegraph.runtime.session import open_session, widened
 
 Floats = npt.NDArray[np.float64]

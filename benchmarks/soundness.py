@@ -33,8 +33,9 @@ from benchmarks.random_models import Network, RandomModel, at_will
 from benchmarks.soundness_page import Tally, page
 from prunegraph.analysis.groups import Group
 from prunegraph.analysis.selection import Selection
+from prunegraph.analyzed import Analyzed, load_and_analyze
 from prunegraph.errors import PruneGraphError
-from prunegraph.pipeline import Analyzed, load_and_analyze, rewrite
+from prunegraph.pipeline import rewrite
 
 Array = npt.NDArray[np.generic]
 

@@ -19,7 +19,8 @@ from prunegraph.passes.prove.verify import Verification
 from prunegraph.passes.repair import Written
 from prunegraph.passes.rotate import Rotation, groups_to_rotate
 from prunegraph.passes.score import KindScorers, Scorers
-from prunegraph.pipeline import compare, filter_heads, rotate, select_units
+from prunegraph.pipeline import filter_heads, rotate, select_units
+from prunegraph.proof import compare
 from prunegraph.quantization.options import Quantize
 from prunegraph.request import Repair, Request, Step
 from prunegraph.result import PruneResult

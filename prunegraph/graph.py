@@ -16,6 +16,7 @@ from prunegraph.analysis.explain import to_text
 from prunegraph.analysis.groups import Group
 from prunegraph.analysis.selection import Selection
 from prunegraph.analysis.solve import Solution
+from prunegraph.analyzed import Analyzed, load_and_analyze, turned
 from prunegraph.clock import Clock
 from prunegraph.errors import UsageError
 from prunegraph.export.convert import Kind
@@ -29,16 +30,7 @@ from prunegraph.passes.choose.select_units import Targets
 from prunegraph.passes.rotate import Rotation, reasons, rotate_as_planned
 from prunegraph.passes.score import Context, KindScorers, Scorers
 from prunegraph.passes.score.base import Scores as Array
-from prunegraph.pipeline import (
-    Analyzed,
-    filter_heads,
-    find_targets,
-    load_and_analyze,
-    rotate,
-    score_units,
-    select_units,
-    turned,
-)
+from prunegraph.pipeline import filter_heads, find_targets, rotate, score_units, select_units
 from prunegraph.result import PruneResult, apply
 
 
@@ -268,7 +260,7 @@ class Graph(Analyzed):
 def analyze_source(
     model: Any, scope: Scope, clock: Clock, trace: Mapping[str, Any] | None = None, data: Data | None = None
 ) -> Graph:
-    """A model, normalized and analysed; see `pipeline.load_and_analyze`.
+    """A model, normalized and analysed; see `analyzed.load_and_analyze`.
 
     Args:
         model: What is analysed.

@@ -14,6 +14,7 @@ import onnx_ir as ir
 
 from prunegraph.analysis.cost import count_parameters
 from prunegraph.analysis.selection import Selection
+from prunegraph.analyzed import Analyzed
 from prunegraph.atomic_write import make_folder, stage
 from prunegraph.clock import Clock, Progress
 from prunegraph.errors import UsageError
@@ -33,7 +34,8 @@ from prunegraph.passes.choose.scored import Scores
 from prunegraph.passes.prove.verify import Verification
 from prunegraph.passes.rewrite.for_runtime import write_forms
 from prunegraph.passes.rotate import to_plan
-from prunegraph.pipeline import Analyzed, compare, repair, rewrite
+from prunegraph.pipeline import repair, rewrite
+from prunegraph.proof import compare
 from prunegraph.quantization.options import Quantize, check_data
 from prunegraph.quantization.quantize import QuantizeReport, quantize_model
 from prunegraph.report import Report, SpeedReport

@@ -91,6 +91,11 @@ class Selection:
         """How many units go away in all."""
         return int(sum(np.size(mask) - np.count_nonzero(mask) for mask in self.keep.values()))
 
+    def count(self, group: Group) -> int:
+        """How many units of a group stay, in every row."""
+        keep = self.keep.get(group.id)
+        return group.units if keep is None else int(np.asarray(keep).reshape(-1, group.units)[0].sum())
+
     def keeps(self, groups: Iterable[Group]) -> dict[int, Keep]:
         """What stays, by Dim.
 

@@ -126,7 +126,7 @@ def _result(
     from prunegraph.api import analyze
     from prunegraph.export.onnx_file import load
     from prunegraph.passes.choose.request import Scope
-    from prunegraph.pipeline import compare
+    from prunegraph.proof import compare
 
     graph = analyze(model, scope=Scope(allow_io=tuple(plan.allow_io)), progress=step)
     result = graph.apply(plan.selection, verify=False)

@@ -6,6 +6,7 @@ that runs a model reads metadata: ONNX Runtime and onnx_ir carry them along, onn
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -68,12 +69,11 @@ def describe(group: Group, scores: Scores | None, scorer: str, selection: Select
         facts |= {"scorer": scorer, "scores": {"min": low, "median": median, "max": high}}
         if scores.size <= MAX_SCORES:
             facts["scores"]["values"] = [float(f"{value:.6g}") for value in scores.reshape(-1)]
-    keep = selection.keep.get(group.id) if selection is not None else None
     if selection is not None:
-        kept = np.ones(group.shape, bool) if keep is None else np.asarray(keep)
-        facts["keeps"] = int(kept.reshape(-1, group.units)[0].sum())
-        if keep is not None and kept.ndim == 1:
-            facts["removed"] = np.flatnonzero(~kept).tolist()
+        facts["keeps"] = selection.count(group)
+        keep = selection.keep.get(group.id)
+        if keep is not None and not group.rows:
+            facts["removed"] = np.flatnonzero(~np.asarray(keep)).tolist()
     return facts
 
 
@@ -89,8 +89,6 @@ def note_removal(
         original: What the model was made of: a file name, or the name of its graph.
         version: Of this package.
     """
-    import hashlib
-
     digest = hashlib.sha256(plan.encode()).hexdigest()[:16]
     removed = {name: list(counts) for name, counts in groups.items()}
     model.metadata_props[PREFIX + "version"] = version

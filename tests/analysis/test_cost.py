@@ -14,7 +14,7 @@ from onnx import TensorProto, helper, numpy_helper
 from prunegraph import prune_graph
 from prunegraph.analysis.cost import count_macs, count_parameters
 from prunegraph.analysis.lengths import Lengths
-from prunegraph.pipeline import load_and_analyze
+from prunegraph.analyzed import load_and_analyze
 from tests.graphs.builder import Builder
 from tests.graphs.skeleton import load_skeleton, skeleton_names
 from tests.graphs.small import GRAPHS

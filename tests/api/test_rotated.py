@@ -113,7 +113,7 @@ def test_one_comparison_proves_both_halves_where_nothing_is_rounded_anew(
         calls.append(original)
         return verification.verify(original, *args, **more)
 
-    monkeypatch.setattr("prunegraph.pipeline.verify", counted)
+    monkeypatch.setattr("prunegraph.proof.verify", counted)
     monkeypatch.setattr("prunegraph.passes.rotate.prove.verify", counted)
     result = prune(GRAPHS[name](), pg.Amount(HALF, rotate=True), data=None, after=[])
     assert len(calls) == runs and result.report.verify is not None and result.report.verify.ok

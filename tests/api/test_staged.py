@@ -18,9 +18,11 @@ import onnxruntime as ort
 import pytest
 
 import prunegraph as pg
+import prunegraph.analyzed
 import prunegraph.passes.choose.select_units
 import prunegraph.passes.choose.targets
 import prunegraph.pipeline
+import prunegraph.proof
 from prunegraph.analysis.selection import Selection
 from prunegraph.errors import UsageError
 from prunegraph.former_keywords import NOW
@@ -61,9 +63,12 @@ def same(one: Selection, other: Selection) -> bool:
 
 
 def test_a_sweep_analyses_and_observes_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    pipeline = prunegraph.pipeline
     calls = counted(
-        monkeypatch, *((pipeline, name) for name in ("normalize", "analyze_graph", "observe_for", "verify"))
+        monkeypatch,
+        (prunegraph.analyzed, "normalize"),
+        (prunegraph.analyzed, "analyze_graph"),
+        (prunegraph.pipeline, "observe_for"),
+        (prunegraph.proof, "verify"),
     )
     graph = pg.analyze(classifier())
     scores = graph.score("activation", arrays())

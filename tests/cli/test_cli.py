@@ -160,7 +160,7 @@ def test_the_output_is_checked_before_the_long_work(folder: Path, monkeypatch: p
     def too_late(*_: object, **__: object) -> None:
         raise AssertionError("normalizing has begun")
 
-    monkeypatch.setattr("prunegraph.pipeline.normalize", too_late)
+    monkeypatch.setattr("prunegraph.analyzed.normalize", too_late)
     assert run("prune", "model.onnx", "-o", "model.onnx").exit_code == 1
     (folder / "slim.plan.json").mkdir()
     assert "slim.plan.json is a folder" in run(*PRUNE).stderr

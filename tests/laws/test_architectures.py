@@ -12,7 +12,7 @@ import pytest
 from prunegraph import Amount, prune_graph
 from prunegraph.analysis.analyze import Analysis
 from prunegraph.analysis.selection import Selection
-from prunegraph.pipeline import Analyzed, load_and_analyze
+from prunegraph.analyzed import Analyzed, load_and_analyze
 from prunegraph.result import apply
 from tests.graphs.selections import part
 from tests.graphs.skeleton import load_skeleton

@@ -10,7 +10,7 @@ from onnx import numpy_helper
 from benchmarks.random_models import Network
 from benchmarks.soundness import FAMILIES, apart, check, outputs, pruned, zeroed
 from prunegraph.analysis.selection import Selection
-from prunegraph.pipeline import load_and_analyze
+from prunegraph.analyzed import load_and_analyze
 
 pytestmark = pytest.mark.slow
 

@@ -15,7 +15,7 @@ import onnx_ir as ir
 import pytest
 
 from prunegraph.analysis.selection import Selection
-from prunegraph.pipeline import Analyzed, load_and_analyze
+from prunegraph.analyzed import Analyzed, load_and_analyze
 from prunegraph.result import apply
 from tests.graphs.selections import part
 from tests.graphs.skeleton import load_skeleton, skeleton_names

@@ -10,12 +10,12 @@ import onnx
 import pytest
 
 from prunegraph.analysis.selection import Selection
+from prunegraph.analyzed import Analyzed, load_and_analyze
 from prunegraph.errors import UsageError
 from prunegraph.observe.attention_similarity import Preservation, attention_similarity, heat_map
 from prunegraph.observe.attention_sites import attentions
 from prunegraph.observe.stream import Data, Inputs
 from prunegraph.observe.with_outputs import with_outputs
-from prunegraph.pipeline import Analyzed, load_and_analyze
 from prunegraph.result import apply
 from prunegraph.runtime.session import open_session, run
 from tests.graphs import attention as graphs_attention

@@ -12,12 +12,12 @@ import pytest
 
 from prunegraph import prune_graph
 from prunegraph.analysis.selection import Selection
+from prunegraph.analyzed import load_and_analyze
 from prunegraph.errors import UsageError
 from prunegraph.observe.conllu import read_conllu
 from prunegraph.observe.data import open_data
 from prunegraph.observe.stream import Data
 from prunegraph.observe.text import TextReader
-from prunegraph.pipeline import load_and_analyze
 from prunegraph.runtime.feeds import InputSpec
 from tests.graphs.text import SENTENCES, conllu, shifting, word_tokenizer
 

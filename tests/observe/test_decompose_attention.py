@@ -9,9 +9,9 @@ import onnx
 import pytest
 from onnx import TensorProto
 
+from prunegraph.analyzed import Analyzed, load_and_analyze
 from prunegraph.observe.attention_sites import ObservedValue, attentions
 from prunegraph.observe.with_outputs import with_outputs
-from prunegraph.pipeline import Analyzed, load_and_analyze
 from prunegraph.runtime.feeds import Feeds
 from prunegraph.runtime.session import open_session, run, widened
 from tests.graphs import fused as graphs_fused

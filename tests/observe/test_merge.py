@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 import prunegraph
+from prunegraph.analyzed import Analyzed, load_and_analyze
 from prunegraph.errors import UsageError
 from prunegraph.observe.attention_sites import ObservedValue
 from prunegraph.observe.moments import Moments
@@ -27,7 +28,6 @@ from prunegraph.passes.score.qk_scores import QkScores
 from prunegraph.passes.score.relations import RelationAttention
 from prunegraph.passes.score.signature import Signatures
 from prunegraph.passes.score.taylor import WeightGradients
-from prunegraph.pipeline import Analyzed, load_and_analyze
 from prunegraph.runtime.session import open_session, run
 from tests.graphs.text import SENTENCES, conllu, shifting, word_tokenizer
 

@@ -15,6 +15,7 @@ import pytest
 
 from prunegraph.analysis.groups import Group
 from prunegraph.analysis.selection import Selection
+from prunegraph.analyzed import Analyzed, load_and_analyze
 from prunegraph.observe.attention_sites import HEAD_KINDS, ObservedValue, attentions, consumers
 from prunegraph.observe.head_mask import NAME, HeadMaskSession, head_mask_of, no_head_masked, with_head_mask
 from prunegraph.observe.moments import Moments
@@ -22,7 +23,6 @@ from prunegraph.observe.stream import Data, observe
 from prunegraph.observe.text import Batch
 from prunegraph.observe.with_outputs import with_outputs
 from prunegraph.passes.prove.mask import masked
-from prunegraph.pipeline import Analyzed, load_and_analyze
 from prunegraph.runtime.feeds import Feeds, input_specs, random_feeds
 from prunegraph.runtime.session import open_session, run, widened, widened_feeds
 from prunegraph.runtime.trial_sizes import size_plans

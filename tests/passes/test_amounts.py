@@ -14,6 +14,7 @@ from typer.testing import CliRunner
 from prunegraph import prune_graph
 from prunegraph.analysis.cost import count_macs, count_parameters
 from prunegraph.analysis.lengths import Lengths
+from prunegraph.analyzed import Analyzed, load_and_analyze
 from prunegraph.cli import app
 from prunegraph.errors import MissingExtra, UsageError
 from prunegraph.passes.choose.amounts import presets
@@ -22,7 +23,6 @@ from prunegraph.passes.choose.request import Amount, Scope
 from prunegraph.passes.choose.select_units import in_scope
 from prunegraph.passes.choose.targets import Kept, resolve_targets
 from prunegraph.passes.score import resolve_scorers
-from prunegraph.pipeline import Analyzed, load_and_analyze
 from tests.graphs.cli import classifier
 from tests.graphs.skeleton import load_skeleton
 

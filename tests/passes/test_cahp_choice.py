@@ -13,12 +13,12 @@ import pytest
 from typer.testing import CliRunner
 
 from prunegraph import PruneResult, prune_graph
+from prunegraph.analyzed import load_and_analyze
 from prunegraph.cli import app
 from prunegraph.errors import PruneGraphError, UsageError
 from prunegraph.passes.score import Cahp, make_scorer
 from prunegraph.passes.score.complement import Chosen, choose
 from prunegraph.passes.score.head_mask_gradients import HeadMaskGradients
-from prunegraph.pipeline import load_and_analyze
 from prunegraph.train.options import Finetune
 from tests.graphs.text import word_tokenizer
 from tests.passes.test_cahp import Shape, seen_of, site

@@ -12,6 +12,7 @@ import pytest
 
 import prunegraph.pipeline
 from prunegraph import prune_graph
+from prunegraph.analyzed import Analyzed, load_and_analyze
 from prunegraph.errors import MissingExtra, ModelError, UsageError
 from prunegraph.observe.gradients import Objective
 from prunegraph.observe.stream import Data, Inputs
@@ -19,7 +20,6 @@ from prunegraph.passes.score import Context, Michel, Scorer, Taylor, observe_for
 from prunegraph.passes.score.differentiate import HOW
 from prunegraph.passes.score.head_mask_gradients import BATCH, HeadMaskGradients
 from prunegraph.passes.score.michel import OBSERVATION
-from prunegraph.pipeline import Analyzed, load_and_analyze
 from tests.graphs.text import word_tokenizer
 from tests.train.tiny_classifier import HEAD_DIM, Tiny, texts
 

@@ -12,12 +12,12 @@ import pytest
 
 from prunegraph import prune_graph
 from prunegraph.analysis.selection import Selection
+from prunegraph.analyzed import Analyzed, load_and_analyze
 from prunegraph.errors import UsageError
 from prunegraph.observe.head_mask import HeadMaskSession
 from prunegraph.observe.stream import Data, Inputs
 from prunegraph.passes.choose.head_filter import Filtered, FilterOptions, filter_candidates
 from prunegraph.passes.prove.mask import masked
-from prunegraph.pipeline import Analyzed, load_and_analyze
 from prunegraph.runtime.session import open_session, run, widened
 from tests.graphs.skeleton import load_skeleton
 from tests.graphs.text import WORDS, shifting, word_tokenizer

@@ -11,8 +11,8 @@ import onnx
 import pytest
 
 from prunegraph import prune_graph
+from prunegraph.analyzed import load_and_analyze
 from prunegraph.passes.score import Context, score_with
-from prunegraph.pipeline import load_and_analyze
 from tests.graphs import attention, blocks
 from tests.graphs.builder import Builder
 

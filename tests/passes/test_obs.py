@@ -14,13 +14,13 @@ import pytest
 
 from prunegraph import prune_graph
 from prunegraph.analysis.selection import Selection
+from prunegraph.analyzed import load_and_analyze
 from prunegraph.errors import PruneGraphError, UsageError
 from prunegraph.observe.stream import Data
 from prunegraph.passes.repair.sites import RepairSite, sites
 from prunegraph.passes.score import Context, Obs, observe_for, score_with
 from prunegraph.passes.score.elimination import Reader, eliminate
 from prunegraph.passes.score.obs import OBSERVATION
-from prunegraph.pipeline import load_and_analyze
 from tests.graphs import attention
 from tests.graphs.builder import Builder
 

@@ -15,6 +15,7 @@ from typer.testing import CliRunner
 from prunegraph import prune_graph
 from prunegraph.analysis.groups import Group
 from prunegraph.analysis.selection import Selection
+from prunegraph.analyzed import Analyzed, load_and_analyze
 from prunegraph.cli import app
 from prunegraph.errors import UsageError
 from prunegraph.observe.stream import Data
@@ -22,7 +23,6 @@ from prunegraph.observe.text import Batch
 from prunegraph.passes.repair import Outcome, repaired
 from prunegraph.passes.repair.sites import RepairSite
 from prunegraph.passes.repair.statistics import FIT, FLOOR, HELD, JUDGE, Gram
-from prunegraph.pipeline import Analyzed, load_and_analyze
 from prunegraph.result import PruneResult, apply
 from prunegraph.runtime.session import open_session, run
 from tests.graphs import attention as graphs_attention

@@ -16,6 +16,7 @@ from typer.testing import CliRunner
 
 from prunegraph import prune_graph
 from prunegraph.analysis.analyze import Analysis
+from prunegraph.analyzed import load_and_analyze
 from prunegraph.cli import app
 from prunegraph.errors import MissingExtra, PruneGraphError, UsageError
 from prunegraph.observe.attention_sites import Attention, HeadAxes, ObservedValue
@@ -27,7 +28,6 @@ from prunegraph.passes.score import Context, Sap, make_scorer, observe_for, reso
 from prunegraph.passes.score.dependencies import SpacyParser, corrupted, pairs
 from prunegraph.passes.score.relations import RelationAttention
 from prunegraph.passes.score.sap import OBSERVATION, RESULT, result
-from prunegraph.pipeline import load_and_analyze
 from tests.graphs.skeleton import load_skeleton
 from tests.graphs.text import SENTENCES, conllu, shifting, tree, word_tokenizer
 

@@ -13,6 +13,7 @@ import pytest
 from onnx import numpy_helper
 
 from prunegraph import prune_graph
+from prunegraph.analyzed import Analyzed, load_and_analyze
 from prunegraph.errors import PruneGraphError, UsageError
 from prunegraph.observe.data import Sample
 from prunegraph.observe.stream import Data
@@ -22,7 +23,6 @@ from prunegraph.passes.score import Activation, Context, Snp, make_scorer, obser
 from prunegraph.passes.score.qk_scores import QkScores, dim_scores, products
 from prunegraph.passes.score.redundancy import distances, makers, redundancy, removal_order
 from prunegraph.passes.score.snp import OBSERVATION
-from prunegraph.pipeline import Analyzed, load_and_analyze
 from prunegraph.runtime.session import open_session, run
 from tests.graphs import attention as graphs_attention
 from tests.graphs import fused as graphs_fused

@@ -16,12 +16,12 @@ from hypothesis import strategies as st
 from prunegraph import prune_graph
 from prunegraph.analysis.groups import Group
 from prunegraph.analysis.selection import Selection
+from prunegraph.analyzed import Analyzed, load_and_analyze
 from prunegraph.api import verify_files
 from prunegraph.errors import NothingToPrune, UsageError
 from prunegraph.observe.attention_sites import HEAD_KINDS
 from prunegraph.passes.choose.whole_layers import WHOLE_KINDS, dropped, with_whole
 from prunegraph.passes.rewrite.remove_groups import remove_whole_groups
-from prunegraph.pipeline import Analyzed, load_and_analyze
 from prunegraph.result import PruneResult, apply
 from tests.analysis.golden import read
 from tests.graphs import fused as graphs_fused

@@ -89,18 +89,12 @@ def _sweep(latency: Mapping[str, Any] | None, evaluation: Mapping[str, Any] | No
     return points if len(points) > 1 else []
 
 
-def kept_units(group: Group, selection: Selection) -> int:
-    """How many units of a group stay, in every row."""
-    keep = selection.keep.get(group.id)
-    return group.units if keep is None else int(np.asarray(keep).reshape(-1, group.units)[0].sum())
-
-
 def _kinds(analysis: Analysis, selection: Selection) -> list[dict[str, Any]]:
     before: Counter[str] = Counter()
     after: Counter[str] = Counter()
     for group in analysis.groups:
         before[group.kind] += group.units
-        after[group.kind] += kept_units(group, selection)
+        after[group.kind] += selection.count(group)
     return [{"kind": kind, "before": units, "after": after[kind]} for kind, units in before.items()]
 
 
@@ -110,7 +104,7 @@ def _layer(group: Group, selection: Selection, scores: Any, scorer: str) -> dict
         "kind": group.kind,
         "scope": group.scope,
         "before": group.units,
-        "after": kept_units(group, selection),
+        "after": selection.count(group),
         "exact": group.exact,
         "scorer": scorer,
     }

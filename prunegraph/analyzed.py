@@ -1,0 +1,88 @@
+"""Load a model, normalize it and find its groups and pins."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, TypeVar
+
+import onnx_ir as ir
+
+from prunegraph.analysis.analyze import Analysis, analyze_graph
+from prunegraph.analysis.cost import count_parameters
+from prunegraph.analysis.names import check_patterns
+from prunegraph.clock import Clock
+from prunegraph.export.convert import Kind, Source, kind_of, open_source
+from prunegraph.observe.stream import Data, Inputs
+from prunegraph.passes.choose.request import Scope
+from prunegraph.passes.normalize import Normalized, normalize
+from prunegraph.passes.rotate import Rotated
+
+T = TypeVar("T", bound="Analyzed")
+
+
+@dataclass(frozen=True)
+class Analyzed:
+    """A model made analysable, and what was found in it.
+
+    Attributes:
+        original: The model as it was given.
+        normalized: The form of it that is analysed.
+        analysis: Its groups and pins.
+        kind: What models are given back as.
+        scope: Which part of it may change.
+        rotated: How its heads were turned; `normalized` is the turned model. None if it is as it was.
+    """
+
+    original: ir.Model
+    normalized: Normalized
+    analysis: Analysis
+    kind: Kind = Kind.PROTO
+    scope: Scope = field(default_factory=Scope)
+    rotated: Rotated | None = None
+
+    def inputs(self, data: Data) -> Inputs:
+        """Data for this model, at the sizes that it was found to run at.
+
+        Raises:
+            UsageError: they do not fit it.
+        """
+        return data.inputs(self.original, self.normalized.settled)
+
+
+def load_and_analyze(
+    model: Source,
+    scope: Scope | None = None,
+    clock: Clock | None = None,
+    trace: Mapping[str, Any] | None = None,
+    likely: Callable[[ir.Model], Mapping[str, int]] | None = None,
+) -> Analyzed:
+    """Read a model, make it analysable, and find its groups.
+
+    Args:
+        model: Anything that `open_source` reads.
+        scope: Which part of it may change.
+        clock: Told of the steps.
+        trace: What a torch module is traced with, see `open_source`.
+        likely: Gives lengths of dynamic dims at which the model is known to run, such as those of data.
+
+    Raises:
+        ModelError: the model cannot be read or traced, or the ONNX checker rejects it.
+        UsageError: a pattern matches no graph input or output.
+    """
+    clock, scope = clock or Clock(), scope or Scope()
+    with clock.step("load"):
+        original = open_source(model, **(trace or {}))
+    io = [value.name or "" for value in (*original.graph.inputs, *original.graph.outputs)]
+    check_patterns(scope.allow_io, io, "graph input or output", hint=f"there are {', '.join(io)}")
+    with clock.step("normalize"):
+        normalized = normalize(original, scope.sizes, likely(original) if likely is not None else None)
+    with clock.step("analyze"):
+        analysis = analyze_graph(normalized.model.graph, normalized.facts, tuple(scope.allow_io))
+        analysis = replace(analysis, params=count_parameters(original.graph))
+    return Analyzed(original, normalized, analysis, kind_of(model), scope)
+
+
+def turned(analyzed: T, rotated: Rotated) -> T:
+    """An analysed model whose heads are turned; its analysis is the same."""
+    return replace(analyzed, normalized=replace(analyzed.normalized, model=rotated.model), rotated=rotated)
