@@ -115,26 +115,66 @@ def stage(target: Path, *, outdated: Callable[[], Iterable[Path]] | None = None,
     Raises:
         OutputError: The file system refuses, or has no room.
     """
-    folder: Path | None = None
     try:
-        alone = _sweep(target)
-        folder = Path(tempfile.mkdtemp(prefix=f"{_staging(target)}{_machine()}-{os.getpid()}-", dir=target.parent))
-        _open_here.add(folder)
-        yield folder
-        _publish(folder, target)
-        if outdated is not None and alone:
-            with contextlib.suppress(OSError):  # what is new is there; what is old does no harm
-                for path in outdated():
-                    path.unlink(missing_ok=True)
+        with _aside(target) as (folder, alone):
+            yield folder
+            _publish(folder, target)
+            if outdated is not None and alone:
+                with contextlib.suppress(OSError):  # what is new is there; what is old does no harm
+                    for path in outdated():
+                        path.unlink(missing_ok=True)
     except OSError as error:
         reason = error.strerror or str(error)
         if error.errno in _FULL and need:
             reason += f" while {need:,} bytes were written; nothing of them was kept"
         raise OutputError(f"cannot write {target}: {reason}", hint="name another place with -o") from error
+
+
+@contextlib.contextmanager
+def new_folder(target: Path) -> Iterator[Path]:
+    """Give a temporary folder; what is in it at the end is the target, whole or not at all. Missing parents are made.
+
+    Raises:
+        OutputError: There is something at the target already, or the file system refuses.
+    """
+    check_new_folder(target)
+    make_folder(target.parent)
+    try:
+        with _aside(target) as (folder, _):
+            yield folder
+            folder.chmod(0o777 & ~_umask())
+            os.replace(folder, target)
+    except OSError as error:
+        raise OutputError(f"cannot write {target}: {error.strerror or error}", hint="name another folder") from error
+
+
+def check_new_folder(target: Path) -> None:
+    """Refuse a place where `new_folder` would refuse; ask before the long work starts.
+
+    Raises:
+        OutputError: There is something already.
+    """
+    if target.exists() and (not target.is_dir() or any(target.iterdir())):
+        raise OutputError(f"{target} exists already", hint="name a new folder: nothing is changed in place")
+
+
+@contextlib.contextmanager
+def _aside(target: Path) -> Iterator[tuple[Path, bool]]:
+    """A temporary folder beside a target, gone at the end; and whether no other process has one for it."""
+    alone = _sweep(target)
+    folder = Path(tempfile.mkdtemp(prefix=f"{_staging(target)}{_machine()}-{os.getpid()}-", dir=target.parent))
+    _open_here.add(folder)
+    try:
+        yield folder, alone
     finally:
-        if folder is not None:
-            shutil.rmtree(folder, ignore_errors=True)
-            _open_here.discard(folder)
+        shutil.rmtree(folder, ignore_errors=True)
+        _open_here.discard(folder)
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
 
 
 def write_text(path: Path, text: str) -> None:

@@ -45,7 +45,8 @@ class ModelFolder:
         Returns:
             The files, the model first; and what `config.json` says now, and cannot say.
         """
-        from prunegraph.export.folder import model_card, new_folder, read_config, write_companions
+        from prunegraph.atomic_write import new_folder
+        from prunegraph.export.folder import model_card, read_config, write_companions
         from prunegraph.export.report import render_markdown
 
         config = read_config(self.folder)
@@ -95,7 +96,8 @@ def opened(model: Path, output: Path, step: Progress) -> Iterator[ModelFolder | 
         return
     import tempfile
 
-    from prunegraph.export.folder import check_new_folder, find_model, lacks_onnx
+    from prunegraph.atomic_write import check_new_folder
+    from prunegraph.export.folder import find_model, lacks_onnx
 
     check_new_folder(output)
     folder = Path(str(model).removeprefix("hf:"))

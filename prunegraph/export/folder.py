@@ -8,17 +8,13 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import shutil
-import tempfile
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from prunegraph.atomic_write import make_folder
-from prunegraph.errors import ModelError, OutputError
+from prunegraph.errors import ModelError
 from prunegraph.strict_json import parse_json
 
 MODEL_PLACES = ("model.onnx", "onnx/model.onnx", "decoder_model_merged.onnx", "onnx/decoder_model_merged.onnx")
@@ -214,42 +210,6 @@ def _later_modules(folder: Path) -> list[Path]:
     names = [module.get("path") for module in stated if isinstance(module, dict)] if isinstance(stated, list) else []
     inside = [folder / name for name in names if isinstance(name, str) and name and Path(name).name == name]
     return [file for each in inside if each.is_dir() for file in each.iterdir() if file.is_file()]
-
-
-def check_new_folder(target: Path) -> None:
-    """Refuse a place where `new_folder` would refuse; ask before the long work starts.
-
-    Raises:
-        OutputError: there is something already.
-    """
-    if target.exists() and (not target.is_dir() or any(target.iterdir())):
-        raise OutputError(f"{target} exists already", hint="name a new folder: nothing is changed in place")
-
-
-@contextmanager
-def new_folder(target: Path) -> Iterator[Path]:
-    """Give a temporary folder; what is in it at the end is the target, whole or not at all. Missing parents are made.
-
-    Raises:
-        OutputError: there is something at the target already, or the file system refuses.
-    """
-    check_new_folder(target)
-    make_folder(target.parent)
-    staging = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
-    try:
-        yield staging
-        staging.chmod(0o777 & ~_umask())
-        os.replace(staging, target)
-    except OSError as error:
-        raise OutputError(f"cannot write {target}: {error.strerror or error}", hint="name another folder") from error
-    finally:
-        shutil.rmtree(staging, ignore_errors=True)
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
 
 
 def write_companions(source: Path, model: Path, target: Path, config: Mapping[str, Any] | None, card: str) -> None:

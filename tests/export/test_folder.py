@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from prunegraph.atomic_write import new_folder
 from prunegraph.errors import ModelError, OutputError
 from prunegraph.export.folder import (
     Cut,
@@ -14,7 +15,6 @@ from prunegraph.export.folder import (
     companions,
     find_model,
     model_card,
-    new_folder,
     slim_config,
     write_companions,
 )
