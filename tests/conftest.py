@@ -1,7 +1,28 @@
-"""In tests a bug in an axis rule is an error; a user gets a pin with that reason, and a warning."""
+"""What tests of several folders share. A bug in an axis rule is an error here; a user gets a pin and a warning."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
 
 os.environ["PRUNEGRAPH_STRICT"] = "1"
+
+
+@pytest.fixture
+def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A cache of observations for the test alone."""
+    monkeypatch.setenv("PRUNEGRAPH_CACHE", str(tmp_path / "cache"))
+
+
+@pytest.fixture
+def one_torch_thread() -> Iterator[None]:
+    """Several threads on small tensors wait for each other more than they compute."""
+    import torch
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)

@@ -19,7 +19,7 @@ torch = pytest.importorskip("torch", reason="torch is not installed")
 pytest.importorskip("onnxscript", reason="onnxscript is not installed")
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("own_cache", "one_torch_thread")]
 
 
 def load(name: str) -> ModuleType:
@@ -44,15 +44,6 @@ def machine(monkeypatch: pytest.MonkeyPatch) -> None:
         return PairedRatio(faster, faster * 0.995, faster * 1.005)
 
     monkeypatch.setattr(Timer, "ratio", ratio)
-
-
-@pytest.fixture(autouse=True)
-def one_thread(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
-    monkeypatch.setenv("PRUNEGRAPH_CACHE", str(tmp_path / "cache"))
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 def test_a_text_classifier_gets_twice_as_fast(

@@ -31,12 +31,7 @@ from prunegraph.passes.score.sap import OBSERVATION, RESULT, result
 from tests.graphs.skeleton import load_skeleton
 from tests.graphs.text import SENTENCES, conllu, shifting, tree, word_tokenizer
 
-pytestmark = pytest.mark.slow
-
-
-@pytest.fixture(autouse=True)
-def _cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("PRUNEGRAPH_CACHE", str(tmp_path / "cache"))
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("own_cache")]
 
 
 # ---- by hand -------------------------------------------------------------------------------------------------------

@@ -30,14 +30,9 @@ from tests.graphs import heads as graphs_heads
 from tests.graphs.builder import Builder, linear
 from tests.graphs.skeleton import load_skeleton
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("own_cache")]
 
 Array = npt.NDArray[Any]
-
-
-@pytest.fixture(autouse=True)
-def _cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("PRUNEGRAPH_CACHE", str(tmp_path / "cache"))
 
 
 # ---- queries and keys ----------------------------------------------------------------------------------------------

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import replace
 
 import numpy as np
@@ -43,12 +42,7 @@ NOT_ON_CPU = ("diffusion_block", "multi_head_packed", "multi_head_packed_kv")
 """ONNX Runtime has no CPU kernel for an op of these; `test_fused_is_plain` has the ops."""
 
 
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("one_torch_thread")
 
 
 def check(model: ir.Model, given: Feeds, rounding: float = ROUNDING) -> None:

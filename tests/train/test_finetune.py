@@ -27,11 +27,7 @@ from tests.graphs.text import WORDS, word_tokenizer
 WIDTH = 16
 
 
-@pytest.fixture(autouse=True)
-def one_thread() -> None:
-    import torch
-
-    torch.set_num_threads(1)
+pytestmark = pytest.mark.usefixtures("one_torch_thread")
 
 
 def reader(*, tokens: bool = False) -> onnx.ModelProto:
