@@ -20,8 +20,10 @@ import onnx_ir as ir
 from benchmarks.harness import Record, reason
 from prunegraph.analysis.cost import count_parameters
 from prunegraph.analyzed import load_and_analyze
-from prunegraph.runtime.feeds import input_specs, random_feeds
-from prunegraph.runtime.session import CannotRun, open_session, run
+from prunegraph.runtime.feeds import random_feeds
+from prunegraph.runtime.inputs import input_specs
+from prunegraph.runtime.limits import CannotRun
+from prunegraph.runtime.session import open_session, run
 from prunegraph.runtime.trial_sizes import size_plans
 
 if TYPE_CHECKING:

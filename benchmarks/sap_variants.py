@@ -27,7 +27,8 @@ from prunegraph.passes.choose.rank import global_counts, select
 from prunegraph.passes.score import Context, Sap, score_with
 from prunegraph.passes.score.base import Scores
 from prunegraph.passes.score.sap import OBSERVATION, RESULT, result
-from prunegraph.runtime.session import open_session, widened
+from prunegraph.runtime.session import open_session
+from prunegraph.runtime.widen import widened
 
 Floats = npt.NDArray[np.float64]
 

@@ -22,9 +22,12 @@ import torch
 from benchmarks.harness import Record, Section, fill_page, reason, study_parser
 from prunegraph.errors import PruneGraphError
 from prunegraph.export.convert import open_source
-from prunegraph.runtime.feeds import Feeds, input_specs, random_feeds
-from prunegraph.runtime.session import CannotRun, open_session, run, widened, widened_feeds
+from prunegraph.runtime.feeds import Feeds, random_feeds
+from prunegraph.runtime.inputs import input_specs
+from prunegraph.runtime.limits import CannotRun
+from prunegraph.runtime.session import open_session, run
 from prunegraph.runtime.trial_sizes import size_plans
+from prunegraph.runtime.widen import widened, widened_feeds
 from prunegraph.torch_twin import call, to_torch
 
 TOLERANCE = 1e-4

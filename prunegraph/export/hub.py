@@ -19,7 +19,8 @@ from prunegraph.export.hub_inputs import Example, ExampleSizes
 from prunegraph.export.onnx_file import save
 from prunegraph.export.torch_dynamic_shapes import ExampleCall
 from prunegraph.export.torch_module import trace
-from prunegraph.runtime.session import CannotRun, open_session, run
+from prunegraph.runtime.limits import CannotRun
+from prunegraph.runtime.session import open_session, run
 
 if TYPE_CHECKING:
     import torch

@@ -27,7 +27,8 @@ from prunegraph.observe.padding import real
 from prunegraph.observe.stream import Inputs, SampleProgress
 from prunegraph.observe.text import Batch
 from prunegraph.observe.with_outputs import with_outputs
-from prunegraph.runtime.session import open_session, run, widened, widened_feeds
+from prunegraph.runtime.session import open_session, run
+from prunegraph.runtime.widen import widened, widened_feeds
 
 
 @dataclass(frozen=True, slots=True)

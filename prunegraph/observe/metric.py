@@ -13,7 +13,7 @@ from prunegraph.arrays import Array
 from prunegraph.errors import UsageError
 from prunegraph.observe.head_mask import HeadMaskSession
 from prunegraph.observe.text import Batch
-from prunegraph.runtime.session import widened_feeds
+from prunegraph.runtime.widen import widened_feeds
 
 Evaluate = Callable[[HeadMaskSession], float]
 

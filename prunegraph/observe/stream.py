@@ -23,8 +23,10 @@ from prunegraph.observe.data import DataLike, Sample, Source, open_data
 from prunegraph.observe.text import MAX_LENGTH, Batch, TextReader, batches, check_data
 from prunegraph.observe.with_outputs import with_outputs
 from prunegraph.runtime.inputs import InputSpec, input_specs, with_sizes
+from prunegraph.runtime.limits import CannotRun
 from prunegraph.runtime.providers import CPU, execution_providers
-from prunegraph.runtime.session import CannotRun, open_session, run, widened, widened_feeds
+from prunegraph.runtime.session import open_session, run
+from prunegraph.runtime.widen import widened, widened_feeds
 
 logger = logging.getLogger(__name__)
 

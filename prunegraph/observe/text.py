@@ -18,7 +18,8 @@ from prunegraph.errors import UsageError, first_line
 from prunegraph.extras import needs_extra
 from prunegraph.observe.data import Sample, Source
 from prunegraph.observe.files import is_file, open_text
-from prunegraph.runtime.feeds import Feeds, InputSpec
+from prunegraph.runtime.feeds import Feeds
+from prunegraph.runtime.inputs import InputSpec
 
 if TYPE_CHECKING:
     from tokenizers import Encoding

@@ -10,7 +10,9 @@ from onnx_ir.passes.common import ShapeInferencePass
 
 from prunegraph.errors import VerificationFailed
 from prunegraph.runtime.feeds import Feeds
-from prunegraph.runtime.session import CannotRun, open_session, run, widened_feeds
+from prunegraph.runtime.limits import CannotRun
+from prunegraph.runtime.session import open_session, run
+from prunegraph.runtime.widen import widened_feeds
 
 LARGEST = float(np.finfo(np.float16).max)
 MASK = 1e9

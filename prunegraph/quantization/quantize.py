@@ -27,7 +27,7 @@ from prunegraph.passes.prove.trial_inputs import Trial, trial_inputs
 from prunegraph.quantization.methods import quantized
 from prunegraph.quantization.options import Quantize, check_data
 from prunegraph.quantization.overflow import check_fits_float16
-from prunegraph.runtime.session import widened
+from prunegraph.runtime.widen import widened
 
 Array = npt.NDArray[Any]
 

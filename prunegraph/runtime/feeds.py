@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from prunegraph.arrays import Array
-from prunegraph.runtime.inputs import InputSpec as InputSpec
+from prunegraph.runtime.inputs import InputSpec as InputSpec  # found here under the former path for one release
 from prunegraph.runtime.inputs import bytes_of
 from prunegraph.runtime.inputs import input_specs as input_specs
 from prunegraph.runtime.inputs import shape_of as shape_of

@@ -15,7 +15,7 @@ from prunegraph.arrays import Array
 from prunegraph.errors import first_line
 from prunegraph.runtime.limits import BYTES_A_TRIAL, UNLIMITED, Limits, TooLarge, interruptible, limit_memory
 from prunegraph.runtime.limits import CannotRun as CannotRun
-from prunegraph.runtime.widen import has_narrow as has_narrow
+from prunegraph.runtime.widen import has_narrow as has_narrow  # found here under the former path for one release
 from prunegraph.runtime.widen import widened as widened
 from prunegraph.runtime.widen import widened_feeds as widened_feeds
 

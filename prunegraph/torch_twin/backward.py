@@ -12,7 +12,7 @@ from prunegraph.errors import PruneGraphError, first_line
 from prunegraph.observe.gradients import GradientStatistic, Objective
 from prunegraph.observe.stream import Array, Inputs, SampleProgress
 from prunegraph.observe.text import Batch
-from prunegraph.runtime.session import widened_feeds
+from prunegraph.runtime.widen import widened_feeds
 from prunegraph.torch_twin import call, initializers, to_torch
 
 if TYPE_CHECKING:

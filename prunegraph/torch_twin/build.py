@@ -14,7 +14,7 @@ from onnx_ir.passes.common import InlinePass, RemoveUnusedNodesPass, Topological
 from torch import Tensor, fx, nn
 
 from prunegraph.errors import ModelError, UsageError
-from prunegraph.runtime.session import widened
+from prunegraph.runtime.widen import widened
 from prunegraph.torch_twin import ops as _ops  # noqa: F401  (fills the registry)
 from prunegraph.torch_twin.calls import Constant, ModuleCall, beside, output_of
 from prunegraph.torch_twin.dtypes import tensor_of

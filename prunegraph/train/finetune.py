@@ -19,8 +19,10 @@ from prunegraph.observe.data import DataLike
 from prunegraph.observe.evaluation import Evaluation, evaluate_models
 from prunegraph.observe.fingerprint import fingerprint
 from prunegraph.observe.stream import Data
-from prunegraph.runtime.feeds import input_specs
-from prunegraph.runtime.session import CannotRun, open_session, run, widened, widened_feeds
+from prunegraph.runtime.inputs import input_specs
+from prunegraph.runtime.limits import CannotRun
+from prunegraph.runtime.session import open_session, run
+from prunegraph.runtime.widen import widened, widened_feeds
 from prunegraph.train.checkpoint import Checkpoint
 from prunegraph.train.hidden import shared_states, with_states
 from prunegraph.train.loop import Epoch, Trainer, TrainingProgress

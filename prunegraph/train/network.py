@@ -12,7 +12,7 @@ import onnx_ir as ir
 from prunegraph.analysis.names import matches
 from prunegraph.errors import UsageError
 from prunegraph.extras import needs_extra
-from prunegraph.runtime.session import widened_feeds
+from prunegraph.runtime.widen import widened_feeds
 
 if TYPE_CHECKING:
     import torch

@@ -14,7 +14,8 @@ import pytest
 from prunegraph.analysis.groups import Group
 from prunegraph.analysis.selection import Selection
 from prunegraph.passes.rewrite.shrink import shrink
-from prunegraph.runtime.feeds import input_specs, random_feeds
+from prunegraph.runtime.feeds import random_feeds
+from prunegraph.runtime.inputs import input_specs
 from prunegraph.runtime.session import open_session, run
 from tests.graphs.small import GRAPHS, Analysed, analysed, analysed_model
 

@@ -18,7 +18,7 @@ from prunegraph.observe.conllu import read_conllu
 from prunegraph.observe.data import open_data
 from prunegraph.observe.stream import Data
 from prunegraph.observe.text import TextReader
-from prunegraph.runtime.feeds import InputSpec
+from prunegraph.runtime.inputs import InputSpec
 from tests.graphs.text import SENTENCES, conllu, shifting, word_tokenizer
 
 TEXTS = ["the dog, it saw", 'a "small" cat', "today"]

@@ -13,7 +13,8 @@ from prunegraph.analyzed import Analyzed, load_and_analyze
 from prunegraph.observe.attention_sites import ObservedValue, attentions
 from prunegraph.observe.with_outputs import with_outputs
 from prunegraph.runtime.feeds import Feeds
-from prunegraph.runtime.session import open_session, run, widened
+from prunegraph.runtime.session import open_session, run
+from prunegraph.runtime.widen import widened
 from tests.graphs import fused as graphs_fused
 from tests.graphs.builder import linear
 from tests.graphs.fused import D, E, H, contrib, finish, microsoft, stem

@@ -23,9 +23,11 @@ from prunegraph.observe.stream import Data, observe
 from prunegraph.observe.text import Batch
 from prunegraph.observe.with_outputs import with_outputs
 from prunegraph.passes.prove.mask import masked
-from prunegraph.runtime.feeds import Feeds, input_specs, random_feeds
-from prunegraph.runtime.session import open_session, run, widened, widened_feeds
+from prunegraph.runtime.feeds import Feeds, random_feeds
+from prunegraph.runtime.inputs import input_specs
+from prunegraph.runtime.session import open_session, run
 from prunegraph.runtime.trial_sizes import size_plans
+from prunegraph.runtime.widen import widened, widened_feeds
 from tests.graphs import attention as graphs_attention
 from tests.graphs import fused as graphs_fused
 from tests.graphs import heads as graphs_heads

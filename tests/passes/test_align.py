@@ -10,7 +10,7 @@ import pytest
 from prunegraph.observe.data import Sample
 from prunegraph.observe.text import TextReader, Tokens
 from prunegraph.passes.score.align import Alignment, align
-from prunegraph.runtime.feeds import InputSpec
+from prunegraph.runtime.inputs import InputSpec
 from tests.graphs.text import piece_tokenizer, word_tokenizer
 
 IDS = (InputSpec("input_ids", np.dtype(np.int64), ("b", "s")),)

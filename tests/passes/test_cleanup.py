@@ -13,7 +13,8 @@ from prunegraph import prune_graph
 from prunegraph.passes.normalize import normalize
 from prunegraph.passes.rewrite.cleanup.scales import push_scales
 from prunegraph.passes.rewrite.cleanup.views import shorten_views
-from prunegraph.runtime.feeds import input_specs, random_feeds
+from prunegraph.runtime.feeds import random_feeds
+from prunegraph.runtime.inputs import input_specs
 from prunegraph.runtime.session import open_session, run
 from tests.graphs.attention import (
     D,

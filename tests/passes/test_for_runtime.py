@@ -8,7 +8,8 @@ import pytest
 
 from prunegraph.bench.stats import PairedRatio
 from prunegraph.passes.rewrite.for_runtime import FORMS, suit_runtime, write_forms
-from prunegraph.runtime.feeds import input_specs, random_feeds
+from prunegraph.runtime.feeds import random_feeds
+from prunegraph.runtime.inputs import input_specs
 from prunegraph.runtime.session import open_session, run
 from tests.graphs.small import analysed
 

@@ -18,7 +18,8 @@ from prunegraph.observe.head_mask import HeadMaskSession
 from prunegraph.observe.stream import Data, Inputs
 from prunegraph.passes.choose.head_filter import Filtered, FilterOptions, filter_candidates
 from prunegraph.passes.prove.mask import masked
-from prunegraph.runtime.session import open_session, run, widened
+from prunegraph.runtime.session import open_session, run
+from prunegraph.runtime.widen import widened
 from tests.graphs.skeleton import load_skeleton
 from tests.graphs.text import WORDS, shifting, word_tokenizer
 

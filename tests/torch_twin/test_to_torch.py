@@ -12,9 +12,12 @@ import pytest
 from onnx import TensorProto, helper
 
 from prunegraph.errors import ModelError, UsageError
-from prunegraph.runtime.feeds import Feeds, input_specs, random_feeds
-from prunegraph.runtime.session import CannotRun, open_session, run, widened, widened_feeds
+from prunegraph.runtime.feeds import Feeds, random_feeds
+from prunegraph.runtime.inputs import input_specs
+from prunegraph.runtime.limits import CannotRun
+from prunegraph.runtime.session import open_session, run
 from prunegraph.runtime.trial_sizes import size_plans
+from prunegraph.runtime.widen import widened, widened_feeds
 from tests.graphs.builder import Builder, linear
 from tests.graphs.skeleton import load_skeleton
 

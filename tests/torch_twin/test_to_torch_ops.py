@@ -10,7 +10,8 @@ import pytest
 
 from prunegraph.analysis import rules
 from prunegraph.analysis.registry import RULES
-from prunegraph.runtime.feeds import Feeds, input_specs, random_feeds
+from prunegraph.runtime.feeds import Feeds, random_feeds
+from prunegraph.runtime.inputs import input_specs
 from prunegraph.runtime.session import open_session, run
 from prunegraph.runtime.trial_sizes import size_plans
 from tests.analysis import rule_cases

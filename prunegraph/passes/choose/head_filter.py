@@ -28,7 +28,8 @@ from prunegraph.observe.head_mask import HeadMask, HeadMaskSession, head_mask_of
 from prunegraph.observe.metric import Evaluate, make_metric
 from prunegraph.observe.stream import Inputs
 from prunegraph.runtime.providers import CPU
-from prunegraph.runtime.session import open_session, widened
+from prunegraph.runtime.session import open_session
+from prunegraph.runtime.widen import widened
 
 POLICIES = ("stop", "skip")
 Unit = tuple[str, int]

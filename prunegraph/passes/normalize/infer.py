@@ -19,8 +19,8 @@ from prunegraph.arrays import Array
 from prunegraph.errors import first_line
 from prunegraph.passes.normalize.exact import impossible
 from prunegraph.passes.normalize.slice_assignment import IndexBlock, block_of
-from prunegraph.runtime.limits import TRIAL
-from prunegraph.runtime.session import CannotRun, run, session_of
+from prunegraph.runtime.limits import TRIAL, CannotRun
+from prunegraph.runtime.session import run, session_of
 
 KNOWN_UP_TO = 4096
 """Values with more elements are neither folded nor remembered."""

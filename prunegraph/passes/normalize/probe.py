@@ -24,8 +24,7 @@ from prunegraph.passes.normalize.infer import KNOWN_UP_TO, Seen
 from prunegraph.passes.normalize.slice_assignment import IndexBlock
 from prunegraph.passes.normalize.trial import Trial
 from prunegraph.runtime.inputs import InputSpec, shape_of
-from prunegraph.runtime.limits import TooLong
-from prunegraph.runtime.session import CannotRun
+from prunegraph.runtime.limits import CannotRun, TooLong
 from prunegraph.runtime.sizes_from_weights import sizes_from_weights
 from prunegraph.runtime.trial_sizes import SHORT, Plan, baked_sizes, narrow_plans, size_plans
 from prunegraph.runtime.widen import widened

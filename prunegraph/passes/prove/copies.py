@@ -12,7 +12,7 @@ from prunegraph.passes.prove.float_reference import unrounded
 from prunegraph.passes.prove.inner import rewritten_weights
 from prunegraph.passes.prove.mask import masked
 from prunegraph.passes.prove.same_noise import with_same_noise
-from prunegraph.runtime.session import widened
+from prunegraph.runtime.widen import widened
 
 
 @dataclass(frozen=True, slots=True)

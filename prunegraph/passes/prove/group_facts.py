@@ -18,7 +18,9 @@ from prunegraph.passes.prove.compare import are_apart
 from prunegraph.passes.prove.inner import Perturbation
 from prunegraph.passes.rewrite.provenance import part_of
 from prunegraph.runtime.feeds import Feeds
-from prunegraph.runtime.session import CannotRun, open_session, run, widened_feeds
+from prunegraph.runtime.limits import CannotRun
+from prunegraph.runtime.session import open_session, run
+from prunegraph.runtime.widen import widened_feeds
 
 OUTPUT, DEAD = "output", "dead"
 

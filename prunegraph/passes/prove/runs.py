@@ -11,7 +11,8 @@ import onnx_ir as ir
 from prunegraph.arrays import Array
 from prunegraph.passes.prove.compare import Vector, slice_noise
 from prunegraph.runtime.feeds import Feeds
-from prunegraph.runtime.session import open_session, run, widened_feeds
+from prunegraph.runtime.session import open_session, run
+from prunegraph.runtime.widen import widened_feeds
 
 Values = dict[str, Array]
 """What a run made, by name."""

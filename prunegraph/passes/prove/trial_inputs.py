@@ -18,10 +18,12 @@ from prunegraph.arrays import Array
 from prunegraph.errors import PruneGraphError
 from prunegraph.passes.prove.limits import check_bytes, check_inputs, limits_of
 from prunegraph.passes.prove.runs import Values
-from prunegraph.runtime.feeds import Feeds, InputSpec, input_specs, random_feeds
-from prunegraph.runtime.limits import UNLIMITED, Limits, TooLarge, TooLong
-from prunegraph.runtime.session import CannotRun, open_session, run, widened_feeds
+from prunegraph.runtime.feeds import Feeds, random_feeds
+from prunegraph.runtime.inputs import InputSpec, input_specs
+from prunegraph.runtime.limits import UNLIMITED, CannotRun, Limits, TooLarge, TooLong
+from prunegraph.runtime.session import open_session, run
 from prunegraph.runtime.trial_sizes import size_plans
+from prunegraph.runtime.widen import widened_feeds
 
 SHORT, LONG = {"batch": 3, "row": 17}, {"batch": 1, "row": 130}
 """Sizes that no probe has used; the long one tells a length that is static from one that is padded to a multiple."""

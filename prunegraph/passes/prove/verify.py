@@ -31,7 +31,7 @@ from prunegraph.passes.prove.runs import Noise, Values, run_all
 from prunegraph.passes.prove.trial_inputs import Trial, trial_inputs
 from prunegraph.runtime import limits
 from prunegraph.runtime.feeds import Feeds
-from prunegraph.runtime.session import CannotRun
+from prunegraph.runtime.limits import CannotRun
 
 __all__ = ["TOLERANCE", "GroupFacts", "Verification", "verify"]
 

@@ -18,8 +18,8 @@ from prunegraph.analysis.relations import Reduction
 from prunegraph.analysis.solve import Solution
 from prunegraph.arrays import Array
 from prunegraph.runtime.edit import Editor
+from prunegraph.runtime.limits import CannotRun
 from prunegraph.runtime.run_node import evaluate
-from prunegraph.runtime.session import CannotRun
 
 
 class CannotFold(Exception):

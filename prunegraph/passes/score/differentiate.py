@@ -22,7 +22,8 @@ from prunegraph.observe.stream import Inputs, SampleProgress
 from prunegraph.observe.text import Batch
 from prunegraph.passes.score.base import Context
 from prunegraph.passes.score.head_mask_gradients import HeadMaskGradients
-from prunegraph.runtime.session import open_session, widened, widened_feeds
+from prunegraph.runtime.session import open_session
+from prunegraph.runtime.widen import widened, widened_feeds
 
 Classes = npt.NDArray[np.int64]
 

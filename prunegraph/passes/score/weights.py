@@ -11,7 +11,9 @@ from onnx_ir.passes.common import RemoveUnusedNodesPass
 from prunegraph.analysis.read_weight import read_weight
 from prunegraph.arrays import Array
 from prunegraph.errors import PruneGraphError
-from prunegraph.runtime.session import CannotRun, open_session, run, widened
+from prunegraph.runtime.limits import CannotRun
+from prunegraph.runtime.session import open_session, run
+from prunegraph.runtime.widen import widened
 
 
 def weight_values(model: ir.Model, names: Iterable[str]) -> dict[str, Array]:
