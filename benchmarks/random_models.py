@@ -13,7 +13,7 @@ import numpy as np
 import onnx
 
 from tests.graphs.builder import Builder
-from tests.graphs.random import OPS, Shape, Writer
+from tests.graphs.random import OPS, Writer, begin, finish
 
 
 @dataclass
@@ -275,22 +275,11 @@ def at_will(seed: int) -> RandomModel:
 
 def _drawn(seed: int) -> RandomModel | None:
     writer = Restrained(seed)
-    g = writer.g
-    x = g.input("x", "B", 7)
-    for k, width in enumerate((12, 8)):
-        y = g("Add", g("MatMul", x, g.weight(f"w_in{k}", 7, width)), g.weight(f"b_in{k}", width, scale=0.5))
-        writer.add(y, (width,))
+    begin(writer)
     for _ in range(int(writer.rng.integers(8, 22))):
         writer.careful(OPS[writer.rng.integers(len(OPS))])
-    if any(node.op_type in UNTOLD for node in g.nodes):
+    if any(node.op_type in UNTOLD for node in writer.g.nodes):
         return None
-    used = {name for node in g.nodes for name in node.input}
-    ends: list[tuple[str, Shape]] = [(name, shape) for name, shape in writer.values if name not in used]
-    total = None
-    for k, (name, shape) in enumerate(ends):
-        y = g("MatMul", g("Flatten", name), g.weight(f"w_out{k}", int(np.prod(shape)), 5))
-        total = y if total is None else g("Add", total, y)
-    assert total is not None
-    g.output(total, "B", 5)
-    weights = {name for name, array in g.initializers.items() if array.dtype == np.float32}
-    return RandomModel(g.model(), {"x": (0, 7)}, weights)
+    proto = finish(writer)
+    weights = {name for name, array in writer.g.initializers.items() if array.dtype == np.float32}
+    return RandomModel(proto, {"x": (0, 7)}, weights)

@@ -203,16 +203,18 @@ OPS = (
 )
 
 
-def random_graph(seed: int, length: int = 14) -> onnx.ModelProto:
-    """A graph of some `length` ops; what nothing has used yet is flattened and summed up into the output."""
-    writer = Writer(seed)
+def begin(writer: Writer) -> None:
+    """Give it an input of seven numbers and two projections of it to begin with."""
     g = writer.g
     x = g.input("x", "B", 7)
     for k, width in enumerate((12, 8)):
         y = g("Add", g("MatMul", x, g.weight(f"w_in{k}", 7, width)), g.weight(f"b_in{k}", width, scale=0.5))
         writer.add(y, (width,))
-    for _ in range(length):
-        OPS[writer.rng.integers(len(OPS))](writer)
+
+
+def finish(writer: Writer) -> onnx.ModelProto:
+    """The model; what nothing has used yet is flattened and summed up into its output."""
+    g = writer.g
     used = {name for node in g.nodes for name in node.input}
     ends = [(name, shape) for name, shape in writer.values if name not in used]
     total = None
@@ -223,3 +225,12 @@ def random_graph(seed: int, length: int = 14) -> onnx.ModelProto:
     assert total is not None
     g.output(total, "B", 5)
     return g.model()
+
+
+def random_graph(seed: int, length: int = 14) -> onnx.ModelProto:
+    """A graph of some `length` ops."""
+    writer = Writer(seed)
+    begin(writer)
+    for _ in range(length):
+        OPS[writer.rng.integers(len(OPS))](writer)
+    return finish(writer)
