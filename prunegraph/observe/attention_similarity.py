@@ -24,7 +24,7 @@ from prunegraph.extras import needs_extra
 from prunegraph.observe.attention_sites import Attention, attentions
 from prunegraph.observe.metric import cosines
 from prunegraph.observe.padding import real
-from prunegraph.observe.stream import Inputs, SampleProgress
+from prunegraph.observe.stream import Inputs
 from prunegraph.observe.text import Batch
 from prunegraph.observe.with_outputs import with_outputs
 from prunegraph.runtime.session import open_session, run
@@ -76,8 +76,6 @@ def attention_similarity(
     slim: ir.Model,
     selection: Selection,
     inputs: Inputs,
-    *,
-    progress: SampleProgress | None = None,
 ) -> Preservation:
     """Run both models on the same data and compare what their heads attend to.
 
@@ -86,14 +84,13 @@ def attention_similarity(
         slim: What was made of it.
         selection: What stays of the original: which of its heads the slim ones are.
         inputs: What to run them on; padding does not count.
-        progress: Called with the number of samples seen.
 
     Raises:
         UsageError: there is no attention to compare, or the selection is of another model.
     """
     pairs = _pairs(attentions(*original), slim, selection)
     sums = [np.zeros(len(pair.heads)) for pair in pairs]
-    counts, sample_count = np.zeros(len(pairs)), 0
+    counts = np.zeros(len(pairs))
     wholes, smalls = [pair.whole for pair in pairs], [pair.small for pair in pairs]
     with _watched(original[0], wholes) as of_original, _watched(slim, smalls) as of_slim:
         for batch in inputs.batches():
@@ -107,9 +104,6 @@ def attention_similarity(
                 rows = each[real(each.shape[:-1], batch)]
                 sums[k] += rows.sum(axis=0)
                 counts[k] += len(rows)
-            sample_count += len(batch.samples)
-            if progress is not None:
-                progress(sample_count)
     means = tuple(total / count for total, count in zip(sums, counts, strict=True))
     return Preservation(tuple(pair.whole.label for pair in pairs), tuple(pair.heads for pair in pairs), means)
 
@@ -152,7 +146,7 @@ def _watched(model: ir.Model, sites: Sequence[Attention]) -> Iterator[Callable[[
         yield lambda batch: dict(zip(names, run(session, widened_feeds(batch.feeds), names), strict=True))
 
 
-def heat_map(preservation: Preservation, path: Path, title: str = "") -> None:
+def heat_map(preservation: Preservation, path: Path) -> None:
     """Draw one cell a head, layers downwards; heads that are gone are grey.
 
     Raises:
@@ -173,6 +167,6 @@ def heat_map(preservation: Preservation, path: Path, title: str = "") -> None:
     axes.set_yticks(range(grid.shape[0]))
     axes.set_xlabel("head of the original")
     axes.set_ylabel("layer")
-    axes.set_title(title or f"cosine of attention maps, mean {preservation.mean:.3f}", fontsize=10)
+    axes.set_title(f"cosine of attention maps, mean {preservation.mean:.3f}", fontsize=10)
     figure.colorbar(image, ax=axes, label="cosine, original and slim")
     figure.savefig(path, dpi=150)

@@ -235,7 +235,6 @@ def observe(
     inputs: Inputs,
     statistics: Sequence[Statistic],
     *,
-    providers: Sequence[str] | None = None,
     cache: Path | None = None,
     progress: SampleProgress | None = None,
 ) -> None:
@@ -245,7 +244,6 @@ def observe(
         model: A normalized model; it is not changed.
         inputs: What to run it on.
         statistics: What to gather; they are updated in place.
-        providers: Execution providers of ONNX Runtime; those of the inputs if None.
         cache: Folder for results by model, data and statistic; what lies there is not gathered again.
         progress: Called after every batch.
 
@@ -256,7 +254,7 @@ def observe(
     def gather(missing: Sequence[Statistic]) -> None:
         observed = list(dict.fromkeys(value for statistic in missing for value in statistic.observed_values()))
         names = [value.value for value in observed]
-        _pass(with_outputs(widened(model), observed), names, inputs, missing, providers or inputs.providers, progress)
+        _pass(with_outputs(widened(model), observed), names, inputs, missing, progress)
 
     through_cache(statistics, gather, model, inputs.fingerprint, cache)
 
@@ -266,12 +264,11 @@ def _pass(
     names: Sequence[str],
     inputs: Inputs,
     statistics: Sequence[Statistic],
-    providers: Sequence[str],
     progress: SampleProgress | None,
 ) -> None:
     names_by_key = {s.key: [value.value for value in s.observed_values()] for s in statistics}
     sample_count = 0
-    for batch, arrays in run_batches(model, inputs.batches(), names, providers):
+    for batch, arrays in run_batches(model, inputs.batches(), names, inputs.providers):
         values = dict(zip(names, arrays, strict=True))
         for statistic in statistics:
             statistic.update(batch, {name: values[name] for name in names_by_key[statistic.key]})

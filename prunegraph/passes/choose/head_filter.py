@@ -112,7 +112,6 @@ def filter_candidates(
     inputs: Inputs | None,
     options: FilterOptions | None = None,
     *,
-    providers: Sequence[str] = (),
     progress: Callable[[int], None] | None = None,
 ) -> Filtered:
     """Take back from a selection the heads that cost too much.
@@ -127,7 +126,6 @@ def filter_candidates(
         selection: What would stay.
         inputs: Validation data; they are held in memory, tokenized. None if `metric` is a function.
         options: See there.
-        providers: Execution providers of ONNX Runtime; those of the inputs if empty.
         progress: Called with the number of evaluations done.
 
     Raises:
@@ -140,7 +138,7 @@ def filter_candidates(
     if not members:
         raise UsageError("no head is to be removed, so none can be filtered", hint="give a ratio of head or kv_group")
     twin, sites = with_head_mask(widened(model), analysis)
-    run_by = tuple(providers) or (inputs.providers if inputs is not None else CPU)
+    run_by = inputs.providers if inputs is not None else CPU
     with ExitStack() as stack:
         session = stack.enter_context(open_session(twin, providers=run_by))
         evaluate, name = _evaluate(options, inputs, model, analysis, HeadMaskSession(session, no_head_masked(sites)))

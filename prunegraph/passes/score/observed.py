@@ -25,7 +25,6 @@ def observe_for(
     context: Context,
     inputs: Inputs | None,
     *,
-    providers: Sequence[str] | None = None,
     cache: Path | None = None,
     progress: SampleProgress | None = None,
     backward: Backward | None = None,
@@ -36,7 +35,6 @@ def observe_for(
         shares: By scorer the groups that it is to score.
         context: What they are given otherwise.
         inputs: The data, see `observe.stream.prepare`.
-        providers: Execution providers of ONNX Runtime; those of the inputs if None.
         cache: See `observe`.
         progress: See `observe`.
         backward: What computes gradients; None if nothing can.
@@ -52,7 +50,7 @@ def observe_for(
         raise UsageError(f"the scorer {next(iter(needing)).name!r} needs data to run the model on", hint=hint)
     observed: dict[Own, Any] = {}
     if inputs is not None:
-        observed |= _observed(needing, context, inputs, providers, cache, progress)
+        observed |= _observed(needing, context, inputs, cache, progress)
         observed |= _differentiated(needing, context, inputs, backward, cache, progress)
     context = replace(context, by_scorer={scorer: _own(observed, scorer) for scorer in shares})
     concluded = {scorer: {**own, **scorer.conclude(context.of(scorer))} for scorer, own in context.by_scorer.items()}
@@ -63,7 +61,6 @@ def _observed(
     shares: Mapping[Scorer, Sequence[Group]],
     context: Context,
     inputs: Inputs,
-    providers: Sequence[str] | None,
     cache: Path | None,
     progress: SampleProgress | None,
 ) -> dict[Own, Any]:
@@ -73,7 +70,7 @@ def _observed(
         by_owner |= {(scorer, name): each for name, each in scorer.observes(groups, context, inputs).items()}
     statistics, observed = _distinct(by_owner)
     if statistics:
-        observe(context.model, inputs, statistics, providers=providers, cache=cache, progress=progress)
+        observe(context.model, inputs, statistics, cache=cache, progress=progress)
     return observed
 
 
