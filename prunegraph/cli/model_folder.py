@@ -121,7 +121,7 @@ def told(slim: SlimConfig) -> Sequence[str]:
     for kind, left in slim.uneven.items():
         lines.append(
             f"config.json cannot say how many {kind} there are: {min(left)} to {max(left)} by layer; "
-            f"--rank local, or --keep {kind}={max(left)}, evens them"
+            "--uniform evens them"
         )
     lines += [f"config.json has no number for {kind}: {number} in every layer" for kind, number in slim.unsaid.items()]
     return lines

@@ -108,6 +108,12 @@ def prune(
     least: Annotated[
         float, typer.Option(metavar="SHARE", help="With --rank global: what every group keeps at least of its units.")
     ] = 0.0,
+    uniform: Annotated[
+        bool,
+        typer.Option(
+            "--uniform", help="All layers keep equally many units of a kind, as a config.json with one number needs it."
+        ),
+    ] = False,
     align: Annotated[
         int | None,
         typer.Option(
@@ -283,6 +289,7 @@ def prune(
                 kinds=kind or (),
                 align=align,
                 rank=rank,
+                uniform=uniform,
                 least=least,
                 filtering=None if tolerance is None else FilterOptions(tolerance, policy),
                 speedup=speedup,

@@ -62,7 +62,8 @@ def select_by_speed(
     """The units that stay, the forms to write, and what was measured.
 
     With data the levels of every group are chosen by a dynamic programme over measured time and measured harm; without,
-    one ratio is for all groups.  Either way the result is timed beside the original, and corrected until it fits.
+    or where all layers shall keep equally much, one ratio is for all groups.  Either way the result is timed beside the
+    original, and corrected until it fits.
 
     Args:
         graph: The analysed model.
@@ -83,7 +84,7 @@ def select_by_speed(
     with clock.step("time"):
         uniform = meet_speedup(amount.speedup, search.by_ratio, lambda plan: search.timed(plan, names), most=MOST)
     best, plan, harm = uniform, "one ratio", dict[str, float]()
-    if data is not None:
+    if data is not None and not amount.uniform:
         planned, harm = search.by_harm(data, names, uniform)
         if planned is not None:
             best, plan = planned, "measured harm"

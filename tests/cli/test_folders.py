@@ -53,7 +53,9 @@ def test_what_a_config_cannot_say_is_told(folder: Path) -> None:
     result = done("prune", "bert", "-o", "slim", "--keep", f"ffn={FFN},{FFN // 2}")
     assert left(folder / "slim") == CONFIG
     assert f"how many ffn there are: {FFN // 2} to {FFN} by layer" in " ".join(result.stdout.split())
-    assert f"--keep ffn={FFN}" in result.stdout and f"{FFN}, {FFN // 2}" in (folder / "slim/README.md").read_text()
+    assert "--uniform evens them" in result.stdout and f"{FFN}, {FFN // 2}" in (folder / "slim/README.md").read_text()
+    result = done("prune", "bert", "-o", "even", "--ratio", "ffn=0.5", "--rank", "global", "--uniform")
+    assert left(folder / "even")["intermediate_size"] == FFN // 2 and "cannot say" not in result.stdout
 
 
 def test_a_folder_without_onnx_is_exported(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import builtins
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,8 @@ from prunegraph.cli import app
 from prunegraph.errors import MissingExtra, UsageError
 from prunegraph.passes.choose.amounts import presets
 from prunegraph.passes.choose.budget import cost
+from prunegraph.passes.choose.head_filter import FilterOptions
+from prunegraph.passes.choose.rank import even_counts
 from prunegraph.passes.choose.request import Amount, Scope
 from prunegraph.passes.choose.select_units import in_scope
 from prunegraph.passes.choose.targets import Kept, resolve_targets
@@ -64,6 +67,10 @@ AMOUNTS: dict[str, tuple[dict[str, Any], dict[str, int]]] = {
     "kept numbers rounded up": (
         {"keep": {"ffn": 5, "head": 1}, "align": 4},
         {"ffn.0": 8, "ffn.1": 8} | {"head.0": 1, "head.1": 1},
+    ),
+    "ranked across layers, but uniform": (
+        {"ratio": {"ffn": 0.5, "head": 0.5}, "rank": "global", "uniform": True},
+        {"head.0": 1, "head.1": 1, "ffn.0": 6, "ffn.1": 6},
     ),
     "in every row": ({"ratio": {"qk_dim": 0.6}, "align": 2}, {"qk_dim.0": 2, "qk_dim.1": 2}),
     "never more than there are": ({"ratio": {"ffn": 0.1}, "align": 8}, {}),
@@ -214,6 +221,36 @@ def test_a_budget_is_met_within_one_unit(case: str) -> None:
     more = ({**got, g.id: got[g.id] + 1} for g in free if got[g.id] < g.units)
     assert any(measure(each)[name] > limit for each in more for name, limit in budget.items())
     assert len({round(1 - got[g.id] / g.units, 1) for g in free if g.units > 40}) <= 2  # one ratio for all
+
+
+def test_a_uniform_budget_is_met_by_equal_layers() -> None:
+    found = load_and_analyze(load_skeleton("zoo_bert"))
+    measure, counts = cost(found.analysis, found.normalized), {}
+    for uniform in (False, True):
+        left = kept(found, macs=0.74, uniform=uniform)
+        assert measure(left)["macs"] <= 0.74
+        counts[uniform] = {count for name, count in left.items() if name.startswith("ffn")}
+    assert len(counts[True]) == 1 < len(counts[False])
+
+
+@pytest.mark.parametrize(
+    "uneven", [{"keep": {"ffn": [5, 6]}}, {"layer_threshold": 0.5}, {"filtering": FilterOptions()}]
+)
+def test_what_makes_layers_differ_does_not_stand_beside_uniform(uneven: dict[str, Any]) -> None:
+    with pytest.raises(UsageError, match="beside uniform"):
+        Amount(**uneven, uniform=True)
+
+
+def test_what_scorers_leave_is_evened(found: Analyzed) -> None:
+    """The mean of what they leave in equally large groups, rounded, and no less than a group must keep."""
+    groups = {group.id: group for group in found.analysis.groups}
+    ffn = [groups["ffn.0"], groups["ffn.1"]]
+    assert even_counts(ffn, {"ffn.0": 3, "ffn.1": 8}, None) == {"ffn.0": 6, "ffn.1": 6}
+    assert even_counts(ffn, {"ffn.0": 3, "ffn.1": 6}, 4) == {"ffn.0": 8, "ffn.1": 8}
+    assert even_counts(ffn, {"ffn.0": 0, "ffn.1": 0}, None) == {"ffn.0": 0, "ffn.1": 0}
+    large = replace(ffn[1], units=24)
+    assert even_counts([ffn[0], large], {"ffn.0": 3, "ffn.1": 8}, None) == {"ffn.0": 3, "ffn.1": 8}
+    assert even_counts([replace(ffn[0], least=7), ffn[1]], {"ffn.0": 3, "ffn.1": 8}, None)["ffn.1"] == 7
 
 
 def test_what_a_budget_foresees_is_what_the_file_costs() -> None:

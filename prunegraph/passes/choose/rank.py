@@ -111,6 +111,29 @@ def global_counts(
     return left
 
 
+def even_counts(groups: Iterable[Group], counts: Mapping[str, int], align: int | None) -> dict[str, int]:
+    """How many units stay where groups of one kind that are equally large keep equally many: the mean, rounded.
+
+    Args:
+        groups: The groups that get smaller.
+        counts: By group id, how many units of each would stay.
+        align: See `rounded_count`.
+    """
+    alike: dict[tuple[str, tuple[int, ...]], list[Group]] = defaultdict(list)
+    for group in groups:
+        alike[group.kind, group.shape].append(group)
+    even: dict[str, int] = {}
+    for members in alike.values():
+        kept = [counts[group.id] for group in members]
+        if len(set(kept)) == 1:
+            even |= dict.fromkeys((group.id for group in members), kept[0])
+            continue
+        mean = max(1, math.floor(sum(kept) / len(kept) + 0.5))
+        number = max(rounded_count(group, mean, align) for group in members)
+        even |= dict.fromkeys((group.id for group in members), number)
+    return even
+
+
 def select(groups: Iterable[Group], scores: Mapping[str, Scores], keep: Mapping[str, int]) -> Selection:
     """Keep the best units of every group; ties go to the first.
 

@@ -58,6 +58,8 @@ class Amount:
         rank: "local": the ratio holds in every group; "global": it holds over all groups of a kind together, and units
             are ranked across them (groups that are chosen row by row stay local). None: global for scorers whose
             scores compare across groups, local for the others.
+        uniform: Groups of one kind that are equally large keep equally many units, as a configuration needs that has
+            one number for all layers: the mean of what each would keep.
         least: The share of its units that every group keeps at least where units are ranked across groups.
         filtering: Take back the removal of heads that cost too much on the data.
         rotate: Turn the dims inside of heads (`qk_dim`, `v_dim`) before they are cut, such that the last contribute
@@ -81,6 +83,7 @@ class Amount:
     kinds: str | Sequence[str] = ()
     align: int | None = None
     rank: str | None = None
+    uniform: bool = False
     least: float = 0.0
     filtering: FilterOptions | None = None
     rotate: bool | None = None
@@ -140,11 +143,30 @@ class Amount:
         if not 0 < self.layer_threshold <= 1:
             problem = f"the layer threshold must be in (0, 1], not {self.layer_threshold}"
             raise UsageError(problem, hint="0.8 removes an attention of which more than four fifths would go")
+        if self.uniform:
+            self._check_uniform()
         if self.rank is not None and self.rank not in RANKS:
             raise UsageError(f"there is no rank {self.rank!r}", hint=f"choose {' or '.join(RANKS)}")
         if isinstance(self.least, bool) or not isinstance(self.least, (int, float)) or not 0 <= self.least <= 1:
             hint = "0.2 keeps a fifth of every group where units are ranked across groups"
             raise UsageError(f"the least share must be in [0, 1], not {self.least!r}", hint=hint)
+
+    def _check_uniform(self) -> None:
+        """Check that nothing is asked for that makes layers differ.
+
+        Raises:
+            UsageError: something is.
+        """
+        lists = [key for given in (self.ratios, self.keep) for key, each in given.items() if isinstance(each, Sequence)]
+        uneven = {
+            "a list by layer": bool(lists),
+            "filtering": self.filtering is not None,
+            "a layer threshold": self.layer_threshold < 1,
+        }
+        for what, given in uneven.items():
+            if given:
+                hint = "leave out one of the two: uniform keeps equally many units in all layers"
+                raise UsageError(f"{what} beside uniform", hint=hint)
 
     def _set(self, name: str, value: object) -> None:
         object.__setattr__(self, name, value)

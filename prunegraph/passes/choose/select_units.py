@@ -12,7 +12,7 @@ from prunegraph.analysis.selection import Selection
 from prunegraph.errors import UsageError
 from prunegraph.passes.choose.budget import cost
 from prunegraph.passes.choose.nothing_to_prune import nothing_to_prune
-from prunegraph.passes.choose.rank import global_counts, rounded_count, select
+from prunegraph.passes.choose.rank import even_counts, global_counts, rounded_count, select
 from prunegraph.passes.choose.request import Amount, Scope
 from prunegraph.passes.choose.targets import ByScorer, Kept, Ranked, Target, resolve_targets
 from prunegraph.passes.choose.whole_layers import WHOLE_KINDS, dropped, names_of
@@ -101,6 +101,8 @@ def rank_and_keep(
     kept |= {group.id: group.units for group in free}
     for scorer, members in scorers.shares(free).items():
         kept |= scorer.counts(members, context.of(scorer))
+    if targets.amount.uniform:
+        kept = even_counts(smaller, kept, targets.amount.align)
     return select(smaller, scores, kept)
 
 

@@ -104,7 +104,7 @@ def resolve_targets(
 
 def _by_ratio(group: Group, ratio: float, amount: Amount, comparable: bool) -> Target:
     count = rounded_count(group, keep_after_ratio(group.units, ratio), amount.align)
-    across = comparable if amount.rank is None else amount.rank == "global"
+    across = (comparable if amount.rank is None else amount.rank == "global") and not amount.uniform
     if not across or group.rows or not ratio or amount.budget:
         return Kept(count)
     return Ranked(ratio, max(group.least, math.ceil(amount.least * group.units)), count)
@@ -145,6 +145,8 @@ def _within(shared: Sequence[Group], fixed: Mapping[str, int], amount: Amount, c
     for _ in range(_STEPS):
         middle = (low + high) / 2
         low, high = (middle, high) if over(at(middle)) > 0 else (low, middle)
+    if amount.uniform:
+        return at(high)
     counts, least = at(low), at(high)
     for group in shared:
         if over(counts) <= 0:
