@@ -12,7 +12,7 @@ from prunegraph.analysis.analyze import Analysis, analyze_graph
 from prunegraph.analysis.cost import count_parameters
 from prunegraph.analysis.names import check_patterns
 from prunegraph.clock import Clock
-from prunegraph.export.convert import Kind, Source, kind_of, open_source
+from prunegraph.export.convert import Kind, ModelLike, kind_of, open_source
 from prunegraph.observe.stream import Data, Inputs
 from prunegraph.passes.choose.request import Scope
 from prunegraph.passes.normalize import Normalized, normalize
@@ -51,7 +51,7 @@ class Analyzed:
 
 
 def load_and_analyze(
-    model: Source,
+    model: ModelLike,
     scope: Scope | None = None,
     clock: Clock | None = None,
     trace: Mapping[str, Any] | None = None,

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from prunegraph.analysis.selection import Selection
 from prunegraph.clock import Clock, Progress
-from prunegraph.export.convert import Model, Source, in_kind, kind_of, open_source
+from prunegraph.export.convert import Model, ModelLike, in_kind, kind_of, open_source
 from prunegraph.former_keywords import Arguments
 from prunegraph.graph import Graph, analyze_source
 from prunegraph.observe.data import DataLike
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 
 def prune_graph(
-    model: Source,
+    model: ModelLike,
     amount: Amount | Ratio | None = None,
     *,
     scorer: Scorers | KindScorers | None = None,
@@ -109,7 +109,7 @@ def _follow(result: PruneResult, step: Step, data: Data | None) -> PruneResult:
     return result.repair(data, step.method) if isinstance(step, Repair) else result.finetune(data, step)
 
 
-def analyze(model: Source, *, scope: Scope | None = None, progress: Progress | None = None, **former: Any) -> Graph:
+def analyze(model: ModelLike, *, scope: Scope | None = None, progress: Progress | None = None, **former: Any) -> Graph:
     """Find every group of a model that may shrink, and why the rest may not.
 
     Args:
@@ -130,8 +130,8 @@ def analyze(model: Source, *, scope: Scope | None = None, progress: Progress | N
 
 
 def verify_files(
-    model: Source,
-    slim: Source,
+    model: ModelLike,
+    slim: ModelLike,
     plan: Selection,
     *,
     repair: Written | None = None,
@@ -191,7 +191,7 @@ def from_torch(module: Any, inputs: Any = None, *, dynamic_shapes: Any = None) -
     return open_source(module, inputs, dynamic_shapes)
 
 
-def to_torch(model: Source, *, tie: bool = True) -> Any:
+def to_torch(model: ModelLike, *, tie: bool = True) -> Any:
     """A trainable twin of a model, a `torch.fx.GraphModule`; see `prunegraph.torch_twin`.
 
     Args:
@@ -207,7 +207,7 @@ def to_torch(model: Source, *, tie: bool = True) -> Any:
     return torch_twin.to_torch(open_source(model), tie=tie)
 
 
-def write_back(model: Source, module: Any) -> Model:
+def write_back(model: ModelLike, module: Any) -> Model:
     """The model with the weights of its trainable twin, in the kind in which it was given.
 
     Args:

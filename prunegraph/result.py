@@ -19,7 +19,7 @@ from prunegraph.atomic_write import make_folder, stage
 from prunegraph.clock import Clock, Progress
 from prunegraph.errors import UsageError
 from prunegraph.export.convert import Kind, Model, in_kind
-from prunegraph.export.onnx_file import load, save, source_of
+from prunegraph.export.onnx_file import files_of, load, save
 from prunegraph.export.report import render, report_facts
 from prunegraph.export.report.png import draw_heads
 from prunegraph.export.report.where import parameters_by_block
@@ -243,8 +243,8 @@ class PruneResult:
         Args:
             slim: Where the slim model was saved.
         """
-        files = source_of(self._analyzed().original).files
-        small = source_of(load(slim)).files
+        files = files_of(self._analyzed().original).files
+        small = files_of(load(slim)).files
         both = (sum(Path(file).stat().st_size for file in each) for each in (files, small))
         return {"file, bytes": (next(both), next(both))} if files else {}
 
@@ -345,5 +345,5 @@ class PruneResult:
 
 def name_of(model: ir.Model) -> str:
     """The name of the file that a model was read from, or of its graph."""
-    files = source_of(model).files
+    files = files_of(model).files
     return Path(files[0]).name if files else model.graph.name or "the model"

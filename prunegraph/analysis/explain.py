@@ -77,8 +77,8 @@ def free_share(analysis: Analysis, *, exact: bool) -> float:
     groups = [g for g in analysis.groups if g.exact or not exact]
     leaves = {g.dim for g in groups}
     weights = dict.fromkeys(place.name for g in groups for place in g.places)
-    held = sum(numbers_held(analysis.solution, name, leaves) for name in weights) / max(analysis.params, 1)
-    return min(held, 1.0)  # a weight that several layers share may be there once for each
+    share = sum(numbers_held(analysis.solution, name, leaves) for name in weights) / max(analysis.params, 1)
+    return min(share, 1.0)  # a weight that several layers share may be there once for each
 
 
 def _by_pin(pinned: Sequence[Pinned]) -> Mapping[Pin, list[Pinned]]:

@@ -53,7 +53,7 @@ class _Walk:
         """The leaves along which a node repeats what it is given."""
         return self.solution.leaves_of(k, self.solution.rules[k].copies)
 
-    def held(self, value: ir.Value) -> frozenset[int]:
+    def leaves_of(self, value: ir.Value) -> frozenset[int]:
         """The leaves that a value holds."""
         return self.solution.leaves(value.name or "")
 
@@ -63,13 +63,15 @@ class _Walk:
         for table in (node.inputs[lookup.table] for lookup in traits.looks_up if lookup.rows):
             if table is None or not self.is_weight(table):
                 continue
-            for leaf in self.held(node.outputs[0]):
+            for leaf in self.leaves_of(node.outputs[0]):
                 self.roles[leaf].looked_up = True
-                if leaf in self.held(table):
+                if leaf in self.leaves_of(table):
                     self.roles[leaf].makers.setdefault(table.name or "", k)
         source = node.inputs[0] if node.inputs and 0 in traits.carries else None
         if source is not None and (self.is_weight(source) or source.name in self.picked):
-            routed = self.picked.get(source.name or "") or any(self.roles[leaf].ranked for leaf in self.held(source))
+            routed = self.picked.get(source.name or "") or any(
+                self.roles[leaf].ranked for leaf in self.leaves_of(source)
+            )
             self.picked |= {value.name or "": routed for value in node.outputs}
 
     def copy(self, node: ir.Node, copied: frozenset[int]) -> None:
@@ -79,7 +81,7 @@ class _Walk:
         same_along = {
             leaf
             for leaf in set().union(*given)
-            if all(leaf in same or leaf not in self.held(value) for value, same in zip(inputs, given, strict=True))
+            if all(leaf in same or leaf not in self.leaves_of(value) for value, same in zip(inputs, given, strict=True))
         }
         if not self.is_weight(node.inputs[0] if node.inputs else None):
             same_along |= copied

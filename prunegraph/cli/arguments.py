@@ -128,11 +128,11 @@ def load_for(model: Path, output: Path) -> ir.Model:
         ModelError: the model cannot be read.
     """
     from prunegraph.atomic_write import check_target
-    from prunegraph.export.onnx_file import check_outputs, load, source_of
+    from prunegraph.export.onnx_file import check_outputs, files_of, load
 
     check_target(output, [model])
     original = load(model)
-    check_outputs(output, source_of(original).files, [f"{output.stem}.plan.json"])
+    check_outputs(output, files_of(original).files, [f"{output.stem}.plan.json"])
     return original
 
 

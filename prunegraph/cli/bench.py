@@ -70,7 +70,7 @@ def bench(
         report("load", 0, 1)
         from prunegraph.bench import compare
 
-        found = compare(
+        comparison = compare(
             [each for each in (model, *(slim or ())) if each is not None],
             providers=ep.split(","),
             batch=batch,
@@ -82,7 +82,7 @@ def bench(
             seed=seed,
             progress=report,
         )
-    _print(found, json, samples)
+    _print(comparison, json, samples)
 
 
 def read_results(path: Path) -> Comparison:

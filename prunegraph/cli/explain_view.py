@@ -77,10 +77,10 @@ class _View:
         self.bases = bases
         self.analysis = analysis
         self.verbose = verbose
-        found = modules(analysis.groups, analysis.names)
+        modules_by_group = modules(analysis.groups, analysis.names)
         pinned = [self._module(axis.place.name) for axis in analysis.pinned]
-        self.prefix = shared_prefix([name for held in found.values() for name in held] + pinned)
-        self.modules: Modules = {group: tuple(map(self._short, held)) for group, held in found.items()}
+        self.prefix = shared_prefix([name for names in modules_by_group.values() for name in names] + pinned)
+        self.modules: Modules = {group: tuple(map(self._short, names)) for group, names in modules_by_group.items()}
 
     def _module(self, weight: str) -> str:
         return module_of(self.analysis.names.get(weight, weight))
@@ -159,13 +159,13 @@ class _View:
     def _row(self, block: Block, members: Sequence[Group]) -> tuple[str, ...]:
         group = members[0]
         ids = f"{group.kind}.{ranges([int(g.id.rpartition('.')[2]) for g in members])}"
-        held = shorten(name.removeprefix(block.first) for name in self.modules[group.id])
+        module_names = shorten(name.removeprefix(block.first) for name in self.modules[group.id])
         return (
             ids,
             f"{units_of(group, self.analysis.groups)}{'' if group.exact else ' ~'}",
             span([g.params for g in members]),
             percent(self._share(max(g.params for g in members))),
-            held,
+            module_names,
         )
 
     def _weight(self, name: str) -> str:
@@ -249,9 +249,11 @@ class _View:
         table.columns[0].justify = "right"
         for why, axes in sorted(by_why.items(), key=lambda item: -len(item[1])):
             blamed = dict.fromkeys(self._node(pin.where) for axis in axes for pin in axis.pins if pin.why == why)
-            held = shorten(self._short(self._module(axis.place.name)) for axis in axes)
+            module_names = shorten(self._short(self._module(axis.place.name)) for axis in axes)
             reason = Text.assemble((f"{why}: ", "bold"), some(list(blamed)))
-            inside = (Text(line, "dim") for line in break_lines(f"in {held}", self.width - _INDENT - len("axes  ")))
+            inside = (
+                Text(line, "dim") for line in break_lines(f"in {module_names}", self.width - _INDENT - len("axes  "))
+            )
             table.add_row(str(len(axes)), Lines(reason, *inside))
         return table
 
@@ -263,8 +265,8 @@ class _View:
         lines: list[RenderableType] = []
         for pins, axes in by_pins.items():
             lines += [Text.assemble((f"{pin.why}: ", "bold"), pin.where) for pin in pins]
-            held = (f"{self._weight(axis.place.name)}[{axis.place.axis}] = {axis.units}" for axis in axes)
-            lines.append(Padding(Lines(*map(Text, held)), (0, 0, 0, 4)))
+            places = (f"{self._weight(axis.place.name)}[{axis.place.axis}] = {axis.units}" for axis in axes)
+            lines.append(Padding(Lines(*map(Text, places)), (0, 0, 0, 4)))
         return Lines(*lines)
 
     def _node(self, name: str) -> str:

@@ -95,13 +95,13 @@ def finetune(
     with progress() as step:
         step("load")
         from prunegraph.atomic_write import check_target
-        from prunegraph.export.onnx_file import check_outputs, load, source_of
+        from prunegraph.export.onnx_file import check_outputs, files_of, load
         from prunegraph.observe.stream import Data
         from prunegraph.train.finetune import finetune as run
 
         check_target(output, [model, *([teacher] if teacher else [])])
         given = load(model)
-        check_outputs(output, source_of(given).files)
+        check_outputs(output, files_of(given).files)
     columns: dict[str, Any] = {"text": text_column or (), "label": label_column}
     examples = Data(data, tokenizer, limit=samples, **columns)
     judged = None if validation is None else Data(validation, tokenizer, **columns)

@@ -102,8 +102,8 @@ def opened(model: Path, output: Path, step: Progress) -> Iterator[ModelFolder | 
     check_new_folder(output)
     folder = Path(str(model).removeprefix("hf:"))
     if not lacks_onnx(folder):
-        found = find_model(folder)
-        yield ModelFolder(folder, found, found.relative_to(folder))
+        onnx_file = find_model(folder)
+        yield ModelFolder(folder, onnx_file, onnx_file.relative_to(folder))
         return
     from prunegraph.export.hub import export_model
 
@@ -113,7 +113,7 @@ def opened(model: Path, output: Path, step: Progress) -> Iterator[ModelFolder | 
         yield ModelFolder(folder, exported, EXPORTED)
 
 
-def told(slim: SlimConfig) -> Sequence[str]:
+def config_lines(slim: SlimConfig) -> Sequence[str]:
     """What a configuration says now, and what it cannot say, in words."""
     lines = []
     if slim.changed:

@@ -56,11 +56,11 @@ def modules(groups: Iterable[Group], names: Mapping[str, str]) -> Modules:
         names: Every weight's name for people, see `names.readable_names`.
     """
     order = {name: k for k, name in enumerate(names)}
-    found = {}
+    modules_by_group = {}
     for group in groups:
-        held = sorted({place.name for place in group.places}, key=lambda name: order.get(name, len(order)))
-        found[group.id] = tuple(dict.fromkeys(module_of(names.get(name, name)) for name in held))
-    return found
+        weight_names = sorted({place.name for place in group.places}, key=lambda name: order.get(name, len(order)))
+        modules_by_group[group.id] = tuple(dict.fromkeys(module_of(names.get(name, name)) for name in weight_names))
+    return modules_by_group
 
 
 def shared_prefix(names: Iterable[str]) -> str:
@@ -123,14 +123,14 @@ def _numbered(stem: str, heads: Sequence[str]) -> str:
     return stem if stem in heads else stem + ranges([int(head.removeprefix(stem)) for head in heads])
 
 
-def blocks(groups: Sequence[Group], found: Modules) -> tuple[Block, ...]:
+def blocks(groups: Sequence[Group], module_names: Modules) -> tuple[Block, ...]:
     """Groups by block, blocks that are alike as one, in the order of the graph.
 
     A block is a scope that ends in a number which varies, `layer.3`: the innermost one that has a sibling like itself,
     else the outermost one.  Groups that lie in no such scope are one block without a number.
     """
     inside = _inside(groups)
-    shape = {name: _signature(name, members, found) for name, members in inside.items()}
+    shape = {name: _signature(name, members, module_names) for name, members in inside.items()}
     siblings: dict[tuple[str, object], int] = defaultdict(int)
     for name, signature in shape.items():
         siblings[name.rpartition(".")[0], signature] += 1
@@ -140,7 +140,7 @@ def blocks(groups: Sequence[Group], found: Modules) -> tuple[Block, ...]:
         best = [name for name in candidates if siblings[name.rpartition(".")[0], shape[name]] > 1] or candidates[:1]
         stem, _, number = best[-1].rpartition(".") if best else (group.scope, "", "")
         owned[(stem, int(number)) if best else ("", None)].append(group)
-    return _merged(owned, found)
+    return _merged(owned, module_names)
 
 
 def _inside(groups: Sequence[Group]) -> dict[str, list[Group]]:
@@ -157,14 +157,14 @@ def _inside(groups: Sequence[Group]) -> dict[str, list[Group]]:
     return {name: under[name] for name in sorted(under, key=len) if numbers[name.rpartition(".")[0]] > 1}
 
 
-def _merged(owned: Mapping[tuple[str, int | None], Sequence[Group]], found: Modules) -> tuple[Block, ...]:
+def _merged(owned: Mapping[tuple[str, int | None], Sequence[Group]], module_names: Modules) -> tuple[Block, ...]:
     alike: dict[tuple[str, object], list[tuple[int | None, Sequence[Group]]]] = defaultdict(list)
     for (stem, number), members in owned.items():
         name = f"{stem}.{number}".strip(".")
-        key = _signature(name, members, found) if number is not None else None
+        key = _signature(name, members, module_names) if number is not None else None
         twins = alike[stem, key]
         if twins and number is not None:
-            members = _in_order_of(twins[0], stem, number, members, found)
+            members = _in_order_of(twins[0], stem, number, members, module_names)
         twins.append((number, members))
     merged = []
     for (stem, _), twins in alike.items():
@@ -175,24 +175,24 @@ def _merged(owned: Mapping[tuple[str, int | None], Sequence[Group]], found: Modu
 
 
 def _in_order_of(
-    first: tuple[int | None, Sequence[Group]], stem: str, number: int, members: Sequence[Group], found: Modules
+    first: tuple[int | None, Sequence[Group]], stem: str, number: int, members: Sequence[Group], module_names: Modules
 ) -> list[Group]:
     """The groups of a block in the order in which its twin has its own."""
     left: dict[object, list[Group]] = defaultdict(list)
     for group in members:
-        left[_choice(f"{stem}.{number}".strip("."), group, found)].append(group)
-    return [left[_choice(f"{stem}.{first[0]}".strip("."), group, found)].pop(0) for group in first[1]]
+        left[_choice(f"{stem}.{number}".strip("."), group, module_names)].append(group)
+    return [left[_choice(f"{stem}.{first[0]}".strip("."), group, module_names)].pop(0) for group in first[1]]
 
 
-def _signature(name: str, members: Sequence[Group], found: Modules) -> object:
+def _signature(name: str, members: Sequence[Group], module_names: Modules) -> object:
     """What makes two blocks alike, in whatever order: the same choices about the same modules.
 
     How many parameters go may differ.
     """
-    return frozenset(Counter(_choice(name, group, found) for group in members).items())
+    return frozenset(Counter(_choice(name, group, module_names) for group in members).items())
 
 
-def _choice(name: str, group: Group, found: Modules) -> object:
+def _choice(name: str, group: Group, module_names: Modules) -> object:
     """A group seen from its block; what it shares with a sibling of the block counts as its own."""
     stem = name.rpartition(".")[0]
     sibling = re.compile(rf"{re.escape(f'{stem}.' if stem else '')}\d+\.")
@@ -201,4 +201,4 @@ def _choice(name: str, group: Group, found: Modules) -> object:
         beginning = sibling.match(module)
         return module[beginning.end() :] if beginning else module
 
-    return group.kind, group.units, group.rows, group.exact, frozenset(map(own, found[group.id]))
+    return group.kind, group.units, group.rows, group.exact, frozenset(map(own, module_names[group.id]))

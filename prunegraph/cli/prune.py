@@ -264,7 +264,7 @@ def prune(
         step("load")
         from prunegraph.api import prune_graph
         from prunegraph.atomic_write import check_target
-        from prunegraph.cli.model_folder import opened, told
+        from prunegraph.cli.model_folder import config_lines, opened
         from prunegraph.cli.report import commands_of
         from prunegraph.export.onnx_file import load, save
         from prunegraph.extras import require_extras
@@ -350,7 +350,7 @@ def prune(
 
             show("", evaluation_table(tuned.evaluation, "held out from training"))
     if changed is not None:
-        show("", *told(changed))
+        show("", *config_lines(changed))
     say("\nwrote ", _listed(files))
     if folder is None or folder.model.is_relative_to(folder.folder):
         say("next: ", (f"prunegraph bench {model} {files[0]}", "bold"))

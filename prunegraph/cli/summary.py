@@ -35,9 +35,9 @@ def pruned(report: Report) -> RenderableType:
     for kind, groups in by_kind.items():
         where = f" in {len(groups)} groups" if len(groups) > 1 else ""
         table.add_row(f"{kind}{where}", *_change([g.before for g in groups], [g.after for g in groups]))
-    said = [Text(line) for account in report.accounts.values() for line in account.lines]
+    scorer_lines = [Text(line) for account in report.accounts.values() for line in account.lines]
     after = (*rotation(report.rotate), *repair(report.repair), *slow_widths(report.groups))
-    return Lines(table, Text(), *said, *proof(report.verify), *after)
+    return Lines(table, Text(), *scorer_lines, *proof(report.verify), *after)
 
 
 def slow_widths(groups: Sequence[GroupReport]) -> Sequence[Text]:
@@ -51,31 +51,36 @@ def slow_widths(groups: Sequence[GroupReport]) -> Sequence[Text]:
     ]
 
 
-def proof(seen: Verification | None) -> Sequence[Text]:
+def proof(verification: Verification | None) -> Sequence[Text]:
     """What the comparison with the masked original says, in words."""
-    if seen is None:
+    if verification is None:
         return [Text("not verified: nothing compared the slim model with the original", style="bold yellow")]
-    oracle = "the masked original" if seen.exact else "the original under masked statistics"
-    if not seen.ok:
-        where = f"; {seen.reason}" if seen.reason else ""
+    oracle = "the masked original" if verification.exact else "the original under masked statistics"
+    if not verification.ok:
+        where = f"; {verification.reason}" if verification.reason else ""
         return [
-            Text(f"NOT equal to {oracle}: off by {_worst(seen):.1e} of the output's scale{where}", style="bold red")
+            Text(
+                f"NOT equal to {oracle}: off by {_worst(verification):.1e} of the output's scale{where}",
+                style="bold red",
+            )
         ]
-    error = f"largest error {_worst(seen):.1e} of the output's scale (at most {TOLERANCE:.0e} counts as rounding)"
+    error = (
+        f"largest error {_worst(verification):.1e} of the output's scale (at most {TOLERANCE:.0e} counts as rounding)"
+    )
     lines = [Text.assemble(("verified: ", "bold green"), f"equal to {oracle}; {error}")]
-    if seen.vacuous:
+    if verification.vacuous:
         lines.append(Text("the removed units were dead: without them the outputs are the same"))
     else:
         lines.append(
-            Text(f"what was removed moves the outputs of the original by up to {seen.moved:.1%} of their scale")
+            Text(f"what was removed moves the outputs of the original by up to {verification.moved:.1%} of their scale")
         )
-    return [*lines, *map(Text, _sight(seen)), *map(Text, seen.notes)]
+    return [*lines, *map(Text, _sight(verification)), *map(Text, verification.notes)]
 
 
-def _sight(seen: Verification) -> Iterator[str]:
+def _sight(verification: Verification) -> Iterator[str]:
     """What the proof could have seen, and where it ended."""
     by_place: dict[str, list[str]] = defaultdict(list)
-    for group in seen.groups:
+    for group in verification.groups:
         by_place[group.seen.split()[0]].append(group.id)
     parts = [
         f"{len(by_place[place])} {words}"
@@ -84,11 +89,12 @@ def _sight(seen: Verification) -> Iterator[str]:
     ]
     if parts:
         yield f"a wrong weight would have been seen, by group: {', '.join(parts)}"
-    if seen.unseen:
-        yield f"other numbers in {', '.join(seen.unseen[:3])}{', …' if len(seen.unseen) > 3 else ''} would move nothing"
-    if seen.compared_before:
-        yield f"compared before {', '.join(seen.compared_before[:3])}: rounding flips what is chosen there"
-    filled = [group for group in seen.groups if "number" in group.fill or "the sum is" in group.fill]
+    if verification.unseen:
+        more = ", …" if len(verification.unseen) > 3 else ""
+        yield f"other numbers in {', '.join(verification.unseen[:3])}{more} would move nothing"
+    if verification.compared_before:
+        yield f"compared before {', '.join(verification.compared_before[:3])}: rounding flips what is chosen there"
+    filled = [group for group in verification.groups if "number" in group.fill or "the sum is" in group.fill]
     for group in filled[:3]:
         yield f"{group.id}: removed units are filled with {group.fill}"
 
@@ -131,11 +137,12 @@ def repair(done: Repaired | None) -> Sequence[Text]:
 
 def speed_lines(done: SpeedReport) -> Iterator[str]:
     """How fast the result is, beside what was asked for."""
-    ratio, asked = done.met.best.ratio, done.met.asked
+    ratio, requested = done.met.best.ratio, done.met.asked
     sure = "" if done.met.sure else "; this machine is too noisy to be sure"
-    if ratio.median > OVER * asked:
+    if ratio.median > OVER * requested:
         sure = "; the next smaller plan is slower than asked"
-    yield f"speed: {ratio.median:.2f} times [{ratio.low:.2f}, {ratio.high:.2f}] of {asked:g} asked, on {done.ep}{sure}"
+    times = f"{ratio.median:.2f} times [{ratio.low:.2f}, {ratio.high:.2f}]"
+    yield f"speed: {times} of {requested:g} asked, on {done.ep}{sure}"
     for trial in done.forms:
         kept = "written" if trial.kept else "left as it was"
         yield f"  {trial.name}: {trial.ratio.median:.2f} times [{trial.ratio.low:.2f}, {trial.ratio.high:.2f}], {kept}"
@@ -146,8 +153,8 @@ def speed_lines(done: SpeedReport) -> Iterator[str]:
     yield f"  planned by {done.plan}" + (f" (harm: {harms})" if harms else "")
 
 
-def _worst(seen: Verification) -> float:
-    return max(seen.max_rel_error, seen.normalize_error)
+def _worst(verification: Verification) -> float:
+    return max(verification.max_rel_error, verification.normalize_error)
 
 
 def _change(before: Sequence[int], after: Sequence[int]) -> tuple[str, str, str]:

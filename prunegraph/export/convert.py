@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     import onnx_graphsurgeon as gs
     import torch
 
-Source: TypeAlias = (
+ModelLike: TypeAlias = (
     "str | os.PathLike[str] | onnx.ModelProto | ir.Model | gs.Graph | torch.nn.Module | torch.export.ExportedProgram"
 )
 Model: TypeAlias = "onnx.ModelProto | ir.Model | gs.Graph"
@@ -31,7 +31,7 @@ class Kind(Enum):
     GRAPHSURGEON = "onnx_graphsurgeon.Graph"
 
 
-def open_source(source: Source, example_inputs: Any = None, dynamic_shapes: Any = None) -> ir.Model:
+def open_source(source: ModelLike, example_inputs: Any = None, dynamic_shapes: Any = None) -> ir.Model:
     """Read a model that may be changed freely: what was given never is.
 
     Args:
@@ -64,7 +64,7 @@ def open_source(source: Source, example_inputs: Any = None, dynamic_shapes: Any 
     return load(source)
 
 
-def kind_of(source: Source) -> Kind:
+def kind_of(source: ModelLike) -> Kind:
     """The kind in which a model is given back for this source."""
     if isinstance(source, ir.Model):
         return Kind.IR

@@ -16,7 +16,7 @@ _SHOWN = 80
 _FETCH = "copy the data file into the model's folder; it is part of the model"
 
 
-def settle(
+def resolve(
     model: ir.Model,
     *,
     folder: Path | None,

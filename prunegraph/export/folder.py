@@ -143,11 +143,11 @@ def slim_config(config: Mapping[str, Any], cuts: Iterable[Cut]) -> SlimConfig:
         elif before[kind] != {left[0]} and len(before[kind]) == 1:
             (units,) = before[kind]
             numbers = {key: config.get(key) for key in CONFIG_KEYS.get(kind, ())}
-            told = {key: left[0] for key, number in numbers.items() if number == units}
+            new_numbers = {key: left[0] for key, number in numbers.items() if number == units}
             if kind == "qk_dim":  # rotary positions turn pairs
-                told |= {key: 2 * left[0] for key, number in numbers.items() if number == 2 * units}
-            new |= told
-            if not told and kind in KINDS_STATED:
+                new_numbers |= {key: 2 * left[0] for key, number in numbers.items() if number == 2 * units}
+            new |= new_numbers
+            if not new_numbers and kind in KINDS_STATED:
                 unsaid[kind] = left[0]
     values = set(after.get("v_dim", ()))  # one number is for queries, keys and values
     if values == {new.get("head_dim")}:

@@ -40,7 +40,7 @@ _IN_NO_OPSET = {"SimplifiedLayerNormalization"}
 
 
 @dataclass(frozen=True, slots=True)
-class Source:
+class ModelFiles:
     """Where a loaded model came from; it travels in ``model.graph.meta`` and survives ``model.clone()``.
 
     Attributes:
@@ -64,7 +64,7 @@ def load(source: str | os.PathLike[str] | onnx.ModelProto | ir.Model) -> ir.Mode
             a model in memory.
 
     Returns:
-        A new model; `source_of` tells where it came from.
+        A new model; `files_of` tells where it came from.
 
     Raises:
         ModelError: The file is missing, is not ONNX, is cut short, has no outputs, lacks its external data or points
@@ -73,18 +73,18 @@ def load(source: str | os.PathLike[str] | onnx.ModelProto | ir.Model) -> ir.Mode
     """
     if isinstance(source, ir.Model):
         model = _clone(source, "the model")
-        known = source_of(source)
-        data = external_data.settle(model, folder=None, trusted=known.files, floor=_SMALL)
-        record = Source(tuple(dict.fromkeys([*known.files, *data])), known.external or bool(data))
+        known = files_of(source)
+        data = external_data.resolve(model, folder=None, trusted=known.files, floor=_SMALL)
+        record = ModelFiles(tuple(dict.fromkeys([*known.files, *data])), known.external or bool(data))
     elif isinstance(source, onnx.ModelProto):
         model = _deserialize(source, "the model")
-        data = external_data.settle(model, folder=Path.cwd(), floor=_SMALL)
-        record = Source(data, bool(data))
+        data = external_data.resolve(model, folder=Path.cwd(), floor=_SMALL)
+        record = ModelFiles(data, bool(data))
     elif isinstance(source, (str, os.PathLike)):
         path = Path(source)
         model = _deserialize(_read(path), str(path))
-        data = external_data.settle(model, folder=path.absolute().parent, model_file=path.resolve(), floor=_SMALL)
-        record = Source((str(path.resolve()), *data), bool(data))
+        data = external_data.resolve(model, folder=path.absolute().parent, model_file=path.resolve(), floor=_SMALL)
+        record = ModelFiles((str(path.resolve()), *data), bool(data))
     else:
         raise UsageError(
             f"cannot read a model from {type(source).__name__}",
@@ -97,10 +97,10 @@ def load(source: str | os.PathLike[str] | onnx.ModelProto | ir.Model) -> ir.Mode
     return _own_tensors(model)
 
 
-def source_of(model: ir.Model) -> Source:
+def files_of(model: ir.Model) -> ModelFiles:
     """Where `load` found this model or the one it was cloned from; empty for any other model."""
     source = model.graph.meta.get(_SOURCE)
-    return source if isinstance(source, Source) else Source()
+    return source if isinstance(source, ModelFiles) else ModelFiles()
 
 
 def save(
@@ -120,7 +120,7 @@ def save(
     Args:
         model: The model; it is not changed.
         path: Where to write it. An existing file is replaced, its permissions are kept.
-        input_path: A file that must not be written over, beside those that `source_of` lists.
+        input_path: A file that must not be written over, beside those that `files_of` lists.
         companions: Text files to write beside the model, by file name, such as ``{"slim.plan.json": "{}"}``.
         progress: Called with the bytes of the data file that are written, and with all.
 
@@ -131,7 +131,7 @@ def save(
         OutputError: The path is an input, a folder or not a regular file, or cannot be written; or there is no room.
     """
     target = Path(path)
-    record = source_of(model)
+    record = files_of(model)
     inputs = [*record.files, *([input_path] if input_path is not None else [])]
     tensors = [value.const_value for graph in model.graphs() for value in graph.initializers.values()]
     need = sum(t.nbytes for t in tensors if t is not None and t.dtype is not ir.DataType.STRING)

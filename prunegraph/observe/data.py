@@ -52,7 +52,7 @@ class Sample:
 
 
 @dataclass(frozen=True, slots=True)
-class Source:
+class Samples:
     """Samples that can be read again and again, and a fingerprint of them.
 
     Attributes:
@@ -91,13 +91,13 @@ class _Columns:
 
 
 def open_data(
-    data: DataLike | Source,
+    data: DataLike | Samples,
     *,
     text: Sequence[str] = (),
     label: str = "",
     label2id: Mapping[str, int] | None = None,
     limit: int | None = None,
-) -> Source:
+) -> Samples:
     """Samples from whatever holds them.
 
     Args:
@@ -113,7 +113,7 @@ def open_data(
         UsageError: there is no such file, its kind is unknown, it is empty, or no column holds text.
     """
     columns = _Columns(tuple(text), label, dict(label2id or {}))
-    if isinstance(data, Source):
+    if isinstance(data, Samples):
         source = data
     elif isinstance(data, (str, os.PathLike)):
         source = _open_file(Path(data), columns)
@@ -122,7 +122,7 @@ def open_data(
     else:
         source = _from_rows(data, columns)
     if limit is not None:
-        source = Source(_limited(source.read, limit), f"{source.fingerprint}/{limit}", source.name)
+        source = Samples(_limited(source.read, limit), f"{source.fingerprint}/{limit}", source.name)
     source.first()
     return source
 
@@ -131,7 +131,7 @@ def _limited(read: Callable[[], Iterator[Sample]], limit: int) -> Callable[[], I
     return lambda: islice(read(), limit)
 
 
-def _open_file(path: Path, columns: _Columns) -> Source:
+def _open_file(path: Path, columns: _Columns) -> Samples:
     if not is_file(path):
         raise UsageError(f"there is no data file {path}", hint="give a file of texts, or of inputs of the model")
     if path.suffix == ".npz":
@@ -145,7 +145,7 @@ def _open_file(path: Path, columns: _Columns) -> Source:
     }
     if path.suffix not in readers:
         raise UsageError(f"{path.name} is of no known kind", hint=f"name it as what it is: {', '.join(SUFFIXES)}")
-    return Source(readers[path.suffix], f"{_digest(path)}/{path.suffix}/{columns.fingerprint}", path.name)
+    return Samples(readers[path.suffix], f"{_digest(path)}/{path.suffix}/{columns.fingerprint}", path.name)
 
 
 def _digest(path: Path) -> str:
@@ -189,7 +189,7 @@ def _objects(path: Path) -> Iterator[Mapping[str, Any]]:
             yield row
 
 
-def _from_rows(rows: Iterable[Mapping[str, Any]], columns: _Columns) -> Source:
+def _from_rows(rows: Iterable[Mapping[str, Any]], columns: _Columns) -> Samples:
     """An iterable of dicts; what can be iterated only once is kept."""
     kept = rows if iter(rows) is not iter(rows) else list(rows)
     fingerprint = getattr(rows, "_fingerprint", None)  # what a Hugging Face Dataset says of itself
@@ -200,7 +200,7 @@ def _from_rows(rows: Iterable[Mapping[str, Any]], columns: _Columns) -> Source:
                 digest.update(repr((key, np.asarray(value).tolist())).encode())
         fingerprint = digest.hexdigest()
     known = f"rows/{fingerprint}/{columns.fingerprint}"
-    return Source(lambda: _samples(kept, columns, "the data"), known, "the data")
+    return Samples(lambda: _samples(kept, columns, "the data"), known, "the data")
 
 
 def _samples(rows: Iterable[Mapping[str, Any]], columns: _Columns, name: str) -> Iterator[Sample]:
@@ -242,15 +242,15 @@ def _label_array(value: object, column: str, name: str) -> Array:
     return array if array.dtype.kind == "U" else _numbers(value, column, name)
 
 
-def _text_columns(row: Mapping[str, Any], wanted: tuple[str, ...], name: str) -> tuple[str, ...]:
+def _text_columns(row: Mapping[str, Any], column_names: tuple[str, ...], name: str) -> tuple[str, ...]:
     """Names of the columns of text; none where a row holds numbers only: inputs of the model."""
     columns = ", ".join(map(str, row))
-    if wanted:
-        if not set(wanted) <= set(row) or len(wanted) > 2:
+    if column_names:
+        if not set(column_names) <= set(row) or len(column_names) > 2:
             raise UsageError(
-                f"{name} has no columns {', '.join(wanted)} but {columns}", hint="name one or two columns of text"
+                f"{name} has no columns {', '.join(column_names)} but {columns}", hint="name one or two columns of text"
             )
-        return wanted
+        return column_names
     for candidate in TEXTS:
         if set(candidate) <= set(row) and all(isinstance(row[column], str) for column in candidate):
             return candidate
@@ -262,12 +262,13 @@ def _text_columns(row: Mapping[str, Any], wanted: tuple[str, ...], name: str) ->
     return ()
 
 
-def _label_column(row: Mapping[str, Any], wanted: str, name: str) -> str:
-    if wanted and wanted not in row:
+def _label_column(row: Mapping[str, Any], label_column: str, name: str) -> str:
+    if label_column and label_column not in row:
         raise UsageError(
-            f"{name} has no column {wanted!r} but {', '.join(map(str, row))}", hint="name a column of class numbers"
+            f"{name} has no column {label_column!r} but {', '.join(map(str, row))}",
+            hint="name a column of class numbers",
         )
-    return wanted or next((column for column in LABELS if column in row), "")
+    return label_column or next((column for column in LABELS if column in row), "")
 
 
 def _class(value: Any, name: str, label2id: Mapping[str, int]) -> int:
@@ -284,7 +285,7 @@ def _class(value: Any, name: str, label2id: Mapping[str, int]) -> int:
     return int(number)
 
 
-def _from_arrays(arrays: Mapping[str, Array], name: str, columns: _Columns) -> Source:
+def _from_arrays(arrays: Mapping[str, Array], name: str, columns: _Columns) -> Samples:
     """Inputs of the model with their batch axis, and perhaps labels."""
     label = next((key for key in LABELS if key in arrays), None)
     labels = None if label is None else _label_array(arrays[label], label, name)
@@ -304,4 +305,4 @@ def _from_arrays(arrays: Mapping[str, Array], name: str, columns: _Columns) -> S
             number = None if labels is None else _class(labels[k], name, columns.label2id)
             yield Sample(label=number, feeds={key: value[k] for key, value in given.items()})
 
-    return Source(read, f"arrays/{digest.hexdigest()}", name)
+    return Samples(read, f"arrays/{digest.hexdigest()}", name)

@@ -102,7 +102,7 @@ def evaluate_models(
     """
     name = _resolve(metric, inputs, len(models))
     judge = _load_judge(name) if ":" in name else None
-    seen: list[Array] = []
+    rows_by_model: list[Array] = []
     labels: list[int | None] = []
     done = 0
     for position, (title, model) in enumerate(models.items()):
@@ -114,10 +114,10 @@ def evaluate_models(
             done += len(batch.samples)
             if progress is not None:
                 progress(done)
-        seen.append(np.concatenate(rows))
-    _check(name, dict(zip(models, seen, strict=True)), labels)
+        rows_by_model.append(np.concatenate(rows))
+    _check(name, dict(zip(models, rows_by_model, strict=True)), labels)
     truth = None if any(label is None for label in labels) else np.array(labels, dtype=np.int64)
-    return Evaluation(name, len(labels), tuple(_scores(name, judge, list(models), seen, truth, seed)))
+    return Evaluation(name, len(labels), tuple(_scores(name, judge, list(models), rows_by_model, truth, seed)))
 
 
 def _resolve(metric: str, inputs: Inputs, models: int) -> str:
@@ -133,20 +133,20 @@ def _resolve(metric: str, inputs: Inputs, models: int) -> str:
     return name
 
 
-def _check(metric: str, seen: Mapping[str, Array], labels: Sequence[int | None]) -> None:
+def _check(metric: str, rows_by_model: Mapping[str, Array], labels: Sequence[int | None]) -> None:
     """Refuse what cannot be compared row by row.
 
     Raises:
         UsageError: an example has no label, a model makes more or fewer rows than there are labels, or than the first.
     """
-    first = next(iter(seen))
-    for title, rows in seen.items():
+    first = next(iter(rows_by_model))
+    for title, rows in rows_by_model.items():
         if metric in LABELLED and len(rows) != len(labels):
             message = f"{title} makes {len(rows)} rows of classes of {len(labels)} examples with a label each"
             hint = "name an output with one row for every example (--output NAME), or take --metric agreement"
             raise UsageError(message, hint=hint)
-        if metric in RELATIVE and rows.shape != seen[first].shape:
-            message = f"{title} makes {list(rows.shape)} where {first} makes {list(seen[first].shape)}"
+        if metric in RELATIVE and rows.shape != rows_by_model[first].shape:
+            message = f"{title} makes {list(rows.shape)} where {first} makes {list(rows_by_model[first].shape)}"
             raise UsageError(message, hint="compare versions of one model, by one output (--output NAME)")
     if (
         metric in LABELLED
@@ -202,10 +202,17 @@ def _token_losses(logits: Array, batch: Batch, inputs: Inputs) -> Floats:
 
 
 def _scores(
-    metric: str, judge: Judge | None, names: Sequence[str], seen: Sequence[Array], truth: Array | None, seed: int
+    metric: str,
+    judge: Judge | None,
+    names: Sequence[str],
+    rows_by_model: Sequence[Array],
+    truth: Array | None,
+    seed: int,
 ) -> Iterator[Score]:
     rng = np.random.default_rng(seed)
-    per_example = [_per_example(metric, rows, seen[0], truth, np.random.default_rng(seed)) for rows in seen]
+    per_example = [
+        _per_example(metric, rows, rows_by_model[0], truth, np.random.default_rng(seed)) for rows in rows_by_model
+    ]
     summarize = _summary(metric, judge, truth)
     everything = np.arange(len(per_example[0]))
     draws = [rng.choice(everything, len(everything)) for _ in range(RESAMPLES)] if judge is None else []

@@ -19,7 +19,7 @@ from prunegraph.analysis.names import as_patterns
 from prunegraph.errors import PruneGraphError, UsageError
 from prunegraph.observe.attention_sites import ObservedValue
 from prunegraph.observe.cache import Gathered, through_cache
-from prunegraph.observe.data import DataLike, Sample, Source, open_data
+from prunegraph.observe.data import DataLike, Sample, Samples, open_data
 from prunegraph.observe.text import MAX_LENGTH, Batch, TextReader, batches, check_data
 from prunegraph.observe.with_outputs import with_outputs
 from prunegraph.runtime.inputs import InputSpec, input_specs, with_sizes
@@ -59,7 +59,7 @@ class Inputs:
         providers: Execution providers of ONNX Runtime that run them.
     """
 
-    source: Source
+    source: Samples
     reader: TextReader | None
     specs: tuple[InputSpec, ...]
     batch_size: int = 16
@@ -98,7 +98,7 @@ class Data:
         providers: Execution providers that run them, see `execution_providers`.
     """
 
-    source: DataLike | Source
+    source: DataLike | Samples
     tokenizer: str | os.PathLike[str] | None = None
     batch_size: int = 16
     max_length: int = MAX_LENGTH
@@ -191,7 +191,7 @@ class Data:
 
 def prepare(
     model: ir.Model,
-    data: DataLike | Source | Inputs,
+    data: DataLike | Samples | Inputs,
     tokenizer: str | os.PathLike[str] | None = None,
     *,
     batch_size: int = 16,

@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from prunegraph.errors import UsageError, first_line
 from prunegraph.extras import needs_extra
-from prunegraph.observe.data import Sample, Source
+from prunegraph.observe.data import Sample, Samples
 from prunegraph.observe.files import is_file, open_text
 from prunegraph.runtime.feeds import Feeds
 from prunegraph.runtime.inputs import InputSpec
@@ -181,7 +181,7 @@ def text_role(spec: InputSpec) -> str:
     return "ids" if spec.dtype.kind in "iu" and ("id" in name or "token" in name or "input" in name) else ""
 
 
-def check_data(source: Source, reader: TextReader | None, specs: Sequence[InputSpec]) -> None:
+def check_data(source: Samples, reader: TextReader | None, specs: Sequence[InputSpec]) -> None:
     """Tell whether the data fit the model, before anything is run.
 
     Raises:
@@ -233,7 +233,7 @@ def _check_text(reader: TextReader | None, specs: Sequence[InputSpec]) -> None:
             )
 
 
-def batches(source: Source, reader: TextReader | None, specs: Sequence[InputSpec], size: int) -> Iterator[Batch]:
+def batches(source: Samples, reader: TextReader | None, specs: Sequence[InputSpec], size: int) -> Iterator[Batch]:
     """One pass over the data, in batches of samples of like length."""
     fixed = [spec.dims[0] for spec in specs if spec.dims and isinstance(spec.dims[0], int)]
     rows = fixed[0] if fixed and isinstance(fixed[0], int) else size

@@ -19,7 +19,7 @@ import onnxruntime as ort
 
 from prunegraph.clock import Clock, Progress
 from prunegraph.errors import ModelError, PruneGraphError, VerificationFailed
-from prunegraph.export.convert import Kind, Model, Source, in_kind, kind_of, open_source
+from prunegraph.export.convert import Kind, Model, ModelLike, in_kind, kind_of, open_source
 from prunegraph.export.onnx_file import load, save
 from prunegraph.observe.data import DataLike
 from prunegraph.observe.stream import Data, Inputs
@@ -100,7 +100,7 @@ class QuantizeResult:
 
 
 def quantize(
-    model: Source,
+    model: ModelLike,
     options: Quantize | str | None = None,
     *,
     data: DataLike | Data | None = None,

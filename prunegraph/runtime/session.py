@@ -59,9 +59,9 @@ def open_session(
     if trial:
         limit_memory(options)
     message, weights = _without_weights(model)
-    held = [ort.OrtValue.ortvalue_from_numpy(array) for array in weights.values()]
-    if held:
-        options.add_external_initializers(list(weights), held)
+    ort_weights = [ort.OrtValue.ortvalue_from_numpy(array) for array in weights.values()]
+    if ort_weights:
+        options.add_external_initializers(list(weights), ort_weights)
     try:
         yield ort.InferenceSession(message, options, providers=list(providers))
     except Exception as error:

@@ -98,7 +98,7 @@ class _Search:
 
     def __init__(self, graph: Graph, scores: Scores, amount: Amount, timer: Timer, clock: Clock) -> None:
         self.graph, self.scores, self.timer, self.clock = graph, scores, timer, clock
-        self.asked = amount
+        self.amount = amount
         self.plain = replace(amount, speedup=None)
 
     def by_ratio(self, removal: float) -> Selection:
@@ -119,10 +119,10 @@ class _Search:
 
     def find_forms(self) -> tuple[FormTrial, ...]:
         """Equal forms that are faster, tried on a model about as small as the one that is wanted."""
-        if self.asked.keep_form:
+        if self.amount.keep_form:
             return ()
-        assert self.asked.speedup is not None
-        model = self.slim(self.by_ratio(1 - 1 / self.asked.speedup))
+        assert self.amount.speedup is not None
+        model = self.slim(self.by_ratio(1 - 1 / self.amount.speedup))
         return suit_runtime(model, lambda first, second: self.timer.ratio(first, second, TABLE_ROUNDS))[1]
 
     def by_harm(
@@ -133,11 +133,11 @@ class _Search:
         harm = _Harm(self.graph, data)
         with self.clock.step("time table"):
             times = time_table(
-                groups, self.scores, self.asked.align, lambda plan: 1 / self.timed(plan, forms, TABLE_ROUNDS).median
+                groups, self.scores, self.amount.align, lambda plan: 1 / self.timed(plan, forms, TABLE_ROUNDS).median
             )
             floor = 1 - sum(max(each.values()) for each in times.values())
         with self.clock.step("harm table"):
-            harms = harm_table(groups, self.scores, self.asked.align, harm.of, self.clock.count)
+            harms = harm_table(groups, self.scores, self.amount.align, harm.of, self.clock.count)
         items = items_of(times, harms)
 
         def planned(removal: float) -> Selection:
@@ -145,14 +145,14 @@ class _Search:
             levels = allocate(items, budget)
             return keep_best(groups, self.scores, {name: int(level.name) for name, level in levels.items()})
 
-        assert self.asked.speedup is not None
+        assert self.amount.speedup is not None
         with self.clock.step("plan"):
             try:
-                met = meet_speedup(self.asked.speedup, planned, lambda plan: self.timed(plan, forms), most=1 - floor)
+                met = meet_speedup(self.amount.speedup, planned, lambda plan: self.timed(plan, forms), most=1 - floor)
             except UsageError:  # one ratio reached it, so this plan's table is off: one ratio it is
                 return None, {}
             both = {"measured harm": harm.of(met.best.plan), "one ratio": harm.of(uniform.best.plan)}
-        near = met.best.ratio.median <= max(OVER * self.asked.speedup, uniform.best.ratio.median)
+        near = met.best.ratio.median <= max(OVER * self.amount.speedup, uniform.best.ratio.median)
         return (met if near and both["measured harm"] <= both["one ratio"] else None), both
 
 

@@ -13,7 +13,7 @@ import onnx_ir as ir
 
 from prunegraph.clock import Clock
 from prunegraph.errors import PruneGraphError, UsageError
-from prunegraph.export.convert import Kind, Model, Source, in_kind, kind_of, open_source
+from prunegraph.export.convert import Kind, Model, ModelLike, in_kind, kind_of, open_source
 from prunegraph.export.onnx_file import save
 from prunegraph.observe.data import DataLike
 from prunegraph.observe.evaluation import Evaluation, evaluate_models
@@ -87,10 +87,10 @@ class FinetuneResult:
 
 
 def finetune(
-    model: Source,
+    model: ModelLike,
     data: DataLike | Data,
     *,
-    teacher: Source | None = None,
+    teacher: ModelLike | None = None,
     tokenizer: str | os.PathLike[str] | None = None,
     validation: DataLike | Data | None = None,
     checkpoint: str | os.PathLike[str] | None = None,
@@ -126,7 +126,7 @@ def finetune(
         MissingExtra: torch is not installed.
         PruneGraphError: ONNX Runtime does not run the model, or the loss is no number any more.
     """
-    wanted = train_options(options)
+    settings = train_options(options)
     if resume and checkpoint is None:
         raise UsageError("there is no checkpoint to resume", hint="name its folder: checkpoint=…, --checkpoint FOLDER")
     clock = Clock()
@@ -134,15 +134,15 @@ def finetune(
     with clock.step("load"):
         student = open_source(model)
         original = None if teacher is None else open_source(teacher)
-        found = examples(student, given, check, wanted, teacher=original is not None)
-    wanted = replace(wanted, output=_output(student, original, wanted.output))
-    metric = metric_name(wanted, labelled=found.labelled, teacher=original is not None)
-    about = _about(student, original, found, wanted) if checkpoint is not None else {}
+        dataset = examples(student, given, check, settings, teacher=original is not None)
+    settings = replace(settings, output=_output(student, original, settings.output))
+    metric = metric_name(settings, labelled=dataset.labelled, teacher=original is not None)
+    about = _about(student, original, dataset, settings) if checkpoint is not None else {}
     kept = Checkpoint(checkpoint, about, resume=resume) if checkpoint is not None else None
     with clock.step("judge the given model"):  # before torch sees it: here a model that cannot run is refused
-        before = _judged(student, original, found, wanted.output, metric)
+        before = _judged(student, original, dataset, settings.output, metric)
     with clock.step("translate"):
-        trainer = _trainer(student, original, found, wanted, metric)
+        trainer = _trainer(student, original, dataset, settings, metric)
     trainer.checkpoint, trainer.progress = kept, progress
     with clock.step("train"):
         trainer.run()
@@ -150,9 +150,9 @@ def finetune(
 
     with clock.step("judge the result"):
         tuned = write_back(student, trainer.student.module)
-        after = _judged(tuned, original, found, wanted.output, metric)
-        evaluation = _evaluated(student, original, tuned, found, wanted.output)
-    sizes = (len(found.train), len(found.validation))
+        after = _judged(tuned, original, dataset, settings.output, metric)
+        evaluation = _evaluated(student, original, tuned, dataset, settings.output)
+    sizes = (len(dataset.train), len(dataset.validation))
     history = tuple(trainer.history)
     return FinetuneResult(
         tuned, metric, before, after, history, trainer.best.number, sizes, clock.seconds, kind_of(model), evaluation
@@ -176,14 +176,14 @@ def _opened(data: DataLike | Data, tokenizer: str | os.PathLike[str] | None) -> 
     return (data if isinstance(data, Data) else Data(data, tokenizer)).opened()
 
 
-def _output(student: ir.Model, teacher: ir.Model | None, wanted: str) -> str:
+def _output(student: ir.Model, teacher: ir.Model | None, name: str) -> str:
     """The output that is trained.
 
     Raises:
         UsageError: the student or the teacher has none of that name, or the teacher reads something else.
     """
     names = [value.name or "" for value in student.graph.outputs]
-    output = wanted or names[0]
+    output = name or names[0]
     if output not in names:
         raise UsageError(f"there is no output {output!r}", hint=f"choose {', '.join(names)}")
     if teacher is None:
@@ -199,29 +199,29 @@ def _output(student: ir.Model, teacher: ir.Model | None, wanted: str) -> str:
     return output
 
 
-def _about(student: ir.Model, teacher: ir.Model | None, found: Examples, options: Finetune) -> dict[str, str]:
+def _about(student: ir.Model, teacher: ir.Model | None, dataset: Examples, options: Finetune) -> dict[str, str]:
     """What must be the same for a run to be the same."""
     return {
         "options": repr(replace(options, device="cpu")),
         "model": fingerprint(student),
         "teacher": fingerprint(teacher) if teacher is not None else "",
-        "data": found.fingerprint,
+        "data": dataset.fingerprint,
     }
 
 
-def _trainer(student: ir.Model, teacher: ir.Model | None, found: Examples, options: Finetune, metric: str) -> Trainer:
-    loss = Loss.of(options, options.output, labelled=found.labelled, teacher=teacher is not None)
+def _trainer(student: ir.Model, teacher: ir.Model | None, dataset: Examples, options: Finetune, metric: str) -> Trainer:
+    loss = Loss.of(options, options.output, labelled=dataset.labelled, teacher=teacher is not None)
     states: Sequence[str] = shared_states(student, teacher) if teacher is not None and loss.hidden else ()
     outputs = [options.output, *states]
     pupil = Network(with_states(student, states), outputs, options.device)
     if teacher is None or not (loss.distill or loss.hidden or metric != "accuracy"):
-        return Trainer(pupil, None, found, loss, metric, options)
+        return Trainer(pupil, None, dataset, loss, metric, options)
     expert = Network(with_states(teacher, states), outputs, options.device)
-    _agree(pupil, expert, found, states)
-    return Trainer(pupil, expert, found, loss, metric, options)
+    _agree(pupil, expert, dataset, states)
+    return Trainer(pupil, expert, dataset, loss, metric, options)
 
 
-def _agree(student: Network, teacher: Network, found: Examples, states: Sequence[str]) -> None:
+def _agree(student: Network, teacher: Network, dataset: Examples, states: Sequence[str]) -> None:
     """Leave out hidden states of other shapes, or without variance to measure by.
 
     Raises:
@@ -230,13 +230,13 @@ def _agree(student: Network, teacher: Network, found: Examples, states: Sequence
     import torch
 
     with torch.no_grad():
-        feeds = next(iter(found.held_out())).feeds
-        said, heard = student(feeds), teacher(feeds)
-    if said[0].shape != heard[0].shape:
-        shapes = f"{list(said[0].shape)}, not {list(heard[0].shape)}"
+        feeds = next(iter(dataset.held_out())).feeds
+        student_outputs, teacher_outputs = student(feeds), teacher(feeds)
+    if student_outputs[0].shape != teacher_outputs[0].shape:
+        shapes = f"{list(student_outputs[0].shape)}, not {list(teacher_outputs[0].shape)}"
         raise UsageError(f"the output is {shapes} as the teacher's", hint="give the model that this one was made from")
     alike = []
-    for k, (s, t) in enumerate(zip(said[1:], heard[1:], strict=True)):
+    for k, (s, t) in enumerate(zip(student_outputs[1:], teacher_outputs[1:], strict=True)):
         if s.shape == t.shape and 0 < float(t.float().var()) < float("inf"):
             alike.append(states[k])
     for network in (student, teacher):
@@ -244,25 +244,27 @@ def _agree(student: Network, teacher: Network, found: Examples, states: Sequence
 
 
 def _evaluated(
-    student: ir.Model, teacher: ir.Model | None, tuned: ir.Model, found: Examples, output: str
+    student: ir.Model, teacher: ir.Model | None, tuned: ir.Model, dataset: Examples, output: str
 ) -> Evaluation | None:
     """The original, the given and the tuned model side by side on labelled validation data."""
-    if teacher is None or not found.labelled:
+    if teacher is None or not dataset.labelled:
         return None
     models = {"original": teacher, "slim": student, "tuned": tuned}
-    return evaluate_models(models, found.held_out_inputs(), "accuracy", output=output)
+    return evaluate_models(models, dataset.held_out_inputs(), "accuracy", output=output)
 
 
-def _judged(model: ir.Model, teacher: ir.Model | None, found: Examples, output: str, metric: str) -> float:
+def _judged(model: ir.Model, teacher: ir.Model | None, dataset: Examples, output: str, metric: str) -> float:
     """The metric on the validation data, run by ONNX Runtime."""
     tally = Tally(metric)
     try:
         with open_session(widened(model)) as session, open_session(widened(teacher or model)) as other:
-            for k, batch in enumerate(found.held_out()):
+            for k, batch in enumerate(dataset.held_out()):
                 feeds = widened_feeds(batch.feeds)
-                said = run(session, feeds, [output])[0]
-                heard = run(other, feeds, [output])[0] if metric != "accuracy" or k == 0 else None  # once: does it run?
-                tally.update(batch, said, heard if metric != "accuracy" else None)
+                student_output = run(session, feeds, [output])[0]
+                teacher_output = (
+                    run(other, feeds, [output])[0] if metric != "accuracy" or k == 0 else None
+                )  # once: does it run?
+                tally.update(batch, student_output, teacher_output if metric != "accuracy" else None)
     except CannotRun as error:
         raise PruneGraphError(
             f"ONNX Runtime does not run the model on the data: {error}",

@@ -10,7 +10,7 @@ import numpy as np
 import onnx_ir as ir
 
 from prunegraph.errors import UsageError
-from prunegraph.observe.data import Sample, Source
+from prunegraph.observe.data import Sample, Samples
 from prunegraph.observe.stream import Data, Inputs
 from prunegraph.observe.text import WINDOW, Batch, batches
 from prunegraph.train.options import Finetune
@@ -51,11 +51,11 @@ class Examples:
 
     def held_out_inputs(self) -> Inputs:
         """The validation data, for those who run a model themselves."""
-        source = Source(lambda: iter(self.validation), "", self.inputs.source.name)
+        source = Samples(lambda: iter(self.validation), "", self.inputs.source.name)
         return replace(self.inputs, source=source)
 
     def _batches(self, samples: list[Sample] | tuple[Sample, ...]) -> Iterator[Batch]:
-        source = Source(lambda: iter(samples), "", self.inputs.source.name)
+        source = Samples(lambda: iter(samples), "", self.inputs.source.name)
         return batches(source, self.inputs.reader, self.inputs.specs, self.inputs.batch_size)
 
 

@@ -25,7 +25,7 @@ from prunegraph.clock import Clock, Progress
 from prunegraph.errors import ModelError, UsageError
 from prunegraph.export.bundle.lower import lowered
 from prunegraph.export.bundle.stacks import Stack, find_stack
-from prunegraph.export.onnx_file import load, source_of
+from prunegraph.export.onnx_file import files_of, load
 from prunegraph.runtime.feeds import ID_BOUNDS, Feeds, random_feeds
 from prunegraph.runtime.inputs import check_same_inputs, input_specs
 from prunegraph.runtime.providers import PROVIDERS
@@ -119,7 +119,7 @@ def bundle(
     clock, target = Clock(progress), Path(path)
     chosen = None if stack is None else find_stack(stack)
     loaded = {name: load(source) for name, source in zip(_names(models), models, strict=True)}
-    check_target(target, [file for model in loaded.values() for file in source_of(model).files])
+    check_target(target, [file for model in loaded.values() for file in files_of(model).files])
     first = next(iter(loaded.values()))
     specs = input_specs(first.graph)
     named = {key: size for key, size in (static or {}).items() if key not in ("batch", "sequence")}

@@ -111,19 +111,19 @@ def open_session(folder, model, provider, threads):
     options.execution_mode = ort.ExecutionMode.ORT_SEQUENTIAL
     options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_ALL
     options.log_severity_level = 3
-    wanted = [(provider["ep"], {key: text.format(threads=threads) for key, text in provider["options"].items()})]
-    wanted += [(name, {}) for name in provider["after"]]
+    providers = [(provider["ep"], {key: text.format(threads=threads) for key, text in provider["options"].items()})]
+    providers += [(name, {}) for name in provider["after"]]
     if provider["ep"] != "CPUExecutionProvider":
-        wanted.append(("CPUExecutionProvider", {}))
+        providers.append(("CPUExecutionProvider", {}))
     start = time.perf_counter()
     path = os.path.join(folder, model["file"])
     try:
-        session = ort.InferenceSession(path, options, providers=wanted)
+        session = ort.InferenceSession(path, options, providers=providers)
     except Exception as error:
         if not provider["options"] or "option" not in str(error).lower():
             raise
         # An onnxruntime older than the option; what it would have kept in float32, the check of the outputs tells.
-        session = ort.InferenceSession(path, options, providers=[name for name, _ in wanted])
+        session = ort.InferenceSession(path, options, providers=[name for name, _ in providers])
     seconds = time.perf_counter() - start
     if hasattr(session, "disable_fallback"):
         session.disable_fallback()

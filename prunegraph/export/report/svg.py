@@ -26,11 +26,11 @@ def head_map(layers: Sequence[Mapping[str, Any]]) -> str:
         low, high = min(scores), max(scores)
         for k, (stays, score) in enumerate(zip(layer["kept"], scores, strict=True)):
             shade = 0.55 + 0.45 * ((score - low) / (high - low) if high > low else 1.0)
-            said = f"{layer['id']}, head {k}: {'stays' if stays else 'removed'}"
-            said += f", score {score:.4g}" if layer.get("scores") else ""
+            title = f"{layer['id']}, head {k}: {'stays' if stays else 'removed'}"
+            title += f", score {score:.4g}" if layer.get("scores") else ""
             look = f'class="kept" fill-opacity="{shade:.2f}"' if stays else 'class="gone"'
             place = f'x="{LABEL + k * step}" y="{y}" width="{CELL}" height="{CELL}" rx="3"'
-            parts.append(f"<rect {place} {look}><title>{escape(said)}</title></rect>")
+            parts.append(f"<rect {place} {look}><title>{escape(title)}</title></rect>")
     return _svg(LABEL + heads * step, 24 + len(layers) * step, "Kept heads, a row a layer", parts, "heads")
 
 
@@ -94,11 +94,11 @@ def incidence(modules: Sequence[str], groups: Sequence[tuple[str, Sequence[str],
     for k, module in enumerate(modules):
         x = left + k * step + CELL / 2
         parts.append(f'<text transform="translate({x:.1f} {tall - 6:.1f}) rotate(-45)">{escape(module)}</text>')
-    for row, (name, held, exact) in enumerate(groups):
+    for row, (name, shrunk, exact) in enumerate(groups):
         y = tall + row * step
         parts.append(_text(left - 8, y + CELL - 5, name, "end"))
         for k, module in enumerate(modules):
-            if module in held:
+            if module in shrunk:
                 place = f'x="{left + k * step:.1f}" y="{y:.1f}" width="{CELL}" height="{CELL}" rx="3"'
                 look = "kept" if exact else "gone"
                 parts.append(

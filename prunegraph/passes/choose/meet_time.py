@@ -58,7 +58,7 @@ class TimeMet(Generic[Plan]):
 
 
 def meet_speedup(
-    asked: float, make: Callable[[float], Plan], measure: Callable[[Plan], PairedRatio], most: float = 1.0
+    speedup: float, make: Callable[[float], Plan], measure: Callable[[Plan], PairedRatio], most: float = 1.0
 ) -> TimeMet[Plan]:
     """The smallest removal whose measured speed-up is within -2 % and +5 % of what was asked for.
 
@@ -66,7 +66,7 @@ def meet_speedup(
     says where to look next; where it does not, the bracket still shrinks with every step.
 
     Args:
-        asked: How many times faster, above 1.
+        speedup: How many times faster, above 1.
         make: From a removal in [0, most] to a plan; a larger removal is never slower.
         measure: How many times faster than the original a plan is.
         most: The largest removal that there is.
@@ -74,8 +74,8 @@ def meet_speedup(
     Raises:
         UsageError: even the largest removal is slower; the message says how fast it is.
     """
-    if not asked > 1:
-        raise UsageError(f"the speed-up is {asked}", hint="give more than 1, such as 2 for twice as fast")
+    if not speedup > 1:
+        raise UsageError(f"the speed-up is {speedup}", hint="give more than 1, such as 2 for twice as fast")
     tried: list[TimedPlan[Plan]] = []
 
     def at(removal: float) -> TimedPlan[Plan]:
@@ -84,28 +84,28 @@ def meet_speedup(
         return tried[-1]
 
     slow, slow_time = 0.0, 1.0
-    guess = min(most, 1 - 1 / asked)
+    guess = min(most, 1 - 1 / speedup)
     fast, fast_time = most, None
     for _ in range(STEPS):
         now = at(guess)
-        if UNDER * asked <= now.ratio.median <= OVER * asked:
-            return _met(asked, now, tried)
+        if UNDER * speedup <= now.ratio.median <= OVER * speedup:
+            return _met(speedup, now, tried)
         left = 1 / now.ratio.median
-        if now.ratio.median < asked:
+        if now.ratio.median < speedup:
             if guess >= most - CLOSE:
-                raise _too_slow(asked, now)
+                raise _too_slow(speedup, now)
             slow, slow_time = guess, left
         else:
             fast, fast_time = guess, left
         if fast - slow < CLOSE:
             break
-        guess = _next(asked, slow, slow_time, fast, fast_time)
-    reached = [plan for plan in tried if plan.ratio.median >= UNDER * asked]
+        guess = _next(speedup, slow, slow_time, fast, fast_time)
+    reached = [plan for plan in tried if plan.ratio.median >= UNDER * speedup]
     if not reached:
         reached = [at(fast)]
-        if reached[0].ratio.median < UNDER * asked:
-            raise _too_slow(asked, max(tried, key=lambda plan: plan.ratio.median))
-    return _met(asked, min(reached, key=lambda plan: plan.removal), tried)
+        if reached[0].ratio.median < UNDER * speedup:
+            raise _too_slow(speedup, max(tried, key=lambda plan: plan.ratio.median))
+    return _met(speedup, min(reached, key=lambda plan: plan.removal), tried)
 
 
 def _next(goal: float, slow: float, slow_time: float, fast: float, fast_time: float | None) -> float:
@@ -117,15 +117,15 @@ def _next(goal: float, slow: float, slow_time: float, fast: float, fast_time: fl
     return slow + (fast - slow) * min(max(share, 0.1), 0.9)
 
 
-def _met(asked: float, best: TimedPlan[Plan], tried: list[TimedPlan[Plan]]) -> TimeMet[Plan]:
-    sure = best.ratio.low >= UNDER * asked and best.ratio.high <= OVER * asked
-    return TimeMet(asked, best, tuple(tried), sure)
+def _met(speedup: float, best: TimedPlan[Plan], tried: list[TimedPlan[Plan]]) -> TimeMet[Plan]:
+    sure = best.ratio.low >= UNDER * speedup and best.ratio.high <= OVER * speedup
+    return TimeMet(speedup, best, tuple(tried), sure)
 
 
-def _too_slow(asked: float, fastest: TimedPlan[Any]) -> UsageError:
+def _too_slow(speedup: float, fastest: TimedPlan[Any]) -> UsageError:
     ratio = fastest.ratio
     return UsageError(
-        f"{asked:g} times as fast cannot be had: with next to nothing left of what may be removed it is "
+        f"{speedup:g} times as fast cannot be had: with next to nothing left of what may be removed it is "
         f"{ratio.median:.2f} times [{ratio.low:.2f}, {ratio.high:.2f}]",
         hint=f"ask for {ratio.low:.2f} or less, or let more kinds be pruned: kinds=…, --kind KIND (hidden, qk_dim)",
     )

@@ -24,13 +24,13 @@ def limits_of(model: ir.Model) -> Limits:
     return Limits(memory=weights < BYTES_COMPARED, seconds=SECONDS_A_TRIAL if loops else None)
 
 
-def check_bytes(made: Iterable[Mapping[str, Array]], limits: Limits, what: str) -> None:
+def check_bytes(arrays: Iterable[Mapping[str, Array]], limits: Limits, what: str) -> None:
     """Refuse arrays of which there are several copies later.
 
     Raises:
         TooLarge: they take more than `BYTES_COMPARED`.
     """
-    size = sum(array.nbytes for values in made for array in values.values())
+    size = sum(array.nbytes for values in arrays for array in values.values())
     if limits.memory and size > BYTES_COMPARED:
         raise TooLarge(f"{what} take {size / 2**30:.1f} GiB")
 

@@ -36,5 +36,5 @@ class Look:
     def at(self, names: Sequence[str]) -> Values:
         """What the first input makes of some values, and of what would be in their place."""
         chosen = set(names)
-        wanted = [*names, *(shadow.name for shadow in self.shadows if shadow.value in chosen)]
-        return run_all(self.model, self.feeds[:1], [], wanted, optimize=False)[0]
+        outputs = [*names, *(shadow.name for shadow in self.shadows if shadow.value in chosen)]
+        return run_all(self.model, self.feeds[:1], [], outputs, optimize=False)[0]

@@ -20,13 +20,13 @@ def estimated_bytes(facts: Facts, feeds: Feeds) -> Callable[[str], int]:
         feeds: The inputs.
     """
     known = [name for name in feeds if name in facts.shapes]
-    wanted = sum(feeds[name].size for name in known)
+    elements = sum(feeds[name].size for name in known)
     probed = [sum(_elements(facts, name, run) for name in known) for run in range(facts.probes)]
-    if not wanted or not any(probed):
+    if not elements or not any(probed):
         return lambda _: 0
-    enough = [run for run, size in enumerate(probed) if size >= wanted]
+    enough = [run for run, size in enumerate(probed) if size >= elements]
     run = min(enough, key=probed.__getitem__) if enough else max(range(len(probed)), key=probed.__getitem__)
-    factor = max(1.0, wanted / max(probed[run], 1))
+    factor = max(1.0, elements / max(probed[run], 1))
     return lambda name: math.ceil(NUMBER * factor * _elements(facts, name, run)) if name in facts.shapes else 0
 
 

@@ -34,12 +34,12 @@ def run_all(
     Raises:
         CannotRun: ONNX Runtime does not run it.
     """
-    made: list[Values] = []
+    runs: list[Values] = []
     with _putting_out(model, inner), open_session(model, optimize=optimize, prepack=False) as session:
         for k, feed in enumerate(feeds):
-            wanted = list(dict.fromkeys([*outputs, *(inner if k == 0 else ())]))
-            made.append(dict(zip(wanted, run(session, widened_feeds(feed), wanted), strict=True)))
-    return made
+            output_names = list(dict.fromkeys([*outputs, *(inner if k == 0 else ())]))
+            runs.append(dict(zip(output_names, run(session, widened_feeds(feed), output_names), strict=True)))
+    return runs
 
 
 @contextlib.contextmanager

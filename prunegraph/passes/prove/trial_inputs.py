@@ -189,15 +189,15 @@ class Random:
 
 
 def _tried(session: Any, feeds: list[Feeds], outputs: Sequence[str], limits: Limits) -> Trial:
-    made: list[Values] = []
+    runs: list[Values] = []
     for feed in feeds:
         arrays = run(session, widened_feeds(feed), outputs, limits=limits)
-        made.append(dict(zip(outputs, arrays, strict=True)))
-        check_bytes(made, limits, "its outputs")
-    floats = [array for values in made for array in values.values() if array.dtype.kind == "f"]
+        runs.append(dict(zip(outputs, arrays, strict=True)))
+        check_bytes(runs, limits, "its outputs")
+    floats = [array for values in runs for array in values.values() if array.dtype.kind == "f"]
     count = sum(array.size for array in floats)
     finite = sum(int(np.isfinite(array).sum()) for array in floats) / count if count else 1.0
-    return Trial(feeds, made, finite, feeds[0] if feeds else {})
+    return Trial(feeds, runs, finite, feeds[0] if feeds else {})
 
 
 def filled(specs: Sequence[InputSpec], sizes: Mapping[str, int], seed: int, fill: Fill) -> Feeds:

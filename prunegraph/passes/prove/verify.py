@@ -155,11 +155,11 @@ class _Proof:
         faults = judge.faults([{**{k: looked[k] for k in first}, **slimmed[0]}, *slimmed[1:]])
         if faults and set(faults) & set(outputs):
             faults = self._without_optimizing(judge, look.feeds, looked)
-        seen = _seen(look.shadows, looked, left[0], judge.noise[0])
+        seen_at = _seen(look.shadows, looked, left[0], judge.noise[0])
         gaps = judge.gaps
         del looked, left
         for part in further:
-            faults += self._judge_part(part, look, gaps, seen)
+            faults += self._judge_part(part, look, gaps, seen_at)
         compared_before: tuple[str, ...] = ()
         if faults and judge.only_choices(faults, look.shadows):
             compared_before, faults = look.behind.nodes, []
@@ -178,8 +178,8 @@ class _Proof:
             normalize_error=normalizing.error,
             runs=len(feeds),
             reason=reason,
-            groups=tuple(self._facts(seen, look, proven=not reason)),
-            unseen=tuple(name for name in look.other if name not in seen),
+            groups=tuple(self._facts(seen_at, look, proven=not reason)),
+            unseen=tuple(name for name in look.other if name not in seen_at),
             compared_before=compared_before,
             notes=tuple(self.notes),
         )
@@ -198,7 +198,7 @@ class _Proof:
         parts = in_parts([name for name in inner if name not in self.outputs], size, limits.BYTES_OF_INNER)
         return Look(shadowed, shadows, other, behind, parts, [self._cut_inputs(feed) for feed in self.trial.feeds])
 
-    def _judge_part(self, part: Sequence[str], look: Look, gaps: dict[str, Gap], seen: dict[str, str]) -> list[str]:
+    def _judge_part(self, part: Sequence[str], look: Look, gaps: dict[str, Gap], seen_at: dict[str, str]) -> list[str]:
         """What is wrong of further inner values; adds what is seen of them."""
         feeds = self.trial.feeds[:1]
         expected = _original(lambda: run_all(self.copies.oracle, feeds, [], part, optimize=False))
@@ -208,7 +208,7 @@ class _Proof:
         faults = judge.faults([{name: looked[name] for name in part}])
         gaps.update(judge.gaps)
         for weight, value in _seen(look.shadows, looked, left[0], judge.noise[0]).items():
-            seen.setdefault(weight, value)
+            seen_at.setdefault(weight, value)
         return faults
 
     def _without_optimizing(self, judge: Judge, small: Sequence[Feeds], looked: Values) -> list[str]:
@@ -224,11 +224,11 @@ class _Proof:
     def _groups(self) -> list[Any]:
         return [group for group in self.analysis.groups if group.dim in self.keeps]
 
-    def _facts(self, seen: Mapping[str, str], look: Look, *, proven: bool) -> Iterable[GroupFacts]:
+    def _facts(self, seen_at: Mapping[str, str], look: Look, *, proven: bool) -> Iterable[GroupFacts]:
         groups = self._groups()
-        held = weights_of(groups, list(look.other), self.analyzed)
+        weights_by_group = weights_of(groups, list(look.other), self.analyzed)
         # One weight of each: all of them in the same other order may well compute the same.
-        shown = {group: [name for name in names if name in seen] for group, names in held.items()}
+        shown = {group: [name for name in names if name in seen_at] for group, names in weights_by_group.items()}
         sizes = {name: _tensor(self.copies.slim, name).size for name in look.other}
         largest = {group: max(names, key=sizes.__getitem__) for group, names in shown.items() if names}
         alive = {group: (name, look.other[name]) for group, name in largest.items()}
@@ -236,7 +236,7 @@ class _Proof:
         moving = seen_at_outputs(self.copies.slim, alive, candidates, self.outputs)
         filled = fills(self.analyzed, self.analysis.solution, self.keeps)
         for group in groups:
-            where = [seen[name] for name in held[group.id] if name in seen]
+            where = [seen_at[name] for name in weights_by_group[group.id] if name in seen_at]
             inside = OUTPUT if where and where[0] in self.outputs else f"inside {where[0]}" if where else DEAD
             yield GroupFacts(group.id, OUTPUT if group.id in moving else inside, filled.get(group.dim, ""))
 
@@ -296,9 +296,9 @@ def _new_holes(before: Sequence[Values], after: Sequence[Values], positions: Pos
 
 def _seen(shadows: Sequence[Shadow], looked: Values, expected: Values, noise: Noise) -> dict[str, str]:
     """By weight the first of the values looked at that other numbers in it move by more than rounding."""
-    seen: dict[str, str] = {}
+    seen_at: dict[str, str] = {}
     for shadow in shadows:
-        if shadow.weight not in seen and shadow.name in looked:
+        if shadow.weight not in seen_at and shadow.name in looked:
             if are_apart(expected[shadow.value], looked[shadow.name], noise.get(shadow.value)):
-                seen[shadow.weight] = shadow.value
-    return seen
+                seen_at[shadow.weight] = shadow.value
+    return seen_at

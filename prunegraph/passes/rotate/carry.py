@@ -184,13 +184,13 @@ class Follower:
             raise Bends(f"{name} ({node.op_type}) multiplies more than two operands")
         operands = rule.contractions[0].operands
         holding = [index for index in operands if self.spots(node.inputs[index], dim)]
-        made = bool(self.spots(node.outputs[0], dim))
-        if len(holding) + made != 2:
+        in_output = bool(self.spots(node.outputs[0], dim))
+        if len(holding) + in_output != 2:
             raise Bends(f"{name} ({node.op_type}) takes one product for every slot of it")
         bias = node.inputs[2] if node.op_type != "Einsum" and len(node.inputs) > 2 else None
-        if made and bias is not None and not self.spots(bias, dim) and not _is_zero(bias):
+        if in_output and bias is not None and not self.spots(bias, dim) and not _is_zero(bias):
             raise Bends(f"{name} ({node.op_type}) brings in something that is not held along it")
-        if not made and self.spots(bias, dim):
+        if not in_output and self.spots(bias, dim):
             raise Bends(f"{name} ({node.op_type}) adds it to what does not hold it")
         links = list(self._equal(k, rule, dim, operands))
         if any(node.attributes.get(each) is not None for each in ("activation", "auto_activation")):
@@ -267,10 +267,10 @@ def _is_zero(value: ir.Value) -> bool:
 
 def touching(graph: ir.Graph, solution: Solution) -> Mapping[int, list[int]]:
     """By leaf, the positions of all nodes that have an operand which holds it."""
-    found: dict[int, list[int]] = {}
+    nodes_by_leaf: dict[int, list[int]] = {}
     for k, node in enumerate(graph):
         names = {value.name or "" for value in (*node.inputs, *node.outputs) if value is not None}
         dims = {dim for name in names for dim in solution.axes.get(name, ())}
         for leaf in {leaf for dim in dims for leaf in solution.space.leaves(dim)}:
-            found.setdefault(leaf, []).append(k)
-    return found
+            nodes_by_leaf.setdefault(leaf, []).append(k)
+    return nodes_by_leaf

@@ -92,11 +92,11 @@ def rotate_groups(
     reasons = {site.group.id: site.reason for site in every if isinstance(site, Stays)}
     if not turns:
         return Rotated(model, model, {}, reasons)
-    seen = None
+    moments = None
     if inputs is not None:
-        seen = HeadMoments(places(turns))
-        observe(model, inputs, [seen], cache=cache, progress=progress)
-    how = rotation(model, turns, seen)
+        moments = HeadMoments(places(turns))
+        observe(model, inputs, [moments], cache=cache, progress=progress)
+    how = rotation(model, turns, moments)
     return Rotated(model, rotated(model, turns, how), how, reasons)
 
 
@@ -111,7 +111,7 @@ def rotate_as_planned(model: ir.Model, analysis: Analysis, how: Rotation) -> Rot
 
 
 def groups_to_rotate(
-    groups: Iterable[Group], targets: Mapping[str, Target], scorers: KindScorers, asked: bool | None, data: bool
+    groups: Iterable[Group], targets: Mapping[str, Target], scorers: KindScorers, rotate: bool | None, data: bool
 ) -> list[str]:
     """The ids of the groups that shall turn, if they may.
 
@@ -119,11 +119,11 @@ def groups_to_rotate(
         groups: All groups of the model.
         targets: How much stays of those that get smaller; what is ranked with other groups does not turn.
         scorers: Who would choose otherwise.
-        asked: See `Amount.rotate`.
+        rotate: See `Amount.rotate`.
         data: Whether there are any.
     """
-    if asked is False or (asked is None and not data):
+    if rotate is False or (rotate is None and not data):
         return []
     smaller = [g for g in groups if g.kind in KINDS and isinstance(targets.get(g.id), Kept)]
     named = scorers.by_kind
-    return [g.id for g in smaller if asked or not (g.kind in named or scorers.of_group(g).keeps_basis)]
+    return [g.id for g in smaller if rotate or not (g.kind in named or scorers.of_group(g).keeps_basis)]

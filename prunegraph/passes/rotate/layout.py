@@ -46,8 +46,8 @@ class Layout:
         moved = np.moveaxis(array, self.axis, -1)
         for positions, row, chosen in self._parts(array.shape):
             places = chosen if where is None else where if chosen is None else chosen & where
-            held = moved.reshape(-1, moved.shape[-1]) if places is None else moved[places]
-            yield row, np.asarray(held[:, positions], dtype=np.float64)
+            rows_of_places = moved.reshape(-1, moved.shape[-1]) if places is None else moved[places]
+            yield row, np.asarray(rows_of_places[:, positions], dtype=np.float64)
 
     def times(self, array: Array, matrices: Floats) -> Floats:
         """The tensor with every block multiplied by the matrix of its row from the right, in float64.
@@ -101,15 +101,15 @@ def layouts(solution: Solution, axes: Sequence[Axis], group: Group, axis: int) -
         if len(candidates) != 1:
             return None
         outer.append(candidates[0])
-    found = []
+    layouts_on_axis = []
     for positions in _occurrences(axes[axis], group.dim, solution):
         columns = [column[positions] for k, column in outer if k == axis]
         if any((column < 0).any() or (column != column[:, :1]).any() for column in columns):
             return None
         if any((column < 0).any() for k, column in outer if k != axis):
             return None
-        found.append(Layout(axis, positions, tuple(outer), group.rows))
-    return found
+        layouts_on_axis.append(Layout(axis, positions, tuple(outer), group.rows))
+    return layouts_on_axis
 
 
 def count_occurrences(axis: Axis, dim: int) -> int:
@@ -119,7 +119,7 @@ def count_occurrences(axis: Axis, dim: int) -> int:
 
 def _occurrences(axis: Axis, dim: int, solution: Solution) -> list[Index]:
     """`[blocks, slots]` for every term that holds a Dim, however deep, in the order of `Axis.dims`."""
-    found: list[Index] = []
+    blocks: list[Index] = []
     start = 0
     for term in axis.terms:
         lengths = [_length(solution, factor) for factor in term]
@@ -128,12 +128,12 @@ def _occurrences(axis: Axis, dim: int, solution: Solution) -> list[Index]:
             # Every way through the other factors is a block.
             beside = np.moveaxis(grid, k, -1).reshape(-1, lengths[k])
             if factor == dim:
-                found.append(beside)
+                blocks.append(beside)
             elif isinstance(factor, Axis):
                 inner = _occurrences(factor, dim, solution)
-                found += [beside[:, positions].reshape(-1, positions.shape[1]) for positions in inner]
+                blocks += [beside[:, positions].reshape(-1, positions.shape[1]) for positions in inner]
         start += grid.size
-    return found
+    return blocks
 
 
 def _is_dynamic(axis: Axis, solution: Solution) -> bool:

@@ -45,19 +45,19 @@ Rotation = Mapping[str, Turned]
 
 def places(turns: Sequence[Turn]) -> list[Place]:
     """The activations whose moments say how the groups should be turned."""
-    held = [each for turn in turns for part in turn.parts for each in _observed(part)]
-    return [(each.value, each.layout) for each in held if each.layout is not None]
+    observed = [each for turn in turns for part in turn.parts for each in _observed(part)]
+    return [(each.value, each.layout) for each in observed if each.layout is not None]
 
 
-def rotation(model: ir.Model, turns: Sequence[Turn], seen: HeadMoments | None = None) -> Rotation:
+def rotation(model: ir.Model, turns: Sequence[Turn], moments: HeadMoments | None = None) -> Rotation:
     """The bases of groups that may be turned.
 
     Args:
         model: The normalized model.
         turns: The groups.
-        seen: The moments at `places`; None where there are no data.
+        moments: The moments at `places`; None where there are no data.
     """
-    return {turn.group.id: _turned(model, turn, seen) for turn in turns}
+    return {turn.group.id: _turned(model, turn, moments) for turn in turns}
 
 
 def rotated(model: ir.Model, turns: Sequence[Turn], how: Rotation) -> ir.Model:
@@ -75,11 +75,11 @@ def rotated(model: ir.Model, turns: Sequence[Turn], how: Rotation) -> ir.Model:
         for part, matrices in zip(turn.parts, how[turn.group.id].matrices, strict=True):
             straight = matrices.astype(np.float64)
             for side, factors in ((part.turned, straight), (part.mirrored, inverse_transposed(straight))):
-                for held in side:
-                    assert held.layout is not None
-                    before = changed.get(held.value)
-                    array = _array(model, held.value) if before is None else before
-                    changed[held.value] = held.layout.times(array, factors)
+                for place in side:
+                    assert place.layout is not None
+                    before = changed.get(place.value)
+                    array = _array(model, place.value) if before is None else before
+                    changed[place.value] = place.layout.times(array, factors)
     twin = model.clone()
     for name, array in changed.items():
         value = twin.graph.initializers[name]
@@ -89,12 +89,12 @@ def rotated(model: ir.Model, turns: Sequence[Turn], how: Rotation) -> ir.Model:
     return twin
 
 
-def _turned(model: ir.Model, turn: Turn, seen: HeadMoments | None) -> Turned:
+def _turned(model: ir.Model, turn: Turn, moments: HeadMoments | None) -> Turned:
     rows = int(np.prod(turn.group.rows))
     bases: list[list[Basis]] = []
-    data = seen is not None and all(each.layout is not None for part in turn.parts for each in _observed(part))
+    data = moments is not None and all(each.layout is not None for part in turn.parts for each in _observed(part))
     for part in turn.parts:
-        sides = _from_data(model, part, rows, seen) if seen is not None and data else None
+        sides = _from_data(model, part, rows, moments) if moments is not None and data else None
         data = data and sides is not None
         first, second = sides or _from_weights(model, part, rows)
         bases.append([_basis(part, first[row], second[row]) for row in range(rows)])
@@ -117,10 +117,10 @@ def _observed(part: Part) -> list[Held]:
 Sides = tuple[Sequence[Floats], Sequence[Floats]]
 
 
-def _from_data(model: ir.Model, part: Part, rows: int, seen: HeadMoments) -> Sides | None:
+def _from_data(model: ir.Model, part: Part, rows: int, head_moments: HeadMoments) -> Sides | None:
     """Moments of the first side, and of the other or what reads it; None where nothing was seen."""
     if part.read:
-        moments = sum(_sums(model, seen, held)[:, :-1, :-1] for held in part.read)
+        moments = sum(_sums(model, head_moments, place)[:, :-1, :-1] for place in part.read)
         return list(np.asarray(moments)), _readers(model, part, rows)
     if not part.compared:
         return None
@@ -128,9 +128,9 @@ def _from_data(model: ir.Model, part: Part, rows: int, seen: HeadMoments) -> Sid
     for side in (0, 1):
         total: Floats | float = 0.0
         for pair in part.compared:
-            held = (pair.left, pair.right)[side]
-            sums = _shifted(model, _sums(model, seen, held), pair.biases[side])
-            if held is pair.keys:
+            place = (pair.left, pair.right)[side]
+            sums = _shifted(model, _sums(model, head_moments, place), pair.biases[side])
+            if place is pair.keys:
                 total = total + np.stack([centred(m[:-1, :-1], m[-1, :-1], m[-1, -1]) for m in sums])
             else:
                 total = total + sums[:, :-1, :-1]
@@ -138,13 +138,13 @@ def _from_data(model: ir.Model, part: Part, rows: int, seen: HeadMoments) -> Sid
     return list(sides[0]), list(sides[1])
 
 
-def _sums(model: ir.Model, seen: HeadMoments, held: Held) -> Floats:
+def _sums(model: ir.Model, moments: HeadMoments, place: Held) -> Floats:
     """`Σ z zᵀ` with `z = (units, 1)` by row; of units that an op makes inside from those of what it is given."""
-    assert held.layout is not None
-    sums = seen.sums(held.value, held.layout)
-    if not held.through:
+    assert place.layout is not None
+    sums = moments.sums(place.value, place.layout)
+    if not place.through:
         return sums
-    weight, *biases = held.through
+    weight, *biases = place.through
     assert weight.layout is not None and all(bias.layout is not None for bias in biases)
     offsets = [bias.layout.blocks(_array(model, bias.value)) for bias in biases if bias.layout is not None]
     units = weight.layout.positions.shape[1] + 1
@@ -186,12 +186,12 @@ def _readers(model: ir.Model, part: Part, rows: int) -> list[Floats]:
 
 def _stacked(model: ir.Model, side: Sequence[Held], rows: int) -> list[Floats]:
     """By row, all that weights hold along the Dim, `[places, units]`."""
-    found: list[list[Floats]] = [[] for _ in range(rows)]
-    for held in side:
-        assert held.layout is not None
-        for row, block in held.layout.blocks(_array(model, held.value)):
-            found[row].append(block)
-    return [np.concatenate(blocks) for blocks in found]
+    blocks_of_row: list[list[Floats]] = [[] for _ in range(rows)]
+    for weight in side:
+        assert weight.layout is not None
+        for row, block in weight.layout.blocks(_array(model, weight.value)):
+            blocks_of_row[row].append(block)
+    return [np.concatenate(blocks) for blocks in blocks_of_row]
 
 
 def _array(model: ir.Model, name: str) -> Array:

@@ -99,12 +99,12 @@ def sites(graph: ir.Graph, analysis: Analysis, groups: Collection[str] | None = 
         analysis: Its analysis.
         groups: Ids of the groups to look at; all of kinds that may be turned if None.
     """
-    wanted = [g for g in analysis.groups if g.kind in KINDS and (groups is None or g.id in groups)]
-    if not wanted:
+    chosen_groups = [g for g in analysis.groups if g.kind in KINDS and (groups is None or g.id in groups)]
+    if not chosen_groups:
         return []
     follower = Follower(graph, analysis.solution)
     places = touching(graph, analysis.solution)
-    return [_Finder(analysis.solution, follower, group, places.get(group.dim, [])).site() for group in wanted]
+    return [_Finder(analysis.solution, follower, group, places.get(group.dim, [])).site() for group in chosen_groups]
 
 
 def reasons(graph: ir.Graph, analysis: Analysis) -> dict[str, str]:
@@ -166,12 +166,14 @@ class _Finder:
         if any(members[spot] != flip for spot in read):
             raise Bends("a weight that makes it reads it, too")
         weights = [spot for spot in members if spot[0] in self.values and self.values[str(spot[0])].is_initializer()]
-        held = {side: tuple(self._weight(s) for s in weights if (members[s] != flip) == side) for side in (False, True)}
-        if not held[False] or not held[True]:
+        by_side = {
+            side: tuple(self._weight(s) for s in weights if (members[s] != flip) == side) for side in (False, True)
+        }
+        if not by_side[False] or not by_side[True]:
             raise Bends("no weight makes it")
         return Part(
-            turned=held[False],
-            mirrored=held[True],
+            turned=by_side[False],
+            mirrored=by_side[True],
             compared=tuple(self._compared(link, members, members[link.a] != flip) for link in compared),
             read=tuple(self._held(spot) for spot in read),
             orthogonal=any(link.orthogonal and link.a in members for link in links),
@@ -189,7 +191,7 @@ class _Finder:
             added = [spot for spot in self.follower.spots(node.inputs[3], self.group.dim) if spot in members]
             biases = {members[spot] == members[a]: self._held(spot) for spot in added}
         left, right, keys = self._held(a), self._held(b), self._keys(link)
-        along = next((held for held in (left, right) if held.value == keys), None)
+        along = next((operand for operand in (left, right) if operand.value == keys), None)
         return Compared(left, right, along, (biases.get(True), biases.get(False)))
 
     def _made(self, node: ir.Node, spot: Spot) -> Held:
@@ -203,16 +205,16 @@ class _Finder:
         return Held(x.name or "", Layout(2, rows, (), ()), through)
 
     def _weight(self, spot: Spot) -> Held:
-        held = self._held(spot)
-        if held.layout is None:
-            raise Bends(f"its place in {held.value} is not clear")
-        return held
+        weight = self._held(spot)
+        if weight.layout is None:
+            raise Bends(f"its place in {weight.value} is not clear")
+        return weight
 
     def _held(self, spot: Spot) -> Held:
         value, axis, number = spot
         assert isinstance(value, str)
-        found = layouts(self.solution, self.solution.resolve(value), self.group, axis)
-        return Held(value, found[number] if found is not None else None)
+        on_axis = layouts(self.solution, self.solution.resolve(value), self.group, axis)
+        return Held(value, on_axis[number] if on_axis is not None else None)
 
     def _keys(self, link: Link) -> str:
         """Which operand is compared along the axis that a Softmax of the scores goes along."""
@@ -271,7 +273,7 @@ def _components(spots: Iterable[Spot], links: Iterable[Link]) -> list[dict[Spot,
         beside[link.a].append((link.b, link.mirrored))
         beside[link.b].append((link.a, link.mirrored))
     sides: dict[Spot, bool] = {}
-    found = []
+    components = []
     for start in spots:
         if start in sides:
             continue
@@ -286,5 +288,5 @@ def _components(spots: Iterable[Spot], links: Iterable[Link]) -> list[dict[Spot,
                     waiting.append(other)
                 elif sides[other] != side:
                     raise Bends("one weight makes both sides of a product over it")
-        found.append(members)
-    return found
+        components.append(members)
+    return components

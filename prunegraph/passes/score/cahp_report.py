@@ -29,7 +29,7 @@ def lines_of(chosen: Chosen, signatures: Signatures, how: Differentiated, degree
     rival = " ".join(str(n) for n in by_group(chosen, "rival").values())
     return (
         f"cahp: {kept} of {total} heads stay: {why}",
-        f"examples by class ({signatures.told}): {classes}; {how.line}",
+        f"examples by class ({signatures.labelled_by}): {classes}; {how.line}",
         f"heads kept by layer: {per_layer}; michel would keep {rival}, {both} of them the same",
     )
 
@@ -63,7 +63,7 @@ def facts_of(chosen: Chosen, signatures: Signatures) -> dict[str, Any]:
         "knee": curve.knee if curve is not None else None,
         "knee_found": curve.found if curve is not None else False,
         "returned": chosen.returned,
-        "classes_from": signatures.told,
+        "classes_from": signatures.labelled_by,
         "classes": {str(label): count for label, count in zip(signatures.labels, signatures.counts, strict=True)},
         "kept_by_group": by_group(chosen, "keep"),
         "michel_by_group": by_group(chosen, "rival"),

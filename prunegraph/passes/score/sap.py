@@ -162,28 +162,28 @@ def scored_sites(groups: Sequence[Group], context: Context) -> tuple[Attention, 
     return tuple(sites)
 
 
-def result(seen: RelationAttention, options: Sap) -> SapResult:
+def result(attention: RelationAttention, options: Sap) -> SapResult:
     """Penalty counts of all heads (step B): strict comparisons, a tie with the threshold never counts.
 
     Raises:
         PruneGraphError: the data hold no relation that counts.
     """
-    seen.finish()
-    if not seen.labels:
+    attention.finish()
+    if not attention.labels:
         hint = "give more or longer texts, or exclude fewer labels"
         raise PruneGraphError("no relation was found between words of the data", hint=hint)
-    ranks = rank_labels(seen.labels, options.k, flat=options.weights == "flat")
-    row = {label: k for k, label in enumerate(seen.labels)}
-    below, above = seen.below[options.variant], seen.above[options.variant]
-    penalty = np.zeros(seen.heads)
+    ranks = rank_labels(attention.labels, options.k, flat=options.weights == "flat")
+    row = {label: k for k, label in enumerate(attention.labels)}
+    below, above = attention.below[options.variant], attention.above[options.variant]
+    penalty = np.zeros(attention.heads)
     for rank in ranks:
         if rank.top and options.rules != "rest":
             penalty += rank.weight * below[row[rank.label]]
         elif not rank.top and options.rules != "top":
             penalty += rank.weight * above[row[rank.label]]
-    cuts = np.cumsum([site.heads for site in seen.sites])[:-1]
-    tau = np.split(seen.tau[options.variant], cuts)
-    return SapResult(ranks, tuple(np.split(penalty, cuts)), tuple(tau), seen.sites, bool(seen.causal))
+    cuts = np.cumsum([site.heads for site in attention.sites])[:-1]
+    tau = np.split(attention.tau[options.variant], cuts)
+    return SapResult(ranks, tuple(np.split(penalty, cuts)), tuple(tau), attention.sites, bool(attention.causal))
 
 
 def unit_scores(group: Group, judged: SapResult, aggregate: str) -> Scores:

@@ -121,7 +121,7 @@ class Signatures:
                 self._squares.append(squares)
 
     @property
-    def told(self) -> str:
+    def labelled_by(self) -> str:
         """Where the classes are from, in words."""
         return "the model's own predictions" if self._objective else "labels"
 
