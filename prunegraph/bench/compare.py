@@ -11,7 +11,7 @@ import numpy as np
 
 from prunegraph.arrays import Array
 from prunegraph.bench.environment import environment
-from prunegraph.bench.latency import interleave
+from prunegraph.bench.latency import PROTOCOLS, interleave
 from prunegraph.bench.parity import check_parity
 from prunegraph.bench.results import Comparison, Latency
 from prunegraph.bench.stats import MIN_ROUNDS, FloatArray, paired_ratio
@@ -37,6 +37,7 @@ def compare(
     warmup: int = 10,
     rounds: int = 100,
     max_seconds: float = 60.0,
+    protocol: str = "turns",
     seed: int = 0,
     names: Sequence[str] | None = None,
     progress: ProgressCallback | None = None,
@@ -56,6 +57,8 @@ def compare(
         warmup: Rounds thrown away, at most a quarter of ``max_seconds``.
         rounds: Rounds timed, at least 6.
         max_seconds: For warm-up and rounds on one provider; 6 rounds are timed in any case.
+        protocol: "turns", where the models run one after the other, or "blocks", where each runs several times before
+            the next, see `latency.PROTOCOLS`: with weights that fit into the caches these are two different figures.
         seed: Of inputs, orders and intervals.
         names: What to call the models; file names by default, with their folder where two are alike.
         progress: Called between rounds, outside the timed part. Whatever it starts in another thread runs beside the
@@ -70,7 +73,9 @@ def compare(
     """
     sources = [models] if isinstance(models, str) else list(models)
     labels = _labels(sources, names)
-    settings = _Settings(batch, sequence, sizes, threads, warmup, rounds, max_seconds, seed, progress or _no_progress)
+    settings = _Settings(
+        batch, sequence, sizes, threads, warmup, rounds, max_seconds, protocol, seed, progress or _no_progress
+    )
     chosen = _choose(providers)
     for provider in chosen:
         require_available(provider)
@@ -83,6 +88,7 @@ def compare(
         warmup=warmup,
         seed=seed,
         environment=environment(),
+        protocol=protocol,
     )
 
 
@@ -95,6 +101,7 @@ class _Settings:
     warmup: int
     rounds: int
     max_seconds: float
+    protocol: str
     seed: int
     progress: ProgressCallback
 
@@ -105,6 +112,8 @@ class _Settings:
                 raise UsageError(f"{name} is {getattr(self, name)}", hint=f"give {minimum} or more")
         if not self.max_seconds > 0:  # so that NaN is refused as well
             raise UsageError(f"max_seconds is {self.max_seconds}", hint="give more than 0")
+        if self.protocol not in PROTOCOLS:
+            raise UsageError(f"there is no protocol {self.protocol!r}", hint=f"choose {' or '.join(PROTOCOLS)}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,6 +149,7 @@ def _compare_on(provider: Provider, models: Mapping[str, ModelSource], settings:
         warmup=settings.warmup,
         rounds=settings.rounds,
         max_seconds=settings.max_seconds,
+        block=PROTOCOLS[settings.protocol],
         rng=np.random.default_rng(settings.seed),
         on_round=lambda done: settings.progress(f"{provider.name}: time", done, settings.rounds),
     )

@@ -14,6 +14,12 @@ from prunegraph.bench.stats import MIN_ROUNDS, FloatArray
 WARMUP_SHARE = 0.25
 """Of the time limit: a slow model must not spend all of it on warming up."""
 
+PROTOCOLS = {"turns": 1, "blocks": 8}
+"""How many runs of a model follow each other.
+
+In turns every run finds the caches as another model left them, as where a model runs now and then; in blocks all but
+the first, which is not counted, find them as the run before left them, as in a busy server."""
+
 
 def interleave(
     arms: Sequence[Callable[[], None]],
@@ -22,6 +28,7 @@ def interleave(
     rounds: int,
     max_seconds: float,
     rng: np.random.Generator,
+    block: int = 1,
     on_round: Callable[[int], None] = lambda done: None,
     clock: Callable[[], int] = time.perf_counter_ns,
 ) -> FloatArray:
@@ -36,6 +43,7 @@ def interleave(
         rounds: Rounds to time, at least ``MIN_ROUNDS``.
         max_seconds: No new round is begun after this time, once ``MIN_ROUNDS`` are there.
         rng: Draws the orders.
+        block: Runs of an arm that follow each other, see `PROTOCOLS`; of several the mean of all but the first counts.
         on_round: Called between rounds, outside the timed part, with the number of timed rounds that are done.
         clock: Nanoseconds, monotonic.
 
@@ -54,11 +62,20 @@ def interleave(
             if done >= MIN_ROUNDS and clock() - begin > max_seconds * 1e9:
                 return samples[:done]
             for arm in rng.permutation(len(arms)):
-                start = clock()
-                arms[arm]()
-                samples[done, arm] = (clock() - start) / 1e6
+                samples[done, arm] = _milliseconds(arms[arm], block, clock)
             on_round(done + 1)
     return samples
+
+
+def _milliseconds(run: Callable[[], None], block: int, clock: Callable[[], int]) -> float:
+    """What one run takes: the only one of its block, or one of those after the first."""
+    counted = max(1, block - 1)
+    if block > 1:
+        run()
+    start = clock()
+    for _ in range(counted):
+        run()
+    return (clock() - start) / 1e6 / counted
 
 
 @contextmanager

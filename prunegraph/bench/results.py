@@ -75,6 +75,7 @@ class Comparison:
         warmup: Rounds thrown away, as asked for.
         seed: Of inputs, orders and intervals.
         environment: Machine and versions; never a host or user name.
+        protocol: How the models took turns, see `latency.PROTOCOLS`.
     """
 
     results: tuple[Latency, ...]
@@ -84,6 +85,7 @@ class Comparison:
     warmup: int
     seed: int
     environment: Mapping[str, str | int]
+    protocol: str = "turns"
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Comparison:
@@ -99,7 +101,8 @@ class Comparison:
             rows = tuple(_row(entry) for entry in data["results"])
             inputs = {name: tuple(shape) for name, shape in data["inputs"].items()}
             names = ("sizes", "threads", "warmup", "seed", "environment")
-            return cls(rows, inputs, **{name: data[name] for name in names})
+            protocol = data.get("protocol", "turns")
+            return cls(rows, inputs, **{name: data[name] for name in names}, protocol=protocol)
         except (KeyError, TypeError, AttributeError, ValueError) as error:
             raise UsageError(f"these are no results with samples: {error!r}", hint=hint) from error
 

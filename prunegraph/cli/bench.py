@@ -38,6 +38,14 @@ def bench(
     threads: Annotated[int, typer.Option(metavar="N", help="Threads inside an operator.")] = 1,
     rounds: Annotated[int, typer.Option(metavar="N", help="Rounds timed; each runs every model once.")] = 100,
     max_seconds: Annotated[float, typer.Option(metavar="S", help="Time spent on one provider, at most.")] = 60.0,
+    protocol: Annotated[
+        str,
+        typer.Option(
+            metavar="NAME",
+            help="turns: the models run one after the other, so that each finds the caches as another left them; "
+            "blocks: several runs of one model before the next, as in a busy server.",
+        ),
+    ] = "turns",
     seed: Annotated[int, typer.Option(metavar="N", help="Of inputs and orders.")] = 0,
     results: Annotated[
         Path | None,
@@ -79,6 +87,7 @@ def bench(
             threads=threads,
             rounds=rounds,
             max_seconds=max_seconds,
+            protocol=protocol,
             seed=seed,
             progress=report,
         )

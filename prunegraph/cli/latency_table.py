@@ -55,7 +55,8 @@ def _caption(comparison: Comparison) -> str:
     lines = [
         shapes,
         f"{machine['cpu']}, threads: {comparison.threads}, onnxruntime {machine['onnxruntime']}, "
-        f"rounds: {' to '.join(map(str, dict.fromkeys((rounds[0], rounds[-1]))))}, random order in each",
+        f"rounds: {' to '.join(map(str, dict.fromkeys((rounds[0], rounds[-1]))))}, in {comparison.protocol}, random "
+        "order in each",
     ]
     if any(row.ratio for row in comparison.results):
         lines.append(f"times faster: than {first.model}, median of paired ratios with its 95 % bootstrap interval")

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import replace
 
 import onnx_ir as ir
 
 from prunegraph.analysis.selection import Selection
-from prunegraph.bench.compare import compare
 from prunegraph.bench.stats import PairedRatio
 from prunegraph.clock import Clock
 from prunegraph.errors import NothingToPrune, UsageError
@@ -24,36 +21,13 @@ from prunegraph.passes.repair import gather_moments, repaired
 from prunegraph.passes.rewrite.for_runtime import FormTrial, suit_runtime, write_forms
 from prunegraph.report import SpeedReport
 from prunegraph.speed.tables import harm_table, items_of, keep_best, time_table
-
-ROUNDS, TABLE_ROUNDS = 60, 30
-"""Rounds of a timing: for what is promised, and for a table."""
+from prunegraph.speed.timer import ROUNDS, TABLE_ROUNDS, Timer
 
 EXAMPLES = 256
 """Examples that harm is measured on, the first of the data."""
 
 MOST = 0.999
 """The largest ratio: one unit stays."""
-
-
-@dataclass(frozen=True, slots=True)
-class Timer:
-    """Times models side by side on one provider.
-
-    Attributes:
-        ep: Its short name.
-        settings: Batch, sequence, sizes and threads, see `bench.compare`.
-    """
-
-    ep: str
-    settings: Mapping[str, Any]
-
-    def ratio(self, first: ir.Model, second: ir.Model, rounds: int = ROUNDS) -> PairedRatio:
-        """How many times faster the second is."""
-        models = [ir.to_proto(first), ir.to_proto(second)]
-        settings: dict[str, Any] = {"rounds": rounds, "warmup": 5, **self.settings}
-        ratio = compare(models, names=["first", "second"], providers=[self.ep], **settings).results[1].ratio
-        assert ratio is not None
-        return ratio
 
 
 def select_by_speed(
@@ -115,7 +89,7 @@ class _Search:
 
     def timed(self, selection: Selection, forms: tuple[str, ...], rounds: int = ROUNDS) -> PairedRatio:
         """How many times faster than the original."""
-        return self.timer.ratio(self.graph.original, self.slim(selection, forms), rounds)
+        return self.timer.ratio(self.graph.original, self.slim(selection, forms), rounds=rounds)
 
     def find_forms(self) -> tuple[FormTrial, ...]:
         """Equal forms that are faster, tried on a model about as small as the one that is wanted."""
@@ -123,7 +97,7 @@ class _Search:
             return ()
         assert self.amount.speedup is not None
         model = self.slim(self.by_ratio(1 - 1 / self.amount.speedup))
-        return suit_runtime(model, lambda first, second: self.timer.ratio(first, second, TABLE_ROUNDS))[1]
+        return suit_runtime(model, lambda first, second: self.timer.ratio(first, second, rounds=TABLE_ROUNDS))[1]
 
     def by_harm(
         self, data: Data, forms: tuple[str, ...], uniform: TimeMet[Selection]

@@ -23,9 +23,9 @@ from rich.console import Console
 
 from prunegraph.bench import PROVIDERS, PairedRatio, Provider, compare
 from prunegraph.bench.environment import cpu_model
-from prunegraph.bench.latency import interleave
+from prunegraph.bench.latency import PROTOCOLS, interleave
 from prunegraph.bench.parity import check_parity, number_format
-from prunegraph.bench.results import Latency
+from prunegraph.bench.results import Comparison, Latency
 from prunegraph.bench.stats import MIN_ROUNDS, paired_ratio
 from prunegraph.cli.latency_table import latency_table
 from prunegraph.errors import ModelError, PruneGraphError, UsageError
@@ -219,6 +219,30 @@ def test_warm_up_takes_at_most_a_quarter_of_the_time() -> None:
     machine = FakeMachine(10.0)
     samples = machine.time(warmup=1000, rounds=1000, max_seconds=1.0)
     assert 24 <= len(machine.order) - len(samples) <= 27
+
+
+def test_in_blocks_a_run_that_finds_foreign_caches_does_not_count() -> None:
+    last: list[int] = []
+    now = [0.0]
+
+    def arm(number: int) -> None:
+        now[0] += 1e6 * (number + 1) * (3 if last[-1:] != [number] else 1)
+        last.append(number)
+
+    settings: dict[str, Any] = {"warmup": 0, "rounds": 20, "max_seconds": 1e9, "clock": lambda: round(now[0])}
+    arms: list[Callable[[], None]] = [lambda: arm(0), lambda: arm(1)]
+    blocks = interleave(arms, block=PROTOCOLS["blocks"], rng=np.random.default_rng(0), **settings)
+    assert blocks == pytest.approx(np.tile([1.0, 2.0], (20, 1)))
+    last.clear()
+    turns = interleave(arms, block=PROTOCOLS["turns"], rng=np.random.default_rng(0), **settings)
+    assert turns.mean() > 1.5 * blocks.mean()
+
+
+def test_a_comparison_names_its_protocol_and_knows_no_other() -> None:
+    timed = compare([relu(2, 3)], protocol="blocks", **QUICK)
+    assert timed.protocol == "blocks" and Comparison.from_dict(timed.to_dict(samples=True)).protocol == "blocks"
+    with pytest.raises(UsageError, match="there is no protocol 'warm'"):
+        compare([relu(2, 3)], protocol="warm", **QUICK)
 
 
 def test_garbage_collection_is_off_while_timing_and_back_on_after_an_error() -> None:

@@ -1,0 +1,64 @@
+"""Time models side by side on one provider, the same way for tables, for promises and for reports."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import onnx_ir as ir
+
+from prunegraph.bench.compare import compare
+from prunegraph.bench.device_table import WHOLE
+from prunegraph.bench.latency import PROTOCOLS
+from prunegraph.bench.results import Comparison
+from prunegraph.bench.stats import PairedRatio
+
+ROUNDS, TABLE_ROUNDS = 60, 30
+"""Rounds of a timing: for what is promised, and for a table."""
+
+TIMING: Mapping[str, Any] = {"rounds": ROUNDS, "warmup": 5}
+
+
+@dataclass(slots=True)
+class Timer:
+    """Times models side by side on one provider.
+
+    Attributes:
+        ep: Its short name.
+        settings: Batch, sequence, sizes, threads and protocol, see `bench.compare`.
+    """
+
+    ep: str
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    _last: tuple[ir.Model, bytes] | None = field(default=None, repr=False)
+
+    @property
+    def protocol(self) -> str:
+        """How models take turns."""
+        return str(self.settings.get("protocol", next(iter(PROTOCOLS))))
+
+    def pair(self, first: ir.Model, second: ir.Model, *, name: str = "slim", **settings: Any) -> Comparison:
+        """Two models side by side.
+
+        Args:
+            first: What the second is compared with; it is serialized once as long as it stays the same object.
+            second: The other.
+            name: What the second is called.
+            settings: Other than those of the timer, see `bench.compare`.
+        """
+        if self._last is None or self._last[0] is not first:
+            self._last = first, ir.to_proto(first).SerializeToString()
+        both = [self._last[1], ir.to_proto(second).SerializeToString()]
+        return compare(both, names=[WHOLE, name], providers=[self.ep], **{**TIMING, **self.settings, **settings})
+
+    def ratio(self, first: ir.Model, second: ir.Model, **settings: Any) -> PairedRatio:
+        """How many times faster the second is."""
+        ratio = self.pair(first, second, **settings).results[1].ratio
+        assert ratio is not None
+        return ratio
+
+    def other(self) -> Timer:
+        """A timer with the other protocol."""
+        names = [name for name in PROTOCOLS if name != self.protocol]
+        return Timer(self.ep, {**self.settings, "protocol": names[0]})
