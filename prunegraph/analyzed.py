@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
@@ -15,6 +15,7 @@ from prunegraph.clock import Clock
 from prunegraph.export.convert import Kind, ModelLike, kind_of, open_source
 from prunegraph.observe.stream import Data, Inputs
 from prunegraph.passes.choose.request import Scope
+from prunegraph.passes.dead import Folded, fold_as_planned
 from prunegraph.passes.normalize import Normalized, normalize
 from prunegraph.passes.rotate import Rotated
 
@@ -32,6 +33,8 @@ class Analyzed:
         kind: What models are given back as.
         scope: Which part of it may change.
         rotated: How its heads were turned; `normalized` is the turned model. None if it is as it was.
+        folded: What of constant units was moved into biases, round by round, before dead units go; `normalized` is the
+            model after that. None where dead units are not looked for.
     """
 
     original: ir.Model
@@ -40,6 +43,7 @@ class Analyzed:
     kind: Kind = Kind.PROTO
     scope: Scope = field(default_factory=Scope)
     rotated: Rotated | None = None
+    folded: tuple[Folded, ...] | None = None
 
     def inputs(self, data: Data) -> Inputs:
         """Data for this model, at the sizes that it was found to run at.
@@ -86,3 +90,17 @@ def load_and_analyze(
 def turned(analyzed: T, rotated: Rotated) -> T:
     """An analysed model whose heads are turned; its analysis is the same."""
     return replace(analyzed, normalized=replace(analyzed.normalized, model=rotated.model), rotated=rotated)
+
+
+def with_folded(analyzed: T, rounds: Sequence[Folded]) -> T:
+    """An analysed model with constant units moved into biases, as found or as planned, and analysed anew.
+
+    Raises:
+        UsageError: the model has no such weights.
+    """
+    for folded in rounds:
+        normalized = fold_as_planned(analyzed.normalized, analyzed.analysis, folded)
+        graph, scope = normalized.model.graph, tuple(analyzed.scope.allow_io)
+        analysis = replace(analyze_graph(graph, normalized.facts, scope), params=analyzed.analysis.params)
+        analyzed = replace(analyzed, normalized=normalized, analysis=analysis)
+    return replace(analyzed, folded=(*(analyzed.folded or ()), *rounds))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +15,7 @@ from prunegraph.observe.data import DataLike
 from prunegraph.observe.stream import Data
 from prunegraph.passes.choose.amounts import Ratio
 from prunegraph.passes.choose.request import Amount, Scope
+from prunegraph.passes.dead import Folded
 from prunegraph.passes.prove.verify import Verification
 from prunegraph.passes.repair import Written
 from prunegraph.passes.rotate import Rotation, groups_to_rotate
@@ -76,6 +77,10 @@ def prune_graph(
     given = Arguments(amount, scorer, data, scope, after).take("prune_graph", former)
     request = Request.of(given.amount, given.scorer, given.data, given.scope, given.after, verify)
     graph = analyze_source(model, request.scope, Clock(progress), given.trace, request.data)
+    if request.amount.dead:
+        graph, selection = graph.without_dead()
+        result = graph.apply(selection, verify=request.verify, data=request.data)
+        return _after(result, request)
     targets = graph.targets(request.amount, request.scorers)
     turning = groups_to_rotate(
         graph.groups, targets.of_group, request.scorers, request.amount.rotate, request.data is not None
@@ -95,8 +100,14 @@ def prune_graph(
     result = graph.apply(selection, verify=request.verify, data=request.data, forms=forms)
     report = replace(result.report, accounts=scores.reports)
     result = replace(result, filtered=filtered, speed=speed, report=report, scores=scores)
+    return _after(result, request)
+
+
+def _after(result: PruneResult, request: Request) -> PruneResult:
+    """What follows the proof; where nothing but dead units went, nothing needs repair."""
     for step in request.after:
-        result = _follow(result, step, request.data)
+        if not (request.amount.dead and isinstance(step, Repair)):
+            result = _follow(result, step, request.data)
     return result
 
 
@@ -136,6 +147,7 @@ def verify_files(
     *,
     repair: Written | None = None,
     rotation: Rotation | None = None,
+    dead: Sequence[Folded] | None = None,
     allow_io: str | Iterable[str] = (),
     sizes: Mapping[str, int] | None = None,
     data: DataLike | Data | None = None,
@@ -149,6 +161,8 @@ def verify_files(
         plan: What stays of every group that got smaller, see `Selection.load`.
         repair: Which of its weights were re-fitted, as its plan says; those that Shrink makes stand in for them.
         rotation: How the original was turned before it was cut, as the plan says.
+        dead: What of constant units was moved into biases before dead units went, as the plan says; None where others
+            went. The reference is the original itself then.
         allow_io: The patterns of inputs and outputs that were allowed to shrink.
         sizes: Lengths of dynamic dims, see `Scope`.
         data: Compare on these, too.
@@ -168,7 +182,7 @@ def verify_files(
     graph = analyze_source(model, scope, clock, data=opened)
     with clock.step("load"):
         small = open_source(slim)
-    return compare(graph, small, plan, repair=repair, rotation=rotation, data=opened, clock=clock)
+    return compare(graph, small, plan, repair=repair, rotation=rotation, dead=dead, data=opened, clock=clock)
 
 
 verify = verify_files

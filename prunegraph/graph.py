@@ -16,7 +16,7 @@ from prunegraph.analysis.explain import to_text
 from prunegraph.analysis.groups import Group
 from prunegraph.analysis.selection import Selection
 from prunegraph.analysis.solve import Solution
-from prunegraph.analyzed import Analyzed, load_and_analyze, turned
+from prunegraph.analyzed import Analyzed, load_and_analyze, turned, with_folded
 from prunegraph.clock import Clock
 from prunegraph.errors import UsageError
 from prunegraph.export.convert import Kind
@@ -27,10 +27,11 @@ from prunegraph.passes.choose.amounts import Ratio
 from prunegraph.passes.choose.request import Amount, Scope, scorers_by_kind
 from prunegraph.passes.choose.scored import Scores
 from prunegraph.passes.choose.select_units import Targets
+from prunegraph.passes.dead import Folded
 from prunegraph.passes.rotate import Rotation, reasons, rotate_as_planned
 from prunegraph.passes.score import Context, KindScorers, Scorers
 from prunegraph.passes.score.base import Scores as Array
-from prunegraph.pipeline import filter_heads, find_targets, rotate, score_units, select_units
+from prunegraph.pipeline import filter_heads, find_targets, rotate, score_units, select_units, without_dead
 from prunegraph.result import PruneResult, apply
 
 
@@ -140,6 +141,16 @@ class Graph(Analyzed):
             if name not in names:
                 raise UsageError(f"there is no group {name!r}", hint="`Graph.groups` lists them")
         return rotate(self, chosen, Data.open(data), self.clock)
+
+    def without_dead(self) -> tuple[Graph, Selection]:
+        """The same model with constant units moved into biases, and the selection that removes all dead units.
+
+        What `apply` makes of that is proven to compute what the original computes, not the original minus something.
+
+        Raises:
+            NothingToPrune: no unit is dead or constant, as far as weights tell.
+        """
+        return without_dead(self, self.clock)
 
     def score(
         self,
@@ -251,7 +262,8 @@ class Graph(Analyzed):
         try:
             rotation = self.rotated.rotation if self.rotated is not None else None
             serialized = ir.to_proto(model).SerializeToString()
-            return _analyzed_again, (serialized, self.kind, self.scope, rotation, self.normalized.settled)
+            settled = self.normalized.settled
+            return _analyzed_again, (serialized, self.kind, self.scope, rotation, settled, self.folded)
         except ValueError as error:
             hint = "keep the path of the model instead, and analyse it again where it is needed"
             raise UsageError("a model of more than 2 GB does not pickle", hint=hint) from error
@@ -274,10 +286,17 @@ def analyze_source(
 
 
 def _analyzed_again(
-    serialized: bytes, kind: Kind, scope: Scope, rotation: Rotation | None, sizes: Mapping[str, int]
+    serialized: bytes,
+    kind: Kind,
+    scope: Scope,
+    rotation: Rotation | None,
+    sizes: Mapping[str, int],
+    folded: tuple[Folded, ...] | None,
 ) -> Graph:
     analyzed = load_and_analyze(ir.from_proto(_proto(serialized)), scope, likely=lambda _: sizes)
     graph = Graph(analyzed.original, analyzed.normalized, analyzed.analysis, kind, scope)
+    if folded is not None:
+        graph = with_folded(graph, folded)
     if rotation is None:
         return graph
     return turned(graph, rotate_as_planned(graph.normalized.model, graph.analysis, rotation))

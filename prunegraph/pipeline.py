@@ -14,7 +14,7 @@ from prunegraph.analysis.cost import count_macs, count_parameters
 from prunegraph.analysis.groups import Group
 from prunegraph.analysis.selection import Selection
 from prunegraph.analysis.slots import Keeps
-from prunegraph.analyzed import Analyzed, turned
+from prunegraph.analyzed import Analyzed, turned, with_folded
 from prunegraph.clock import Clock
 from prunegraph.errors import NothingToPrune, UsageError
 from prunegraph.observe.cache import default_cache
@@ -23,8 +23,9 @@ from prunegraph.observe.stream import Data
 from prunegraph.passes.choose.head_filter import Filtered, FilterOptions, filter_candidates
 from prunegraph.passes.choose.request import Amount
 from prunegraph.passes.choose.scored import Scores
-from prunegraph.passes.choose.select_units import Targets, choose_targets, rank_and_keep
+from prunegraph.passes.choose.select_units import Targets, choose_targets, in_scope, rank_and_keep
 from prunegraph.passes.choose.whole_layers import with_whole
+from prunegraph.passes.dead import fold_constants, select_dead
 from prunegraph.passes.repair import Repaired, repaired
 from prunegraph.passes.rewrite.cleanup import cleanup
 from prunegraph.passes.rewrite.for_runtime import write_forms
@@ -55,6 +56,25 @@ def rotate(analyzed: T, groups: Sequence[str], data: Data | None = None, clock: 
         model = analyzed.normalized.model
         rotated = rotate_groups(model, analyzed.analysis, groups, inputs, cache=default_cache(), progress=clock.count)
     return turned(analyzed, rotated)
+
+
+def without_dead(analyzed: T, clock: Clock | None = None) -> tuple[T, Selection]:
+    """The model with constant units moved into biases, and the selection that removes all dead units.
+
+    Raises:
+        NothingToPrune: no unit is dead or constant, as far as weights tell.
+    """
+    clock = clock or Clock()
+    with clock.step("dead units"):
+        analyzed = with_folded(analyzed, [])
+        while folded := fold_constants(analyzed.normalized, analyzed.analysis, analyzed.normalized.settled):
+            analyzed = with_folded(analyzed, [folded])
+        among = {group.id for group in analyzed.analysis.groups if in_scope(group, analyzed.scope)}
+        selection = select_dead(analyzed.normalized.model, analyzed.analysis, among)
+    if not selection.keep:
+        hint = "units that contribute little are no dead ones: give a ratio; scores tell which contribute least"
+        raise NothingToPrune("no unit is dead or constant, as far as weights tell", hint=hint)
+    return analyzed, selection
 
 
 def score_units(

@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import onnx_ir as ir
 
 from prunegraph.analysis.selection import Selection
 from prunegraph.analysis.slots import Keeps
-from prunegraph.analyzed import Analyzed, turned
+from prunegraph.analyzed import Analyzed, turned, with_folded
 from prunegraph.clock import Clock
 from prunegraph.errors import UsageError, VerificationFailed
 from prunegraph.observe.stream import Data
+from prunegraph.passes.dead import Folded
+from prunegraph.passes.prove.normalizing import compare_outputs
 from prunegraph.passes.prove.verify import TOLERANCE, Verification, verify
 from prunegraph.passes.repair import Written, restored
 from prunegraph.passes.rewrite.cleanup import cleanup
 from prunegraph.passes.rewrite.remove_groups import remove_whole_groups
 from prunegraph.passes.rotate import Rotation, rotate_as_planned, rotation_error, tolerance
+from prunegraph.runtime.feeds import Feeds
 
 SAMPLES = 8
 """So many of the caller's samples does the proof run on."""
@@ -29,6 +33,9 @@ def prove(analyzed: Analyzed, slim: ir.Model, keeps: Keeps, data: Data | None = 
         VerificationFailed: they differ by more than rounding.
     """
     proof = _verified(analyzed, slim, keeps, data)
+    if not proof.ok and analyzed.folded is not None:
+        hint = "please report the model; --exclude leaves out the groups at fault"
+        raise VerificationFailed(f"without its dead units the model differs: {proof.reason}", hint=hint)
     if not proof.ok:
         has_turned = analyzed.rotated is not None and analyzed.rotated.rotation
         basis = " --no-rotate leaves heads in their basis," if has_turned else ""
@@ -49,7 +56,8 @@ def _verified(analyzed: Analyzed, slim: ir.Model, keeps: Keeps, data: Data | Non
     inputs = analyzed.inputs(data).first(SAMPLES) if data is not None else None
     feeds = [batch.feeds for batch in inputs.batches()] if inputs is not None else None
     if rotated is None or not rotated.rotation:
-        return verify(analyzed.original, model, slim, analyzed.analysis, keeps, feeds, sizes=sizes)
+        proof = verify(analyzed.original, model, slim, analyzed.analysis, keeps, feeds, sizes=sizes)
+        return proof if analyzed.folded is None else _unchanged(proof, analyzed.original, slim, feeds, sizes)
     allowed = tolerance(rotated.before, model)
     if allowed <= TOLERANCE:
         proof = verify(analyzed.original, model, slim, analyzed.analysis, keeps, feeds, sizes=sizes)
@@ -62,6 +70,19 @@ def _verified(analyzed: Analyzed, slim: ir.Model, keeps: Keeps, data: Data | Non
     return replace(proof, ok=proof.ok and is_same, normalize_error=error, reason=reason)
 
 
+def _unchanged(
+    proof: Verification,
+    original: ir.Model,
+    slim: ir.Model,
+    feeds: list[Feeds] | None,
+    sizes: Mapping[str, int],
+) -> Verification:
+    """The proof of a model without its dead units: the reference is the original itself, with nothing masked."""
+    same = compare_outputs(original, slim, feeds, sizes)
+    reason = proof.reason or (f"of the original itself, {same.reason}" if same.reason else "")
+    return replace(proof, ok=not reason, reason=reason, max_rel_error=max(proof.max_rel_error, same.error))
+
+
 def compare(
     analyzed: Analyzed,
     slim: ir.Model,
@@ -69,6 +90,7 @@ def compare(
     *,
     repair: Written | None = None,
     rotation: Rotation | None = None,
+    dead: Sequence[Folded] | None = None,
     data: Data | None = None,
     clock: Clock | None = None,
 ) -> Verification:
@@ -80,6 +102,7 @@ def compare(
         plan: What stays of every group that got smaller.
         repair: Which weights were re-fitted: those that Shrink makes stand in for them.
         rotation: How the original was turned before it was cut.
+        dead: What of constant units was moved into biases before dead units went; None where others went.
         data: Compare on these, too.
         clock: Told of the steps.
 
@@ -89,6 +112,8 @@ def compare(
     """
     clock = clock or Clock()
     try:
+        if dead is not None:
+            analyzed = with_folded(analyzed, dead)
         keeps = plan.keeps(analyzed.analysis.groups)
         if rotation:
             rotated = rotate_as_planned(analyzed.normalized.model, analyzed.analysis, rotation)

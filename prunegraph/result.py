@@ -31,6 +31,7 @@ from prunegraph.observe.stream import Data
 from prunegraph.passes import annotate
 from prunegraph.passes.choose.head_filter import Filtered
 from prunegraph.passes.choose.scored import Scores
+from prunegraph.passes.dead import to_plan as folded_to_plan
 from prunegraph.passes.prove.verify import Verification
 from prunegraph.passes.rewrite.for_runtime import write_forms
 from prunegraph.passes.rotate import to_plan
@@ -264,6 +265,8 @@ class PruneResult:
             changed["trained"] = True
         if self.quantized is not None:
             changed["quantized"] = self.quantized.method
+        if self.analyzed is not None and self.analyzed.folded is not None:
+            changed["dead"] = folded_to_plan(self.analyzed.folded)
         if self.allow_io:
             changed["allow_io"] = list(self.allow_io)
         text = self.selection.to_json()

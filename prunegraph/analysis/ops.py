@@ -86,6 +86,8 @@ class Traits:
         nonnegative: What it gives is never below zero, and zero where its input is zero.
         bounded: What it gives is never above one nor below minus one, and zero where its input is zero.
         lifts_zero: It makes something else of zero.
+        keeps_zero: What it gives is zero where all its operands are.
+        pointwise: What it gives at a position hangs on nothing but what its operands hold at that position.
         softmax: It is a Softmax along one axis.
         exponential: It is the exponential function, of which a Softmax can be made.
         looks_up: Its tables, and what they are looked up by.
@@ -121,6 +123,8 @@ class Traits:
     nonnegative: bool = False
     bounded: bool = False
     lifts_zero: bool = False
+    keeps_zero: bool = False
+    pointwise: bool = False
     softmax: bool = False
     exponential: bool = False
     looks_up: tuple[Lookup, ...] = ()

@@ -8,6 +8,8 @@ from pathlib import Path
 
 from prunegraph.analysis.selection import Selection
 from prunegraph.errors import PruneGraphError, UsageError
+from prunegraph.passes.dead import Folded
+from prunegraph.passes.dead import from_plan as dead_from_plan
 from prunegraph.passes.repair import Written
 from prunegraph.passes.rotate import Rotation, from_plan
 from prunegraph.strict_json import parse_json
@@ -24,6 +26,7 @@ class Plan:
         allow_io: Patterns of inputs and outputs that were allowed to shrink.
         trained: Whether all weights were trained after the proof.
         quantized: How the weights were quantized after the proof; empty if they were not.
+        dead: What of constant units was moved into biases before dead units went; None where others went.
     """
 
     selection: Selection
@@ -32,6 +35,7 @@ class Plan:
     allow_io: Sequence[str]
     trained: bool
     quantized: str = ""
+    dead: Sequence[Folded] | None = None
 
 
 def plan_beside(slim: Path) -> Path:
@@ -54,9 +58,8 @@ def read_plan(path: Path) -> Plan:
         if not isinstance(allowed, list) or not all(isinstance(pattern, str) for pattern in allowed):
             raise UsageError("this is no plan file: allow_io is no list of patterns", hint=hint)
         trained = stated.get("trained", False) is not False
-        return Plan(
-            selection, Written.from_plan(stated), from_plan(stated), allowed, trained, str(stated.get("quantized", ""))
-        )
+        quantized, dead = str(stated.get("quantized", "")), dead_from_plan(stated)
+        return Plan(selection, Written.from_plan(stated), from_plan(stated), allowed, trained, quantized, dead)
     except OSError as error:
         raise PruneGraphError(f"the plan {path} cannot be read: {error.strerror}", hint=hint) from error
     except UsageError as error:

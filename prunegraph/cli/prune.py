@@ -173,6 +173,14 @@ def prune(
             "them, such as ffn.3 or 'head.*layer.5.*'. Without --ratio, nothing else goes. Repeatable.",
         ),
     ] = None,
+    dead: Annotated[
+        bool,
+        typer.Option(
+            "--dead",
+            help="Remove all units that no output hangs on, and constant ones after moving their value into the next "
+            "bias; nothing else, without data and without changing any output. No --ratio stands beside it.",
+        ),
+    ] = False,
     layer_threshold: Annotated[
         float,
         typer.Option(
@@ -254,6 +262,7 @@ def prune(
       prunegraph prune ./my-bert -o ./my-slim-bert --ratio head=0.5 --ratio ffn=0.5
       prunegraph prune deit.onnx -o slim.onnx --ratio snp-deit-base --scorer snp --data images.npz
       prunegraph prune model.onnx -o slim.onnx --drop head.5 --drop ffn.5
+      prunegraph prune model.onnx -o slim.onnx --dead
       prunegraph prune model.onnx -o slim.onnx --ratio head=0.5 --scorer sap \\
         --data texts.txt --tokenizer folder
       prunegraph prune model.onnx -o slim.onnx --scorer cahp --data train.jsonl \\
@@ -285,6 +294,7 @@ def prune(
                 parse_keep(keep or ()),
                 **budgets,
                 drop=drop or (),
+                dead=dead,
                 layer_threshold=layer_threshold,
                 kinds=kind or (),
                 align=align,

@@ -67,6 +67,7 @@ def verify(
             stated.selection,
             repair=repair,
             rotation=rotation,
+            dead=stated.dead,
             allow_io=allow_io or stated.allow_io,
             sizes=parse_sizes(size or ()),
             data=samples,

@@ -35,40 +35,38 @@ def pointwise(node: NodeView, *inputs: int) -> AxisRule:
     return rule
 
 
-_UNARY = (
-    "Acos Acosh Asin Asinh Atan Atanh BitwiseNot Ceil Celu Cosh Elu Floor Gelu HardSwish IsInf IsNaN LeakyRelu Log "
-    "Mish Not Round Selu Shrink Sign Sin Sinh Swish Tan ThresholdedRelu"
-)
-_NARY = (
-    "And BitShift BitwiseAnd BitwiseOr BitwiseXor Equal Greater GreaterOrEqual Less LessOrEqual Max Min Mod Or Pow Xor"
-)
+_UNARY = "Acos Acosh Atanh BitwiseNot Cosh IsInf IsNaN Log Not Shrink ThresholdedRelu"
+_UNARY_AT_ZERO = "Asin Asinh Atan Ceil Celu Elu Floor Gelu HardSwish LeakyRelu Mish Round Selu Sign Sin Sinh Swish Tan"
+_NARY = "And BitShift BitwiseAnd BitwiseOr BitwiseXor Equal Greater GreaterOrEqual Less LessOrEqual Mod Or Pow Xor"
 
 
-@axis_rule(*_UNARY.split())
+@axis_rule(*_UNARY.split(), pointwise=True)
+@axis_rule(*_UNARY_AT_ZERO.split(), pointwise=True, keeps_zero=True)
 @axis_rule("Cast", "Identity", carries=FIRST, keeps_order=True, moves=True)
-@axis_rule("Neg", moves=True)
-@axis_rule("Abs", "Relu", "Sqrt", nonnegative=True)
-@axis_rule("Exp", exponential=True, lifts_zero=True)
-@axis_rule("Cos", "HardSigmoid", "Reciprocal", "Sigmoid", "Softplus", lifts_zero=True)
-@axis_rule("Erf", "Softsign", "Tanh", bounded=True)
+@axis_rule("Neg", moves=True, pointwise=True, keeps_zero=True)
+@axis_rule("Abs", "Relu", "Sqrt", nonnegative=True, pointwise=True, keeps_zero=True)
+@axis_rule("Exp", exponential=True, lifts_zero=True, pointwise=True)
+@axis_rule("Cos", "HardSigmoid", "Reciprocal", "Sigmoid", "Softplus", lifts_zero=True, pointwise=True)
+@axis_rule("Erf", "Softsign", "Tanh", bounded=True, pointwise=True, keeps_zero=True)
 @axis_rule("Bernoulli", random=True)
 def unary(node: NodeView) -> AxisRule:
     """Every axis passes through."""
     return pointwise(node, 0)
 
 
-@axis_rule(*_NARY.split(), broadcasts=True)
-@axis_rule("Mean", broadcasts=True, mixes=EVERY)
-@axis_rule("Where", broadcasts=True, mixes=(1, 2))
+@axis_rule(*_NARY.split(), broadcasts=True, pointwise=True)
+@axis_rule("Max", "Min", broadcasts=True, pointwise=True, keeps_zero=True)
+@axis_rule("Mean", broadcasts=True, mixes=EVERY, pointwise=True, keeps_zero=True)
+@axis_rule("Where", broadcasts=True, mixes=(1, 2), pointwise=True)
 @axis_rule("Div", "Mul", broadcasts=True, linear=True, multiplies=True)
-@axis_rule("PRelu", parameters=(1,))
+@axis_rule("PRelu", parameters=(1,), pointwise=True)
 def nary(node: NodeView) -> AxisRule:
     """Operands broadcast; every axis passes through."""
     return pointwise(node)
 
 
-@axis_rule("Add", "Sum", broadcasts=True, adds=True, linear=True, mixes=EVERY)
-@axis_rule("Sub", broadcasts=True, linear=True, mixes=EVERY)
+@axis_rule("Add", "Sum", broadcasts=True, adds=True, linear=True, mixes=EVERY, pointwise=True, keeps_zero=True)
+@axis_rule("Sub", broadcasts=True, linear=True, mixes=EVERY, pointwise=True, keeps_zero=True)
 def add(node: NodeView) -> AxisRule:
     """Operands broadcast; activations are joined along the axes that they all have."""
     activations = [x for x, is_weight in zip(node.inputs, node.weights, strict=True) if x is not None and not is_weight]
@@ -76,7 +74,8 @@ def add(node: NodeView) -> AxisRule:
     return pointwise(node) + AxisRule(joins=joins)
 
 
-@axis_rule("Clip", "CastLike", "Trilu", "EyeLike")
+@axis_rule("Clip", pointwise=True)
+@axis_rule("CastLike", "Trilu", "EyeLike")
 @axis_rule("Dropout", "RandomNormalLike", "RandomUniformLike", random=True)
 def first_operand(node: NodeView) -> AxisRule:
     """Every axis of the first input passes through; the other inputs are scalars (or a type)."""

@@ -17,8 +17,8 @@ from prunegraph.analysis.rules.views import channels_first
 _SKIP = Norm(centred=False, scale=2, sum_output=3, epsilon=1e-12)
 
 axis_rule("FusedGemm", domain=MICROSOFT, contracts=True, bias=2)(gemm)
-axis_rule("BiasGelu", "FastGelu", domain=MICROSOFT)(nary)
-axis_rule("Gelu", "QuickGelu", domain=MICROSOFT)(unary)
+axis_rule("BiasGelu", "FastGelu", domain=MICROSOFT, pointwise=True, keeps_zero=True)(nary)
+axis_rule("Gelu", "QuickGelu", domain=MICROSOFT, pointwise=True, keeps_zero=True)(unary)
 axis_rule("LayerNormalization", domain=MICROSOFT, norm=Norm(centred=True), parameters=(1, 2))(layer_normalization)
 axis_rule("SimplifiedLayerNormalization", domain=MICROSOFT, norm=Norm(centred=False), parameters=(1,))(
     layer_normalization

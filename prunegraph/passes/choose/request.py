@@ -49,6 +49,8 @@ class Amount:
         bytes: Budget: the fraction of the bytes of weights that is left.
         drop: Patterns of ids or scopes of groups of heads or FFN neurons that go whole, with the sub-block around
             them: `["ffn.3"]`. Without a ratio, nothing else goes.
+        dead: All units that no output hangs on go, and constant ones after their value has moved into the biases of
+            what reads them; nothing else does, and the outputs stay what they are. No other amount stands beside it.
         layer_threshold: All heads of a layer go where more than this share of them would; 1 lets one stay.
         kinds: What one number and a budget are for; by default every exact kind but `qk_dim`, `v_dim`,
             `state` and `rank`.
@@ -79,6 +81,7 @@ class Amount:
     params: float | None = None
     bytes: float | None = None
     drop: str | Sequence[str] = ()
+    dead: bool = False
     layer_threshold: float = 1.0
     kinds: str | Sequence[str] = ()
     align: int | None = None
@@ -135,6 +138,9 @@ class Amount:
         if self.speedup is not None and (self.ratio is not None or self.budget or self.keep or self.drop):
             hint = "leave out ratio, keep, drop and budgets: they follow from the speed; kinds=… says what may go"
             raise UsageError("another amount beside a speed-up", hint=hint)
+        if self.dead and (self.ratio is not None or self.budget or self.keep or self.drop or self.speedup is not None):
+            hint = "remove dead units first, and prune what comes of that"
+            raise UsageError("another amount beside dead units", hint=hint)
         if self.speedup is not None and not (isinstance(self.speedup, (int, float)) and self.speedup > 1):
             raise UsageError(f"the speed-up is {self.speedup!r}", hint="give more than 1, such as 2 for twice as fast")
         align = 1 if self.align is None else self.align
@@ -187,7 +193,7 @@ class Amount:
         """The one number for all kinds: 0.5 where nothing else says how much."""
         if isinstance(self.ratio, (int, float)):
             return float(self.ratio)
-        return 0.5 if self.ratio is None and not (self.keep or self.budget or self.drop) else 0.0
+        return 0.5 if self.ratio is None and not (self.keep or self.budget or self.drop or self.dead) else 0.0
 
     def by_default(self, kind: str, exact: bool) -> bool:
         """Whether one number for all kinds, or a budget, is for groups of this kind."""

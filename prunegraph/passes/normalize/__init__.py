@@ -28,7 +28,7 @@ from prunegraph.passes.normalize.split_projections import split_projections
 from prunegraph.passes.normalize.state_scales import state_scales
 from prunegraph.runtime.trial_sizes import Plan
 
-__all__ = ["Normalized", "normalize"]
+__all__ = ["Normalized", "normalize", "with_constants"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,13 +92,14 @@ def normalize(
     freeze(model, certain(model.graph, stated))
     state_scales(model.graph, facts)
     merge_equal_weights(model.graph)
-    facts = copy_tables(model, _with_constants(model, facts))
+    facts = copy_tables(model, with_constants(model, facts))
     copy_constants(model.graph)
-    model, facts = split_projections(model, _with_constants(model, facts))
+    model, facts = split_projections(model, with_constants(model, facts))
     return Normalized(model, facts, probed.plan)
 
 
-def _with_constants(model: ir.Model, facts: Facts) -> Facts:
+def with_constants(model: ir.Model, facts: Facts) -> Facts:
+    """Facts with the shapes and the integers of all initializers that a model has now."""
     shapes = dict(facts.shapes)
     for name, value in model.graph.initializers.items():
         if value.const_value is not None:

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 
+import onnx_ir as ir
 import onnxruntime as ort
 
 from prunegraph.passes.prove.choices import behind_choices
 from prunegraph.passes.prove.compare import TOLERANCE, Gap
 from prunegraph.passes.prove.copies import Copies
+from prunegraph.passes.prove.float_reference import unrounded
 from prunegraph.passes.prove.judge import SEEDS, all_gaps, both_noises, in_words, worst_of
 from prunegraph.passes.prove.runs import Noise, Values, jittered, jittered_feeds, noise_of, run_all
+from prunegraph.passes.prove.same_noise import with_same_noise
+from prunegraph.passes.prove.trial_inputs import trial_inputs
 from prunegraph.runtime.feeds import Feeds
+from prunegraph.runtime.widen import widened
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +33,30 @@ class Normalizing:
     error: float
     reason: str = ""
     notes: tuple[str, ...] = ()
+
+
+def compare_outputs(
+    original: ir.Model, other: ir.Model, feeds: Iterable[Feeds] | None, sizes: Mapping[str, int]
+) -> Normalizing:
+    """Compare what two models make whose outputs shall be the same, with nothing masked.
+
+    Args:
+        original: The model as it was given.
+        other: What was made of it.
+        feeds: Inputs to compare on; random ones if None.
+        sizes: Sizes of dynamic dims by name, for random inputs.
+
+    Raises:
+        PruneGraphError: ONNX Runtime does not run the original.
+    """
+    given, made = (with_same_noise(widened(model)) for model in (original, other))
+    plain, small = unrounded(given), unrounded(made)
+    copies = Copies(given, made, made, plain, small, small, small, ())
+    outputs = [value.name or "" for value in other.graph.outputs]
+    trial = trial_inputs(given, outputs, feeds, sizes)
+    before, after = (run_all(model, trial.feeds, outputs) for model in (plain, small))
+    found = compare_normalized(copies, trial.feeds, outputs, before, after)
+    return replace(found, reason=found.reason.replace("normalizing changed the model: ", ""))
 
 
 def compare_normalized(

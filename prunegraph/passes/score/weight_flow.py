@@ -226,7 +226,7 @@ class _Flow:
         array, axes = self.arrays[name], self.solution.resolve(name)
         args = (axes, self.group.dim, self.group.outer, self.solution.dim_size)
         squares = unit_sums(sums_of_squares(array), *args)
-        if (unit_sums(_counts(array), *args) > 1).any():
+        if (unit_sums(counts_of(array), *args) > 1).any():
             return Energy(squares, np.zeros(self.group.shape))
         return Energy(np.zeros(self.group.shape), unit_sums(_sums(array), *args))
 
@@ -258,7 +258,7 @@ def _sums(weight: npt.NDArray[Any]) -> Callable[[tuple[int, ...]], Floats]:
     return total
 
 
-def _counts(weight: npt.NDArray[Any]) -> Callable[[tuple[int, ...]], Floats]:
+def counts_of(weight: npt.NDArray[Any]) -> Callable[[tuple[int, ...]], Floats]:
     """How many entries are summed."""
 
     def total(kept: tuple[int, ...]) -> Floats:
