@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import onnx
@@ -25,6 +26,24 @@ LIGHT = 1024
 _IN_MEMORY = {ir.DataType.FLOAT, ir.DataType.DOUBLE, ir.DataType.FLOAT16, ir.DataType.INT8, ir.DataType.UINT8}
 
 
+@dataclass(frozen=True, slots=True)
+class SessionSettings:
+    """How a session is opened.
+
+    Attributes:
+        optimize: Whether ONNX Runtime may rewrite the graph.
+        prepack: Whether it may keep a second copy of weights in the order that its kernels read them, and threads that
+            wait for work without sleep: both are worth it for many runs alone.
+        providers: Execution providers, the first choice first.
+        trial: Whether it is only tried, within `BYTES_A_TRIAL`.
+    """
+
+    optimize: bool = True
+    prepack: bool = True
+    providers: Sequence[str] = ("CPUExecutionProvider",)
+    trial: bool = False
+
+
 @contextlib.contextmanager
 def open_session(
     model: ir.Model,
@@ -38,11 +57,29 @@ def open_session(
 
     Args:
         model: What it runs.
-        optimize: Whether ONNX Runtime may rewrite the graph.
-        prepack: Whether it may keep a second copy of weights in the order that its kernels read them, and threads that
-            wait for work without sleep: both are worth it for many runs alone.
-        providers: Execution providers, the first choice first.
-        trial: Whether it is only tried, within `BYTES_A_TRIAL`.
+        optimize: See `SessionSettings`.
+        prepack: See `SessionSettings`.
+        providers: See `SessionSettings`.
+        trial: See `SessionSettings`.
+
+    Raises:
+        CannotRun: ONNX Runtime does not accept the model.
+    """
+    message, weights = _without_weights(model)
+    with open_message(message, weights, SessionSettings(optimize, prepack, providers, trial)) as session:
+        yield session
+
+
+@contextlib.contextmanager
+def open_message(
+    message: bytes, weights: Mapping[str, Array], settings: SessionSettings
+) -> Iterator[ort.InferenceSession]:
+    """A session for a message that only refers to its weights.
+
+    Args:
+        message: The model, with references as `without_numbers` makes them.
+        weights: The numbers that they stand for.
+        settings: How it is opened.
 
     Raises:
         CannotRun: ONNX Runtime does not accept the model.
@@ -51,19 +88,18 @@ def open_session(
     options.log_severity_level = 4
     # Quantized pairs are computed as written: fusing them rounds differently from one graph to the next.
     options.add_session_config_entry("session.disable_quant_qdq", "1")
-    if not optimize:
+    if not settings.optimize:
         options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
-    if not prepack:
+    if not settings.prepack:
         options.add_session_config_entry("session.disable_prepacking", "1")
         _let_threads_sleep(options)
-    if trial:
+    if settings.trial:
         limit_memory(options)
-    message, weights = _without_weights(model)
     ort_weights = [ort.OrtValue.ortvalue_from_numpy(array) for array in weights.values()]
     if ort_weights:
         options.add_external_initializers(list(weights), ort_weights)
     try:
-        yield ort.InferenceSession(message, options, providers=list(providers))
+        yield ort.InferenceSession(message, options, providers=list(settings.providers))
     except Exception as error:
         if _from_runtime(error):
             raise CannotRun(first_line(error)) from error
@@ -84,15 +120,25 @@ def _without_weights(model: ir.Model) -> tuple[bytes, dict[str, Array]]:
     weights: dict[str, Array] = {}
     try:
         for name, tensor in tensors.items():
-            if tensor is not None and tensor.dtype in _IN_MEMORY and tensor.nbytes >= LIGHT:
-                array = weights[name] = np.ascontiguousarray(read_weight(tensor))
-                dtype, shape = ir.DataType.from_numpy(array.dtype), ir.Shape(array.shape)
-                reference = ir.ExternalTensor("memory", 0, array.nbytes, dtype, shape=shape, name=name, base_dir="")
+            if tensor is not None and is_heavy(tensor):
+                reference, weights[name] = without_numbers(tensor, name)
                 model.graph.initializers[name].const_value = reference
         return ir.to_proto(model).SerializeToString(), weights
     finally:
         for name in weights:
             model.graph.initializers[name].const_value = tensors[name]
+
+
+def is_heavy(tensor: ir.TensorProtocol) -> bool:
+    """Whether a message refers to a tensor rather than holding it."""
+    return tensor.dtype in _IN_MEMORY and tensor.nbytes >= LIGHT
+
+
+def without_numbers(tensor: ir.TensorProtocol, name: str) -> tuple[ir.ExternalTensor, Array]:
+    """What stands for a heavy tensor in a message, and its numbers."""
+    array = np.ascontiguousarray(read_weight(tensor))
+    dtype, shape = ir.DataType.from_numpy(array.dtype), ir.Shape(array.shape)
+    return ir.ExternalTensor("memory", 0, array.nbytes, dtype, shape=shape, name=name, base_dir=""), array
 
 
 def session_of(proto: onnx.ModelProto, *, trial: bool = False) -> ort.InferenceSession:
