@@ -30,6 +30,9 @@ _TOKENIZER_HINT = "save it as tokenizer.json with the library tokenizers, and gi
 WINDOW = 16
 """Batches that are sorted by length together, so that little is padded."""
 
+FILLED = 1 << 14
+"""So many rows of a batch, or positions of a text, may be filled up to what a model fixes: no file's word is more."""
+
 
 @dataclass(frozen=True, slots=True)
 class Tokens:
@@ -120,8 +123,10 @@ class TextReader:
     ) -> Batch:
         """Pad to the longest, or to what the model fixes."""
         fixed = [spec.dims[1] for spec in specs if len(spec.dims) == 2 and isinstance(spec.dims[1], int)]
-        length = fixed[0] if fixed else max(len(encoding.ids) for encoding in encodings)
+        longest = max(len(encoding.ids) for encoding in encodings)
+        length = fixed[0] if fixed else longest
         assert isinstance(length, int)
+        _check_filled("tokens in a text", length, longest)
         ids = np.full((rows, length), self.pad_id, dtype=np.int64)
         types, mask = np.zeros_like(ids), np.zeros((rows, length), dtype=bool)
         tokens = []
@@ -238,6 +243,8 @@ def batches(source: Samples, reader: TextReader | None, specs: Sequence[InputSpe
     fixed = [spec.dims[0] for spec in specs if spec.dims and isinstance(spec.dims[0], int)]
     rows = fixed[0] if fixed and isinstance(fixed[0], int) else size
     for window in _chunks(source.read(), rows * WINDOW):
+        if fixed:
+            _check_filled("examples in a batch", rows, len(window))
         if window[0].texts:
             assert reader is not None
             encodings = reader.encode(window)
@@ -248,6 +255,12 @@ def batches(source: Samples, reader: TextReader | None, specs: Sequence[InputSpe
         else:
             for samples in _chunks(window, rows if _stackable(window) else 1):
                 yield _stacked(samples, specs, rows if fixed else len(samples))
+
+
+def _check_filled(what: str, fixed: int, there: int) -> None:
+    if fixed - there > FILLED:
+        hint = f"export the model with a dynamic dim there, or with fewer than {FILLED:,}"
+        raise UsageError(f"the model takes exactly {fixed:,} {what}, the data have {there:,}", hint=hint)
 
 
 def _chunks(items: Iterable[Any], size: int) -> Iterator[list[Any]]:

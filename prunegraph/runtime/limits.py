@@ -12,10 +12,10 @@ from typing import Any
 import numpy.typing as npt
 import onnxruntime as ort
 
-BYTES_A_TRIAL = 4 << 30
+BYTES_A_TRIAL = 3 << 30
 """What a trial may allocate: ONNX Runtime's arena ends there."""
 
-BYTES_OF_INPUTS = 4 << 30
+BYTES_OF_INPUTS = 1 << 30
 """Inputs that are larger are not made up, neither for a trial nor for a proof."""
 
 BYTES_OF_INNER = 1 << 28

@@ -16,6 +16,7 @@ import pytest
 from prunegraph.analysis.groups import Group
 from prunegraph.analysis.selection import Selection
 from prunegraph.analyzed import Analyzed, load_and_analyze
+from prunegraph.errors import UsageError
 from prunegraph.observe.attention_sites import HEAD_KINDS, ObservedValue, attentions, consumers
 from prunegraph.observe.head_mask import NAME, HeadMaskSession, head_mask_of, no_head_masked, with_head_mask
 from prunegraph.observe.moments import Moments
@@ -230,22 +231,40 @@ def test_hidden_activations_are_found() -> None:
     assert shapes[name][axis][0] == groups["v_dim.0"].units * groups["head.0"].units
 
 
-def test_fixed_sizes_are_filled_up(tmp_path: Path) -> None:
-    """A model of four rows of twelve tokens: the last batch is filled up, and what fills it does not count."""
+def of_fixed_size(rows: int, tokens: int) -> onnx.ModelProto:
     model = shifting([[0, 1]])
     for value in model.graph.input:
-        for dim, length in zip(value.type.tensor_type.shape.dim, (4, 12), strict=True):
+        for dim, length in zip(value.type.tensor_type.shape.dim, (rows, tokens), strict=True):
             dim.ClearField("dim_param")
             dim.dim_value = length
     for dim in model.graph.output[0].type.tensor_type.shape.dim[:1]:
         dim.ClearField("dim_param")
-        dim.dim_value = 4
+        dim.dim_value = rows
+    return model
+
+
+def test_fixed_sizes_are_filled_up(tmp_path: Path) -> None:
+    """A model of four rows of twelve tokens: the last batch is filled up, and what fills it does not count."""
+    model = of_fixed_size(4, 12)
     path = tmp_path / "trees.conllu"
     path.write_text(conllu(SENTENCES * 2))
     found = load_and_analyze(model)
     watcher = Watcher("all")
     observe(found.normalized.model, Data(path, word_tokenizer(tmp_path)).inputs(found.original), [watcher])
     assert sorted(watcher.samples) == sorted([text for text, _ in SENTENCES] * 2)
+
+
+@pytest.mark.parametrize(("rows", "tokens", "what"), [(1 << 20, 12, "examples"), (4, 1 << 20, "tokens")])
+def test_sizes_that_a_file_states_are_not_filled_up_without_end(
+    rows: int, tokens: int, what: str, tmp_path: Path
+) -> None:
+    (tmp_path / "trees.conllu").write_text(conllu(SENTENCES))
+    inputs = Data(tmp_path / "trees.conllu", word_tokenizer(tmp_path)).inputs(
+        ir.from_proto(of_fixed_size(rows, tokens))
+    )
+    with pytest.raises(UsageError, match=f"exactly 1,048,576 {what}") as caught:
+        next(iter(inputs.batches()))
+    assert "dynamic dim" in caught.value.hint
 
 
 @pytest.mark.slow

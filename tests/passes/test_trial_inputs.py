@@ -156,9 +156,8 @@ def test_a_proof_of_a_loop_ends(monkeypatch: pytest.MonkeyPatch) -> None:
     assert proof(with_a_loop("other"), feeds=given).ok  # on which it ends
 
 
-@pytest.fixture
-def few_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("prunegraph.passes.prove.limits.BYTES_COMPARED", 3000)
+FEW = "prunegraph.passes.prove.limits.BYTES_FED", 3000
+FEW_INSIDE = "prunegraph.passes.prove.limits.BYTES_COMPARED", 2000
 
 
 def wide(*dims: int | str) -> onnx.ModelProto:
@@ -168,16 +167,24 @@ def wide(*dims: int | str) -> onnx.ModelProto:
     return g.model()
 
 
-@pytest.mark.usefixtures("few_bytes")
-def test_a_proof_takes_smaller_inputs_where_the_usual_ones_take_too_much_memory() -> None:
+@pytest.mark.parametrize("limit", [FEW, FEW_INSIDE], ids=["fed", "compared"])
+def test_a_proof_takes_smaller_inputs_where_the_usual_ones_take_too_much_memory(
+    limit: tuple[str, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(*limit)
     verification = proof(wide("B", "T"))
     assert verification.ok and verification.runs == 1 and verification.moved > 1e-3
 
 
-@pytest.mark.usefixtures("few_bytes")
-def test_a_proof_of_inputs_that_are_declared_too_long_is_refused() -> None:
+@pytest.mark.parametrize(
+    ("limit", "what"), [(FEW, "its inputs alone take"), (FEW_INSIDE, "the values that are compared take")]
+)
+def test_a_proof_of_inputs_that_are_declared_too_long_is_refused(
+    limit: tuple[str, int], what: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(*limit)
     model = wide("B", 1 << 10)
-    with pytest.raises(PruneGraphError, match="its inputs alone take") as caught:
+    with pytest.raises(PruneGraphError, match=what) as caught:
         proof(model)
     assert "--no-verify" in caught.value.hint
     given = [{"x": np.ones((1, 1 << 10, 6), np.float32)}]
@@ -190,6 +197,6 @@ def test_a_run_beyond_the_memory_of_a_trial_says_so() -> None:
     g.output(g("ReduceSum", h), 1)
     with (
         open_session(ir.from_proto(g.model()), optimize=False, trial=True) as session,
-        pytest.raises(TooLarge, match="more than 4 GiB"),
+        pytest.raises(TooLarge, match="more than 3 GiB"),
     ):
         run(session, {"x": np.ones(1, np.float32)}, limits=TRIAL)

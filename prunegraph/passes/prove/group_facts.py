@@ -18,7 +18,7 @@ from prunegraph.passes.prove.compare import are_apart
 from prunegraph.passes.prove.inner import Perturbation
 from prunegraph.passes.rewrite.provenance import part_of
 from prunegraph.runtime.feeds import Feeds
-from prunegraph.runtime.limits import CannotRun
+from prunegraph.runtime.limits import UNLIMITED, CannotRun, Limits
 from prunegraph.runtime.session import open_session, run
 from prunegraph.runtime.widen import widened_feeds
 
@@ -67,6 +67,7 @@ def seen_at_outputs(
     groups: Mapping[str, tuple[str, Perturbation]],
     candidates: Iterable[Feeds],
     outputs: Sequence[str],
+    limits: Limits = UNLIMITED,
 ) -> set[str]:
     """The groups of which other numbers in one of their weights move an output of the slim model.
 
@@ -77,6 +78,7 @@ def seen_at_outputs(
         groups: By id a weight, and how other numbers are made of its own.
         candidates: What it may run on: the first that it runs on is taken.
         outputs: What is looked at.
+        limits: What a run may take; beyond them nothing is seen.
     """
     twin = slim.clone()
     there = {value.name for value in twin.graph.inputs}
@@ -84,21 +86,25 @@ def seen_at_outputs(
     fed = dict.fromkeys(weight for weight, _ in tried.values() if weight not in there)
     twin.graph.inputs.extend(twin.graph.initializers[name] for name in fed)
     for feeds in candidates if tried else ():
-        with contextlib.suppress(CannotRun):  # an op that wants constants, or sizes that do not run: inner values tell
-            return _moving(twin, tried, widened_feeds(feeds), outputs)
+        with contextlib.suppress(CannotRun):  # an op that wants constants, or no room: inner values tell
+            return _moving(twin, tried, widened_feeds(feeds), outputs, limits)
     return set()
 
 
 def _moving(
-    model: ir.Model, groups: Mapping[str, tuple[str, Perturbation]], feeds: Feeds, outputs: Sequence[str]
+    model: ir.Model,
+    groups: Mapping[str, tuple[str, Perturbation]],
+    feeds: Feeds,
+    outputs: Sequence[str],
+    limits: Limits,
 ) -> set[str]:
     moving: set[str] = set()
-    with open_session(model, optimize=False, prepack=False) as session:
-        before = run(session, feeds, outputs)
+    with open_session(model, optimize=False, prepack=False, trial=limits.memory) as session:
+        before = run(session, feeds, outputs, limits=limits)
         for group, (weight, other) in groups.items():
             tensor = model.graph.initializers[weight].const_value
             assert tensor is not None
-            after = run(session, {**feeds, weight: other.of(tensor.numpy())}, outputs)
+            after = run(session, {**feeds, weight: other.of(tensor.numpy())}, outputs, limits=limits)
             if any(are_apart(a, b) for a, b in zip(before, after, strict=True)):
                 moving.add(group)
     return moving

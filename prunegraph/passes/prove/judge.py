@@ -14,6 +14,7 @@ from prunegraph.passes.prove.inner import Shadow
 from prunegraph.passes.prove.positions import Positions
 from prunegraph.passes.prove.runs import Noise, Values, jittered, jittered_feeds, noise_of, run_all
 from prunegraph.runtime.feeds import Feeds
+from prunegraph.runtime.limits import UNLIMITED, Limits
 
 SEEDS = (1, 2, 3)
 """What rounding does is measured only where something differs by more than the tolerance, and so often at most."""
@@ -31,6 +32,7 @@ class Judge:
     positions: Positions
     behind: Behind
     noise: list[Noise]
+    limits: Limits = UNLIMITED
     gaps: dict[str, Gap] = field(default_factory=dict)
 
     def faults(self, actual: Sequence[Values]) -> list[str]:
@@ -45,7 +47,8 @@ class Judge:
         return wrong
 
     def _measure(self, seed: int) -> None:
-        again = run_all(jittered(self.oracle, seed), jittered_feeds(self.feeds, seed), self.outputs, self.inner)
+        feeds = jittered_feeds(self.feeds, seed)
+        again = run_all(jittered(self.oracle, seed), feeds, self.outputs, self.inner, limits=self.limits)
         measured = noise_of(self.expected, [self.positions.cut_all(values) for values in again])
         self.noise = both_noises(self.noise, measured)
 

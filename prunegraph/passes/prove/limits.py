@@ -9,10 +9,16 @@ import onnx_ir as ir
 
 from prunegraph.arrays import Array
 from prunegraph.runtime.inputs import InputSpec, bytes_of
-from prunegraph.runtime.limits import BYTES_A_TRIAL, SECONDS_A_TRIAL, Limits, TooLarge
+from prunegraph.runtime.limits import SECONDS_A_TRIAL, Limits, TooLarge
 
-BYTES_COMPARED = BYTES_A_TRIAL // 4
-"""What is fed and what is compared; a proof holds several copies of it."""
+BYTES_FED = 1 << 29
+"""What is fed in all runs, and what comes out; a proof holds several copies of it beside what a run takes."""
+
+BYTES_COMPARED = 1 << 30
+"""What comes out of one model together with the values inside of it that are looked at."""
+
+BYTES_OF_WEIGHTS = 1 << 30
+"""A model with more weights than that needs what it needs."""
 
 
 def limits_of(model: ir.Model) -> Limits:
@@ -21,26 +27,40 @@ def limits_of(model: ir.Model) -> Limits:
     weights = sum(tensor.nbytes for tensor in tensors if tensor is not None)
     nodes = chain(model.graph.all_nodes(), *(function.all_nodes() for function in model.functions.values()))
     loops = any(node.op_type == "Loop" for node in nodes)
-    return Limits(memory=weights < BYTES_COMPARED, seconds=SECONDS_A_TRIAL if loops else None)
+    return Limits(memory=weights < BYTES_OF_WEIGHTS, seconds=SECONDS_A_TRIAL if loops else None)
 
 
-def check_bytes(arrays: Iterable[Mapping[str, Array]], limits: Limits, what: str) -> None:
-    """Refuse arrays of which there are several copies later.
-
-    Raises:
-        TooLarge: they take more than `BYTES_COMPARED`.
-    """
-    size = sum(array.nbytes for values in arrays for array in values.values())
-    if limits.memory and size > BYTES_COMPARED:
-        raise TooLarge(f"{what} take {size / 2**30:.1f} GiB")
-
-
-def check_inputs(specs: Sequence[InputSpec], sizes: Mapping[str, int], limits: Limits) -> None:
+def check_inputs(specs: Sequence[InputSpec], plan: Iterable[Mapping[str, int]], limits: Limits) -> None:
     """Refuse inputs before any of them is made.
 
     Raises:
+        TooLarge: they take more than `BYTES_FED`.
+    """
+    _check("its inputs alone", sum(bytes_of(specs, sizes) for sizes in plan), BYTES_FED, limits)
+
+
+def check_outputs(runs: Iterable[Mapping[str, Array]], limits: Limits) -> None:
+    """Refuse outputs of which there are several copies later.
+
+    Raises:
+        TooLarge: they take more than `BYTES_FED`.
+    """
+    _check("its outputs", _bytes(runs), BYTES_FED, limits)
+
+
+def check_compared(runs: Iterable[Mapping[str, Array]], limits: Limits) -> None:
+    """Refuse outputs together with inner values, of which there are several copies later.
+
+    Raises:
         TooLarge: they take more than `BYTES_COMPARED`.
     """
-    size = bytes_of(specs, sizes)
-    if limits.memory and size > BYTES_COMPARED:
-        raise TooLarge(f"its inputs alone take {size / 2**30:,.1f} GiB")
+    _check("the values that are compared", _bytes(runs), BYTES_COMPARED, limits)
+
+
+def _bytes(runs: Iterable[Mapping[str, Array]]) -> int:
+    return sum(array.nbytes for values in runs for array in values.values())
+
+
+def _check(what: str, size: int, most: int, limits: Limits) -> None:
+    if limits.memory and size > most:
+        raise TooLarge(f"{what} take {size / 2**30:,.1f} GiB")

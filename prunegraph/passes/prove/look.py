@@ -11,6 +11,7 @@ from prunegraph.passes.prove.choices import Behind
 from prunegraph.passes.prove.inner import Perturbation, Shadow
 from prunegraph.passes.prove.runs import Values, run_all
 from prunegraph.runtime.feeds import Feeds
+from prunegraph.runtime.limits import UNLIMITED, Limits
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +25,7 @@ class Look:
         behind: What hangs on choices.
         parts: Names of inner values, in parts that fit into memory.
         feeds: What the slim model runs on.
+        limits: What a run may take.
     """
 
     model: ir.Model
@@ -32,9 +34,10 @@ class Look:
     behind: Behind
     parts: Sequence[Sequence[str]]
     feeds: Sequence[Feeds]
+    limits: Limits = UNLIMITED
 
     def at(self, names: Sequence[str]) -> Values:
         """What the first input makes of some values, and of what would be in their place."""
         chosen = set(names)
         outputs = [*names, *(shadow.name for shadow in self.shadows if shadow.value in chosen)]
-        return run_all(self.model, self.feeds[:1], [], outputs, optimize=False)[0]
+        return run_all(self.model, self.feeds[:1], [], outputs, optimize=False, limits=self.limits)[0]

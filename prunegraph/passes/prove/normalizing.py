@@ -15,8 +15,9 @@ from prunegraph.passes.prove.float_reference import unrounded
 from prunegraph.passes.prove.judge import SEEDS, all_gaps, both_noises, in_words, worst_of
 from prunegraph.passes.prove.runs import Noise, Values, jittered, jittered_feeds, noise_of, run_all
 from prunegraph.passes.prove.same_noise import with_same_noise
-from prunegraph.passes.prove.trial_inputs import trial_inputs
+from prunegraph.passes.prove.trial_inputs import Trial, on_trial_inputs
 from prunegraph.runtime.feeds import Feeds
+from prunegraph.runtime.limits import UNLIMITED, Limits
 from prunegraph.runtime.widen import widened
 
 
@@ -53,14 +54,22 @@ def compare_outputs(
     plain, small = unrounded(given), unrounded(made)
     copies = Copies(given, made, made, plain, small, small, small, ())
     outputs = [value.name or "" for value in other.graph.outputs]
-    trial = trial_inputs(given, outputs, feeds, sizes)
-    before, after = (run_all(model, trial.feeds, outputs) for model in (plain, small))
-    found = compare_normalized(copies, trial.feeds, outputs, before, after)
+
+    def compare(trial: Trial) -> Normalizing:
+        before, after = (run_all(model, trial.feeds, outputs, limits=trial.limits) for model in (plain, small))
+        return compare_normalized(copies, trial.feeds, outputs, before, after, trial.limits)
+
+    found = on_trial_inputs(compare, given, outputs, feeds, sizes)
     return replace(found, reason=found.reason.replace("normalizing changed the model: ", ""))
 
 
 def compare_normalized(
-    copies: Copies, feeds: Sequence[Feeds], outputs: Sequence[str], before: Sequence[Values], plain: Sequence[Values]
+    copies: Copies,
+    feeds: Sequence[Feeds],
+    outputs: Sequence[str],
+    before: Sequence[Values],
+    plain: Sequence[Values],
+    limits: Limits = UNLIMITED,
 ) -> Normalizing:
     """Compare what the original and the normalized model make, past faults of the optimizer and choices of rounding.
 
@@ -70,6 +79,7 @@ def compare_normalized(
         outputs: The names of their outputs.
         before: What the original made.
         plain: What the normalized model made.
+        limits: What a further run may take.
     """
     gaps = all_gaps(before, plain, [{}] * len(before))
     if worst_of(gaps).rounding:
@@ -77,12 +87,12 @@ def compare_normalized(
     notes: tuple[str, ...] = ()
     noise: list[Noise] = [{}] * len(before)
     for seed in SEEDS:
-        again = run_all(jittered(copies.normalized, seed), jittered_feeds(feeds, seed), outputs)
+        again = run_all(jittered(copies.normalized, seed), jittered_feeds(feeds, seed), outputs, limits=limits)
         noise = both_noises(noise, noise_of(plain, again))
     gaps = all_gaps(before, plain, noise)
     if not worst_of(gaps).rounding:
         models = (copies.original, copies.normalized)
-        unoptimized = [run_all(model, feeds, outputs, optimize=False) for model in models]
+        unoptimized = [run_all(model, feeds, outputs, optimize=False, limits=limits) for model in models]
         plainly = all_gaps(unoptimized[0], unoptimized[1], noise)
         if worst_of(plainly).rounding:
             notes = (fault_of_runtime("the original", worst_of(gaps)),)
@@ -91,13 +101,13 @@ def compare_normalized(
     if worst.rounding:
         return Normalizing(worst.relative, "", notes)
     wrong = {name for name, gap in gaps.items() if not gap.rounding}
-    return _before_choices(copies, feeds, outputs, wrong) or Normalizing(
+    return _before_choices(copies, feeds, outputs, wrong, limits) or Normalizing(
         worst.relative, f"normalizing changed the model: {in_words(sorted(wrong), gaps)}", notes
     )
 
 
 def _before_choices(
-    copies: Copies, feeds: Sequence[Feeds], outputs: Sequence[str], wrong: set[str]
+    copies: Copies, feeds: Sequence[Feeds], outputs: Sequence[str], wrong: set[str], limits: Limits
 ) -> Normalizing | None:
     """The comparison of what lies before choices, where all that differs lies behind them and that agrees."""
     graph = copies.normalized.graph
@@ -110,7 +120,7 @@ def _before_choices(
     last = list(behind.last)
     if not last:
         return None
-    values = [run_all(model, feeds, outputs, last, optimize=False)[0] for model in models]
+    values = [run_all(model, feeds, outputs, last, optimize=False, limits=limits)[0] for model in models]
     left, right = ([{name: each[name] for name in last}] for each in values)
     inner = all_gaps(left, right, [{}])
     if worst_of(inner).relative > TOLERANCE:

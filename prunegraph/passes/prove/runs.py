@@ -10,7 +10,9 @@ import onnx_ir as ir
 
 from prunegraph.arrays import Array
 from prunegraph.passes.prove.compare import Vector, slice_noise
+from prunegraph.passes.prove.limits import check_compared
 from prunegraph.runtime.feeds import Feeds
+from prunegraph.runtime.limits import UNLIMITED, Limits
 from prunegraph.runtime.session import open_session, run
 from prunegraph.runtime.widen import widened_feeds
 
@@ -27,18 +29,26 @@ _HUGE = 1e30
 
 
 def run_all(
-    model: ir.Model, feeds: Sequence[Feeds], outputs: Sequence[str], inner: Sequence[str] = (), *, optimize: bool = True
+    model: ir.Model,
+    feeds: Sequence[Feeds],
+    outputs: Sequence[str],
+    inner: Sequence[str] = (),
+    *,
+    optimize: bool = True,
+    limits: Limits = UNLIMITED,
 ) -> list[Values]:
     """What a model makes of every input; at the first one values inside of it, too.
 
     Raises:
-        CannotRun: ONNX Runtime does not run it.
+        CannotRun: ONNX Runtime does not run it, or not within the limits.
     """
     runs: list[Values] = []
-    with _putting_out(model, inner), open_session(model, optimize=optimize, prepack=False) as session:
+    opened = open_session(model, optimize=optimize, prepack=False, trial=limits.memory)
+    with _putting_out(model, inner), opened as session:
         for k, feed in enumerate(feeds):
-            output_names = list(dict.fromkeys([*outputs, *(inner if k == 0 else ())]))
-            runs.append(dict(zip(output_names, run(session, widened_feeds(feed), output_names), strict=True)))
+            names = list(dict.fromkeys([*outputs, *(inner if k == 0 else ())]))
+            runs.append(dict(zip(names, run(session, widened_feeds(feed), names, limits=limits), strict=True)))
+            check_compared(runs, limits)
     return runs
 
 

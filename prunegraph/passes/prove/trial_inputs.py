@@ -6,24 +6,29 @@ selection must not be empty: what gives no number is tried again with other numb
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import logging
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain, islice
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import onnx_ir as ir
 
 from prunegraph.arrays import Array
 from prunegraph.errors import PruneGraphError
-from prunegraph.passes.prove.limits import check_bytes, check_inputs, limits_of
+from prunegraph.passes.prove.limits import check_inputs, check_outputs, limits_of
 from prunegraph.passes.prove.runs import Values
 from prunegraph.runtime.feeds import Feeds, random_feeds
 from prunegraph.runtime.inputs import InputSpec, input_specs
-from prunegraph.runtime.limits import UNLIMITED, CannotRun, Limits, TooLarge, TooLong
+from prunegraph.runtime.limits import UNLIMITED, CannotRun, Limits, OutOfLimits, TooLarge, TooLong
 from prunegraph.runtime.session import open_session, run
 from prunegraph.runtime.trial_sizes import size_plans
 from prunegraph.runtime.widen import widened_feeds
+
+Result = TypeVar("Result")
+
+logger = logging.getLogger(__name__)
 
 SHORT, LONG = {"batch": 3, "row": 17}, {"batch": 1, "row": 130}
 """Sizes that no probe has used; the long one tells a length that is static from one that is padded to a multiple."""
@@ -73,12 +78,49 @@ class Trial:
         outputs: What came of each.
         finite: Which share of the numbers is finite.
         light: Inputs like the first of a batch of one, to run many times; of the caller's, the first.
+        limits: What further runs on them may take; the caller's own inputs may take what they take.
     """
 
     feeds: list[Feeds]
     outputs: list[Values]
     finite: float
     light: Feeds
+    limits: Limits = UNLIMITED
+
+
+def on_trial_inputs(
+    compare: Callable[[Trial], Result],
+    model: ir.Model,
+    outputs: Sequence[str],
+    feeds: Iterable[Feeds] | None,
+    sizes: Mapping[str, int] | None = None,
+) -> Result:
+    """What a comparison says of trial inputs; of the smallest ones where it goes beyond its limits on others.
+
+    Args:
+        compare: Makes further runs on the inputs, within their limits.
+        model: As the others for `trial_inputs`.
+        outputs: See there.
+        feeds: See there.
+        sizes: See there.
+
+    Raises:
+        PruneGraphError: the original runs on none, or the comparison goes beyond its limits on all.
+    """
+    try:
+        return compare(trial_inputs(model, outputs, feeds, sizes))
+    except TooLarge:  # only made-up inputs have a limit
+        logger.debug("the comparison is too large; it is tried again on the smallest inputs")
+    except OutOfLimits as reason:
+        raise _beyond(reason) from reason
+    try:
+        return compare(trial_inputs(model, outputs, None, sizes, smallest=True))
+    except OutOfLimits as reason:
+        raise _beyond(reason) from reason
+
+
+def _beyond(reason: OutOfLimits) -> PruneGraphError:
+    return PruneGraphError(f"cannot verify: a run of the comparison goes beyond its limits ({reason})", hint=HINT)
 
 
 def trial_inputs(
@@ -86,6 +128,8 @@ def trial_inputs(
     outputs: Sequence[str],
     feeds: Iterable[Feeds] | None,
     sizes: Mapping[str, int] | None = None,
+    *,
+    smallest: bool = False,
 ) -> Trial:
     """Inputs that the original accepts, and what it makes of them: the caller's before random ones.
 
@@ -94,24 +138,34 @@ def trial_inputs(
         outputs: The names of its outputs.
         feeds: The caller's inputs; the first ones are taken.
         sizes: Sizes that the caller gives to dynamic dims of random inputs.
+        smallest: Whether random inputs are as small as they may be.
 
     Raises:
         PruneGraphError: it runs on none of them, or nothing that it makes is a number.
     """
-    limits = limits_of(model) if feeds is None else Limits(seconds=limits_of(model).seconds)
+    limits = limits_of(model)
     try:
         with open_session(model, prepack=False, trial=limits.memory) as session:
-            random = Random(session, input_specs(model.graph), outputs, sizes or {}, limits)
+            random = Random(session, input_specs(model.graph), outputs, sizes or {}, limits, smallest)
             if feeds is None:
                 best = random.trial()
             else:
-                best = _and_random(_tried(session, list(islice(feeds, BATCHES)), outputs, UNLIMITED), random)
+                best = _and_random(_given(session, model, list(islice(feeds, BATCHES)), outputs, limits), random)
     except CannotRun as reason:
         raise _cannot(reason) from reason
     if best.finite == 0:
         message = "cannot verify: what the original makes of the inputs that were tried is not finite"
         raise PruneGraphError(message, hint=HINT)
     return best
+
+
+def _given(session: Any, model: ir.Model, feeds: list[Feeds], outputs: Sequence[str], limits: Limits) -> Trial:
+    """What the original makes of the caller's inputs, which may take what they take."""
+    try:
+        return replace(_tried(session, feeds, outputs, Limits(memory=limits.memory)), limits=UNLIMITED)
+    except TooLarge:
+        with open_session(model, prepack=False) as unlimited:
+            return _tried(unlimited, feeds, outputs, UNLIMITED)
 
 
 def _and_random(given: Trial, random: Random) -> Trial:
@@ -138,6 +192,7 @@ class Random:
     outputs: Sequence[str]
     sizes: Mapping[str, int]
     limits: Limits
+    smallest: bool
 
     def trial(self) -> Trial:
         """The first fill of which everything is finite, or the one of which most is, at the first sizes that run.
@@ -172,8 +227,7 @@ class Random:
         return best
 
     def _filled(self, plan: Sequence[dict[str, int]], fill: Fill) -> Trial:
-        for sizes in plan:
-            check_inputs(self.specs, sizes, self.limits)
+        check_inputs(self.specs, plan, self.limits)
         feeds = [filled(self.specs, sizes, seed, fill) for seed, sizes in enumerate(plan)]
         light = next(iter(size_plans(self.specs, (LIGHT,), self.sizes)))[0]
         trial = _tried(self.session, feeds, self.outputs, self.limits)
@@ -181,6 +235,8 @@ class Random:
 
     def _plans(self) -> Iterator[Sequence[dict[str, int]]]:
         """Short inputs and long ones where the sequence is dynamic; short ones alone if the long are too long."""
+        if self.smallest:
+            return size_plans(self.specs, (LIGHT,), self.sizes)
         both = next(iter(size_plans(self.specs, (SHORT, LONG), self.sizes)))
         same_batch = next(iter(size_plans(self.specs, (SHORT, {**SHORT, "row": LONG["row"]}), self.sizes)))
         plans = size_plans(self.specs, (SHORT,), self.sizes)
@@ -193,11 +249,11 @@ def _tried(session: Any, feeds: list[Feeds], outputs: Sequence[str], limits: Lim
     for feed in feeds:
         arrays = run(session, widened_feeds(feed), outputs, limits=limits)
         runs.append(dict(zip(outputs, arrays, strict=True)))
-        check_bytes(runs, limits, "its outputs")
+        check_outputs(runs, limits)
     floats = [array for values in runs for array in values.values() if array.dtype.kind == "f"]
     count = sum(array.size for array in floats)
     finite = sum(int(np.isfinite(array).sum()) for array in floats) / count if count else 1.0
-    return Trial(feeds, runs, finite, feeds[0] if feeds else {})
+    return Trial(feeds, runs, finite, feeds[0] if feeds else {}, limits)
 
 
 def filled(specs: Sequence[InputSpec], sizes: Mapping[str, int], seed: int, fill: Fill) -> Feeds:

@@ -28,10 +28,10 @@ from prunegraph.passes.prove.normalizing import compare_normalized, fault_of_run
 from prunegraph.passes.prove.parts import estimated_bytes, in_parts
 from prunegraph.passes.prove.positions import Positions
 from prunegraph.passes.prove.runs import Noise, Values, run_all
-from prunegraph.passes.prove.trial_inputs import Trial, trial_inputs
-from prunegraph.runtime import limits
+from prunegraph.passes.prove.trial_inputs import Trial, on_trial_inputs
+from prunegraph.runtime import limits as runtime_limits
 from prunegraph.runtime.feeds import Feeds
-from prunegraph.runtime.limits import CannotRun
+from prunegraph.runtime.limits import CannotRun, OutOfLimits
 
 __all__ = ["TOLERANCE", "GroupFacts", "Verification", "verify"]
 
@@ -107,14 +107,17 @@ def verify(
         sizes: Sizes of dynamic dims by name, for random inputs.
 
     Raises:
-        PruneGraphError: ONNX Runtime cannot run the original, or makes no numbers of it.
+        PruneGraphError: ONNX Runtime cannot run the original, or not within the limits, or makes no numbers of it.
         VerificationFailed: it cannot run the normalized or the slim model.
     """
     copies = Copies.of(original, normalized, slim, analysis, keeps)
     outputs = [value.name or "" for value in normalized.graph.outputs]
-    trial = trial_inputs(copies.given, outputs, feeds, sizes)
     positions = Positions(analysis.solution, keeps)
-    return _Proof(normalized.graph, copies, outputs, trial, analysis, keeps, positions).verification()
+
+    def proven(trial: Trial) -> Verification:
+        return _Proof(normalized.graph, copies, outputs, trial, analysis, keeps, positions).verification()
+
+    return on_trial_inputs(proven, copies.given, outputs, feeds, sizes)
 
 
 @dataclass
@@ -135,23 +138,25 @@ class _Proof:
         if self.trial.finite < 1:
             share = f"{1 - self.trial.finite:.1%} of the numbers that the original makes of the inputs tried"
             self.notes.append(f"{share} are not finite; where they are not, the slim model must make the same")
-        before = self.trial.outputs if copies.original is copies.given else run_all(copies.original, feeds, outputs)
-        plain = _original(lambda: run_all(copies.normalized, feeds, outputs))
-        normalizing = compare_normalized(copies, feeds, outputs, before, plain)
+        before = self.trial.outputs if copies.original is copies.given else self._run(copies.original, outputs)
+        plain = _original(lambda: self._run(copies.normalized, outputs))
+        normalizing = compare_normalized(copies, feeds, outputs, before, plain, self.trial.limits)
         self.notes += normalizing.notes
         look = self._look()
         first, *further = look.parts
-        expected = _original(lambda: run_all(copies.oracle, feeds, outputs, first, optimize=False))
+        expected = _original(lambda: self._run(copies.oracle, outputs, first, optimize=False))
         moved = max(_apart(a, b) for a, b in zip(plain, expected, strict=True))
         left = [self.positions.cut_all(values) for values in expected]
         del expected, plain, before
         try:
-            slimmed = run_all(copies.slim, look.feeds, outputs)
-            real = run_all(copies.small, look.feeds, outputs) if copies.rounded else slimmed
+            slimmed = self._run(copies.slim, outputs, feeds=look.feeds)
+            real = self._run(copies.small, outputs, feeds=look.feeds) if copies.rounded else slimmed
             looked = look.at([*outputs, *first])
+        except OutOfLimits:
+            raise
         except CannotRun as error:
             raise VerificationFailed(f"ONNX Runtime does not run the slim model: {error}", hint=_REPORT) from error
-        judge = Judge(copies.oracle, feeds, outputs, first, left, self.positions, look.behind, [{}] * len(feeds))
+        judge = self._judge(look, feeds, outputs, first, left)
         faults = judge.faults([{**{k: looked[k] for k in first}, **slimmed[0]}, *slimmed[1:]])
         if faults and set(faults) & set(outputs):
             faults = self._without_optimizing(judge, look.feeds, looked)
@@ -195,16 +200,29 @@ class _Proof:
         behind = behind_choices(copies.slim.graph, list(other), common)
         inner = dict.fromkeys([*(shadow.value for shadow in shadows), *behind.last])
         size = estimated_bytes(solution.facts, self.trial.feeds[0])
-        parts = in_parts([name for name in inner if name not in self.outputs], size, limits.BYTES_OF_INNER)
-        return Look(shadowed, shadows, other, behind, parts, [self._cut_inputs(feed) for feed in self.trial.feeds])
+        parts = in_parts([name for name in inner if name not in self.outputs], size, runtime_limits.BYTES_OF_INNER)
+        feeds = [self._cut_inputs(feed) for feed in self.trial.feeds]
+        return Look(shadowed, shadows, other, behind, parts, feeds, self.trial.limits)
+
+    def _judge(
+        self,
+        look: Look,
+        feeds: Sequence[Feeds],
+        outputs: Sequence[str],
+        inner: Sequence[str],
+        expected: Sequence[Values],
+    ) -> Judge:
+        noise: list[Noise] = [{}] * len(feeds)
+        oracle, behind, limits = self.copies.oracle, look.behind, self.trial.limits
+        return Judge(oracle, feeds, outputs, inner, expected, self.positions, behind, noise, limits)
 
     def _judge_part(self, part: Sequence[str], look: Look, gaps: dict[str, Gap], seen_at: dict[str, str]) -> list[str]:
         """What is wrong of further inner values; adds what is seen of them."""
         feeds = self.trial.feeds[:1]
-        expected = _original(lambda: run_all(self.copies.oracle, feeds, [], part, optimize=False))
+        expected = _original(lambda: self._run(self.copies.oracle, [], part, feeds=feeds, optimize=False))
         left = [self.positions.cut_all(expected.pop())]
         looked = look.at(part)
-        judge = Judge(self.copies.oracle, feeds, [], part, left, self.positions, look.behind, [{}])
+        judge = self._judge(look, feeds, [], part, left)
         faults = judge.faults([{name: looked[name] for name in part}])
         gaps.update(judge.gaps)
         for weight, value in _seen(look.shadows, looked, left[0], judge.noise[0]).items():
@@ -214,7 +232,7 @@ class _Proof:
     def _without_optimizing(self, judge: Judge, small: Sequence[Feeds], looked: Values) -> list[str]:
         """What is still wrong where ONNX Runtime runs the slim model as it is written."""
         optimized = judge.gaps
-        plainly = run_all(self.copies.slim, small, self.outputs, optimize=False)
+        plainly = self._run(self.copies.slim, self.outputs, feeds=small, optimize=False)
         faults = judge.faults([{**{k: looked[k] for k in judge.inner}, **plainly[0]}, *plainly[1:]])
         if not set(faults) & set(self.outputs):
             worst = worst_of({name: optimized[name] for name in self.outputs})
@@ -233,14 +251,26 @@ class _Proof:
         largest = {group: max(names, key=sizes.__getitem__) for group, names in shown.items() if names}
         alive = {group: (name, look.other[name]) for group, name in largest.items()}
         candidates = [self._cut_inputs(self.trial.light), look.feeds[0]] if proven else []
-        moving = seen_at_outputs(self.copies.slim, alive, candidates, self.outputs)
+        moving = seen_at_outputs(self.copies.slim, alive, candidates, self.outputs, self.trial.limits)
         filled = fills(self.analyzed, self.analysis.solution, self.keeps)
         for group in groups:
             where = [seen_at[name] for name in weights_by_group[group.id] if name in seen_at]
             inside = OUTPUT if where and where[0] in self.outputs else f"inside {where[0]}" if where else DEAD
             yield GroupFacts(group.id, OUTPUT if group.id in moving else inside, filled.get(group.dim, ""))
 
-    # ---- arrays ----------------------------------------------------------------------------------------------------
+    # ---- runs and arrays -------------------------------------------------------------------------------------------
+
+    def _run(
+        self,
+        model: ir.Model,
+        outputs: Sequence[str],
+        inner: Sequence[str] = (),
+        *,
+        feeds: Sequence[Feeds] | None = None,
+        optimize: bool = True,
+    ) -> list[Values]:
+        feeds = self.trial.feeds if feeds is None else feeds
+        return run_all(model, feeds, outputs, inner, optimize=optimize, limits=self.trial.limits)
 
     def _cut_inputs(self, feed: Feeds) -> Feeds:
         """Inputs as the slim model takes them: the same, unless the caller allowed them to shrink."""
@@ -273,6 +303,8 @@ def _tensor(model: ir.Model, name: str) -> ir.TensorProtocol:
 def _original(runs: Any) -> Any:
     try:
         return runs()
+    except OutOfLimits:
+        raise
     except CannotRun as reason:
         message = f"ONNX Runtime runs the original at sizes at which it does not run what was analysed: {reason}"
         raise VerificationFailed(message, hint="please report the model") from reason
