@@ -51,6 +51,10 @@ class NothingToPrune(PruneGraphError):
     """No group is left that the selection could make smaller; the message says why."""
 
 
+REPORT_MODEL = "please report the model; --exclude leaves out the groups at fault meanwhile"
+"""The hint where only a change of this package helps."""
+
+
 class VerificationFailed(PruneGraphError):
     """The pruned model does not compute what the masked original computes; nothing was written."""
 

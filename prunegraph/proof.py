@@ -11,7 +11,7 @@ from prunegraph.analysis.selection import Selection
 from prunegraph.analysis.slots import Keeps
 from prunegraph.analyzed import Analyzed, turned, with_folded
 from prunegraph.clock import Clock
-from prunegraph.errors import UsageError, VerificationFailed
+from prunegraph.errors import REPORT_MODEL, UsageError, VerificationFailed
 from prunegraph.observe.stream import Data
 from prunegraph.passes.dead import Folded
 from prunegraph.passes.prove.normalizing import compare_outputs
@@ -38,10 +38,10 @@ def prove(analyzed: Analyzed, slim: ir.Model, keeps: Keeps, data: Data | None = 
         raise VerificationFailed(f"without its dead units the model differs: {proof.reason}", hint=hint)
     if not proof.ok:
         has_turned = analyzed.rotated is not None and analyzed.rotated.rotation
-        basis = " --no-rotate leaves heads in their basis," if has_turned else ""
+        basis = ", and --no-rotate heads in their basis" if has_turned else ""
         raise VerificationFailed(
             f"the slim model differs from the masked original: {proof.reason}; it was discarded",
-            hint=f"please report the model;{basis} --exclude leaves out the groups at fault",
+            hint=REPORT_MODEL + basis,
         )
     return proof
 

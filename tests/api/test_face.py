@@ -5,10 +5,12 @@ from __future__ import annotations
 import importlib
 import sys
 import traceback
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 
-from prunegraph import analyze, prune_graph
+from prunegraph import Amount, Scope, analyze, prune_graph
 from prunegraph.errors import UsageError
 from prunegraph.moved import MOVED
 from tests.graphs.cli import classifier
@@ -39,12 +41,18 @@ def test_a_traceback_shows_the_hint() -> None:
 
 
 @pytest.mark.parametrize(
-    "name, pattern", [("exclude", "ffn.0"), ("include", "ffn.1"), ("kinds", "ffn"), ("drop", "ffn.1")]
+    "part, pattern",
+    [
+        (lambda names: {"scope": Scope(exclude=names)}, "ffn.0"),
+        (lambda names: {"scope": Scope(include=names)}, "ffn.1"),
+        (lambda names: {"amount": Amount(kinds=names)}, "ffn"),
+        (lambda names: {"amount": Amount(drop=names)}, "ffn.1"),
+    ],
 )
-def test_a_plain_string_is_one_pattern(name: str, pattern: str) -> None:
-    one, several = (prune_graph(classifier(), **{name: given}).selection.keep for given in (pattern, [pattern]))
+def test_a_plain_string_is_one_pattern(part: Callable[[str | list[str]], dict[str, Any]], pattern: str) -> None:
+    one, several = (prune_graph(classifier(), **part(given)).selection.keep for given in (pattern, [pattern]))
     assert one.keys() == several.keys() and one
 
 
 def test_a_plain_string_is_one_pattern_of_what_may_shrink() -> None:
-    assert analyze(classifier(), allow_io="logits").params > 0
+    assert analyze(classifier(), scope=Scope(allow_io="logits")).params > 0

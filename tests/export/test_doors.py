@@ -17,7 +17,7 @@ import onnxruntime as ort
 import pytest
 from typer.testing import CliRunner
 
-from prunegraph import analyze, prune_graph
+from prunegraph import analyze, from_torch, prune_graph
 from prunegraph.cli import app
 from prunegraph.errors import MissingExtra, ModelError, OutputError, PruneGraphError, UsageError
 from prunegraph.export import hub_build
@@ -64,13 +64,13 @@ def groups(source: Any, **more: Any) -> list[tuple[str, str, int]]:
     ("source", "more", "message"),
     [
         ({"weights": 1}, {}, "from dict"),
-        (mlp(), {"example_inputs": (X,)}, "example_inputs belongs to a torch module, not to ModelProto"),
+        (mlp(), {"inputs": (X,)}, "example_inputs belongs to a torch module, not to ModelProto"),
         ("model.onnx", {"dynamic_shapes": {}}, "dynamic_shapes belongs to a torch module, not to str"),
     ],
 )
 def test_wrong_sources_and_arguments_are_refused(source: Any, more: dict[str, Any], message: str) -> None:
     with pytest.raises(UsageError, match=message) as caught:
-        prune_graph(source, **more)
+        from_torch(source, **more) if more else prune_graph(source)
     assert caught.value.hint
 
 
@@ -103,7 +103,7 @@ def fake_torch(monkeypatch: pytest.MonkeyPatch) -> type[FakeModule]:
 
 def test_a_module_without_the_exporter_names_the_extra(fake_torch: type[FakeModule]) -> None:
     with pytest.raises(MissingExtra, match="onnxscript") as caught:
-        prune_graph(fake_torch(), example_inputs=(X,))  # type: ignore[arg-type]
+        from_torch(fake_torch(), (X,))
     assert caught.value.hint == 'pip install "prunegraph[torch]"'
 
 

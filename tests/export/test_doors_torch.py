@@ -14,7 +14,7 @@ import onnxruntime as ort
 import pytest
 from typer.testing import CliRunner
 
-from prunegraph import analyze, prune_graph
+from prunegraph import analyze, from_torch, prune_graph
 from prunegraph.cli import app
 from prunegraph.errors import ModelError, UsageError
 from prunegraph.export.convert import open_source
@@ -92,19 +92,19 @@ def test_a_module_shrinks_and_is_told_in_its_own_names(block: Block) -> None:
         block.up.weight[::2] = block.up.bias[::2] = 0
         block.down.weight[:, ::2] = 0
     expected = block(ids(3, 7))
-    result = prune_graph(block, {"ffn": 0.5}, example_inputs=(ids(1),))
-    assert isinstance(result.model, onnx.ModelProto)
-    weights = {tensor.name: tuple(tensor.dims) for tensor in result.model.graph.initializer}
+    result = prune_graph(from_torch(block, (ids(1),)), {"ffn": 0.5})
+    slim = ir.to_proto(result.ir_model)
+    weights = {tensor.name: tuple(tensor.dims) for tensor in slim.graph.initializer}
     assert weights["up.bias"] == (NEURONS // 2,)
     assert set(weights["up.weight"]) == {WIDTH, NEURONS // 2}
-    (found, pooled) = run(result.model, ids=ids(3, 7))  # at sizes of its own: the example's one row was no constant
+    (found, pooled) = run(slim, ids=ids(3, 7))  # at sizes of its own: the example's one row was no constant
     np.testing.assert_allclose(found, expected["hidden"].detach(), atol=1e-5)
     np.testing.assert_allclose(pooled, expected["pooled"].detach(), atol=1e-5)
-    assert [value.name for value in result.model.graph.output] == ["hidden", "pooled"]
+    assert [value.name for value in slim.graph.output] == ["hidden", "pooled"]
 
 
 def test_groups_have_the_scopes_of_the_module(block: Block) -> None:
-    found = {group.kind: group for group in analyze(block, example_inputs=(ids(),)).groups}
+    found = {group.kind: group for group in analyze(from_torch(block, (ids(),))).groups}
     assert (found["head"].units, found["ffn"].units) == (HEADS, NEURONS)
     assert found["head"].scope.split(".")[0] in ("qkv", "out")
     assert found["ffn"].scope in ("up", "down")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import onnx
 import pytest
 
-from prunegraph import prune_graph
+from prunegraph import Scope, prune_graph
 from prunegraph.errors import NothingToPrune
 from tests.graphs.skeleton import load_skeleton
 
@@ -39,7 +39,7 @@ def decoder() -> onnx.ModelProto:
 def test_past_and_present_shrink_together(
     decoder: onnx.ModelProto, ratio: dict[str, float], keys: tuple[int, ...], values: tuple[int, ...]
 ) -> None:
-    result = prune_graph(decoder, ratio, allow_io=CACHE)
+    result = prune_graph(decoder, ratio, scope=Scope(allow_io=CACHE))
     proof = result.report.verify
     assert proof is not None and proof.ok and proof.moved > 1e-3
     found = shapes(result.model)

@@ -120,11 +120,9 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
     "keeps a fraction": ({"keep": {"ffn": 0.5}}, "a fraction is a ratio"),
     "keeps more than there is": ({"keep": {"ffn": 13}}, "keep at most 12"),
     "keep without a kind": ({"keep": 5}, "keep must name kinds"),
-    "budget of something else": ({"budget": {"joules": 0.5}}, "macs, params or bytes"),
-    "budget without a name": ({"budget": 0.5}, 'budget={"macs": 0.5}'),
-    "budget in percent": ({"budget": {"macs": 50}}, "in (0, 1]"),
-    "budget beside one ratio": ({"budget": {"macs": 0.5}, "ratio": 0.5}, "beside a budget"),
-    "budget too small": ({"budget": {"macs": 0.01}}, "let more kinds be pruned"),
+    "budget in percent": ({"macs": 50}, "in (0, 1]"),
+    "budget beside one ratio": ({"macs": 0.5, "ratio": 0.5}, "beside a budget"),
+    "budget too small": ({"macs": 0.01}, "let more kinds be pruned"),
     "unknown preset": ({"ratio": "snp-deit-huge"}, "snp-deit-base"),
     "preset of another model": ({"ratio": "snp-deit-tiny"}, "the preset is for hidden groups of 192"),
     "a scorer of another kind": ({"scorer": {"ffn": "sap"}}, "sap does not score ffn"),
@@ -134,10 +132,20 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
 
 @pytest.mark.parametrize("case", BAD)
 def test_what_cannot_be_is_refused_with_its_fix(case: str, tmp_path: Path) -> None:
-    options, said = BAD[case]
+    fields, message = BAD[case]
+    amount = {name: value for name, value in fields.items() if name != "scorer"}
     with pytest.raises(UsageError) as error:
-        prune_graph(classifier(), **options)
-    assert said in f"{error.value} {error.value.hint}"
+        prune_graph(classifier(), Amount(**amount), scorer=fields.get("scorer"))
+    assert message in f"{error.value} {error.value.hint}"
+
+
+@pytest.mark.parametrize(
+    ("budget", "message"), [({"joules": 0.5}, "macs, params or bytes"), (0.5, 'budget={"macs": 0.5}')]
+)
+def test_a_budget_under_its_former_keyword_is_checked(budget: Any, message: str) -> None:
+    with pytest.warns(DeprecationWarning), pytest.raises(UsageError) as error:
+        prune_graph(classifier(), budget=budget)
+    assert message in f"{error.value} {error.value.hint}"
 
 
 # ---- files ---------------------------------------------------------------------------------------------------------
@@ -255,7 +263,7 @@ def test_what_scorers_leave_is_evened(found: Analyzed) -> None:
 
 def test_what_a_budget_foresees_is_what_the_file_costs() -> None:
     model = classifier()
-    result = prune_graph(model, budget={"macs": 0.9, "params": 0.5}, kinds=["ffn", "hidden"])
+    result = prune_graph(model, Amount(macs=0.9, params=0.5, kinds=["ffn", "hidden"]))
     macs, params = result.report.macs, result.report.params
     assert 0.8 < macs[1] / macs[0] <= 0.9 and 0.4 < params[1] / params[0] <= 0.5
     found = load_and_analyze(model)

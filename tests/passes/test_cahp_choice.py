@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import onnx
 import pytest
 from typer.testing import CliRunner
 
-from prunegraph import PruneResult, prune_graph
+from prunegraph import Data, PruneResult, Repair, prune_graph
 from prunegraph.analyzed import load_and_analyze
 from prunegraph.cli import app
 from prunegraph.errors import PruneGraphError, UsageError
@@ -43,9 +44,8 @@ def tiny(tmp_path: Path) -> dict[str, Any]:
     return {
         "model": model,
         "scorer": "cahp",
-        "data": texts(96),
-        "tokenizer": word_tokenizer(tmp_path),
-        "repair": "none",
+        "data": Data(texts(96), word_tokenizer(tmp_path)),
+        "after": Repair("none"),
     }
 
 
@@ -56,18 +56,18 @@ def test_the_knee_decides_unless_the_caller_does(tiny: dict[str, Any]) -> None:
     facts = free.report.to_dict()["scorers"]["cahp"]
     assert sum(kept(free)) == facts["kept"] == facts["knee"] + facts["returned"]
     assert {group.kind for group in free.report.groups} == {"head"} and min(kept(free)) >= 1
-    assert sum(kept(prune_graph(**tiny, ratio={"head": 0.5}))) == 6
-    both = prune_graph(**tiny, ratio=0.25)
+    assert sum(kept(prune_graph(**tiny, amount={"head": 0.5}))) == 6
+    both = prune_graph(**tiny, amount=0.25)
     assert sum(kept(both)) == 9 and {group.kind for group in both.report.groups} >= {"head", "ffn"}
-    assert sum(kept(prune_graph(**tiny, scorer_options={"keep": 5}))) == 5
-    beside = prune_graph(**tiny, ratio={"ffn": 0.5})
+    assert sum(kept(prune_graph(**{**tiny, "scorer": Cahp(keep=5)}))) == 5
+    beside = prune_graph(**tiny, amount={"ffn": 0.5})
     assert kept(beside) == kept(free) and {group.kind for group in beside.report.groups} == {"head", "ffn"}
-    fewer = prune_graph(**tiny, scorer_options={"degree": 2, "reducer": "pca", "representative": "medoid"})
+    fewer = prune_graph(**{**tiny, "scorer": Cahp(degree=2, reducer="pca", representative="medoid")})
     assert sum(kept(fewer)) != sum(kept(free))
 
 
 def test_the_report(tiny: dict[str, Any], tmp_path: Path) -> None:
-    result = prune_graph(**{**tiny, "data": texts(96, labels=False)})
+    result = prune_graph(**{**tiny, "data": replace(tiny["data"], source=texts(96, labels=False))})
     facts = result.report.to_dict()["scorers"]["cahp"]
     assert facts["classes_from"] == facts["targets"] == "the model's own predictions"
     assert sum(facts["classes"].values()) == 96 and len(facts["heads"]) == 12
@@ -83,8 +83,12 @@ def test_the_report(tiny: dict[str, Any], tmp_path: Path) -> None:
 def test_a_copy_of_a_head_goes_first(tmp_path: Path, reducer: str) -> None:
     """Two layers of four heads, two of each the same: six are distinct, and one of each stays."""
     model = Tiny(heads=4, layers=2, twins=((0, 0, 1), (1, 2, 3))).onnx()
-    settings = {"scorer_options": {"keep": 6, "reducer": reducer}, "repair": "none"}
-    result = prune_graph(model, scorer="cahp", data=texts(96), tokenizer=word_tokenizer(tmp_path), **settings)
+    result = prune_graph(
+        model,
+        scorer=Cahp(keep=6, reducer=reducer),
+        data=Data(texts(96), word_tokenizer(tmp_path)),
+        after=Repair("none"),
+    )
     first, second = (result.selection.keep[name] for name in sorted(result.selection.keep))
     assert first.tolist() in ([True, False, True, True], [False, True, True, True])
     assert second.tolist() in ([True, True, True, False], [True, True, False, True])
@@ -93,10 +97,10 @@ def test_a_copy_of_a_head_goes_first(tmp_path: Path, reducer: str) -> None:
 def test_query_heads_that_share_keys_go_together(tmp_path: Path) -> None:
     """KV groups are chosen, and their query heads stay unless the caller wants fewer."""
     model = Tiny(heads=8, shared=2, layers=2).onnx()
-    given = {"scorer": "cahp", "data": texts(64), "tokenizer": word_tokenizer(tmp_path), "repair": "none"}
-    result = prune_graph(model, **given)
+    given = {"data": Data(texts(64), word_tokenizer(tmp_path)), "after": Repair("none")}
+    result = prune_graph(model, scorer="cahp", **given)
     assert {group.kind for group in result.report.groups} == {"kv_group"}
-    slots = prune_graph(model, ratio={"query_head": 0.5}, **{**given, "scorer": {"query_head": "cahp"}})
+    slots = prune_graph(model, {"query_head": 0.5}, scorer={"query_head": "cahp"}, **given)
     assert {group.kind for group in slots.report.groups} == {"query_head"}
 
 
@@ -143,10 +147,10 @@ class _Solution:
 
 REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "one class": ({"data": [{"text": "the dog", "label": 1}] * 8}, "all examples are of one class"),
-    "no such option": ({"scorer_options": {"clusters": 3}}, "no option 'clusters'"),
-    "no such reducer": ({"scorer_options": {"reducer": "umap"}}, "reducer cannot be"),
-    "no number": ({"scorer_options": {"degree": "many"}}, "degree cannot be"),
-    "two numbers": ({"scorer_options": {"keep": 3}, "ratio": {"head": 0.5}}, "given by a ratio and"),
+    "no such option": ({"scorer": {"clusters": 3}}, "no option 'clusters'"),
+    "no such reducer": ({"scorer": {"reducer": "umap"}}, "reducer cannot be"),
+    "no number": ({"scorer": {"degree": "many"}}, "degree cannot be"),
+    "two numbers": ({"scorer": {"keep": 3}, "amount": {"head": 0.5}}, "given by a ratio and"),
     "a label too many": ({"data": [*texts(8), {"text": "the dog", "label": CLASSES}]}, f"label {CLASSES} is no class"),
     "no data": ({"data": None}, "needs data"),
 }
@@ -156,7 +160,10 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
 def test_what_is_refused(tiny: dict[str, Any], case: str) -> None:
     changed, what = REFUSED[case]
     with pytest.raises(PruneGraphError, match=what) as error:
-        prune_graph(**{**tiny, "repair": None, **changed})
+        scorer = make_scorer("cahp", changed.get("scorer", {}))
+        rows = changed.get("data", texts(96))
+        data = rows and replace(tiny["data"], source=rows)
+        prune_graph(tiny["model"], changed.get("amount"), scorer=scorer, data=data)
     assert error.value.hint
     assert isinstance(error.value, UsageError) == (case != "one class")
 
@@ -196,8 +203,8 @@ def test_from_a_classifier_to_a_trained_slim_one(tmp_path: Path) -> None:
 
 
 def test_fine_tuning_from_python(tiny: dict[str, Any]) -> None:
-    result = prune_graph(**tiny, finetune=Finetune(epochs=2, lr=0.01))
+    result = prune_graph(**{**tiny, "after": [Repair("none"), Finetune(epochs=2, lr=0.01)]})
     assert result.tuned is not None and len(result.tuned.history) == 3
     assert result.ir_model is result.tuned.ir_model
     with pytest.raises(UsageError, match="needs data"):
-        prune_graph(tiny["model"], finetune=Finetune())
+        prune_graph(tiny["model"], after=Finetune())

@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 
 import prunegraph.pipeline
-from prunegraph import prune_graph
+from prunegraph import Amount, Repair, prune_graph
 from prunegraph.analyzed import Analyzed, load_and_analyze
 from prunegraph.errors import MissingExtra, ModelError, UsageError
 from prunegraph.observe.gradients import Objective
 from prunegraph.observe.stream import Data, Inputs
-from prunegraph.passes.score import Context, Michel, Scorer, Taylor, observe_for, score_with
+from prunegraph.passes.score import Context, Michel, Scorer, Taylor, make_scorer, observe_for, score_with
 from prunegraph.passes.score.differentiate import HOW
 from prunegraph.passes.score.head_mask_gradients import BATCH, HeadMaskGradients
 from prunegraph.passes.score.michel import OBSERVATION
@@ -151,16 +151,16 @@ def test_taylor_is_that_of_autograd(tmp_path: Path, labels: bool) -> None:
 def test_without_torch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Heads go by finite differences, and the report says so; the rest needs torch."""
     folder, model = word_tokenizer(tmp_path), Tiny().onnx()
-    with_torch = prune_graph(model, {"head": 0.5}, scorer="michel", data=texts(40), tokenizer=folder, repair="none")
+    with_torch = prune_graph(model, {"head": 0.5}, scorer="michel", data=Data(texts(40), folder), after=Repair("none"))
     monkeypatch.setattr(prunegraph.pipeline, "gradients", lambda: None)
-    without = prune_graph(model, {"head": 0.5}, scorer="michel", data=texts(40), tokenizer=folder, repair="none")
+    without = prune_graph(model, {"head": 0.5}, scorer="michel", data=Data(texts(40), folder), after=Repair("none"))
     methods = [r.report.to_dict()["scorers"]["michel"]["gradients"] for r in (with_torch, without)]
     assert methods == ["backward pass", "finite differences"]
     assert {n: m.tolist() for n, m in with_torch.selection.keep.items()} == {
         n: m.tolist() for n, m in without.selection.keep.items()
     }
     with pytest.raises(MissingExtra) as error:
-        prune_graph(model, 0.5, scorer="taylor", data=texts(40), tokenizer=folder)
+        prune_graph(model, 0.5, scorer="taylor", data=Data(texts(40), folder))
     assert "prunegraph[torch]" in error.value.hint
 
 
@@ -210,10 +210,8 @@ def test_what_is_refused(tmp_path: Path, rows: list[dict[str, Any]], options: di
         prune_graph(
             Tiny().onnx(),
             {"head": 0.5},
-            scorer="michel",
-            data=rows,
-            tokenizer=word_tokenizer(tmp_path),
-            scorer_options=options,
+            scorer=make_scorer("michel", options),
+            data=Data(rows, word_tokenizer(tmp_path)),
         )
 
 
@@ -234,8 +232,8 @@ def test_a_model_that_torch_does_not_know_goes_by_differences(tmp_path: Path, ca
 
 
 def test_taylor_ranks_all_layers_together_and_keeps_the_alignment(tmp_path: Path) -> None:
-    data, folder = texts(40), word_tokenizer(tmp_path)
-    free = prune_graph(Tiny().onnx(), {"ffn": 0.5}, scorer="taylor", data=data, tokenizer=folder)
+    data = Data(texts(40), word_tokenizer(tmp_path))
+    free = prune_graph(Tiny().onnx(), {"ffn": 0.5}, scorer="taylor", data=data)
     assert sum(group.after for group in free.report.groups) == 8
-    even = prune_graph(Tiny().onnx(), {"ffn": 0.5}, scorer="taylor", align=4, data=data, tokenizer=folder)
+    even = prune_graph(Tiny().onnx(), Amount({"ffn": 0.5}, align=4), scorer="taylor", data=data)
     assert all(group.after % 4 == 0 for group in even.report.groups)

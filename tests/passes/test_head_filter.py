@@ -10,7 +10,7 @@ import joblib
 import numpy as np
 import pytest
 
-from prunegraph import prune_graph
+from prunegraph import Amount, Repair, prune_graph
 from prunegraph.analysis.selection import Selection
 from prunegraph.analyzed import Analyzed, load_and_analyze
 from prunegraph.errors import UsageError
@@ -167,10 +167,8 @@ def test_prune_filters_and_says_so(setting: tuple[Analyzed, Inputs], tmp_path: P
     rows = [{"text": sample.texts[0]} for sample in inputs.source.read()]
     result = prune_graph(
         shifting(SHIFTS),
-        {"head": 2 / 3},
-        data=rows,
-        tokenizer=word_tokenizer(tmp_path),
-        filtering=FilterOptions(tolerance=0.6),
+        Amount({"head": 2 / 3}, filtering=FilterOptions(tolerance=0.6)),
+        data=Data(rows, word_tokenizer(tmp_path)),
     )
     filtered = result.filtered
     assert filtered is not None and filtered.metric == "agreement" and 0 < len(filtered.removed) < 4
@@ -205,7 +203,9 @@ def test_accuracy_needs_labels_and_filtering_data(setting: tuple[Analyzed, Input
     with pytest.raises(UsageError, match="needs data"):
         filter_candidates(model, analysis, selection(CANDIDATES), None)
     with pytest.raises(UsageError, match="needs data"):
-        prune_graph(tmp_path / "none.onnx", {"head": 0.5}, filtering=FilterOptions())  # before the model is read
+        prune_graph(
+            tmp_path / "none.onnx", Amount({"head": 0.5}, filtering=FilterOptions())
+        )  # before the model is read
     with pytest.raises(UsageError, match="no head is to be removed"):
         filter_candidates(model, analysis, Selection({}), plain)
 
@@ -231,12 +231,9 @@ def test_all_heads_of_a_layer_may_go(tmp_path: Path) -> None:
     rows = [{"text": "the dog saw the cat"}]
     result = prune_graph(
         shifting(SHIFTS),
-        {"head": 2 / 3},
-        layer_threshold=0.5,
-        data=rows,
-        tokenizer=word_tokenizer(tmp_path),
-        filtering=FilterOptions(tolerance=0.0),
-        repair="none",
+        Amount({"head": 2 / 3}, layer_threshold=0.5, filtering=FilterOptions(tolerance=0.0)),
+        data=Data(rows, word_tokenizer(tmp_path)),
+        after=Repair("none"),
     )
     assert result.filtered is not None and len(result.filtered.removed) == 6
     assert {group.after for group in result.report.groups} == {0}
@@ -248,7 +245,7 @@ def test_all_heads_of_a_layer_may_go(tmp_path: Path) -> None:
 )
 def test_providers_that_are_not_there(name: str, message: str, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=message):  # before the model is read
-        prune_graph(tmp_path / "none.onnx", data=[{"text": "x"}], tokenizer=word_tokenizer(tmp_path), providers=[name])
+        prune_graph(tmp_path / "none.onnx", data=Data([{"text": "x"}], word_tokenizer(tmp_path), providers=[name]))
 
 
 def test_data_run_on_the_providers_asked_for(tmp_path: Path) -> None:

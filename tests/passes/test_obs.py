@@ -18,7 +18,7 @@ from prunegraph.analyzed import load_and_analyze
 from prunegraph.errors import PruneGraphError, UsageError
 from prunegraph.observe.stream import Data
 from prunegraph.passes.repair.sites import RepairSite, sites
-from prunegraph.passes.score import Context, Obs, observe_for, score_with
+from prunegraph.passes.score import Context, Obs, make_scorer, observe_for, score_with
 from prunegraph.passes.score.elimination import Reader, eliminate
 from prunegraph.passes.score.obs import OBSERVATION
 from tests.graphs import attention
@@ -216,4 +216,4 @@ def test_what_it_cannot_do_is_said(tmp_path: Path) -> None:
     assert "activation" in error.value.hint
     for settings in ({"ridge": 0}, {"rounds": "none"}, {"rounds": 0}):
         with pytest.raises(UsageError, match="obs: "):
-            prune_graph(redundant_mlp(), {"ffn": 0.5}, scorer="obs", scorer_options=settings)
+            prune_graph(redundant_mlp(), {"ffn": 0.5}, scorer=make_scorer("obs", settings))

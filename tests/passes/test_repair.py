@@ -12,7 +12,7 @@ import pytest
 from onnx import numpy_helper
 from typer.testing import CliRunner
 
-from prunegraph import prune_graph
+from prunegraph import Amount, Repair, prune_graph
 from prunegraph.analysis.groups import Group
 from prunegraph.analysis.selection import Selection
 from prunegraph.analyzed import Analyzed, load_and_analyze
@@ -196,7 +196,7 @@ def test_what_held_out_samples_do_not_show_is_not_repaired() -> None:
 def test_attention_is_repaired_on_data(make: Callable[[], onnx.ModelProto]) -> None:
     model = make()
     data = samples(model, 64, 8)
-    result, bare = (prune_graph(model, 0.5, data=data, repair=asked) for asked in (None, "none"))
+    result, bare = (prune_graph(model, 0.5, data=data, after=after) for after in (None, Repair("none")))
     assert result.report.repair is not None and bare.report.repair is None
     for outcome in result.report.repair.outcomes:
         assert outcome.after <= outcome.before and not outcome.reason
@@ -255,7 +255,7 @@ def test_the_default_is_auto_with_data_and_none_without() -> None:
 
 def test_none_changes_nothing() -> None:
     model = redundant(mlp())
-    a, b = prune_graph(model, data=samples(model), repair="none"), prune_graph(model)
+    a, b = prune_graph(model, data=samples(model), after=Repair("none")), prune_graph(model)
     assert a.model == b.model and a.plan() == b.plan()
     assert a.report.to_dict()["repair"] is None
 
@@ -263,7 +263,7 @@ def test_none_changes_nothing() -> None:
 @pytest.mark.parametrize(("asked", "said"), [("lstsq", "needs data"), ("training", "no repair")])
 def test_what_cannot_be_done_is_refused(asked: str, said: str) -> None:
     with pytest.raises(UsageError, match=said):
-        prune_graph(mlp().model(), repair=asked)
+        prune_graph(mlp().model(), after=Repair(asked))
 
 
 # ---- the proof -----------------------------------------------------------------------------------------------------
@@ -305,8 +305,8 @@ def test_verify_puts_back_what_was_repaired_and_looks_at_the_rest(tmp_path: Path
 def test_a_sub_block_that_goes_leaves_its_mean() -> None:
     model = graphs_blocks.transformer_block()
     data = samples(model, 64, 8)
-    result = prune_graph(model, drop=["ffn.1"], data=data)
-    bare = prune_graph(model, drop=["ffn.1"], data=data, repair="none")
+    result = prune_graph(model, Amount(drop=["ffn.1"]), data=data)
+    bare = prune_graph(model, Amount(drop=["ffn.1"]), data=data, after=Repair("none"))
     assert result.report.repair is not None
     (outcome,) = result.report.repair.outcomes
     assert outcome.method == "bias" and outcome.features[1] == 0 and outcome.after < outcome.before

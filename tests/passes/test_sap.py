@@ -145,11 +145,9 @@ def test_the_right_heads_stay(tmp_path: Path) -> None:
     """Ranked over both layers: four of six go, and the two that attend along relations are left."""
     result = prune_graph(
         shifting([[3, 1, 0], [-2, 0, 3]]),
-        ratio={"head": 2 / 3},
-        scorer="sap",
-        scorer_options={"k": 2, "direction": "dep_to_head"},
-        data=trees(tmp_path, BUILT),
-        tokenizer=word_tokenizer(tmp_path),
+        {"head": 2 / 3},
+        scorer=Sap(k=2, direction="dep_to_head"),
+        data=Data(trees(tmp_path, BUILT), word_tokenizer(tmp_path)),
     )
     kept = {name: np.flatnonzero(mask).tolist() for name, mask in result.selection.keep.items()}
     assert kept == {"head.0": [1], "head.1": [0]}
@@ -203,7 +201,7 @@ def test_noise_is_the_same_for_the_same_text() -> None:
 
 
 def prune(model: Any, data: Any, tokenizer: Path | None, ratio: Any = 0.5, **settings: Any) -> None:
-    prune_graph(model, ratio, scorer="sap", data=data, tokenizer=tokenizer, scorer_options=settings)
+    prune_graph(model, ratio, scorer=make_scorer("sap", settings), data=data and Data(data, tokenizer))
 
 
 def test_a_vision_model_has_no_text(tmp_path: Path) -> None:

@@ -81,7 +81,7 @@ def test_another_package_registers_a_scorer(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(EntryPoint, "load", lambda self: _load(self.value))
     assert {"first", "rank", "magnitude"} <= set(scorer_names())
     assert make_scorer("first", {"last": "yes"}) == First(last=True)
-    assert kept("first", scorer_options={"last": "true"}) == kept("rank") == kept(last)
+    assert kept(make_scorer("first", {"last": "true"})) == kept("rank") == kept(last)
     with pytest.raises(UsageError, match="cannot be loaded"):
         make_scorer("broken")
     with pytest.raises(UsageError, match="no option 'k'"):

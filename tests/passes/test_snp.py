@@ -12,7 +12,7 @@ import onnx
 import pytest
 from onnx import numpy_helper
 
-from prunegraph import prune_graph
+from prunegraph import Amount, Repair, prune_graph
 from prunegraph.analyzed import Analyzed, load_and_analyze
 from prunegraph.errors import PruneGraphError, UsageError
 from prunegraph.observe.data import Sample
@@ -376,7 +376,7 @@ REAL = {
 def test_snp_on_real_exports(name: str, tmp_path: Path) -> None:
     model, ratio = load_skeleton(name), REAL[name]
     data = data_for(model, tmp_path, count=2)
-    result = prune_graph(model, ratio, scorer="snp", data=data, repair="none", align=2)
+    result = prune_graph(model, Amount(ratio, align=2), scorer="snp", data=data, after=Repair("none"))
     assert result.report.verify is not None and result.report.verify.ok
     assert {group.kind for group in result.report.groups} == set(ratio)
 
@@ -386,12 +386,12 @@ def test_heads_first_and_neurons_of_those_that_stay(tmp_path: Path) -> None:
     model = load_skeleton("zoo_bert")
     data = data_for(model, tmp_path)
     ratio = {"head": 0.5, "qk_dim": 0.5, "v_dim": 0.5, "ffn": 0.5}
-    scorers = {"head": "magnitude", "qk_dim": "snp", "v_dim": "snp", "ffn": "activation"}
-    options = {"snp.gamma": 8, "activation.statistic": "variance"}
-    result = prune_graph(model, ratio, scorer=scorers, scorer_options=options, data=data, repair="none")
+    snp = Snp(gamma=8)
+    scorers = {"head": "magnitude", "qk_dim": snp, "v_dim": snp, "ffn": Activation(statistic="variance")}
+    result = prune_graph(model, ratio, scorer=scorers, data=data, after=Repair("none"))
     assert result.report.verify is not None and result.report.verify.ok
     assert {(g.kind, g.after / g.before) for g in result.report.groups} == {(kind, 0.5) for kind in ratio}
-    alone = prune_graph(model, {"qk_dim": 0.5}, scorer="snp", scorer_options={"gamma": 8}, data=data, repair="none")
+    alone = prune_graph(model, {"qk_dim": 0.5}, scorer=snp, data=data, after=Repair("none"))
     for name in ("qk_dim.0", "qk_dim.1"):
         assert np.array_equal(result.selection.keep[name], alone.selection.keep[name])
 

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import Phase, assume, given, settings
 from hypothesis import strategies as st
 
-from prunegraph import prune_graph
+from prunegraph import Amount, prune_graph
 from prunegraph.analysis.groups import Group
 from prunegraph.analysis.selection import Selection
 from prunegraph.analyzed import Analyzed, load_and_analyze
@@ -164,22 +164,22 @@ def test_fused_and_quantized_sub_blocks_go(name: str) -> None:
 def test_threshold() -> None:
     model = load_skeleton("zoo_bert")
     kept = prune_graph(model, {"head": 0.75})
-    gone = prune_graph(model, {"head": 0.75}, layer_threshold=0.7)
+    gone = prune_graph(model, Amount({"head": 0.75}, layer_threshold=0.7))
     assert {group.after for group in kept.report.groups} == {1}
     assert {group.after for group in gone.report.groups} == {0}
     assert not any(node.op_type == "Softmax" for node in gone.ir_model.graph)
 
 
 def test_only_what_is_dropped_goes() -> None:
-    result = prune_graph(load_skeleton("zoo_bert"), drop=["ffn.*encoder.layer.1.*"])
+    result = prune_graph(load_skeleton("zoo_bert"), Amount(drop=["ffn.*encoder.layer.1.*"]))
     assert [(g.id, g.after) for g in result.report.groups] == [("ffn.1", 0)]
     with pytest.raises(UsageError, match="no group to drop matches"):
-        prune_graph(load_skeleton("zoo_bert"), drop=["hidden.0"])
+        prune_graph(load_skeleton("zoo_bert"), Amount(drop=["hidden.0"]))
 
 
 def test_a_plan_with_nothing_of_a_group_is_verified() -> None:
     model = load_skeleton("zoo_llama")
-    result = prune_graph(model, {"ffn": 0.5, "hidden": 0.25}, drop=["kv_group.0"])
+    result = prune_graph(model, Amount({"ffn": 0.5, "hidden": 0.25}, drop=["kv_group.0"]))
     plan = Selection.from_json(result.selection.to_json())
     assert not plan.keep["kv_group.0"].any()
     assert verify_files(model, result.model, plan).ok
@@ -197,7 +197,7 @@ def test_what_cannot_go_keeps_units(caplog: pytest.LogCaptureFixture) -> None:
     with pytest.raises(UsageError, match=r"head\.1 cannot go whole"):
         apply(model, nothing_of(dropped(model.analysis.groups, ["head.1"])))
     with pytest.raises(NothingToPrune, match=r"none of head\.1 can go whole"):
-        prune_graph(load_skeleton("zoo_levit"), drop=["head.1"])
+        prune_graph(load_skeleton("zoo_levit"), Amount(drop=["head.1"]))
 
 
 @pytest.mark.parametrize("bias", [True, False])
@@ -210,7 +210,7 @@ def test_what_is_left_of_an_ffn(pre: bool, bias: bool) -> None:
     h = linear(g, g("Relu", linear(g, h, "up", 8, 16)), "down", 16, 8, bias=bias)
     y = g("Add", x, h)
     g.output(g("Tanh", y if pre else layer_norm(g, y, "norm", 8)), "batch", "row", 8)
-    result = prune_graph(g.model(), drop=["ffn.0"])
+    result = prune_graph(g.model(), Amount(drop=["ffn.0"]))
     left = ["Mul", *(["Add"] if bias else []), *([] if pre else ["LayerNormalization"]), "Tanh"]
     assert [node.op_type for node in result.ir_model.graph] == left
     constants = [array for name, array in weights(result.ir_model).items() if "constant" in name]

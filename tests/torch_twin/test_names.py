@@ -9,7 +9,7 @@ import pytest
 import torch
 from onnx import TensorProto, helper, numpy_helper
 
-from prunegraph import prune_graph
+from prunegraph import Repair, prune_graph
 from prunegraph.torch_twin import call, initializers, to_torch, write_back
 
 INPUTS = ("x", "onnx::Gemm_0", "x:0", "0", "class", "self", "a.b/c", "torch", "getattr", "input", "é", "a\nb", '"')
@@ -76,6 +76,6 @@ def test_gradients_score_a_model_whatever_its_input_is_called(
         )
         model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
         data = {name: x, "labels": np.arange(16) % 3}
-        result = prune_graph(model, 0.5, scorer="taylor", data=data, repair="none")
+        result = prune_graph(model, 0.5, scorer="taylor", data=data, after=Repair("none"))
         choices.add(tuple(result.selection.keep["ffn.0"]))
     assert len(choices) == 1 and sum(choices.pop()) == 8

@@ -16,7 +16,7 @@ import onnx_ir as ir
 
 from prunegraph.analysis.analyze import Analysis
 from prunegraph.analysis.slots import Keeps
-from prunegraph.errors import VerificationFailed
+from prunegraph.errors import REPORT_MODEL, VerificationFailed
 from prunegraph.passes.prove.choices import behind_choices
 from prunegraph.passes.prove.compare import TOLERANCE, Gap, are_apart, compare, same_bytes
 from prunegraph.passes.prove.copies import Copies
@@ -39,8 +39,6 @@ logger = logging.getLogger(__name__)
 
 MOVED = 1e-6
 """A masking that changes outputs by less than this moves nothing."""
-
-_REPORT = "please report the model; exclude the groups at fault meanwhile"
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,7 +153,7 @@ class _Proof:
         except OutOfLimits:
             raise
         except CannotRun as error:
-            raise VerificationFailed(f"ONNX Runtime does not run the slim model: {error}", hint=_REPORT) from error
+            raise VerificationFailed(f"ONNX Runtime does not run the slim model: {error}", hint=REPORT_MODEL) from error
         judge = self._judge(look, feeds, outputs, first, left)
         faults = judge.faults([{**{k: looked[k] for k in first}, **slimmed[0]}, *slimmed[1:]])
         if faults and set(faults) & set(outputs):
@@ -307,7 +305,7 @@ def _original(runs: Any) -> Any:
         raise
     except CannotRun as reason:
         message = f"ONNX Runtime runs the original at sizes at which it does not run what was analysed: {reason}"
-        raise VerificationFailed(message, hint="please report the model") from reason
+        raise VerificationFailed(message, hint=REPORT_MODEL) from reason
 
 
 def _apart(a: Values, b: Values) -> float:
