@@ -25,7 +25,7 @@ from prunegraph.proof import compare
 from prunegraph.quantization.options import Quantize
 from prunegraph.request import Repair, Request, Step
 from prunegraph.result import PruneResult
-from prunegraph.speed import select_by_speed
+from prunegraph.speed import candidates, select_by_speed
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -81,7 +81,9 @@ def prune_graph(
         graph, selection = graph.without_dead()
         result = graph.apply(selection, verify=request.verify, data=request.data)
         return _after(result, request)
-    targets = graph.targets(request.amount, request.scorers)
+    by_speed = request.amount.by_speed
+    amount = candidates(graph, request.amount, request.data) if by_speed else request.amount
+    targets = graph.targets(amount, request.scorers)
     turning = groups_to_rotate(
         graph.groups, targets.of_group, request.scorers, request.amount.rotate, request.data is not None
     )
@@ -90,7 +92,7 @@ def prune_graph(
     scores = graph.score(request.scorers, request.data, groups=targets.of_group, kept=targets.kept)
     filtered, speed = None, None
     forms: tuple[str, ...] = ()
-    if request.amount.speedup is not None:
+    if by_speed:
         selection, forms, speed = select_by_speed(graph, scores, request.amount, request.data, graph.clock)
     else:
         selection = select_units(graph, scores, targets, graph.clock)

@@ -77,6 +77,27 @@ class Report:
 
 
 @dataclass(frozen=True, slots=True)
+class Drop:
+    """How much worse the slim model is by a metric, where the fastest plan within a limit was asked for.
+
+    Attributes:
+        metric: Its name.
+        limit: Percent that were allowed.
+        drop: Percent that were lost: points of what lies in [0, 1], else percent of the original's value.
+        values: The original's and the slim model's.
+        examples: How many examples it was measured on.
+        tried: What other plans lost, by the share of the time that they were to save.
+    """
+
+    metric: str
+    limit: float
+    drop: float
+    values: tuple[float, float]
+    examples: int
+    tried: Mapping[float, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
 class SpeedReport:
     """How fast the slim model is, and how that was found.
 
@@ -85,9 +106,16 @@ class SpeedReport:
         met: What was asked for, what was reached, and everything that was tried.
         same_form: How many times faster than the original written in the same form; None where no form was changed.
         forms: What the timing of every equal form said.
-        plan: "measured harm", where levels were chosen by what they do to outputs, or "one ratio".
+        plan: How levels were chosen: "measured harm", by what they do to outputs, or "one ratio".
         harm: By plan, how far its outputs are from the original's on the data; empty without data.
-        settings: How it was timed: batch, sequence, threads.
+        settings: How it was timed: batch, sequence, threads, protocol.
+        latency_ms: Median milliseconds of the original and of the slim model; None where nothing was timed.
+        other: By the name of the other protocol how many times faster the result is under it.
+        predicted: Whether a latency table said how fast it is, and nothing was timed.
+        drop: What was lost by a metric, where that was limited.
+        budgets: By "macs", "params" and "bytes" the fraction that was allowed and the one that is left.
+        profile: By "original" and "slim" the milliseconds of a run by op type, the most expensive first.
+        searched: By "before" and "after" the harm on examples that the local search did not see.
     """
 
     ep: str
@@ -97,6 +125,13 @@ class SpeedReport:
     plan: str = "one ratio"
     harm: Mapping[str, float] = field(default_factory=dict)
     settings: Mapping[str, Any] = field(default_factory=dict)
+    latency_ms: tuple[float, float] | None = None
+    other: Mapping[str, PairedRatio] = field(default_factory=dict)
+    predicted: bool = False
+    drop: Drop | None = None
+    budgets: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    profile: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    searched: Mapping[str, float] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
         """The JSON under "speed" of `prunegraph prune --json`."""
@@ -108,4 +143,16 @@ class SpeedReport:
             "plan": self.plan,
             "harm": dict(self.harm),
             "settings": dict(self.settings),
+            "latency_ms": None if self.latency_ms is None else list(self.latency_ms),
+            "other": {protocol: asdict(ratio) for protocol, ratio in self.other.items()},
+            "predicted": self.predicted,
+            "drop": None if self.drop is None else _drop(self.drop),
+            "budgets": {name: list(both) for name, both in self.budgets.items()},
+            "profile": {model: dict(times) for model, times in self.profile.items()},
+            "searched": dict(self.searched),
         }
+
+
+def _drop(drop: Drop) -> dict[str, Any]:
+    tried = [{"removal": removal, "drop": lost} for removal, lost in drop.tried.items()]
+    return {**asdict(drop), "values": list(drop.values), "tried": tried}

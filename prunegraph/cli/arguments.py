@@ -81,6 +81,22 @@ ParserNoise = Annotated[
     typer.Option(metavar="P", min=0, max=1, help="Corrupt this fraction of dependency arcs, to see what that does."),
 ]
 
+BatchSize = Annotated[int, typer.Option("--batch", metavar="N", help="Timing: size of a dynamic batch.")]
+SequenceLength = Annotated[int, typer.Option("--sequence", metavar="N", help="Timing: length of a dynamic sequence.")]
+Threads = Annotated[int, typer.Option("--threads", metavar="N", help="Timing: threads inside an operator.")]
+Protocol = Annotated[
+    str,
+    typer.Option(
+        "--protocol",
+        metavar="NAME",
+        help="Timing: turns, one run of each model after the other, so that each finds the caches as another left "
+        "them; or blocks, several runs of one model before the next, as in a busy server.",
+    ),
+]
+KeepForm = Annotated[
+    bool, typer.Option("--keep-form", help="By speed: write no equal forms that this runtime runs faster.")
+]
+
 
 def data_of(
     model: Path,

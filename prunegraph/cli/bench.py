@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from prunegraph.cli.arguments import Json, Size, parse_sizes
+from prunegraph.cli.arguments import Json, Protocol, Size, parse_sizes
 from prunegraph.cli.console import rounds as bar
 from prunegraph.cli.console import show, show_json
 from prunegraph.errors import UsageError
@@ -38,14 +38,7 @@ def bench(
     threads: Annotated[int, typer.Option(metavar="N", help="Threads inside an operator.")] = 1,
     rounds: Annotated[int, typer.Option(metavar="N", help="Rounds timed; each runs every model once.")] = 100,
     max_seconds: Annotated[float, typer.Option(metavar="S", help="Time spent on one provider, at most.")] = 60.0,
-    protocol: Annotated[
-        str,
-        typer.Option(
-            metavar="NAME",
-            help="turns: the models run one after the other, so that each finds the caches as another left them; "
-            "blocks: several runs of one model before the next, as in a busy server.",
-        ),
-    ] = "turns",
+    protocol: Protocol = "turns",
     seed: Annotated[int, typer.Option(metavar="N", help="Of inputs and orders.")] = 0,
     results: Annotated[
         Path | None,

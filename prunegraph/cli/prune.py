@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -11,16 +11,21 @@ import typer
 
 from prunegraph.cli.arguments import (
     AllowIo,
+    BatchSize,
     DataFile,
     Json,
+    KeepForm,
     LabelColumn,
     Limit,
     Model,
     ParserNoise,
+    Protocol,
     RunBy,
     ScorerOptions,
+    SequenceLength,
     Size,
     TextColumns,
+    Threads,
     Tokenizer,
     data_of,
     load_for,
@@ -78,16 +83,74 @@ def prune(
         typer.Option(
             metavar="NUMBER",
             help="How many times faster the result shall be, measured beside MODEL on --ep. With --data, what goes "
-            "where follows from what it does to the outputs; no label is needed. No --ratio stands beside it.",
+            "where follows from what it does to the outputs; no label is needed. Budgets may stand beside it, no "
+            "--ratio.",
             show_default=False,
         ),
     ] = None,
-    batch: Annotated[int, typer.Option(metavar="N", help="With --speedup: size of a dynamic batch.")] = 1,
-    sequence: Annotated[int, typer.Option(metavar="N", help="With --speedup: length of a dynamic sequence.")] = 128,
-    threads: Annotated[int, typer.Option(metavar="N", help="With --speedup: threads inside an operator.")] = 1,
-    keep_form: Annotated[
-        bool, typer.Option("--keep-form", help="With --speedup: write no equal forms that this runtime runs faster.")
-    ] = False,
+    latency_ms: Annotated[
+        float | None,
+        typer.Option(metavar="MS", help="Milliseconds that a run of the result may take on --ep.", show_default=False),
+    ] = None,
+    max_drop: Annotated[
+        float | None,
+        typer.Option(
+            metavar="PERCENT",
+            help="The fastest result that loses no more of --metric on --data: points of accuracy or agreement, "
+            "percent of the perplexity or of the value of a function.",
+            show_default=False,
+        ),
+    ] = None,
+    metric: Annotated[
+        str,
+        typer.Option(
+            metavar="NAME",
+            help="With --max-drop: see `prunegraph evaluate`.  [default: accuracy with labels, else agreement]",
+            show_default=False,
+        ),
+    ] = "auto",
+    macs: Annotated[
+        float | None,
+        typer.Option(
+            metavar="NUMBER",
+            help="Multiply-adds that are left, at most: a fraction or their number. Budgets stand alone or beside a "
+            "speed.",
+            show_default=False,
+        ),
+    ] = None,
+    params: Annotated[
+        float | None,
+        typer.Option(
+            metavar="NUMBER", help="Parameters that are left, at most: a fraction or a number.", show_default=False
+        ),
+    ] = None,
+    bytes_: Annotated[
+        float | None,
+        typer.Option(
+            "--bytes",
+            metavar="NUMBER",
+            help="Bytes of weights that are left, at most: a fraction or a number.",
+            show_default=False,
+        ),
+    ] = None,
+    table: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="By speed: what `prunegraph table` or the script of a bundle measured elsewhere; nothing is timed "
+            "here.",
+            show_default=False,
+        ),
+    ] = None,
+    search: Annotated[
+        float,
+        typer.Option(metavar="MINUTES", help="By speed: local search after the plan, judged on held-out examples."),
+    ] = 0.0,
+    batch: BatchSize = 1,
+    sequence: SequenceLength = 128,
+    threads: Threads = 1,
+    protocol: Protocol = "turns",
+    keep_form: KeepForm = False,
     kind: Annotated[
         list[str] | None,
         typer.Option(
@@ -258,6 +321,8 @@ def prune(
       prunegraph prune model.onnx -o slim.onnx --ratio 0.25 --align 8 --exclude '*.layer.0.*'
       prunegraph prune model.onnx -o slim.onnx --ratio hidden=0.3 --json | jq .params
       prunegraph prune model.onnx -o slim.onnx --speedup 2 --data texts.txt
+      prunegraph prune model.onnx -o slim.onnx --latency-ms 4.5 --params 0.5 --data texts.txt
+      prunegraph prune model.onnx -o slim.onnx --max-drop 1 --data labelled.csv
       prunegraph prune model.onnx -o slim.onnx --budget macs=0.5 --align 8
       prunegraph prune ./my-bert -o ./my-slim-bert --ratio head=0.5 --ratio ffn=0.5
       prunegraph prune deit.onnx -o slim.onnx --ratio snp-deit-base --scorer snp --data images.npz
@@ -284,6 +349,8 @@ def prune(
         from prunegraph.train.options import Finetune
 
         budgets: dict[str, Any] = parse_budget(budget or ())
+        named = {"macs": macs, "params": params, "bytes": bytes_}
+        budgets |= {name: value for name, value in named.items() if value is not None}
         check_budget(budgets)
         after: list[Step] = [Repair(repair or "auto")] if repair or data is not None else []
         if finetune:
@@ -304,7 +371,12 @@ def prune(
                 filtering=None if tolerance is None else FilterOptions(tolerance, policy),
                 speedup=speedup,
                 ep=ep.split(",")[0],
-                timing={"batch": batch, "sequence": sequence, "threads": threads},
+                latency_ms=latency_ms,
+                max_drop=max_drop,
+                metric=metric,
+                table=table,
+                search=search,
+                timing={"batch": batch, "sequence": sequence, "threads": threads, "protocol": protocol},
                 keep_form=keep_form,
                 rotate=rotate,
             ),
@@ -375,7 +447,7 @@ def _evaluation(result: PruneResult, data: Data | None) -> dict[str, Any] | None
     return {**result.evaluate(data).to_dict(), "on": "that units were chosen by"}
 
 
-def _listed(files: Sequence[Path]) -> str:
+def _listed(files: Iterable[Path]) -> str:
     from rich.filesize import decimal
 
     return ", ".join(f"{path} ({decimal(path.stat().st_size)})" for path in files)

@@ -138,11 +138,26 @@ def repair(done: Repaired | None) -> Sequence[Text]:
 def speed_lines(done: SpeedReport) -> Iterator[str]:
     """How fast the result is, beside what was asked for."""
     ratio, requested = done.met.best.ratio, done.met.asked
-    sure = "" if done.met.sure else "; this machine is too noisy to be sure"
-    if ratio.median > OVER * requested:
-        sure = "; the next smaller plan is slower than asked"
     times = f"{ratio.median:.2f} times [{ratio.low:.2f}, {ratio.high:.2f}]"
-    yield f"speed: {times} of {requested:g} asked, on {done.ep}{sure}"
+    if done.predicted:
+        yield f"speed: {ratio.median:.2f} times, as the latency table of {done.ep} says; nothing was timed here"
+    elif done.drop is not None:
+        yield f"speed: {times}, on {done.ep}: the fastest within {done.drop.limit:g} percent"
+    else:
+        sure = "" if done.met.sure else "; this machine is too noisy to be sure"
+        if ratio.median > OVER * requested:
+            sure = "; the next smaller plan is slower than asked"
+        yield f"speed: {times} of {requested:g} asked, on {done.ep}{sure}"
+    if done.latency_ms is not None:
+        before, after = done.latency_ms
+        yield f"  timed in {done.settings.get('protocol', 'turns')}: {before:.3g} -> {after:.3g} ms"
+    for protocol, other in done.other.items():
+        yield f"  timed in {protocol}: {other.median:.2f} times [{other.low:.2f}, {other.high:.2f}]"
+    if done.drop is not None:
+        drop, (whole, slim) = done.drop, done.drop.values
+        yield f"  {drop.metric} {whole:.4f} -> {slim:.4f} of {drop.examples:,} examples: {drop.drop:.2f} percent lost"
+    for name, (limit, left) in done.budgets.items():
+        yield f"  {left:.3f} of {name} left, {limit:.3f} allowed"
     for trial in done.forms:
         kept = "written" if trial.kept else "left as it was"
         yield f"  {trial.name}: {trial.ratio.median:.2f} times [{trial.ratio.low:.2f}, {trial.ratio.high:.2f}], {kept}"
@@ -151,6 +166,12 @@ def speed_lines(done: SpeedReport) -> Iterator[str]:
         yield f"  beside the original in the same form {same.median:.2f} times [{same.low:.2f}, {same.high:.2f}]"
     harms = ", ".join(f"{name} {value:.4g}" for name, value in done.harm.items())
     yield f"  planned by {done.plan}" + (f" (harm: {harms})" if harms else "")
+    if done.searched:
+        yield f"  local search: harm on held-out examples {done.searched['before']:.4g} -> {done.searched['after']:.4g}"
+    for model, profile in done.profile.items():
+        total = sum(profile.values())
+        parts = ", ".join(f"{op} {ms / total:.0%}" for op, ms in list(profile.items())[:5])
+        yield f"  {model} spends its time in {parts}"
 
 
 def _worst(verification: Verification) -> float:

@@ -1,38 +1,48 @@
-"""From a speed-up that was asked for to the units that stay."""
+"""From a speed-up, a latency or a largest loss to the units that stay."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import cached_property
+from typing import Any
 
 import onnx_ir as ir
 
 from prunegraph.analysis.selection import Selection
+from prunegraph.bench.device_table import LatencyTable
+from prunegraph.bench.profile import profile
+from prunegraph.bench.results import Comparison
 from prunegraph.bench.stats import PairedRatio
 from prunegraph.clock import Clock
-from prunegraph.errors import NothingToPrune, UsageError
+from prunegraph.errors import PruneGraphError, UsageError
 from prunegraph.graph import Graph
-from prunegraph.observe.divergence import Outputs, divergence, outputs_of
+from prunegraph.observe.divergence import divergence
 from prunegraph.observe.stream import Data
-from prunegraph.passes.choose.allocate import allocate
-from prunegraph.passes.choose.meet_time import OVER, TimeMet, meet_speedup
+from prunegraph.passes.choose.budget import cost
+from prunegraph.passes.choose.meet_time import OVER, UNDER, TimedPlan, TimeMet, meet_speedup
 from prunegraph.passes.choose.request import Amount
 from prunegraph.passes.choose.scored import Scores
-from prunegraph.passes.repair import gather_moments, repaired
 from prunegraph.passes.rewrite.for_runtime import FormTrial, suit_runtime, write_forms
-from prunegraph.report import SpeedReport
-from prunegraph.speed.tables import harm_table, items_of, keep_best, time_table
+from prunegraph.report import Drop, SpeedReport
+from prunegraph.speed.blocks import blocks_of
+from prunegraph.speed.drop import judge_drop, largest_removal
+from prunegraph.speed.harm import Harm, harm_cache, harm_table
+from prunegraph.speed.measure import measure_table, table_cache
+from prunegraph.speed.plan import Planner
+from prunegraph.speed.refine import held_out, local_search
 from prunegraph.speed.timer import ROUNDS, TABLE_ROUNDS, Timer
+from prunegraph.speed.times import Times, times_of
+from prunegraph.speed.uniform import OneRatio
 
-EXAMPLES = 256
-"""Examples that harm is measured on, the first of the data."""
+FORMS_AT = 2.0
+"""How many times faster the model is about that equal forms are tried on, where no speed is asked for."""
 
-MOST = 0.999
-"""The largest ratio: one unit stays."""
+Chosen = tuple[Selection, tuple[str, ...], SpeedReport]
+"""The units that stay, the forms to write, and what was measured."""
 
 
-def select_by_speed(
-    graph: Graph, scores: Scores, amount: Amount, data: Data | None, clock: Clock
-) -> tuple[Selection, tuple[str, ...], SpeedReport]:
+def select_by_speed(graph: Graph, scores: Scores, amount: Amount, data: Data | None, clock: Clock) -> Chosen:
     """The units that stay, the forms to write, and what was measured.
 
     With data the levels of every group are chosen by a dynamic programme over measured time and measured harm; without,
@@ -42,110 +52,323 @@ def select_by_speed(
     Args:
         graph: The analysed model.
         scores: Of all groups that may get smaller.
-        amount: What was asked for; its `speedup` is set.
+        amount: What was asked for: a speed-up, a latency, or a largest loss.
         data: What harm is measured on.
         clock: Told of the steps.
 
     Raises:
         UsageError: even with next to nothing left the model is not that fast; the message says how fast it is.
     """
-    assert amount.speedup is not None
-    timer = Timer(amount.ep, amount.timing)
-    search = _Search(graph, scores, amount, timer, clock)
-    with clock.step("forms"):
-        forms = search.find_forms()
-    names = tuple(trial.name for trial in forms if trial.kept)
-    with clock.step("time"):
-        uniform = meet_speedup(amount.speedup, search.by_ratio, lambda plan: search.timed(plan, names), most=MOST)
-    best, plan, harm = uniform, "one ratio", dict[str, float]()
-    if data is not None and not amount.uniform:
-        planned, harm = search.by_harm(data, names, uniform)
-        if planned is not None:
-            best, plan = planned, "measured harm"
-    same = timer.ratio(write_forms(graph.original, names), search.slim(best.best.plan, names)) if names else None
-    report = SpeedReport(amount.ep, best, same, forms, plan, harm, dict(amount.timing))
-    return best.best.plan, names, report
+    search = SpeedSearch(graph, scores, amount, data, clock)
+    return search.within_drop() if amount.max_drop is not None else search.meet(search.speedup())
 
 
-class _Search:
-    """What all plans of one call share: the model, its scores, and a timer."""
+class SpeedSearch:
+    """What all plans of one model share: its tables of time and of harm, and a timer."""
 
-    def __init__(self, graph: Graph, scores: Scores, amount: Amount, timer: Timer, clock: Clock) -> None:
-        self.graph, self.scores, self.timer, self.clock = graph, scores, timer, clock
-        self.amount = amount
-        self.plain = replace(amount, speedup=None)
+    def __init__(self, graph: Graph, scores: Scores, amount: Amount, data: Data | None, clock: Clock) -> None:
+        """Keep what is asked for; tables are made when they are needed.
 
-    def by_ratio(self, removal: float) -> Selection:
-        """One ratio for everything that may go."""
-        try:
-            targets = self.graph.targets(replace(self.plain, ratio=min(removal, MOST)), self.scores.scorers)
-        except NothingToPrune:  # too little to take a single unit
-            return Selection({})
-        return self.graph.select(self.scores, targets)
+        Args:
+            graph: See `select_by_speed`.
+            scores: See there.
+            amount: See there.
+            data: See there.
+            clock: See there.
+        """
+        self.graph, self.scores, self.amount, self.data, self.clock = graph, scores, amount, data, clock
+        self.timer = Timer(amount.ep, amount.timing)
+        self.blocks = blocks_of(graph, set(scores))
+        self.cost = cost(graph.analysis, graph.normalized)
+        self.one_ratio = OneRatio(graph, scores, amount, self.cost)
+        self._forms: tuple[FormTrial, ...] | None = None
+        self._slim: dict[str, ir.Model] = {}
+        self._timed: dict[str, Comparison] = {}
 
-    def slim(self, selection: Selection, forms: tuple[str, ...] = ()) -> ir.Model:
-        """The slim model, unproven."""
-        return write_forms(self.graph.apply(selection, verify=False).ir_model, forms)
+    # ---- what is asked for ---------------------------------------------------------------------------------------
 
-    def timed(self, selection: Selection, forms: tuple[str, ...], rounds: int = ROUNDS) -> PairedRatio:
-        """How many times faster than the original."""
-        return self.timer.ratio(self.graph.original, self.slim(selection, forms), rounds=rounds)
+    def speedup(self) -> float:
+        """How many times faster the result shall be: what was asked for, or what a latency comes to here.
 
-    def find_forms(self) -> tuple[FormTrial, ...]:
-        """Equal forms that are faster, tried on a model about as small as the one that is wanted."""
+        Raises:
+            UsageError: the original is as fast as that.
+        """
+        wanted = self.amount.speedup or 1.0
+        if self.amount.latency_ms is None:
+            return wanted
+        whole = self.given.whole_ms if self.given is not None else self._whole_ms()
+        needed = whole / self.amount.latency_ms
+        if max(needed, wanted) <= 1:
+            hint = "ask for less, or for a speedup"
+            raise UsageError(f"the original takes {whole:.3g} ms, which is within the latency asked for", hint=hint)
+        return max(needed, wanted)
+
+    def _whole_ms(self) -> float:
+        with self.clock.step("time the original"):
+            timed = self.timer.pair(self.graph.original, self.graph.original)
+        return timed.results[0].median_ms
+
+    # ---- tables --------------------------------------------------------------------------------------------------
+
+    @property
+    def given(self) -> LatencyTable | None:
+        """The table of another device, if one is given."""
+        return self.amount.table if isinstance(self.amount.table, LatencyTable) else None
+
+    @cached_property
+    def table(self) -> LatencyTable:
+        """The latency table: given, cached, or measured now."""
+        if self.given is not None:
+            return self.given
+        with self.clock.step("time table"):
+            return measure_table(
+                self.graph,
+                self.blocks,
+                self.timer,
+                align=self.amount.align,
+                forms=self.forms,
+                cache=table_cache(),
+                progress=self.clock.count,
+            )
+
+    @cached_property
+    def times(self) -> Times:
+        """What every block saves."""
+        return times_of(self.table, self.blocks)
+
+    @cached_property
+    def harm(self) -> Harm:
+        """Measures harm on the data."""
+        assert self.data is not None
+        with self.clock.step("observe"):
+            return Harm(self.graph, self.data, cache=harm_cache())
+
+    @cached_property
+    def harms(self) -> dict[str, dict[int, float]]:
+        """What every level of every group does to the outputs."""
+        harm = self.harm
+        with self.clock.step("harm table"):
+            return harm_table(self.blocks, self.scores, self.amount.align, harm.of, self.clock.count)
+
+    def planner(self, *, inner: bool = True) -> Planner:
+        """Makes plans of least harm within a time.
+
+        Args:
+            inner: Whether dims inside of heads may go.
+        """
+        budgets = self.one_ratio.budgets
+        return Planner(self.times, self.harms, self.cost, budgets, self.amount.align, inner)
+
+    # ---- forms and timings ---------------------------------------------------------------------------------------
+
+    @property
+    def forms(self) -> tuple[str, ...]:
+        """The equal forms that are written."""
+        if self.given is not None:
+            return self.given.forms
+        return tuple(trial.name for trial in self._forms or () if trial.kept)
+
+    def try_forms(self, speedup: float) -> None:
+        """Time equal forms on a model about as small as the one that is wanted, once.
+
+        Args:
+            speedup: How many times faster that shall be.
+        """
+        if self._forms is None and self.given is None:
+            with self.clock.step("forms"):
+                self._forms = self._trials(speedup)
+
+    def _trials(self, speedup: float) -> tuple[FormTrial, ...]:
         if self.amount.keep_form:
             return ()
-        assert self.amount.speedup is not None
-        model = self.slim(self.by_ratio(1 - 1 / self.amount.speedup))
+        model = self.graph.apply(self.one_ratio.at(1 - 1 / speedup), verify=False).ir_model
         return suit_runtime(model, lambda first, second: self.timer.ratio(first, second, rounds=TABLE_ROUNDS))[1]
 
-    def by_harm(
-        self, data: Data, forms: tuple[str, ...], uniform: TimeMet[Selection]
-    ) -> tuple[TimeMet[Selection] | None, dict[str, float]]:
-        """The plan of least measured harm, where it does less of it than one ratio; and the harm of both."""
-        groups = [group for group in self.graph.groups if group.id in self.scores]
-        harm = _Harm(self.graph, data)
-        with self.clock.step("time table"):
-            times = time_table(
-                groups, self.scores, self.amount.align, lambda plan: 1 / self.timed(plan, forms, TABLE_ROUNDS).median
-            )
-            floor = 1 - sum(max(each.values()) for each in times.values())
-        with self.clock.step("harm table"):
-            harms = harm_table(groups, self.scores, self.amount.align, harm.of, self.clock.count)
-        items = items_of(times, harms)
+    def slim(self, selection: Selection) -> ir.Model:
+        """The slim model in the forms that are written, unproven; the last ones are kept.
 
-        def planned(removal: float) -> Selection:
-            budget = max((1 - removal) - floor, 1e-6)
-            levels = allocate(items, budget)
-            return keep_best(groups, self.scores, {name: int(level.name) for name, level in levels.items()})
+        Args:
+            selection: What stays.
+        """
+        key = selection.to_json()
+        if key not in self._slim:
+            while len(self._slim) > 1:
+                self._slim.pop(next(iter(self._slim)))
+            self._slim[key] = write_forms(self.graph.apply(selection, verify=False).ir_model, self.forms)
+        return self._slim[key]
 
-        assert self.amount.speedup is not None
-        with self.clock.step("plan"):
+    def timed(self, selection: Selection) -> PairedRatio:
+        """How many times faster than the original a plan is: measured once, or as a table of another device says.
+
+        Args:
+            selection: What stays.
+        """
+        if self.given is not None:
+            groups = {group.id: group for group in self.graph.groups}
+            return self.times.ratio({name: selection.count(groups[name]) for name in selection.keep})
+        key = selection.to_json()
+        if key not in self._timed:
+            self._timed[key] = self.timer.pair(self.graph.original, self.slim(selection), rounds=ROUNDS)
+        ratio = self._timed[key].results[1].ratio
+        assert ratio is not None
+        return ratio
+
+    # ---- plans ---------------------------------------------------------------------------------------------------
+
+    def meet(self, speedup: float) -> Chosen:
+        """The plan of least harm that is so many times faster, measured.
+
+        Args:
+            speedup: How many times faster.
+
+        Raises:
+            UsageError: see `select_by_speed`.
+        """
+        self.try_forms(speedup)
+        by_harm = self.data is not None and not self.amount.uniform
+        uniform = self._one_ratio(speedup, refused=not by_harm)
+        if not by_harm:
+            assert uniform is not None
+            return self.chosen("one ratio", uniform)
+        plans: dict[str, TimeMet[Selection]] = {} if uniform is None else {"one ratio": uniform}
+        failure: UsageError | None = None
+        for name, inner in self._programmes().items():
+            planner = self.planner(inner=inner)
             try:
-                met = meet_speedup(self.amount.speedup, planned, lambda plan: self.timed(plan, forms), most=1 - floor)
-            except UsageError:  # one ratio reached it, so this plan's table is off: one ratio it is
-                return None, {}
-            both = {"measured harm": harm.of(met.best.plan), "one ratio": harm.of(uniform.best.plan)}
-        near = met.best.ratio.median <= max(OVER * self.amount.speedup, uniform.best.ratio.median)
-        return (met if near and both["measured harm"] <= both["one ratio"] else None), both
+                with self.clock.step("plan"):
+                    plans[name] = meet_speedup(speedup, self._by(planner), self.timed, most=planner.most)
+            except UsageError as error:
+                failure = failure or error
+        if not plans:
+            assert failure is not None
+            raise failure
+        harm = {name: self.harm.of(met.best.plan) for name, met in plans.items()}
+        near = {name for name, met in plans.items() if met.best.ratio.median <= OVER * speedup} or set(plans)
+        best = min(near, key=lambda name: harm[name])
+        chosen, searched = plans[best], dict[str, float]()
+        if self.amount.search:
+            chosen, searched = self.refined(chosen)
+        return self.chosen(best, chosen, harm=harm, searched=searched)
 
+    def refined(self, met: TimeMet[Selection]) -> tuple[TimeMet[Selection], dict[str, float]]:
+        """The plan after a local search, where that is as fast, and the harm on held-out examples before and after.
 
-class _Harm:
-    """Measures how far the outputs of a re-fitted slim model are from those of the original."""
+        Args:
+            met: The plan.
+        """
+        groups = {group.id: group for group in self.graph.groups}
+        counts = {name: met.best.plan.count(groups[name]) for name in met.best.plan.keep}
+        looked, held = held_out(self.harm.outputs)
 
-    def __init__(self, graph: Graph, data: Data) -> None:
-        self.graph = graph
-        self.inputs = graph.inputs(data)
-        model, analysis = graph.normalized.model, graph.analysis
-        self.outputs: Outputs = outputs_of(model, analysis, self.inputs.first(EXAMPLES))
-        self.moments = gather_moments(model, analysis, self.inputs)
+        def harms(kept: Mapping[str, int]) -> tuple[float, float]:
+            slim = self.harm.slim(self.one_ratio.best(kept))
+            return divergence(slim, looked), divergence(slim, held)
 
-    def of(self, selection: Selection) -> float:
-        """The divergence after the repair that follows a proof."""
-        if not selection.keep:
-            return 0.0
-        model, analysis = self.graph.normalized.model, self.graph.analysis
-        keeps = selection.keeps(analysis.groups)
-        slim, _ = repaired(model, analysis, keeps, self.inputs, moments=self.moments)
-        cut = slim if slim is not None else self.graph.apply(selection, verify=False).ir_model
-        return divergence(cut, self.outputs)
+        with self.clock.step("search"):
+            result = local_search(counts, self.times, harms, 60 * self.amount.search, align=self.amount.align or 1)
+        plan = self.one_ratio.best(result.counts)
+        ratio = self.timed(plan)
+        if result.after >= result.before or not UNDER * met.asked <= ratio.median:
+            return met, {**result.to_dict(), "after": result.before}
+        best = TimedPlan(met.best.removal, plan, ratio)
+        sure = UNDER * met.asked <= ratio.low and ratio.high <= OVER * met.asked
+        return TimeMet(met.asked, best, (*met.tried, best), sure), result.to_dict()
+
+    def _programmes(self) -> dict[str, bool]:
+        """The plans of the programme that are compared as whole models, and whether dims inside of heads may go."""
+        both = any(block.inner for block in self.blocks)
+        return {"measured harm": False} | ({"measured harm, dims of heads too": True} if both else {})
+
+    def _one_ratio(self, speedup: float, *, refused: bool) -> TimeMet[Selection] | None:
+        """One ratio for all, measured; None where it is not that fast and other plans may be."""
+        with self.clock.step("time"):
+            try:
+                return meet_speedup(speedup, self.one_ratio.at, self.timed, most=self.one_ratio.most)
+            except UsageError:
+                if refused:
+                    raise
+                return None
+
+    def _by(self, planner: Planner) -> Callable[[float], Selection]:
+        return lambda removal: self.one_ratio.best(planner.plan(removal))
+
+    def within_drop(self) -> Chosen:
+        """The fastest plan that loses no more by a metric on the data than is allowed.
+
+        Raises:
+            UsageError: there are no data, or no plan loses so little.
+        """
+        limit, data = self.amount.max_drop, self.data
+        if data is None or limit is None:
+            hint = "give examples: --data FILE, data=…"
+            raise UsageError("how much is lost can only be measured on data", hint=hint)
+        self.try_forms(FORMS_AT)
+        inputs = self.graph.inputs(data)
+        make: Callable[[float], Selection]
+        if self.amount.uniform:
+            make, most, plan = self.one_ratio.at, self.one_ratio.most, "one ratio"
+        else:
+            planner = self.planner()
+            make, most, plan = self._by(planner), planner.most, "measured harm"
+
+        def judged(removal: float) -> Drop:
+            slim = self.harm.slim(make(removal))
+            return judge_drop(self.graph.original, slim, inputs, self.amount.metric, limit)
+
+        with self.clock.step("largest removal"):
+            removal, drop = largest_removal(judged, limit, most, self.clock.count)
+        selection = make(removal)
+        ratio = self.timed(selection)
+        best = TimedPlan(removal, selection, ratio)
+        return self.chosen(plan, TimeMet(ratio.median, best, (best,)), drop=drop)
+
+    def chosen(self, plan: str, met: TimeMet[Selection], **more: Any) -> Chosen:
+        """The plan with its report.
+
+        Args:
+            plan: How it was made.
+            met: What was measured.
+            more: Fields of the report.
+        """
+        selection, names = met.best.plan, self.forms
+        report = SpeedReport(
+            self.amount.ep if self.given is None else self.given.provider,
+            met,
+            forms=self._forms or (),
+            plan=plan,
+            settings={"protocol": self.timer.protocol, **self.amount.timing},
+            budgets=self._budgets(selection),
+            predicted=self.given is not None,
+            **more,
+        )
+        if self.given is not None:
+            return selection, names, report
+        with self.clock.step("report"):
+            return selection, names, replace(report, **self._measured(selection, names))
+
+    def _measured(self, selection: Selection, names: tuple[str, ...]) -> dict[str, Any]:
+        """What is told of the result beside what was promised: the other protocol, the same form, a profile."""
+        original, slim = self.graph.original, self.slim(selection)
+        timed = self._timed[selection.to_json()]
+        other = self.timer.other()
+        formed = write_forms(original, names) if names else None
+        return {
+            "latency_ms": (timed.results[0].median_ms, timed.results[1].median_ms),
+            "other": {other.protocol: other.ratio(original, slim, rounds=TABLE_ROUNDS // 2)},
+            "same_form": None if formed is None else self.timer.ratio(formed, slim, rounds=ROUNDS),
+            "profile": self._profiles({"original": original, "slim": slim}),
+        }
+
+    def _profiles(self, models: Mapping[str, ir.Model]) -> dict[str, dict[str, float]]:
+        try:
+            return {
+                name: profile(ir.to_proto(model).SerializeToString(), self.amount.ep, **self.amount.timing)
+                for name, model in models.items()
+            }
+        except PruneGraphError:  # a provider without a profile is no reason to fail
+            return {}
+
+    def _budgets(self, selection: Selection) -> dict[str, tuple[float, float]]:
+        groups = {group.id: group for group in self.graph.groups}
+        left = self.cost({name: selection.count(groups[name]) for name in selection.keep})
+        return {name: (limit, left[name]) for name, limit in self.one_ratio.budgets.items()}

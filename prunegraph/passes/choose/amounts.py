@@ -21,6 +21,9 @@ Ratio = float | Mapping[str, float | Sequence[float]] | str | os.PathLike[str]
 
 KeptNumbers = Mapping[str, int | Sequence[int]]
 BUDGETS = ("macs", "params", "bytes")
+ABSOLUTE = 1000
+"""Smaller budgets above 1 are slips, such as percent: no model costs so little."""
+
 _SHORT = reprlib.Repr()
 _SHORT.maxstring = _SHORT.maxother = 80
 _SECTIONS = {"ratio", "keep", "fits", "source"}
@@ -131,19 +134,21 @@ def check_keep(keep: object) -> None:
 
 
 def check_budget(budget: object) -> None:
-    """Check fractions of cost that are left.
+    """Check what may be left of the cost: fractions, or whole numbers above 1.
 
     Raises:
-        UsageError: one is no fraction, or of something else than MACs, parameters or bytes.
+        UsageError: one is neither, or of something else than MACs, parameters or bytes.
     """
-    hint = 'a budget is the fraction left of macs, params or bytes: budget={"macs": 0.5}'
+    hint = 'a budget is what is left of macs, params or bytes, a fraction or a number: budget={"macs": 0.5}'
     if not isinstance(budget, Mapping):
         raise UsageError(f"budget must name what is limited, not {_shown(budget)}", hint=hint)
     for name, value in budget.items():
         if name not in BUDGETS:
             raise UsageError(f"there is no budget of {name!r}", hint=hint)
-        if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value <= 1:
-            raise UsageError(f"the budget of {name} must be in (0, 1], not {_shown(value)}", hint=hint)
+        number = isinstance(value, (int, float)) and not isinstance(value, bool)
+        if not number or not (0 < value <= 1 or (value >= ABSOLUTE and float(value).is_integer())):
+            problem = f"the budget of {name} must be in (0, 1], or a whole number from {ABSOLUTE}, not {_shown(value)}"
+            raise UsageError(problem, hint=hint)
 
 
 def check_kinds(kinds: Iterable[object]) -> None:

@@ -14,6 +14,13 @@ from prunegraph.passes.choose.targets import Cost
 from prunegraph.passes.normalize import Normalized
 
 
+def totals(analysis: Analysis, normalized: Normalized) -> dict[str, float]:
+    """MACs, parameters and bytes of the whole model."""
+    lengths = Lengths(analysis.solution, {})
+    params, size = count_numbers(normalized.model.graph, analysis.solution, lengths)
+    return {"macs": float(count_macs(analysis.solution, lengths)[0]), "params": float(params[0]), "bytes": size[0]}
+
+
 def cost(analysis: Analysis, normalized: Normalized) -> Cost:
     """From kept numbers by group id to the fractions that are left of MACs, parameters and bytes."""
     by_id = {group.id: group for group in analysis.groups}

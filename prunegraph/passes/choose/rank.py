@@ -50,6 +50,18 @@ def aligned_count(group: Group, count: int, align: int) -> int:
     return min(group.units, max(group.least, math.ceil(count / multiple) * multiple))
 
 
+def multiple_of(group: Group, align: int | None) -> int:
+    """What numbers of units that stay of a group are multiples of.
+
+    Args:
+        group: The group.
+        align: The multiple that is asked for; None: `WIDTH_MULTIPLE` for widths of at least `WIDE` units.
+    """
+    if align is not None:
+        return 1 if group.kind in WHOLE_UNITS else align
+    return WIDTH_MULTIPLE if group.kind in WIDTHS and group.units >= WIDE else 1
+
+
 def rounded_count(group: Group, count: int, align: int | None) -> int:
     """A number of units that a ratio leaves, as the hardware likes it.
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from prunegraph.analysis.former_kinds import present_keys, present_name
 from prunegraph.analysis.names import as_patterns
+from prunegraph.bench.device_table import LatencyTable
 from prunegraph.errors import UsageError
 from prunegraph.passes.choose.amounts import (
     BUDGETS,
@@ -43,10 +44,10 @@ class Amount:
             (`{"head": 0.5, "ffn": [0.5, 0.25]}`); or a JSON or YAML file of that, or the name of a preset such as
             "snp-deit-base". None: 0.5, unless `keep`, a budget or `drop` says how much.
         keep: How many units stay, by kind or pattern, one number or a list as for `ratio`: `{"head": 6}`; wins over it.
-        macs: Budget: the fraction of multiply-accumulates that is left. The smallest ratio that meets all budgets is
-            found, one for all groups of `kinds` that `ratio` and `keep` do not speak of.
-        params: Budget: the fraction of parameters that is left.
-        bytes: Budget: the fraction of the bytes of weights that is left.
+        macs: Budget: what is left of the multiply-accumulates, a fraction or, above 1, their number. The smallest ratio
+            that meets all budgets is found, one for all groups of `kinds` that `ratio` and `keep` do not speak of.
+        params: Budget: what is left of the parameters, a fraction or a number.
+        bytes: Budget: what is left of the bytes of weights, a fraction or a number.
         drop: Patterns of ids or scopes of groups of heads or FFN neurons that go whole, with the sub-block around
             them: `["ffn.3"]`. Without a ratio, nothing else goes.
         dead: All units that no output hangs on go, and constant ones after their value has moved into the biases of
@@ -68,9 +69,18 @@ class Amount:
             least. None: where data are given, and no scorer is asked for that is about these dims as they are; True:
             always, by the weights alone where there are no data; False: never.
         speedup: How many times faster the result shall be, measured beside the original; where data are given, what
-            goes where follows from what it does to the outputs. No ratio stands beside it.
+            goes where follows from what it does to the outputs. Budgets and `latency_ms` may stand beside it, no ratio.
+        latency_ms: How many milliseconds a run of the result may take on the execution provider at hand.
+        max_drop: The fastest plan is found whose `metric` on the data is worse by no more than this many percent:
+            points of accuracy, agreement and what else lies in [0, 1], percent of the original's perplexity or of the
+            value of a function.
+        metric: See `PruneResult.evaluate`; "auto" is accuracy where the data have labels, else agreement.
+        table: A latency table, or its file (docs/speed.md): the time on the device where that was measured counts, and
+            nothing is timed here.
+        search: Minutes of local search after the plan; a change stays where the outputs come nearer to the original's
+            on held-out examples, too.
         ep: The execution provider that is timed.
-        timing: How it is timed: `batch`, `sequence`, `sizes`, `threads`, `rounds` of `bench.compare`.
+        timing: How it is timed: `batch`, `sequence`, `sizes`, `threads`, `protocol`, `rounds` of `bench.compare`.
         keep_form: Do not write equal forms that this runtime runs faster.
         fits: By kind, the shape that every group must have, as a preset says.
     """
@@ -91,6 +101,11 @@ class Amount:
     filtering: FilterOptions | None = None
     rotate: bool | None = None
     speedup: float | None = None
+    latency_ms: float | None = None
+    max_drop: float | None = None
+    metric: str = "auto"
+    table: LatencyTable | str | os.PathLike[str] | None = None
+    search: float = 0.0
     ep: str = "cpu"
     timing: Mapping[str, Any] = field(default_factory=dict)
     keep_form: bool = False
@@ -135,14 +150,12 @@ class Amount:
         if self.budget and not isinstance(self.ratio, Mapping | None):
             hint = "leave out the ratio, or give it for some kinds only; the budget finds one for the others"
             raise UsageError("one ratio for all kinds beside a budget", hint=hint)
-        if self.speedup is not None and (self.ratio is not None or self.budget or self.keep or self.drop):
-            hint = "leave out ratio, keep, drop and budgets: they follow from the speed; kinds=… says what may go"
-            raise UsageError("another amount beside a speed-up", hint=hint)
-        if self.dead and (self.ratio is not None or self.budget or self.keep or self.drop or self.speedup is not None):
+        if self.dead and (self.ratio is not None or self.budget or self.keep or self.drop or self.by_speed):
             hint = "remove dead units first, and prune what comes of that"
             raise UsageError("another amount beside dead units", hint=hint)
-        if self.speedup is not None and not (isinstance(self.speedup, (int, float)) and self.speedup > 1):
-            raise UsageError(f"the speed-up is {self.speedup!r}", hint="give more than 1, such as 2 for twice as fast")
+        if isinstance(self.table, (str, os.PathLike)):
+            self._set("table", LatencyTable.load(self.table))
+        self._check_speed()
         align = 1 if self.align is None else self.align
         if isinstance(align, bool) or not isinstance(align, int) or align < 1:
             raise UsageError(f"align must be a positive number, not {self.align!r}", hint="8 suits most hardware")
@@ -156,6 +169,34 @@ class Amount:
         if isinstance(self.least, bool) or not isinstance(self.least, (int, float)) or not 0 <= self.least <= 1:
             hint = "0.2 keeps a fifth of every group where units are ranked across groups"
             raise UsageError(f"the least share must be in [0, 1], not {self.least!r}", hint=hint)
+
+    def _check_speed(self) -> None:
+        """Check what is said of speed.
+
+        Raises:
+            UsageError: a number is wrong, or something else stands beside it that says how much goes.
+        """
+        if self.by_speed and (self.ratio is not None or self.keep or self.drop):
+            hint = "leave out ratio, keep and drop: they follow from the speed; kinds=… says what may go"
+            raise UsageError("another amount beside a speed-up", hint=hint)
+        least = {"speedup": 1, "latency_ms": 0, "max_drop": 0}
+        hints = {
+            "speedup": "give more than 1, such as 2 for twice as fast",
+            "latency_ms": "give milliseconds, such as 4.5",
+            "max_drop": "give percent, such as 1 for a point of accuracy",
+        }
+        names = {"speedup": "speed-up", "latency_ms": "latency", "max_drop": "largest drop"}
+        for name, low in least.items():
+            value = getattr(self, name)
+            number = isinstance(value, (int, float)) and not isinstance(value, bool)
+            if value is not None and not (number and low < value < float("inf")):
+                raise UsageError(f"the {names[name]} is {value!r}", hint=hints[name])
+        if self.max_drop is not None and (self.speedup is not None or self.latency_ms is not None):
+            hint = "leave out one of them: with max_drop the fastest plan is found"
+            raise UsageError("a largest drop beside a speed-up or a latency", hint=hint)
+        for name, given in (("a latency table", self.table), ("a search", self.search)):
+            if given and not self.by_speed:
+                raise UsageError(f"{name} without a speed", hint="give speedup, latency_ms or max_drop")
 
     def _check_uniform(self) -> None:
         """Check that nothing is asked for that makes layers differ.
@@ -178,10 +219,26 @@ class Amount:
         object.__setattr__(self, name, value)
 
     @property
+    def by_speed(self) -> bool:
+        """Whether measured time says how much goes."""
+        return self.speedup is not None or self.latency_ms is not None or self.max_drop is not None
+
+    @property
     def budget(self) -> dict[str, float]:
-        """By "macs", "params" and "bytes" the fraction that is left, as far as it is limited."""
+        """By "macs", "params" and "bytes" what may be left, as far as it is limited: a fraction, or a number."""
         limits = {name: getattr(self, name) for name in BUDGETS}
         return {name: limit for name, limit in limits.items() if limit is not None}
+
+    def in_fractions(self, totals: Mapping[str, float]) -> Amount:
+        """The same with all budgets as fractions.
+
+        Args:
+            totals: By "macs", "params" and "bytes" how much the whole model has.
+        """
+        absolute: dict[str, Any] = {
+            name: min(1.0, limit / totals[name]) for name, limit in self.budget.items() if limit > 1
+        }
+        return replace(self, **absolute) if absolute else self
 
     @property
     def ratios(self) -> Mapping[str, float | Sequence[float]]:

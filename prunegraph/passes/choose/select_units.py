@@ -10,7 +10,7 @@ from prunegraph.analysis.groups import Group
 from prunegraph.analysis.names import check_patterns, matches
 from prunegraph.analysis.selection import Selection
 from prunegraph.errors import UsageError
-from prunegraph.passes.choose.budget import cost
+from prunegraph.passes.choose.budget import cost, totals
 from prunegraph.passes.choose.nothing_to_prune import nothing_to_prune
 from prunegraph.passes.choose.rank import even_counts, global_counts, rounded_count, select
 from prunegraph.passes.choose.request import Amount, Scope
@@ -52,6 +52,7 @@ def choose_targets(
         UsageError: a pattern matches no group, an amount does not fit the model, or a budget cannot be met.
     """
     groups = analysis.groups
+    amount = amount.in_fractions(totals(analysis, normalized)) if amount.budget else amount
     check_patterns([*scope.include, *scope.exclude], [n for g in groups for n in g.names], "group", hint=_EXPLAIN)
     among = {group.id for group in groups if in_scope(group, scope)}
     of_group = resolve_targets(groups, amount, scorers, cost(analysis, normalized), among)

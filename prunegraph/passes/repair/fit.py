@@ -64,7 +64,7 @@ def judged(
     if counts.min() == 0:
         return Judged("none", {}, None)
     nothing = Change(None, np.zeros(matrix.shape[1]))
-    able = [method for method in tried if kept.any() or method == "bias"]
+    able = tried if kept.any() else ("bias",)  # where nothing stays, its mean is the best that can be said
     fitted = {"none": nothing, **{method: fit(method, sums[FIT], kept, matrix, ridge) for method in able}}
     held_out = sums[JUDGE].astype(np.float64)
     errors = {method: _error(held_out, counts[JUDGE], kept, matrix, change) for method, change in fitted.items()}

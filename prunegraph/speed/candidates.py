@@ -1,0 +1,35 @@
+"""Which groups a plan by speed may cut: those that one number for all is for, and with data the dims of heads."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+from prunegraph.graph import Graph
+from prunegraph.observe.stream import Data
+from prunegraph.passes.choose.amounts import BUDGETS
+from prunegraph.passes.choose.request import Amount
+from prunegraph.passes.choose.select_units import in_scope
+from prunegraph.passes.rotate.sites import KINDS
+
+
+def candidates(graph: Graph, amount: Amount, data: Data | None) -> Amount:
+    """An amount that takes something of every group that a plan may cut, to rotate and to score these.
+
+    Dims of heads that can be turned lose little when the last ones go; what they lose is measured on the data.
+
+    Args:
+        graph: The analysed model.
+        amount: What was asked for.
+        data: What harm would be measured on.
+    """
+    speed: dict[str, Any] = dict.fromkeys(("speedup", "latency_ms", "max_drop", "table", *BUDGETS))
+    plain = replace(amount, **speed, search=0.0)
+    if amount.kinds or amount.uniform or data is None or amount.rotate is False:
+        return plain
+    bases = graph.bases
+    turn = [g.id for g in graph.groups if g.kind in KINDS and bases.get(g.id) == "" and in_scope(g, graph.scope)]
+    if not turn:
+        return plain
+    others = [g.id for g in graph.groups if in_scope(g, graph.scope) and amount.by_default(g.kind, g.exact)]
+    return replace(plain, ratio=dict.fromkeys([*others, *turn], 0.5))
