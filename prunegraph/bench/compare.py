@@ -14,11 +14,12 @@ from prunegraph.bench.environment import environment
 from prunegraph.bench.latency import PROTOCOLS, interleave
 from prunegraph.bench.parity import check_parity
 from prunegraph.bench.results import Comparison, Latency
-from prunegraph.bench.stats import MIN_ROUNDS, FloatArray, paired_ratio
+from prunegraph.bench.shapes import Shapes, sizes_of
+from prunegraph.bench.stats import MIN_ROUNDS, paired_ratio
 from prunegraph.errors import ModelError, UsageError
 from prunegraph.runtime.feeds import ID_BOUNDS, random_feeds
 from prunegraph.runtime.inputs import check_same_inputs, session_inputs
-from prunegraph.runtime.on_provider import LoadedModel, ModelSource, load
+from prunegraph.runtime.on_provider import LoadedModel, ModelSource, bytes_of, load
 from prunegraph.runtime.providers import Provider, find_provider, require_available
 from prunegraph.runtime.sizes_by_role import resolve_sizes
 
@@ -33,6 +34,7 @@ def compare(
     batch: int = 1,
     sequence: int = 128,
     sizes: Mapping[str, int] | None = None,
+    shapes: Sequence[Shapes] = (),
     threads: int = 1,
     warmup: int = 10,
     rounds: int = 100,
@@ -53,10 +55,12 @@ def compare(
         batch: Size of dynamic batch dims.
         sequence: Size of dynamic sequence dims.
         sizes: Size of dynamic dims by name; wins over ``batch`` and ``sequence``.
+        shapes: Of inputs, by name; one entry for each size that is timed. They win over ``sizes``.
         threads: Threads inside an operator; operators run one after the other.
-        warmup: Rounds thrown away, at most a quarter of ``max_seconds``.
+        warmup: Rounds thrown away; up to four times as many until times are steady, at most a quarter of
+            ``max_seconds``.
         rounds: Rounds timed, at least 6.
-        max_seconds: For warm-up and rounds on one provider; 6 rounds are timed in any case.
+        max_seconds: For warm-up and rounds of one size on one provider; 6 rounds are timed in any case.
         protocol: "turns", where the models run one after the other, or "blocks", where each runs several times before
             the next, see `latency.PROTOCOLS`: with weights that fit into the caches these are two different figures.
         seed: Of inputs, orders and intervals.
@@ -72,11 +76,11 @@ def compare(
             than on the CPU.
     """
     sources = [models] if isinstance(models, str) else list(models)
-    labels = _labels(sources, names)
+    labels = labels_of(sources, names)
     settings = _Settings(
-        batch, sequence, sizes, threads, warmup, rounds, max_seconds, protocol, seed, progress or _no_progress
+        batch, sequence, sizes, shapes, threads, warmup, rounds, max_seconds, protocol, seed, progress or _no_progress
     )
-    chosen = _choose(providers)
+    chosen = choose_providers(providers)
     for provider in chosen:
         require_available(provider)
     parts = [_compare_on(provider, dict(zip(labels, sources, strict=True)), settings) for provider in chosen]
@@ -97,6 +101,7 @@ class _Settings:
     batch: int
     sequence: int
     sizes: Mapping[str, int] | None
+    shapes: Sequence[Shapes]
     threads: int
     warmup: int
     rounds: int
@@ -130,20 +135,19 @@ def _compare_on(provider: Provider, models: Mapping[str, ModelSource], settings:
     for label, source in models.items():
         settings.progress(f"{provider.name}: load {label}", len(loaded), len(models))
         loaded.append(load(source, label, provider, settings.threads))
-    first_specs = session_inputs(loaded[0].session)
-    sizes = resolve_sizes(first_specs, batch=settings.batch, sequence=settings.sequence, sizes=settings.sizes)
-    for bound in ID_BOUNDS:
-        feeds = random_feeds(first_specs, sizes, settings.seed, id_bound=bound, whole_masks=True)
-        for other in loaded[1:]:
-            check_same_inputs(session_inputs(other.session), feeds, other.label, loaded[0].label)
-        try:
-            started = [model.start(feeds) for model in loaded]
-            break
-        except ModelError:
-            if bound == ID_BOUNDS[-1]:
-                raise
-    for model, source in zip(loaded, models.values(), strict=True):
-        check_parity(model, source, feeds, settings.threads)
+    parts = [_compare_at(shapes, loaded, list(models.values()), settings) for shapes in settings.shapes or ({},)]
+    rows = [row for part in parts for row in part.rows]
+    return _Part(rows, parts[0].feeds, parts[0].sizes)
+
+
+def _compare_at(
+    shapes: Shapes, loaded: Sequence[LoadedModel], sources: Sequence[ModelSource], settings: _Settings
+) -> _Part:
+    specs = session_inputs(loaded[0].session)
+    named = {**(settings.sizes or {}), **sizes_of(specs, shapes)}
+    sizes = resolve_sizes(specs, batch=settings.batch, sequence=settings.sequence, sizes=named)
+    started, feeds = start_all(loaded, sizes, settings.seed, lambda feeds: _gate(loaded, sources, feeds, settings))
+    provider = loaded[0].provider.name
     samples = interleave(
         [run_once for run_once, _ in started],
         warmup=settings.warmup,
@@ -151,30 +155,75 @@ def _compare_on(provider: Provider, models: Mapping[str, ModelSource], settings:
         max_seconds=settings.max_seconds,
         block=PROTOCOLS[settings.protocol],
         rng=np.random.default_rng(settings.seed),
-        on_round=lambda done: settings.progress(f"{provider.name}: time", done, settings.rounds),
+        on_round=lambda done: settings.progress(f"{provider}: time", done, settings.rounds),
     )
-    return _Part(_summarise(loaded, [ms for _, ms in started], samples, settings.seed), feeds, sizes)
-
-
-def _summarise(
-    loaded: Sequence[LoadedModel], first_run_ms: Sequence[float], samples: FloatArray, seed: int
-) -> list[Latency]:
-    return [
+    rows = [
         Latency.from_samples(
             samples[:, arm],
-            provider=model.provider.name,
+            provider=provider,
             ep=model.provider.ep,
             model=model.label,
             load_seconds=model.load_seconds,
-            first_run_ms=first_run_ms[arm],
+            first_run_ms=started[arm][1],
             nodes=model.nodes,
-            ratio=paired_ratio(samples[:, 0], samples[:, arm], seed=seed) if arm else None,
+            ratio=paired_ratio(samples[:, 0], samples[:, arm], seed=settings.seed) if arm else None,
+            inputs={name: array.shape for name, array in feeds.items()},
+            bytes=bytes_of(source),
         )
-        for arm, model in enumerate(loaded)
+        for arm, (model, source) in enumerate(zip(loaded, sources, strict=True))
     ]
+    return _Part(rows, feeds, sizes)
 
 
-def _choose(providers: Sequence[str | Provider]) -> list[Provider]:
+def start_all(
+    loaded: Sequence[LoadedModel],
+    sizes: Mapping[str, int],
+    seed: int,
+    check: Callable[[Mapping[str, Array]], None] = lambda feeds: None,
+) -> tuple[list[tuple[Callable[[], None], float]], Mapping[str, Array]]:
+    """Run every model once on inputs that all of them take.
+
+    Args:
+        loaded: The models.
+        sizes: Of all dynamic dims.
+        seed: Of the inputs.
+        check: Called with them once all models ran.
+
+    Returns:
+        For each model what runs it once more, and milliseconds of its first run; the inputs.
+
+    Raises:
+        UsageError: The models have different inputs.
+        ModelError: One cannot be run.
+    """
+    specs = session_inputs(loaded[0].session)
+    for bound in ID_BOUNDS:
+        feeds = random_feeds(specs, sizes, seed, id_bound=bound, whole_masks=True)
+        for other in loaded[1:]:
+            check_same_inputs(session_inputs(other.session), feeds, other.label, loaded[0].label)
+        try:
+            started = [model.start(feeds) for model in loaded]
+            check(feeds)
+            break
+        except ModelError:
+            if bound == ID_BOUNDS[-1]:
+                raise
+    return started, feeds
+
+
+def _gate(
+    loaded: Sequence[LoadedModel], sources: Sequence[ModelSource], feeds: Mapping[str, Array], settings: _Settings
+) -> None:
+    for model, source in zip(loaded, sources, strict=True):
+        check_parity(model, source, feeds, settings.threads)
+
+
+def choose_providers(providers: Sequence[str | Provider]) -> list[Provider]:
+    """The providers that are named, each once.
+
+    Raises:
+        UsageError: One is unknown, or there is none.
+    """
     given = providers.split(",") if isinstance(providers, str) else providers
     chosen = [provider if isinstance(provider, Provider) else find_provider(provider) for provider in given]
     if not chosen:
@@ -182,7 +231,7 @@ def _choose(providers: Sequence[str | Provider]) -> list[Provider]:
     return list({provider.name: provider for provider in chosen}.values())
 
 
-def _labels(sources: Sequence[ModelSource], names: Sequence[str] | None) -> list[str]:
+def labels_of(sources: Sequence[ModelSource], names: Sequence[str] | None) -> list[str]:
     """One label per model, all different; of a path only the file name, and its folder where two are alike."""
     if not sources:
         raise UsageError("there is no model to time", hint="give at least one ONNX file")

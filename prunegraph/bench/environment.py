@@ -27,6 +27,16 @@ def environment() -> dict[str, str | int]:
     }
 
 
+def peak_memory_mib() -> float | None:
+    """The most memory that this process had so far; None where the system does not tell."""
+    try:
+        import resource
+    except ImportError:  # Windows
+        return None
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / (2**20 if platform.system() == "Darwin" else 2**10)
+
+
 def cpu_model(proc: Path = Path("/proc")) -> str:
     """The processor's name, or the board's where the processor does not tell (ARM), or the architecture."""
     cpuinfo, board = proc / "cpuinfo", proc / "device-tree" / "model"

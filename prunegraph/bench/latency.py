@@ -14,6 +14,9 @@ from prunegraph.bench.stats import MIN_ROUNDS, FloatArray
 WARMUP_SHARE = 0.25
 """Of the time limit: a slow model must not spend all of it on warming up."""
 
+STEADY, STEADY_WITHIN, LONGEST = 5, 0.05, 4
+"""Warm-up ends once so many runs of every arm lie so near to each other, or after so many times the rounds asked for."""
+
 PROTOCOLS = {"turns": 1, "blocks": 8}
 """How many runs of a model follow each other.
 
@@ -39,7 +42,8 @@ def interleave(
 
     Args:
         arms: What to time; each call runs one arm once and returns when it is done.
-        warmup: Rounds that are run first and thrown away.
+        warmup: Rounds that are run first and thrown away; more of them, four times as many at most, until times are
+            steady.
         rounds: Rounds to time, at least ``MIN_ROUNDS``.
         max_seconds: No new round is begun after this time, once ``MIN_ROUNDS`` are there.
         rng: Draws the orders.
@@ -51,11 +55,7 @@ def interleave(
         Milliseconds, shape ``[rounds done, arms]``, ``rounds done <= rounds``.
     """
     begin = clock()
-    for _ in range(warmup):
-        for arm in rng.permutation(len(arms)):
-            arms[arm]()
-        if clock() - begin > max_seconds * WARMUP_SHARE * 1e9:
-            break
+    _warm_up(arms, warmup, begin + max_seconds * WARMUP_SHARE * 1e9, rng, clock)
     samples = np.empty((rounds, len(arms)))
     with _no_garbage_collection():
         for done in range(rounds):
@@ -65,6 +65,24 @@ def interleave(
                 samples[done, arm] = _milliseconds(arms[arm], block, clock)
             on_round(done + 1)
     return samples
+
+
+def _warm_up(
+    arms: Sequence[Callable[[], None]], rounds: int, end: float, rng: np.random.Generator, clock: Callable[[], int]
+) -> None:
+    """Run rounds that do not count, and more of them while times still change: clocks, caches and kernels settle."""
+    last: list[list[float]] = [[] for _ in arms]
+    for done in range(rounds * LONGEST):
+        if done >= rounds and all(_is_steady(times[-STEADY:]) for times in last):
+            return
+        for arm in rng.permutation(len(arms)):
+            last[arm].append(_milliseconds(arms[arm], 1, clock))
+        if clock() > end:
+            return
+
+
+def _is_steady(times: Sequence[float]) -> bool:
+    return max(times) <= (1 + STEADY_WITHIN) * min(times)
 
 
 def _milliseconds(run: Callable[[], None], block: int, clock: Callable[[], int]) -> float:

@@ -16,6 +16,23 @@ CARRIES = {90: 64, 99: 662}
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
+class Alone:
+    """One model in a fresh process, loaded and run once.
+
+    Attributes:
+        load_seconds: What making the session took; where the provider compiles into a cache, with that.
+        first_run_ms: The very first run, where some providers compile.
+        peak_memory_mib: The most memory that the process had on the host; None where the system does not tell.
+        without_model_mib: The same before the model was loaded.
+    """
+
+    load_seconds: float
+    first_run_ms: float
+    peak_memory_mib: float | None
+    without_model_mib: float | None
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
 class Latency:
     """One model on one provider.
 
@@ -33,6 +50,10 @@ class Latency:
         nodes: Nodes per execution provider, by ONNX Runtime's names; empty where it cannot tell.
         ratio: How many times faster than the first model on this provider; None for the first.
         samples_ms: Every timed run, one per round.
+        inputs: Shape of each input.
+        bytes: Size of the model, weights that lie beside it too; None where nobody knows it.
+        alone: What the model takes in a process of its own; None where that was not asked for.
+        fused: How many nodes of each op the optimizer of transformers made; empty where it was not asked for.
     """
 
     provider: str
@@ -48,6 +69,10 @@ class Latency:
     nodes: Mapping[str, int]
     ratio: PairedRatio | None
     samples_ms: tuple[float, ...] = dataclasses.field(repr=False)
+    inputs: Mapping[str, tuple[int, ...]] = dataclasses.field(default_factory=dict)
+    bytes: int | None = None
+    alone: Alone | None = None
+    fused: Mapping[str, int] = dataclasses.field(default_factory=dict)
 
     @classmethod
     def from_samples(cls, samples: FloatArray, **rest: Any) -> Latency:
@@ -76,6 +101,7 @@ class Comparison:
         seed: Of inputs, orders and intervals.
         environment: Machine and versions; never a host or user name.
         protocol: How the models took turns, see `latency.PROTOCOLS`.
+        environments: The same by provider, where each had a process of its own.
     """
 
     results: tuple[Latency, ...]
@@ -86,6 +112,7 @@ class Comparison:
     seed: int
     environment: Mapping[str, str | int]
     protocol: str = "turns"
+    environments: Mapping[str, Mapping[str, str | int]] = dataclasses.field(default_factory=dict)
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Comparison:
@@ -98,11 +125,11 @@ class Comparison:
         try:
             if data["schema"] != 1:
                 raise UsageError(f"the results have version {data['schema']!r}, not 1", hint=hint)
-            rows = tuple(_row(entry) for entry in data["results"])
+            rows = tuple(_row(entry, data["inputs"]) for entry in data["results"])
             inputs = {name: tuple(shape) for name, shape in data["inputs"].items()}
             names = ("sizes", "threads", "warmup", "seed", "environment")
-            protocol = data.get("protocol", "turns")
-            return cls(rows, inputs, **{name: data[name] for name in names}, protocol=protocol)
+            kept = {"protocol": data.get("protocol", "turns"), "environments": data.get("environments") or {}}
+            return cls(rows, inputs, **{name: data[name] for name in names}, **kept)
         except (KeyError, TypeError, AttributeError, ValueError) as error:
             raise UsageError(f"these are no results with samples: {error!r}", hint=hint) from error
 
@@ -117,12 +144,21 @@ class Comparison:
         return {"schema": 1, **data}
 
 
-def _row(entry: Mapping[str, Any]) -> Latency:
-    """One row, its figures made anew from the samples."""
+def _row(entry: Mapping[str, Any], inputs: Mapping[str, Any]) -> Latency:
+    """One row, its figures made anew from the samples; with the common inputs where it names none of its own."""
     samples = np.asarray(entry["samples_ms"], dtype=np.float64)
     ratio = None if entry["ratio"] is None else PairedRatio(**entry["ratio"])
     names = ("provider", "ep", "model", "load_seconds", "first_run_ms", "nodes")
-    return Latency.from_samples(samples, ratio=ratio, **{name: entry[name] for name in names})
+    alone = entry.get("alone")
+    return Latency.from_samples(
+        samples,
+        ratio=ratio,
+        inputs={name: tuple(shape) for name, shape in (entry.get("inputs") or inputs).items()},
+        bytes=entry.get("bytes"),
+        alone=alone and Alone(**alone),
+        fused=entry.get("fused") or {},
+        **{name: entry[name] for name in names},
+    )
 
 
 def _percentile(samples: FloatArray, percent: int) -> float | None:

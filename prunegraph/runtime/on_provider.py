@@ -18,6 +18,7 @@ import onnxruntime as ort
 
 from prunegraph.arrays import Array
 from prunegraph.errors import ModelError
+from prunegraph.runtime.plugin import add_plugin
 from prunegraph.runtime.providers import Provider, check_actual
 
 logger = logging.getLogger(__name__)
@@ -76,6 +77,18 @@ class LoadedModel:
         run_once()
         return run_once, (time.perf_counter() - start) * 1e3
 
+    def outputs(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
+        """What comes out, by name.
+
+        Raises:
+            ModelError: ONNX Runtime cannot run the model on these inputs.
+        """
+        names = [output.name for output in self.session.get_outputs()]
+        try:
+            return dict(zip(names, map(np.asarray, self.session.run(names, dict(feeds))), strict=True))
+        except Exception as error:  # onnxruntime's error classes have no base of their own
+            raise self._cannot_run(error) from error
+
     def _cannot_run(self, error: Exception) -> ModelError:
         return ModelError(
             f"ONNX Runtime cannot run {self.label} on random inputs: {_one_line(error)}",
@@ -101,9 +114,13 @@ def load(source: ModelSource, label: str, provider: Provider, threads: int) -> L
     options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_ALL
     options.log_severity_level = 4  # every error of a session comes back as an exception too
     options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
+    wanted: list[tuple[str, dict[str, str]]] | None = provider.requested(threads)
+    if provider.plugin is not None and provider.ep not in ort.get_available_providers():
+        add_plugin(options, provider.ep, provider.plugin, {}, threads)
+        wanted = None
     start = time.perf_counter()
     try:
-        session = ort.InferenceSession(model, options, providers=provider.requested(threads), enable_fallback=0)
+        session = ort.InferenceSession(model, options, providers=wanted, enable_fallback=0)
     except Exception as error:  # as above
         raise ModelError(
             f"ONNX Runtime cannot load {label} on {provider.name}: {_one_line(error)}",
@@ -132,6 +149,23 @@ def _readable(source: ModelSource, label: str) -> str | bytes:
     if not path.is_file():
         raise ModelError(f"there is no file {path}", hint="pass the path of an ONNX file")
     return str(path)
+
+
+def bytes_of(source: ModelSource) -> int:
+    """Size of a model, with the weights that lie in files beside it."""
+    if isinstance(source, bytes):
+        return len(source)
+    if isinstance(source, onnx.ModelProto):
+        return source.ByteSize()
+    path = Path(source)
+    graph = onnx.load(path, load_external_data=False).graph
+    beside = {
+        entry.value
+        for weight in graph.initializer
+        for entry in weight.external_data
+        if entry.key == "location" and weight.data_location == onnx.TensorProto.EXTERNAL
+    }
+    return sum(file.stat().st_size for file in (path, *(path.parent / name for name in sorted(beside))))
 
 
 def _to_ort(value: Array, device: str) -> ort.OrtValue:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import platform
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import onnxruntime as ort
 
 from prunegraph.errors import PruneGraphError, UsageError
+from prunegraph.runtime.plugin import Plugin
 
 CPU_EP = "CPUExecutionProvider"
 CPU = (CPU_EP,)
@@ -27,6 +28,9 @@ class Provider:
         options: Provider options; ``{threads}`` in a value becomes the number of threads.
         after: Providers for the nodes that this one does not take, before the CPU provider.
         device: Where inputs and outputs live, so that copies stay out of the time: ``cpu`` or ``cuda``.
+        precision: The narrowest numbers that it computes float32 models with, a key of `bench.parity.TOLERANCES`.
+        plugin: What brings it to an onnxruntime that was built without it; None where nothing does.
+        cache: Options that keep compiled models in a folder, written ``{folder}`` in the values.
     """
 
     name: str
@@ -35,40 +39,68 @@ class Provider:
     options: Mapping[str, str] = field(default_factory=dict)
     after: tuple[str, ...] = ()
     device: str = "cpu"
+    precision: str = "float32"
+    plugin: Plugin | None = None
+    cache: Mapping[str, str] = field(default_factory=dict)
 
     def requested(self, threads: int) -> list[tuple[str, dict[str, str]]]:
         """The ``providers`` argument of ``onnxruntime.InferenceSession``."""
-        options = {key: value.format(threads=threads) for key, value in self.options.items()}
+        options = {key: value.replace("{threads}", str(threads)) for key, value in self.options.items()}
         return [(self.ep, options), *((name, {}) for name in self.after)]
+
+    def with_cache(self, folder: Path) -> Provider:
+        """The same, its compiled models kept in a folder; itself where it compiles none."""
+        cached = {key: value.replace("{folder}", str(folder)) for key, value in self.cache.items()}
+        return replace(self, options={**self.options, **cached}) if cached else self
 
 
 # One environment per wheel: these all unpack into the same package `onnxruntime`, and the last one installed wins.
-_OWN = "pip install {} in an environment of its own, without the package onnxruntime"
+_OWN = "pip install {} onnx onnx-ir in an environment of its own, without the package onnxruntime; bench --python PATH"
+_GPU = _OWN.format('"onnxruntime-gpu[cuda,cudnn]"')
+_TENSORRT = _GPU + ", and TensorRT 10"
+_OPENVINO = (
+    f"pip install onnxruntime-ep-openvino (processors of Intel); elsewhere {_OWN.format('onnxruntime-openvino')}"
+)
+
+
+def _tensorrt(name: str, precision: str, options: Mapping[str, str]) -> Provider:
+    return Provider(
+        name,
+        "TensorrtExecutionProvider",
+        _TENSORRT,
+        options,
+        after=("CUDAExecutionProvider",),
+        device="cuda",
+        precision=precision,
+        cache={
+            "trt_engine_cache_enable": "1",
+            "trt_engine_cache_path": "{folder}",
+            "trt_timing_cache_enable": "1",
+            "trt_timing_cache_path": "{folder}",
+        },
+    )
+
 
 PROVIDERS: Mapping[str, Provider] = {
     provider.name: provider
     for provider in (
         Provider("cpu", CPU_EP, "pip install onnxruntime"),
         # TF32 off: a float32 model is timed in float32, or precision would pass for speed.
-        Provider(
-            "cuda",
-            "CUDAExecutionProvider",
-            _OWN.format('"onnxruntime-gpu[cuda,cudnn]"'),
-            {"use_tf32": "0"},
-            device="cuda",
-        ),
-        Provider(
-            "tensorrt",
-            "TensorrtExecutionProvider",
-            _OWN.format('"onnxruntime-gpu[cuda,cudnn]"') + ", and TensorRT 10",
-            after=("CUDAExecutionProvider",),
-            device="cuda",
-        ),
+        Provider("cuda", "CUDAExecutionProvider", _GPU, {"use_tf32": "0"}, device="cuda"),
+        _tensorrt("tensorrt", "float32", {}),
+        _tensorrt("tensorrt-fp16", "float16", {"trt_fp16_enable": "1"}),
+        # Left to itself it computes float32 models in bfloat16, where the processor has that.
         Provider(
             "openvino",
             "OpenVINOExecutionProvider",
-            _OWN.format("onnxruntime-openvino"),
+            _OPENVINO,
             {"device_type": "CPU", "precision": "FP32", "num_of_threads": "{threads}", "num_streams": "1"},
+            plugin=Plugin(
+                "onnxruntime_ep_openvino",
+                {"ov_device": "CPU"},
+                {"CPU": {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": "{threads}", "NUM_STREAMS": "1"}},
+                "processors of Intel alone",
+            ),
         ),
         Provider("coreml", "CoreMLExecutionProvider", "pip install onnxruntime on macOS"),
         Provider("dml", "DmlExecutionProvider", _OWN.format("onnxruntime-directml") + ", on Windows"),
@@ -109,7 +141,7 @@ def require_available(provider: Provider) -> None:
         UsageError: It was not; the hint names what to install.
     """
     available = ort.get_available_providers()
-    if provider.ep in available:
+    if provider.ep in available or (provider.plugin is not None and provider.plugin.is_installed()):
         return
     hint = provider.install
     if provider.device == "cuda" and _is_jetson():

@@ -245,6 +245,17 @@ def test_a_comparison_names_its_protocol_and_knows_no_other() -> None:
         compare([relu(2, 3)], protocol="warm", **QUICK)
 
 
+def test_warm_up_goes_on_until_times_are_steady_and_not_for_ever() -> None:
+    settling, restless = FakeMachine(1.0), FakeMachine(1.0, slowdown=1.1)
+    costs = iter([9.0, 7.0, 5.0, 3.0])
+    settle = settling.arms[0]
+    settling.arms[0] = lambda: (settle(), setattr(settling, "now", settling.now + 1e6 * next(costs, 0.0)))[0]  # type: ignore[func-returns-value]
+    assert len(settling.order) == 0 and len(settling.time(warmup=3, rounds=10)) == 10
+    assert len(settling.order) == 10 + 9  # four slow runs, five steady ones
+    restless.time(warmup=3, rounds=10)
+    assert len(restless.order) == 10 + 12
+
+
 def test_garbage_collection_is_off_while_timing_and_back_on_after_an_error() -> None:
     seen: list[bool] = []
 
@@ -375,8 +386,8 @@ def test_models_must_take_the_same_inputs() -> None:
 
 def test_providers_go_by_short_and_by_long_name() -> None:
     for name, provider in PROVIDERS.items():
-        assert find_provider(name) is find_provider(provider.ep) is find_provider(f" {name.upper()} ") is provider
-        assert provider.ep in ort.get_all_providers()
+        assert find_provider(name) is find_provider(f" {name.upper()} ") is provider
+        assert find_provider(provider.ep).ep == provider.ep in ort.get_all_providers()
 
 
 def test_an_unknown_provider_is_refused_with_the_known_ones() -> None:
