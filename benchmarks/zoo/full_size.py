@@ -84,6 +84,7 @@ FULL: dict[str, Callable[[], ZooModel]] = {
     "minilm_l6_cls": lambda: _text(MeanPooledClassifier(_encoder()), "logits"),
     "minilm_l6_bertcls": lambda: _text(FirstOutput(_with_pooler(), INPUTS), "logits"),
     "deit_tiny": _image("deit_tiny_patch16_224"),
+    "mobilenet_v2": _image("mobilenetv2_100"),
     "vit_base": _image("vit_base_patch16_224"),
     "resnet18": _image("resnet18"),
     "llama_cache": llama_cache,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from prunegraph.bench.apart import compare_apart
 from prunegraph.bench.compare import ProgressCallback, compare
 from prunegraph.bench.results import Comparison, Latency
 from prunegraph.bench.stats import PairedRatio
@@ -17,4 +18,5 @@ __all__ = [
     "ProgressCallback",
     "Provider",
     "compare",
+    "compare_apart",
 ]

@@ -13,7 +13,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import prunegraph
 from prunegraph import errors
 from prunegraph.bench.compare import ProgressCallback, choose_providers, labels_of
 from prunegraph.bench.optimized import optimize_all
@@ -71,7 +70,8 @@ def compare_apart(
         raise UsageError(f"--python names {', '.join(sorted(unknown))}, which is not timed", hint="name it in --ep too")
     python_of = {provider.name: _python_for(provider, given) for provider in chosen}
     for provider in chosen:
-        _ask(python_of[provider.name], provider, progress, do="probe")
+        if python_of[provider.name] != sys.executable:
+            _ask(python_of[provider.name], provider, progress, do="probe")
     labels, files = labels_of(models, names), [Path(model).resolve() for model in models]
     fused: dict[str, dict[str, int]] = {}
     with tempfile.TemporaryDirectory(prefix="prunegraph-bench-") as folder:
@@ -84,10 +84,10 @@ def compare_apart(
             for provider in chosen
         ]
     rows = [dataclasses.replace(row, fused=fused.get(row.model, {})) for part in parts for row in part.results]
-    environments = {provider.name: dict(part.environment) for provider, part in zip(chosen, parts, strict=True)}
-    return dataclasses.replace(
-        parts[0], results=tuple(rows), environment=environments[chosen[0].name], environments=environments
-    )
+    version = {"prunegraph": installed_version(otherwise="unknown")}  # of this package, also in another Python
+    machines = {provider.name: {**part.environment, **version} for provider, part in zip(chosen, parts, strict=True)}
+    first = machines[chosen[0].name]
+    return dataclasses.replace(parts[0], results=tuple(rows), environment=first, environments=machines)
 
 
 def _on(
@@ -144,7 +144,7 @@ def _ask(python: str, provider: Provider, progress: ProgressCallback, **request:
     with tempfile.TemporaryDirectory(prefix="prunegraph-bench-") as folder:
         asking, answering, log = (Path(folder) / name for name in ("request.json", "answer.json", "log"))
         asking.write_text(json.dumps({**request, "provider": dataclasses.asdict(provider)}), encoding="utf-8")
-        package = Path(prunegraph.__file__).parent
+        package = Path(errors.__file__).parent
         command = [python, "-c", _BOOT, str(package), str(asking), str(answering)]
         with log.open("wb") as errors_of_child, _child(command, _variables(provider, python), errors_of_child) as child:
             assert child.stdout is not None and child.stdin is not None

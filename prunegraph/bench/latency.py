@@ -15,7 +15,7 @@ WARMUP_SHARE = 0.25
 """Of the time limit: a slow model must not spend all of it on warming up."""
 
 STEADY, STEADY_WITHIN, LONGEST = 5, 0.05, 4
-"""Warm-up ends once so many runs of every arm lie so near to each other, or after so many times the rounds asked for."""
+"""Warm-up ends once so many runs of every arm are so near to each other, or after so many times the rounds given."""
 
 PROTOCOLS = {"turns": 1, "blocks": 8}
 """How many runs of a model follow each other.

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -14,8 +16,7 @@ from prunegraph.errors import UsageError
 
 if TYPE_CHECKING:
     from prunegraph.bench.results import Comparison
-
-_INPUTS, _TIMING = "Inputs", "Timing"
+    from prunegraph.runtime.providers import Provider
 
 
 def bench(
@@ -29,12 +30,32 @@ def bench(
         str,
         typer.Option(
             metavar="NAME,...",
-            help="Execution providers: cpu, cuda, tensorrt, openvino, coreml, dml, qnn, migraphx, cann, xnnpack.",
+            help="Execution providers, each in a process of its own where there are several: cpu, cuda, tensorrt, "
+            "tensorrt-fp16, openvino, coreml, dml, qnn, migraphx, cann, xnnpack.",
         ),
     ] = "cpu",
+    python: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="[EP=]PATH",
+            help="The python of an environment that has a provider which this one lacks; with EP= for that provider "
+            "alone. Repeatable.",
+        ),
+    ] = None,
+    ep_option: Annotated[
+        list[str] | None,
+        typer.Option("--ep-option", metavar="EP.KEY=VALUE", help="An option of a provider, as it is. Repeatable."),
+    ] = None,
     batch: Annotated[int, typer.Option(metavar="N", help="Size of a dynamic batch.")] = 1,
     sequence: Annotated[int, typer.Option(metavar="N", help="Length of a dynamic sequence.")] = 128,
     size: Size = None,
+    shape: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="INPUT=SHAPE,...",
+            help="Shapes of an input, each timed: input_ids=1x128,8x128; inputs that share dims follow. Repeatable.",
+        ),
+    ] = None,
     threads: Annotated[int, typer.Option(metavar="N", help="Threads inside an operator.")] = 1,
     rounds: Annotated[int, typer.Option(metavar="N", help="Rounds timed; each runs every model once.")] = 100,
     max_seconds: Annotated[float, typer.Option(metavar="S", help="Time spent on one provider, at most.")] = 60.0,
@@ -45,6 +66,14 @@ def bench(
         typer.Option(metavar="FILE", help="Time nothing: show results.json that the script of a bundle wrote."),
     ] = None,
     samples: Annotated[bool, typer.Option("--samples", help="Every timed run in the JSON, too.")] = False,
+    alone: Annotated[
+        bool,
+        typer.Option("--alone", help="Load each model in a fresh process, too: peak memory, time to load and compile."),
+    ] = False,
+    optimized: Annotated[
+        bool,
+        typer.Option("--optimized", help="Every model also as onnxruntime.transformers.optimizer leaves it."),
+    ] = False,
     json: Json = False,
 ) -> None:
     """Time a model and its slim versions side by side.
@@ -58,6 +87,8 @@ def bench(
     Examples
       prunegraph bench model.onnx slim.onnx
       prunegraph bench model.onnx slim.onnx --batch 8 --sequence 256 --threads 4
+      prunegraph bench model.onnx slim.onnx --shape input_ids=1x128,8x128 --alone
+      prunegraph bench model.onnx slim.onnx --ep cpu,openvino --python openvino=venv/bin/python
       prunegraph bench --results results.json
       prunegraph bench detector.onnx slim.onnx --ep cpu,openvino --size height=640 --size width=640
     """  # noqa: D301 - \b keeps the lines that follow as they are
@@ -69,22 +100,66 @@ def bench(
     sizes = parse_sizes(size or ())
     with bar() as report:
         report("load", 0, 1)
-        from prunegraph.bench import compare
+        from prunegraph.bench import compare, compare_apart
+        from prunegraph.bench.shapes import parse_shapes
 
-        comparison = compare(
-            [each for each in (model, *(slim or ())) if each is not None],
-            providers=ep.split(","),
-            batch=batch,
-            sequence=sequence,
-            sizes=sizes,
-            threads=threads,
-            rounds=rounds,
-            max_seconds=max_seconds,
-            protocol=protocol,
-            seed=seed,
-            progress=report,
-        )
+        providers = [_with_options(name, ep_option or ()) for name in ep.split(",")]
+        settings: dict[str, Any] = {
+            "batch": batch,
+            "sequence": sequence,
+            "sizes": sizes,
+            "shapes": parse_shapes(shape or ()),
+            "threads": threads,
+            "rounds": rounds,
+            "max_seconds": max_seconds,
+            "protocol": protocol,
+            "seed": seed,
+        }
+        models = [each for each in (model, *(slim or ())) if each is not None]
+        if len(providers) > 1 or python or alone or optimized:
+            comparison = compare_apart(
+                models,
+                providers=providers,
+                pythons=_pythons(python or ()),
+                alone=alone,
+                optimized=optimized,
+                progress=report,
+                **settings,
+            )
+        else:
+            comparison = compare(models, providers=providers, progress=report, **settings)
     _print(comparison, json, samples)
+
+
+def _with_options(name: str, given: Iterable[str]) -> Provider:
+    """The provider of this name, with the options that are given for it.
+
+    Raises:
+        UsageError: there is no such provider, or an option is no EP.KEY=VALUE.
+    """
+    from prunegraph.runtime.providers import find_provider
+
+    provider = find_provider(name)
+    options = dict(provider.options)
+    for text in given:
+        key, equals, value = text.partition("=")
+        of, dot, option = key.partition(".")
+        if not (equals and dot and option):
+            hint = "for example --ep-option tensorrt.trt_builder_optimization_level=5"
+            raise UsageError(f"--ep-option: {text!r} is no EP.KEY=VALUE", hint=hint)
+        if of.strip().lower() == provider.name:
+            options[option] = value
+    return dataclasses.replace(provider, options=options)
+
+
+def _pythons(given: Iterable[str]) -> dict[str, str]:
+    """The Python by provider, "" for all that this environment lacks.
+
+    >>> _pythons(["openvino=ov/bin/python", "gpu/bin/python"])
+    {'openvino': 'ov/bin/python', '': 'gpu/bin/python'}
+    """
+    split = (text.partition("=") if "=" in text else ("", "", text) for text in given)
+    return {name.strip().lower(): path for name, _, path in split}
 
 
 def read_results(path: Path) -> Comparison:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
+
 from rich.markup import escape
 from rich.table import Table
 
@@ -17,22 +20,27 @@ def latency_table(comparison: Comparison) -> Table:
     table.add_column("provider")
     longest = max((len(row.model) for row in comparison.results), default=0)
     table.add_column("model", overflow="fold", min_width=min(longest, NAME))
-    for heading in ("median ms", "p95 ms", "min ms", "load s", "times faster", "nodes there"):
-        table.add_column(heading, justify="right")
+    columns = [column for column in _COLUMNS if any(column.text(row) for row in comparison.results)]
+    if len({_shapes(row) for row in comparison.results}) > 1:
+        columns.insert(0, _Column("inputs", _shapes))
+    for column in columns:
+        table.add_column(column.heading, justify="right")
     previous = None
     for row in comparison.results:
-        if previous not in (None, row.provider):
+        block = (row.provider, row.inputs)
+        if previous not in (None, block):
             table.add_section()
-        previous = row.provider
-        table.add_row(
-            row.provider,
-            escape(row.model),
-            *(f"{value:.3f}" for value in (row.median_ms, row.p95_ms, row.min_ms)),
-            f"{row.load_seconds:.2f}",
-            escape(_ratio(row)),
-            _placed(row),
-        )
+        previous = block
+        table.add_row(row.provider, escape(row.model), *(escape(column.text(row)) for column in columns))
     return table
+
+
+@dataclass(frozen=True, slots=True)
+class _Column:
+    """A heading, and what stands below it for a row; nothing where nobody knows."""
+
+    heading: str
+    text: Callable[[Latency], str]
 
 
 def _ratio(row: Latency) -> str:
@@ -45,6 +53,33 @@ def _placed(row: Latency) -> str:
     if not row.nodes:
         return "?"
     return f"{row.nodes.get(row.ep, 0)} of {sum(row.nodes.values())}"
+
+
+def _shapes(row: Latency) -> str:
+    return ", ".join("x".join(map(str, shape)) for shape in dict.fromkeys(row.inputs.values()))
+
+
+def _ms(value: float | None) -> str:
+    return "" if value is None else f"{value:.3f}"
+
+
+def _peak(row: Latency) -> str:
+    return f"{row.alone.peak_memory_mib:.0f}" if row.alone and row.alone.peak_memory_mib else ""
+
+
+_COLUMNS = (
+    _Column("median ms", lambda row: _ms(row.median_ms)),
+    _Column("p90 ms", lambda row: _ms(row.p90_ms)),
+    _Column("p99 ms", lambda row: _ms(row.p99_ms)),
+    _Column("min ms", lambda row: _ms(row.min_ms)),
+    _Column("load s", lambda row: f"{row.load_seconds:.2f}"),
+    _Column("alone: load s", lambda row: f"{row.alone.load_seconds:.2f}" if row.alone else ""),
+    _Column("peak MiB", lambda row: _peak(row)),
+    _Column("times faster", lambda row: _ratio(row)),
+    _Column("nodes there", lambda row: _placed(row)),
+    _Column("MB", lambda row: f"{row.bytes / 1e6:.1f}" if row.bytes is not None else ""),
+)
+"""What a row tells; columns that are empty in all rows are left out."""
 
 
 def _caption(comparison: Comparison) -> str:
@@ -60,4 +95,6 @@ def _caption(comparison: Comparison) -> str:
     ]
     if any(row.ratio for row in comparison.results):
         lines.append(f"times faster: than {first.model}, median of paired ratios with its 95 % bootstrap interval")
+    fused = {row.model: row.fused for row in comparison.results if row.fused}
+    lines += [f"{model}: {', '.join(f'{op} {count}' for op, count in ops.items())}" for model, ops in fused.items()]
     return "\n".join(lines)
