@@ -10,7 +10,7 @@ import contextlib
 import logging
 import tempfile
 import time
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Protocol
@@ -53,8 +53,10 @@ _TYPES = {f"tensor({dtype.name.lower()})" for dtype in CARRIED}
 class Runner(Protocol):
     """Runs a model on several inputs."""
 
-    def run(self, feeds: Sequence[Given], outputs: Sequence[Sequence[str]], limits: Limits = UNLIMITED) -> list[Values]:
-        """What the model makes of every input.
+    def run(
+        self, feeds: Iterable[Given], outputs: Iterable[Sequence[str]], limits: Limits = UNLIMITED
+    ) -> Iterator[Values]:
+        """What the model makes of one input after the other; by blocks all of them run together.
 
         Args:
             feeds: Inputs; those that the model does not have are left out.
@@ -69,7 +71,7 @@ class Runner(Protocol):
 
 @contextlib.contextmanager
 def open_runner(
-    model: ir.Model, outputs: Sequence[str], settings: SessionSettings, *, most: int = BYTES_A_BLOCK
+    model: ir.Model, outputs: Sequence[str], settings: SessionSettings, *, most: int | None = None
 ) -> Iterator[Runner]:
     """A way to run a model: whole, or by blocks where it has more weights than one block holds.
 
@@ -77,11 +79,12 @@ def open_runner(
         model: What runs.
         outputs: Names of all values of the graph that will be asked for, outputs or not.
         settings: How its sessions are opened.
-        most: How many bytes of weights a block holds at most, where the graph allows that.
+        most: How many bytes of weights a block holds at most, where the graph allows that; `BYTES_A_BLOCK` if None.
 
     Raises:
         CannotRun: ONNX Runtime does not accept the model.
     """
+    most = BYTES_A_BLOCK if most is None else most
     blocks = cut(model.graph, outputs, most) if bytes_of_weights(model.graph) > most else ()
     if len(blocks) > 1:
         yield _ByBlocks(model, blocks, settings)
@@ -107,13 +110,13 @@ class _Whole:
 
     session: ort.InferenceSession
 
-    def run(self, feeds: Sequence[Given], outputs: Sequence[Sequence[str]], limits: Limits = UNLIMITED) -> list[Values]:
+    def run(
+        self, feeds: Iterable[Given], outputs: Iterable[Sequence[str]], limits: Limits = UNLIMITED
+    ) -> Iterator[Values]:
         taken = {spec.name for spec in (*self.session.get_inputs(), *self.session.get_overridable_initializers())}
-        made: list[Values] = []
         for feed, names in zip(feeds, outputs, strict=True):
             given = {name: _array(numbers) for name, numbers in feed.items() if name in taken}
-            made.append(dict(zip(names, run(self.session, given, names, limits=limits), strict=True)) if names else {})
-        return made
+            yield dict(zip(names, run(self.session, given, names, limits=limits), strict=True)) if names else {}
 
 
 def _array(numbers: Array | ir.TensorProtocol) -> Array:
@@ -167,16 +170,20 @@ class _ByBlocks:
     blocks: Sequence[Block]
     settings: SessionSettings
 
-    def run(self, feeds: Sequence[Given], outputs: Sequence[Sequence[str]], limits: Limits = UNLIMITED) -> list[Values]:
+    def run(
+        self, feeds: Iterable[Given], outputs: Iterable[Sequence[str]], limits: Limits = UNLIMITED
+    ) -> Iterator[Values]:
+        feeds, outputs = list(feeds), list(outputs)
         if self.blocks:
             try:
-                return self._run(feeds, outputs, limits)
+                yield from self._run(feeds, outputs, limits)
+                return
             except _CannotCarry as reason:
                 logger.info("the model cannot be run by blocks: it runs whole (%s)", reason)
                 self.blocks = ()
         names = list(dict.fromkeys(name for each in outputs for name in each))
         with _whole(self.model, names, self.settings) as runner:
-            return runner.run(feeds, outputs, limits)
+            yield from runner.run(feeds, outputs, limits)
 
     def _run(self, feeds: Sequence[Given], outputs: Sequence[Sequence[str]], limits: Limits) -> list[Values]:
         names = {value.name for value in self.model.graph.inputs}

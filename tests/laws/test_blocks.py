@@ -44,7 +44,7 @@ def run(
 ) -> list[Values]:
     names = list(dict.fromkeys(name for each in wanted for name in each))
     with open_runner(model, names, AS_WRITTEN, most=most) as runner:
-        made = runner.run(feeds, wanted)
+        made = list(runner.run(feeds, wanted))
         assert most == WHOLE or runner.blocks, "a block could not be run by itself"  # type: ignore[attr-defined]
     return made
 
@@ -170,7 +170,7 @@ def test_a_value_that_turns_out_to_be_a_sequence_lets_the_model_run_whole() -> N
     model = model_from(b)
     outputs = [model.graph.outputs[0].name or ""]
     with open_runner(model, outputs, AS_WRITTEN, most=1) as runner:
-        made = runner.run([{"x": X}], [outputs])
+        made = list(runner.run([{"x": X}], [outputs]))
     assert_same(run(model, [{"x": X}], [outputs], WHOLE), made)
 
 
@@ -229,14 +229,14 @@ def test_alike_inputs_run_once(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(blocks, "run", counted)
     with open_runner(model, outputs, AS_WRITTEN, most=2 * 4 * 8 * 16) as runner:
-        made = runner.run(feeds, [outputs, outputs])
+        made = list(runner.run(feeds, [outputs, outputs]))
     assert runs == 7
     with open_runner(model, outputs, AS_WRITTEN, most=WHOLE) as runner:
-        assert_same(made, runner.run(feeds, [outputs, outputs]))
+        assert_same(made, list(runner.run(feeds, [outputs, outputs])))
 
 
 def test_a_limit_in_time_holds_over_all_blocks() -> None:
     model = model_from(residual())
     outputs = [model.graph.outputs[0].name or ""]
     with open_runner(model, outputs, AS_WRITTEN, most=1) as runner, pytest.raises(TooLong):
-        runner.run([{"x": X}], [outputs], Limits(seconds=0.0))
+        list(runner.run([{"x": X}], [outputs], Limits(seconds=0.0)))

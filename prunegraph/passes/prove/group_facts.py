@@ -6,20 +6,23 @@ import contextlib
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 
 import numpy as np
 import onnx_ir as ir
 
 from prunegraph.analysis.groups import Group
+from prunegraph.analysis.read_weight import late, read_weight
 from prunegraph.analysis.relations import Reduction
 from prunegraph.analysis.slots import Keeps
 from prunegraph.analysis.solve import Solution
 from prunegraph.passes.prove.compare import are_apart
 from prunegraph.passes.prove.inner import Perturbation
 from prunegraph.passes.rewrite.provenance import part_of
+from prunegraph.runtime.blocks import Given, open_runner
 from prunegraph.runtime.feeds import Feeds
 from prunegraph.runtime.limits import UNLIMITED, CannotRun, Limits
-from prunegraph.runtime.session import open_session, run
+from prunegraph.runtime.session import SessionSettings
 from prunegraph.runtime.widen import widened_feeds
 
 OUTPUT, DEAD = "output", "dead"
@@ -71,7 +74,7 @@ def seen_at_outputs(
 ) -> set[str]:
     """The groups of which other numbers in one of their weights move an output of the slim model.
 
-    Weights become inputs with a default, so that one session does for all groups.
+    Weights become inputs with a default, so that all groups run together.
 
     Args:
         slim: The slim model.
@@ -98,16 +101,25 @@ def _moving(
     outputs: Sequence[str],
     limits: Limits,
 ) -> set[str]:
-    moving: set[str] = set()
-    with open_session(model, optimize=False, prepack=False, trial=limits.memory) as session:
-        before = run(session, feeds, outputs, limits=limits)
-        for group, (weight, other) in groups.items():
-            tensor = model.graph.initializers[weight].const_value
-            assert tensor is not None
-            after = run(session, {**feeds, weight: other.of(tensor.numpy())}, outputs, limits=limits)
-            if any(are_apart(a, b) for a, b in zip(before, after, strict=True)):
-                moving.add(group)
-    return moving
+    changed = (_with_other(model, feeds, weight, other) for weight, other in groups.values())
+    output_names = [list(outputs)] * (len(groups) + 1)
+    settings = SessionSettings(optimize=False, prepack=False, trial=limits.memory)
+    with open_runner(model, list(outputs), settings) as runner:
+        runs = runner.run(chain([feeds], changed), output_names, limits)
+        before = next(runs)
+        return {
+            group
+            for group, after in zip(groups, runs, strict=True)
+            if any(are_apart(before[name], after[name]) for name in outputs)
+        }
+
+
+def _with_other(model: ir.Model, feeds: Feeds, weight: str, other: Perturbation) -> Given:
+    """Inputs, and other numbers for a weight, which are made when it is read."""
+    tensor = model.graph.initializers[weight].const_value
+    assert tensor is not None
+    changed = late(lambda: other.of(read_weight(tensor)), tensor.dtype, tensor.shape.numpy(), weight)
+    return {**feeds, weight: changed}
 
 
 def _spread(names: list[str], most: int) -> list[str]:

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 import onnx_ir as ir
 
+from prunegraph.analysis.read_weight import late, read_weight
 from prunegraph.analysis.solve import Solution
 from prunegraph.arrays import Array
 from prunegraph.runtime.edit import Editor
@@ -54,7 +55,9 @@ def _is_rewritten(new: ir.Value, old: ir.Value | None) -> bool:
         return True
     if new.const_value is old.const_value:
         return False
-    return not np.array_equal(new.const_value.numpy(), old.const_value.numpy())
+    if new.const_value.shape != old.const_value.shape:
+        return True
+    return not np.array_equal(read_weight(new.const_value), read_weight(old.const_value))
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,7 +150,8 @@ def _other_weight(editor: Editor, weight: ir.Value, other: Perturbation, order: 
     assert tensor is not None
     readers = [node for node in weight.consumers() if node in order]
     if other.axis is None or tensor.dtype != ir.DataType.FLOAT or tensor.nbytes < LARGE or not readers:
-        return editor.constant(ir.tensor(other.of(tensor.numpy()), dtype=tensor.dtype), f"{weight.name}/perturbed")
+        numbers = late(lambda: other.of(read_weight(tensor)), tensor.dtype, tensor.shape.numpy(), weight.name)
+        return editor.constant(numbers, f"{weight.name}/perturbed")
     here = editor.at(min(readers, key=order.__getitem__)).before()
     rolled = np.roll(np.arange(tensor.shape.numpy()[other.axis], dtype=np.int64), 1)
     return here.add("Gather", weight, here.constant(rolled), like=weight, axis=other.axis)

@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import onnx_ir as ir
 
+from prunegraph.analysis.read_weight import late, read_weight
 from prunegraph.arrays import Array
 from prunegraph.passes.prove.compare import Vector, slice_noise
 from prunegraph.passes.prove.limits import check_compared
+from prunegraph.runtime.blocks import Values as Values
+from prunegraph.runtime.blocks import open_runner
 from prunegraph.runtime.feeds import Feeds
 from prunegraph.runtime.limits import UNLIMITED, Limits
-from prunegraph.runtime.session import open_session, run
+from prunegraph.runtime.session import SessionSettings
 from prunegraph.runtime.widen import widened_feeds
-
-Values = dict[str, Array]
-"""What a run made, by name."""
 
 Noise = Mapping[str, list[Vector] | None]
 
@@ -42,29 +41,15 @@ def run_all(
     Raises:
         CannotRun: ONNX Runtime does not run it, or not within the limits.
     """
+    first = list(dict.fromkeys([*outputs, *inner]))
+    names = [first if k == 0 else outputs for k in range(len(feeds))]
     runs: list[Values] = []
-    opened = open_session(model, optimize=optimize, prepack=False, trial=limits.memory)
-    with _putting_out(model, inner), opened as session:
-        for k, feed in enumerate(feeds):
-            names = list(dict.fromkeys([*outputs, *(inner if k == 0 else ())]))
-            runs.append(dict(zip(names, run(session, widened_feeds(feed), names, limits=limits), strict=True)))
+    settings = SessionSettings(optimize=optimize, prepack=False, trial=limits.memory)
+    with open_runner(model, first, settings) as runner:
+        for values in runner.run(map(widened_feeds, feeds), names, limits):
+            runs.append(values)
             check_compared(runs, limits)
     return runs
-
-
-@contextlib.contextmanager
-def _putting_out(model: ir.Model, inner: Sequence[str]) -> Iterator[None]:
-    """Inner values are outputs of a model meanwhile: a copy of the graph would take as long as a run."""
-    graph_outputs = model.graph.outputs
-    there = {value.name for value in graph_outputs}
-    by_name = {value.name: value for node in model.graph for value in node.outputs} if inner else {}
-    added = [by_name[name] for name in dict.fromkeys(inner) if name not in there]
-    graph_outputs.extend(added)
-    try:
-        yield
-    finally:
-        for _ in added:
-            graph_outputs.pop()
 
 
 def jittered(model: ir.Model, seed: int) -> ir.Model:
@@ -73,8 +58,12 @@ def jittered(model: ir.Model, seed: int) -> ir.Model:
     for graph in twin.graphs():
         for name, value in graph.initializers.items():
             if value.const_value is not None and value.const_value.dtype in (ir.DataType.FLOAT, ir.DataType.DOUBLE):
-                value.const_value = ir.tensor(_jitter(value.const_value.numpy(), seed), name=name)
+                value.const_value = _jittered(value.const_value, seed, name)
     return twin
+
+
+def _jittered(tensor: ir.TensorProtocol, seed: int, name: str) -> ir.TensorProtocol:
+    return late(lambda: _jitter(read_weight(tensor), seed), tensor.dtype, tensor.shape.numpy(), name)
 
 
 def jittered_feeds(feeds: Sequence[Feeds], seed: int) -> list[Feeds]:

@@ -10,7 +10,7 @@ import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain, islice
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import numpy as np
 import onnx_ir as ir
@@ -19,10 +19,11 @@ from prunegraph.arrays import Array
 from prunegraph.errors import PruneGraphError
 from prunegraph.passes.prove.limits import check_inputs, check_outputs, limits_of
 from prunegraph.passes.prove.runs import Values
+from prunegraph.runtime.blocks import Runner, open_runner
 from prunegraph.runtime.feeds import Feeds, random_feeds
 from prunegraph.runtime.inputs import InputSpec, input_specs
 from prunegraph.runtime.limits import UNLIMITED, CannotRun, Limits, OutOfLimits, TooLarge, TooLong
-from prunegraph.runtime.session import open_session, run
+from prunegraph.runtime.session import SessionSettings
 from prunegraph.runtime.trial_sizes import size_plans
 from prunegraph.runtime.widen import widened_feeds
 
@@ -145,12 +146,12 @@ def trial_inputs(
     """
     limits = limits_of(model)
     try:
-        with open_session(model, prepack=False, trial=limits.memory) as session:
-            random = Random(session, input_specs(model.graph), outputs, sizes or {}, limits, smallest)
+        with open_runner(model, outputs, SessionSettings(prepack=False, trial=limits.memory)) as runner:
+            random = Random(runner, input_specs(model.graph), outputs, sizes or {}, limits, smallest)
             if feeds is None:
                 best = random.trial()
             else:
-                best = _and_random(_given(session, model, list(islice(feeds, BATCHES)), outputs, limits), random)
+                best = _and_random(_given(runner, model, list(islice(feeds, BATCHES)), outputs, limits), random)
     except CannotRun as reason:
         raise _cannot(reason) from reason
     if best.finite == 0:
@@ -159,12 +160,12 @@ def trial_inputs(
     return best
 
 
-def _given(session: Any, model: ir.Model, feeds: list[Feeds], outputs: Sequence[str], limits: Limits) -> Trial:
+def _given(runner: Runner, model: ir.Model, feeds: list[Feeds], outputs: Sequence[str], limits: Limits) -> Trial:
     """What the original makes of the caller's inputs, which may take what they take."""
     try:
-        return replace(_tried(session, feeds, outputs, Limits(memory=limits.memory)), limits=UNLIMITED)
+        return replace(_tried(runner, feeds, outputs, Limits(memory=limits.memory)), limits=UNLIMITED)
     except TooLarge:
-        with open_session(model, prepack=False) as unlimited:
+        with open_runner(model, outputs, SessionSettings(prepack=False)) as unlimited:
             return _tried(unlimited, feeds, outputs, UNLIMITED)
 
 
@@ -185,9 +186,9 @@ def _cannot(reason: Exception) -> PruneGraphError:
 
 @dataclass(frozen=True, slots=True)
 class Random:
-    """Random inputs for a session: see `trial_inputs`."""
+    """Random inputs for a model: see `trial_inputs`."""
 
-    session: Any
+    runner: Runner
     specs: Sequence[InputSpec]
     outputs: Sequence[str]
     sizes: Mapping[str, int]
@@ -230,7 +231,7 @@ class Random:
         check_inputs(self.specs, plan, self.limits)
         feeds = [filled(self.specs, sizes, seed, fill) for seed, sizes in enumerate(plan)]
         light = next(iter(size_plans(self.specs, (LIGHT,), self.sizes)))[0]
-        trial = _tried(self.session, feeds, self.outputs, self.limits)
+        trial = _tried(self.runner, feeds, self.outputs, self.limits)
         return replace(trial, light=filled(self.specs, light, 0, fill))
 
     def _plans(self) -> Iterator[Sequence[dict[str, int]]]:
@@ -244,11 +245,10 @@ class Random:
         return chain(plans if same_batch[0] == same_batch[1] else chain([both], plans), smallest)
 
 
-def _tried(session: Any, feeds: list[Feeds], outputs: Sequence[str], limits: Limits) -> Trial:
+def _tried(runner: Runner, feeds: list[Feeds], outputs: Sequence[str], limits: Limits) -> Trial:
     runs: list[Values] = []
-    for feed in feeds:
-        arrays = run(session, widened_feeds(feed), outputs, limits=limits)
-        runs.append(dict(zip(outputs, arrays, strict=True)))
+    for values in runner.run(map(widened_feeds, feeds), [outputs] * len(feeds), limits):
+        runs.append(values)
         check_outputs(runs, limits)
     floats = [array for values in runs for array in values.values() if array.dtype.kind == "f"]
     count = sum(array.size for array in floats)

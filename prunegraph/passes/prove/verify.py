@@ -15,6 +15,7 @@ import numpy as np
 import onnx_ir as ir
 
 from prunegraph.analysis.analyze import Analysis
+from prunegraph.analysis.read_weight import read_weight
 from prunegraph.analysis.slots import Keeps
 from prunegraph.errors import REPORT_MODEL, VerificationFailed
 from prunegraph.passes.prove.choices import behind_choices
@@ -281,7 +282,7 @@ class _Proof:
             new, old = (graph.initializers.get(name) for graph in (self.copies.small.graph, self.copies.plain.graph))
             if old is None or new is None or old.const_value is None or new.const_value is None:
                 continue
-            kept, there = self.positions.cut(name, old.const_value.numpy()), new.const_value.numpy()
+            kept, there = self.positions.cut(name, read_weight(old.const_value)), read_weight(new.const_value)
             if kept.dtype == there.dtype and kept.shape == there.shape and not same_bytes(kept, there):
                 return f"the weight {name} does not hold the numbers that stay of it in the original"
         return ""
@@ -289,7 +290,7 @@ class _Proof:
     def _other_numbers(self, name: str) -> Perturbation | None:
         whole = self.copies.normalized.graph.initializers.get(name)
         shape = whole.const_value.shape.numpy() if whole is not None and whole.const_value is not None else None
-        return perturbation(_tensor(self.copies.slim, name).numpy(), shape)
+        return perturbation(read_weight(_tensor(self.copies.slim, name)), shape)
 
 
 def _tensor(model: ir.Model, name: str) -> ir.TensorProtocol:
