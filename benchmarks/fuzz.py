@@ -1,7 +1,8 @@
 """Damaged and hostile input for the command line: counts tracebacks, hangs, crashes and runs that take too much memory.
 
-    python -m benchmarks.fuzz                          # 10,000 cases, at most an hour
+    python -m benchmarks.fuzz                          # 10,000 cases
     python -m benchmarks.fuzz --cases 400 --seed 1
+    python -m benchmarks.fuzz --log cases.jsonl --write docs/bad-input.md   # goes on where it was stopped
     python -m benchmarks.fuzz --only 1234 --keep DIR   # one case again, its files kept, its traceback shown
 
 Every case is made from the seed and its number alone. Two thirds are mutants of small models, the others plans, ratio
@@ -12,6 +13,7 @@ outside: a case that takes too long or too much memory takes its worker with it.
 from __future__ import annotations
 
 import argparse
+import math
 import multiprocessing
 import os
 import random
@@ -22,7 +24,7 @@ import time
 import traceback
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
 
@@ -31,17 +33,21 @@ import onnx
 from benchmarks.fuzz_files import FILES, examples, gather
 from benchmarks.fuzz_models import models
 from benchmarks.fuzz_mutants import mutate
+from benchmarks.harness import Records, fill_page
 
 FAILURES = ("traceback", "hang", "memory", "crash")
 STOPPED = FAILURES[1:]
 """What ends a worker with its case."""
 
+MARKS = ("<!-- fuzz -->", "<!-- /fuzz -->")
+"""Where the table stands in the page."""
+
 MODELS_SHARE = 2 / 3
 TIMEOUT = 60.0
 """Seconds of processor time; a case that takes longer hangs. A trial of an endless loop is ended after 20."""
 
-PATIENCE = 5
-"""How much longer a case may take by the clock: it waits, or others are at work."""
+PATIENCE = 300.0
+"""Seconds by the clock in which a case must take a second of processor time: else it waits for what never comes."""
 
 MEMORY = 4 << 30
 """Bytes of resident memory that no case may need."""
@@ -73,6 +79,7 @@ class Worker:
     number: int = -1
     since: float = 0.0
     worked: float = 0.0
+    moved: tuple[float, float] = (0.0, 0.0)
 
     @staticmethod
     def start(seed: int, folder: Path) -> Worker:
@@ -87,6 +94,7 @@ class Worker:
     def take(self, number: int) -> None:
         """Begin a case."""
         self.number, self.since, self.worked = number, time.monotonic(), _worked(self.process.pid or 0)
+        self.moved = self.since, 0.0
         self.pipe.send(number)
 
     def ended(self, seed: int) -> Outcome | None:
@@ -99,10 +107,13 @@ class Worker:
         except (EOFError, OSError):
             self.process.join(5)
             return Outcome(self.number, _kind(kind), "crash", f"exit code {self.process.exitcode}")
-        by_clock, worked = time.monotonic() - self.since, _worked(self.process.pid or 0) - self.worked
-        if worked > TIMEOUT or by_clock > PATIENCE * TIMEOUT:
+        now, worked = time.monotonic(), _worked(self.process.pid or 0) - self.worked
+        if worked - self.moved[1] >= 1:
+            self.moved = now, worked
+        if worked > TIMEOUT or now - self.moved[0] > PATIENCE:
             self.process.kill()
-            return Outcome(self.number, _kind(kind), "hang", f"after {by_clock:.0f} s, {worked:.0f} of them at work")
+            what = f"after {now - self.since:.0f} s, {worked:.0f} of them at work"
+            return Outcome(self.number, _kind(kind), "hang", what)
         if (size := _resident(self.process.pid or 0)) > MEMORY:
             self.process.kill()
             return Outcome(self.number, _kind(kind), "memory", f"{size / 2**30:.1f} GB")
@@ -112,7 +123,7 @@ class Worker:
 CONTEXT = multiprocessing.get_context("spawn")
 
 
-def run(numbers: Iterable[int], seed: int, *, workers: int = 2, seconds: float = 3600.0) -> Iterator[Outcome]:
+def run(numbers: Iterable[int], seed: int, *, workers: int = 2, seconds: float = math.inf) -> Iterator[Outcome]:
     """Run cases, until the time is over; outcomes come in the order in which they end."""
     left, until = iter(numbers), time.monotonic() + seconds
     with tempfile.TemporaryDirectory(prefix="fuzz-") as folder:
@@ -266,7 +277,7 @@ def _basis(folder: Path) -> Path:
 # ---- the command ----------------------------------------------------------------------------------------------------
 
 
-def report(outcomes: Sequence[Outcome], seconds: float) -> str:
+def report(outcomes: Sequence[Outcome]) -> str:
     """A table for `docs/bad-input.md`, and every kind of failure once."""
     lines = ["| | cases | done | refused | " + " | ".join(FAILURES) + " |", "|---|" + "---:|" * (3 + len(FAILURES))]
     names = [("mutants of models", set(models())), *((f.__name__.replace("_", " "), {f.__name__}) for f in FILES)]
@@ -278,16 +289,34 @@ def report(outcomes: Sequence[Outcome], seconds: float) -> str:
     for outcome in outcomes:
         if outcome.ending in FAILURES:
             failures.setdefault(f"{outcome.ending}: {outcome.kind}: {outcome.detail}", outcome)
-    return "\n".join([*lines, f"{seconds:.0f} s", *(f"{o.number}: {what}" for what, o in failures.items())])
+    return "\n".join([*lines, "", *(f"{o.number}: {what}" for what, o in failures.items())])
+
+
+def _all_outcomes(options: argparse.Namespace, records: Records | None) -> Iterator[Outcome]:
+    """Outcomes of earlier runs, and then those of the cases that are left."""
+    names = {number: f"{options.seed}/{number}" for number in range(options.cases)}
+    left = []
+    for number, name in names.items():
+        record = records.recall(name) if records is not None else None
+        if record is None:
+            left.append(number)
+        else:
+            yield Outcome(**record)
+    for outcome in run(left, options.seed, workers=options.workers, seconds=options.seconds):
+        if records is not None:
+            records.keep(names[outcome.number], asdict(outcome))
+        yield outcome
 
 
 def main() -> None:
     """Run what the command line asks for; exits with 1 if a case failed."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--cases", type=int, default=10_000, metavar="N")
-    parser.add_argument("--seconds", type=float, default=3600, metavar="S", help="begin no case after so many")
+    parser.add_argument("--seconds", type=float, default=math.inf, metavar="S", help="begin no case after so many")
     parser.add_argument("--seed", type=int, default=0, metavar="N")
     parser.add_argument("--workers", type=int, default=2, metavar="N")
+    parser.add_argument("--log", type=Path, metavar="FILE", help="keep outcomes here; what is there is not run again")
+    parser.add_argument("--write", type=Path, metavar="PAGE", help="put the table into this page")
     parser.add_argument("--only", type=int, metavar="N", help="one case, here")
     parser.add_argument("--keep", type=Path, metavar="DIR", help="with --only: leave its files there")
     options = parser.parse_args()
@@ -297,9 +326,12 @@ def main() -> None:
             case = options.keep or Path(folder) / "case"
             print(run_case(options.only, options.seed, _basis(Path(folder)), case.absolute()))
         return
-    start = time.monotonic()
-    outcomes = list(run(range(options.cases), options.seed, workers=options.workers, seconds=options.seconds))
-    print(report(outcomes, time.monotonic() - start))
+    records = Records(options.log) if options.log else None
+    outcomes = list(_all_outcomes(options, records))
+    print(report(outcomes))
+    if options.write:
+        cases = f"Seed {options.seed}, {len(outcomes):,} cases:"
+        fill_page(options.write, MARKS, ["", cases, "", *report(outcomes).splitlines(), ""])
     sys.exit(any(outcome.ending in FAILURES for outcome in outcomes))
 
 

@@ -32,12 +32,12 @@ def test_the_cases_are_of_all_kinds_and_some_get_through(outcomes: list[fuzz.Out
     assert sum(outcome.ending == "refused" for outcome in outcomes) > CASES / 3
 
 
-@pytest.mark.parametrize(("limit", "ending"), [("TIMEOUT", "hang"), ("MEMORY", "memory")])
+@pytest.mark.parametrize(("limit", "ending"), [("TIMEOUT", "hang"), ("PATIENCE", "hang"), ("MEMORY", "memory")])
 def test_what_exceeds_a_limit_is_ended(
     limit: str, ending: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     worker = fuzz.Worker.start(0, tmp_path)
-    monkeypatch.setattr(fuzz, limit, 0)
+    monkeypatch.setattr(fuzz, limit, -1)
     worker.take(0)
     outcome = worker.ended(0)
     assert outcome is not None and outcome.ending == ending and outcome.number == 0
