@@ -24,8 +24,9 @@ class Tally:
 PROSE = """# Verification
 
 Every slim model is proven before it is returned; `--no-verify` (`verify=False`) leaves that out, and `prunegraph
-verify MODEL SLIM --plan PLAN` does it again for files, whoever made them. This page says what the proof does, what it
-cannot do, and how often pruning is right without it.
+verify MODEL SLIM --plan PLAN` does it again for files, whoever made them. The plan holds a hash of the original, its
+graph and every weight, wherever they lie: another original is refused, and both are named. This page says what the
+proof does, what it cannot do, and how often pruning is right without it.
 
 ## What is compared
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any, TypeVar
 
 import onnx_ir as ir
@@ -11,8 +12,11 @@ import onnx_ir as ir
 from prunegraph.analysis.analyze import Analysis, analyze_graph
 from prunegraph.analysis.cost import count_parameters
 from prunegraph.analysis.names import check_patterns
+from prunegraph.analysis.selection import ModelMark
 from prunegraph.clock import Clock
 from prunegraph.export.convert import Kind, ModelLike, kind_of, open_source
+from prunegraph.export.onnx_file import name_of
+from prunegraph.observe.fingerprint import fingerprint
 from prunegraph.observe.stream import Data, Inputs
 from prunegraph.passes.choose.request import Scope
 from prunegraph.passes.dead import Folded, fold_as_planned
@@ -44,6 +48,11 @@ class Analyzed:
     scope: Scope = field(default_factory=Scope)
     rotated: Rotated | None = None
     folded: tuple[Folded, ...] | None = None
+
+    @cached_property
+    def mark(self) -> ModelMark:
+        """Which model it is, for plans: hashes every weight when it is asked for the first time."""
+        return ModelMark(name_of(self.original), fingerprint(self.original))
 
     def inputs(self, data: Data) -> Inputs:
         """Data for this model, at the sizes that it was found to run at.

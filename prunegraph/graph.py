@@ -5,7 +5,7 @@ from __future__ import annotations
 import html
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import onnx_ir as ir
@@ -197,7 +197,7 @@ class Graph(Analyzed):
             context = Context(self.normalized.model, self.analysis)
             scores = Scores(scores, scorers_by_kind("magnitude"), context, {})
         targets = amount if isinstance(amount, Targets) else self.targets(amount, scores.scorers)
-        selection = select_units(self, scores, targets, self.clock)
+        selection = replace(select_units(self, scores, targets, self.clock), made_for=self.mark)
         filtering = targets.amount.filtering
         if filtering is None:
             return selection

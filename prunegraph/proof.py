@@ -114,6 +114,7 @@ def compare(
     try:
         if dead is not None:
             analyzed = with_folded(analyzed, dead)
+        plan.check_model(lambda: analyzed.mark)
         keeps = plan.keeps(analyzed.analysis.groups)
         if rotation:
             rotated = rotate_as_planned(analyzed.normalized.model, analyzed.analysis, rotation)

@@ -19,7 +19,7 @@ from prunegraph.atomic_write import make_folder, stage
 from prunegraph.clock import Clock, Progress
 from prunegraph.errors import UsageError
 from prunegraph.export.convert import Kind, Model, in_kind
-from prunegraph.export.onnx_file import files_of, load, save
+from prunegraph.export.onnx_file import files_of, load, name_of, save
 from prunegraph.export.report import render, report_facts
 from prunegraph.export.report.png import draw_heads
 from prunegraph.export.report.where import parameters_by_block
@@ -57,6 +57,7 @@ def apply(
 ) -> PruneResult:
     """Carry out a selection on an analysed model: shrink, clean up, prove; see `pipeline.rewrite`."""
     clock = clock or Clock()
+    selection.check_model(lambda: analyzed.mark)
     slim, report = rewrite(analyzed, selection, check=check, data=data, clock=clock, forms=forms)
     allow_io = tuple(analyzed.scope.allow_io)
     return PruneResult(
@@ -269,7 +270,8 @@ class PruneResult:
             changed["dead"] = folded_to_plan(self.analyzed.folded)
         if self.allow_io:
             changed["allow_io"] = list(self.allow_io)
-        text = self.selection.to_json()
+        mark = self.analyzed.mark if self.analyzed is not None else self.selection.made_for
+        text = replace(self.selection, made_for=mark).to_json()
         return json.dumps({**json.loads(text), **changed}) if changed else text
 
     def to_dict(self) -> dict[str, Any]:
@@ -344,9 +346,3 @@ class PruneResult:
             for suffix in suffixes:
                 (aside / f"report{suffix}").write_text(render(facts, suffix), encoding="utf-8")
         return (*(target.with_suffix(suffix) for suffix in suffixes), *(target.parent / path.name for path in figures))
-
-
-def name_of(model: ir.Model) -> str:
-    """The name of the file that a model was read from, or of its graph."""
-    files = files_of(model).files
-    return Path(files[0]).name if files else model.graph.name or "the model"

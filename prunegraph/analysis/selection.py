@@ -6,8 +6,8 @@ import json
 import math
 import os
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TypeGuard
 
@@ -29,14 +29,36 @@ _PLAN_HINT = "use the plan file that was written beside the slim model, together
 
 
 @dataclass(frozen=True, slots=True)
+class ModelMark:
+    """Which model a plan belongs to.
+
+    Attributes:
+        name: What its file is called; only said, never compared.
+        digest: A hash of its graph and of all that it stores, wherever it lies.
+    """
+
+    name: str
+    digest: str
+
+    def __str__(self) -> str:
+        """For messages."""
+        return f"{self.name} ({self.digest[:12]})"
+
+
+@dataclass(frozen=True, slots=True)
 class Selection:
     """For some groups a boolean keep array of the group's shape `(*rows, units)`; groups not named stay whole.
+
+    Attributes:
+        keep: The arrays, by group id.
+        made_for: The model that it belongs to, if it knows.
 
     >>> Selection({"ffn.0": np.array([True, False, True])}).removed
     1
     """
 
     keep: Mapping[str, Mask]
+    made_for: ModelMark | None = field(default=None, compare=False)
 
     @staticmethod
     def of(
@@ -84,7 +106,20 @@ class Selection:
 
     def replaced(self, other: Selection) -> Selection:
         """This selection, with what another one says of its groups in the place of what this one says of them."""
-        return Selection({**self.keep, **other.keep})
+        return Selection({**self.keep, **other.keep}, self.made_for)
+
+    def check_model(self, mark: Callable[[], ModelMark]) -> None:
+        """Refuse to be used on another model than the one that it was made for, if it knows.
+
+        Args:
+            mark: Says which model it is; only called if that matters.
+
+        Raises:
+            UsageError: it is another one.
+        """
+        if self.made_for is not None and (other := mark()).digest != self.made_for.digest:
+            hint = f'{_PLAN_HINT}; its entry "model" says which: without that entry nothing is compared'
+            raise UsageError(f"the plan was made for {self.made_for}, and this is {other}", hint=hint)
 
     @property
     def removed(self) -> int:
@@ -151,14 +186,15 @@ class Selection:
             both[alive] = False
             both[before & alive[..., None]] = mask.reshape(-1)
             combined[group.id] = both
-        return Selection(combined)
+        return Selection(combined, self.made_for)
 
     def to_json(self) -> str:
         """The plan as text: for every group the kept units."""
         groups = {
             name: {"shape": list(mask.shape), "kept": np.flatnonzero(mask).tolist()} for name, mask in self.keep.items()
         }
-        return json.dumps({"prunegraph_plan": SCHEMA, "groups": groups})
+        mark = {} if self.made_for is None else {"model": asdict(self.made_for)}
+        return json.dumps({"prunegraph_plan": SCHEMA, **mark, "groups": groups})
 
     @staticmethod
     def from_json(text: str) -> Selection:
@@ -178,7 +214,8 @@ class Selection:
             raise UsageError(f"this is no plan file: {problem}", hint=_PLAN_HINT)
         if isinstance(version, bool) or version != SCHEMA:
             raise UsageError(f"the plan has version {version!r}, not {SCHEMA}", hint=_PLAN_HINT)
-        return Selection({name: _mask(name, entry) for name, entry in present_keys(groups).items()})
+        masks = {name: _mask(name, entry) for name, entry in present_keys(groups).items()}
+        return Selection(masks, _mark(data.get("model")))
 
 
 def _rows_left(group: Group, keeps: Mapping[int, Keep]) -> Mask:
@@ -213,6 +250,20 @@ def _units(groups: Mapping[str, Group], name: str, units: Sequence[int] | Mask) 
         raise UsageError(f"{name} has the units 0 to {group.units - 1}, not {units!r}", hint="give numbers of units")
     mask[..., numbers] = True
     return mask
+
+
+def _mark(entry: object) -> ModelMark | None:
+    """The model that a plan states; none in those of former releases.
+
+    Raises:
+        UsageError: it states something else.
+    """
+    if entry is None:
+        return None
+    name, digest = (entry.get("name"), entry.get("digest")) if isinstance(entry, dict) else (None, None)
+    if not isinstance(name, str) or not isinstance(digest, str):
+        raise UsageError("this is no plan file: its model is not stated by name and digest", hint=_PLAN_HINT)
+    return ModelMark(name, digest)
 
 
 def _mask(name: str, entry: object) -> Mask:

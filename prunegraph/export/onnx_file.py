@@ -103,6 +103,12 @@ def files_of(model: ir.Model) -> ModelFiles:
     return source if isinstance(source, ModelFiles) else ModelFiles()
 
 
+def name_of(model: ir.Model) -> str:
+    """The name of the file that a model was read from, or of its graph."""
+    files = files_of(model).files
+    return Path(files[0]).name if files else model.graph.name or "the model"
+
+
 def save(
     model: ir.Model,
     path: str | os.PathLike[str],

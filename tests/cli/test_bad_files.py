@@ -128,6 +128,9 @@ PLANS = {
     "a rotation that is no base64": (
         plan(rotate={"a": {"matrices": [{"shape": [1], "float32": "é"}]}}), "how the model was turned",
     ),
+    "a model of letters": (plan(model="model.onnx"), "not stated by name and digest"),
+    "a model without a digest": (plan(model={"name": "model.onnx"}), "not stated by name and digest"),
+    "a model of numbers": (plan(model={"name": 1, "digest": 2}), "not stated by name and digest"),
     "allow_io of letters": (plan(allow_io="x"), "allow_io"),
 }  # fmt: skip
 
