@@ -101,7 +101,7 @@ def test_what_a_report_refuses(slim: Path) -> None:
     refused((*report, "out.md", "--bench", "slim.plan.json"), 2, "has no 'results'", "--json")
     refused((*report, "out.md", "--bench", "gone"), 2, "cannot be read")
     onnx.save(mlp(), "other.onnx")
-    refused(("report", "other.onnx", "slim.onnx", "-o", "out.md"), 2, "the model has no group", "")
+    refused(("report", "other.onnx", "slim.onnx", "-o", "out.md"), 2, "the plan was made for model.onnx", "")
 
 
 def test_labelled_data_are_measured_for_the_report(folder: Path) -> None:
