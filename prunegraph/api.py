@@ -82,7 +82,7 @@ def prune_graph(
         result = graph.apply(selection, verify=request.verify, data=request.data)
         return _after(result, request)
     by_speed = request.amount.by_speed
-    amount = candidates(graph, request.amount, request.data) if by_speed else request.amount
+    amount = candidates(graph, request.amount, dims=request.data is not None) if by_speed else request.amount
     targets = graph.targets(amount, request.scorers)
     turning = groups_to_rotate(
         graph.groups, targets.of_group, request.scorers, request.amount.rotate, request.data is not None

@@ -1,6 +1,17 @@
 """Speed: choose what goes so that the slim model is as many times faster as was asked for, measured here and now."""
 
 from prunegraph.speed.candidates import candidates
+from prunegraph.speed.here import latency_table
+from prunegraph.speed.roofline import DEVICES, Device, estimate_ms, find_device
 from prunegraph.speed.select import SpeedSearch, select_by_speed
 
-__all__ = ["SpeedSearch", "candidates", "select_by_speed"]
+__all__ = [
+    "DEVICES",
+    "Device",
+    "SpeedSearch",
+    "candidates",
+    "estimate_ms",
+    "find_device",
+    "latency_table",
+    "select_by_speed",
+]

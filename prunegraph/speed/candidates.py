@@ -6,14 +6,13 @@ from dataclasses import replace
 from typing import Any
 
 from prunegraph.graph import Graph
-from prunegraph.observe.stream import Data
 from prunegraph.passes.choose.amounts import BUDGETS
 from prunegraph.passes.choose.request import Amount
 from prunegraph.passes.choose.select_units import in_scope
 from prunegraph.passes.rotate.sites import KINDS
 
 
-def candidates(graph: Graph, amount: Amount, data: Data | None) -> Amount:
+def candidates(graph: Graph, amount: Amount, *, dims: bool) -> Amount:
     """An amount that takes something of every group that a plan may cut, to rotate and to score these.
 
     Dims of heads that can be turned lose little when the last ones go; what they lose is measured on the data.
@@ -21,11 +20,11 @@ def candidates(graph: Graph, amount: Amount, data: Data | None) -> Amount:
     Args:
         graph: The analysed model.
         amount: What was asked for.
-        data: What harm would be measured on.
+        dims: Whether dims of heads may go where they can be turned: where harm is measured.
     """
     speed: dict[str, Any] = dict.fromkeys(("speedup", "latency_ms", "max_drop", "table", *BUDGETS))
     plain = replace(amount, **speed, search=0.0)
-    if amount.kinds or amount.uniform or data is None or amount.rotate is False:
+    if amount.kinds or amount.uniform or not dims or amount.rotate is False:
         return plain
     bases = graph.bases
     turn = [g.id for g in graph.groups if g.kind in KINDS and bases.get(g.id) == "" and in_scope(g, graph.scope)]
