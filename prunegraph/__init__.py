@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from prunegraph.analysis.analyze import Analysis
     from prunegraph.analysis.groups import Group
     from prunegraph.analysis.selection import Selection
-    from prunegraph.api import analyze, from_torch, prune_graph, to_torch, verify, verify_files, write_back
+    from prunegraph.api import analyze, from_torch, prune_graph, to_module, to_torch, verify, verify_files, write_back
     from prunegraph.errors import (
         MissingExtra,
         ModelError,
@@ -81,6 +81,7 @@ else:
         "from_torch": "api",
         "prune_graph": "api",
         "quantize": "quantization.quantize",
+        "to_module": "api",
         "to_torch": "api",
         "verify": "api",
         "verify_files": "api",
@@ -146,6 +147,7 @@ __all__ = [
     "prune_graph",
     "quantize",
     "scorers",
+    "to_module",
     "to_torch",
     "verify",
     "verify_files",

@@ -223,6 +223,27 @@ def to_torch(model: ModelLike, *, tie: bool = True) -> Any:
     return torch_twin.to_torch(open_source(model), tie=tie)
 
 
+def to_module(result: PruneResult) -> Any:
+    """A slim model as a torch module, with the names and the layout of the module that it came from.
+
+    It runs as the slim model does, and its `state_dict` holds what is left of every tensor under the name that it had,
+    turned as the module has it: a smaller module of the original class loads it strictly, where that class can be made
+    so small (all layers alike) and computes nothing of a width that was cut.  Of a model that came from a file, names
+    and layouts are those of its initializers, as `to_torch` has them.
+
+    Args:
+        result: What became of a model that `from_torch` made.
+
+    Returns:
+        A `torch.fx.GraphModule` in evaluation mode.
+
+    Raises:
+        ModelError: the model has an op or attribute that there is no torch function for.
+        MissingExtra: torch is not installed.
+    """
+    return result.to_module()
+
+
 def write_back(model: ModelLike, module: Any) -> Model:
     """The model with the weights of its trainable twin, in the kind in which it was given.
 

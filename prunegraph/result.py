@@ -23,6 +23,7 @@ from prunegraph.export.onnx_file import files_of, load, name_of, save
 from prunegraph.export.report import render, report_facts
 from prunegraph.export.report.png import draw_heads
 from prunegraph.export.report.where import parameters_by_block
+from prunegraph.export.torch_tensors import module_tensors
 from prunegraph.extras import require_extras
 from prunegraph.installed import installed_version
 from prunegraph.observe.data import DataLike
@@ -176,6 +177,20 @@ class PruneResult:
         written = self.report.repair.written if self.report.repair is not None else None
         opened = Data.open(data)
         return compare(self._analyzed(), self.ir_model, self.selection, repair=written, data=opened, clock=self.clock)
+
+    def to_module(self) -> Any:
+        """The slim model as a torch module; see `prunegraph.to_module`."""
+        from prunegraph import torch_twin
+
+        tensors = module_tensors(self.analyzed.original) if self.analyzed is not None else None
+        if self.analyzed is None or tensors is None:
+            return torch_twin.to_torch(self.ir_model)
+        from prunegraph.export.to_module import slim_module
+
+        analyzed = self.analyzed
+        keeps = self.selection.keeps(analyzed.analysis.groups)
+        normalized = analyzed.normalized.model
+        return slim_module(self.ir_model, tensors, analyzed.original, normalized, analyzed.analysis, keeps)
 
     def evaluate(self, data: DataLike | Data, metric: str = "auto", *, output: str = "") -> Evaluation:
         """How good the original and the slim model are on data, both run by ONNX Runtime.

@@ -18,6 +18,7 @@ from prunegraph.errors import ModelError, UsageError
 from prunegraph.export.onnx_file import load
 from prunegraph.export.torch_dynamic_shapes import ExampleCall, default_axes, fallbacks, tensor_axes, widened
 from prunegraph.export.torch_names import name_axes, name_outputs, name_parameters, output_names
+from prunegraph.export.torch_tensors import own_initializers, remember_module
 from prunegraph.extras import needs_extra
 
 if TYPE_CHECKING:
@@ -210,6 +211,8 @@ def _finish(program: Any, opset: int | None) -> ir.Model:
             if hasattr(tensor, "numel")
         }
         name_parameters(model, parameters, sizes)
+        own_initializers(model, traced.state_dict, parameters)
+        remember_module(model, traced.state_dict, parameters, traced)
         name_outputs(model, output_names(traced.call_spec.out_spec))
     _own_weights(model)
     return load(model)

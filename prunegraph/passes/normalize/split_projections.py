@@ -17,9 +17,9 @@ import onnx_ir as ir
 from onnx_ir.passes.common import RemoveUnusedNodesPass
 
 from prunegraph.analysis.facts import Facts
-from prunegraph.analysis.slots import Keep
+from prunegraph.analysis.slots import Keep, kept_positions
 from prunegraph.analysis.solve import Solution, solve
-from prunegraph.passes.rewrite.provenance import mark_part
+from prunegraph.passes.rewrite.provenance import mark_part, mark_slots, part_of
 from prunegraph.passes.rewrite.shrink import shrink_in_place
 from prunegraph.runtime.edit import Editor
 
@@ -287,5 +287,8 @@ def _keep_one_slot_each(model: ir.Model, facts: Facts, parts: Sequence[Part]) ->
         dim = solution.resolve(part.value.name or "")[part.axis].terms[0][0]
         assert isinstance(dim, int)
         keeps[dim] = Keep((), np.arange(part.length) == part.slot, 1)
+    for name, value in model.graph.initializers.items():
+        if part_of(value) is not None:
+            mark_slots(value, kept_positions(solution.resolve(name), keeps, solution.dim_size))
     shrunk = shrink_in_place(model, solution, keeps)
     return shrunk.model, shrunk.facts
