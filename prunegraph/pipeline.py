@@ -29,6 +29,7 @@ from prunegraph.passes.dead import fold_constants, select_dead
 from prunegraph.passes.repair import Repaired, repaired
 from prunegraph.passes.rewrite.cleanup import cleanup
 from prunegraph.passes.rewrite.for_runtime import write_forms
+from prunegraph.passes.rewrite.nest_branches import nest_branches
 from prunegraph.passes.rewrite.remove_groups import remove_whole_groups
 from prunegraph.passes.rotate import (
     rotate_groups,
@@ -192,6 +193,7 @@ def rewrite(
         if shrunk.refused:
             raise _cannot_go_whole(analysis, shrunk.refused)
         slim = write_forms(cleanup(shrunk.model, analysis.solution, shrunk.lengths), forms)
+        slim = nest_branches(slim)
     proof, rotated = None, analyzed.rotated
     if check:
         with clock.step("verify"):

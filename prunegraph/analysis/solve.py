@@ -126,7 +126,7 @@ class _Solver:
                 why = f"the axis rule of {node.op_type} failed: {bug}"
         elif captured:
             why = f"captured by the body of {node.op_type}"
-            self._pin_captured(captured, Pin(why, self.labels[index]))
+            self._pin_captured(captured, why, self.labels[index])
         else:
             domain = f" of domain {node.domain}" if node.domain else ""
             why = f"no axis rule for {node.op_type}{domain}"
@@ -148,15 +148,17 @@ class _Solver:
             if expr_size(a, self.facts.probes) != expr_size(b, self.facts.probes):
                 raise CannotAnalyze(f"{a} and {b} differ in size")
 
-    def _pin_captured(self, bodies: Iterable[ir.Graph], pin: Pin) -> None:
+    def _pin_captured(self, bodies: Iterable[ir.Graph], why: str, label: str) -> None:
+        """Pin what bodies read from outside, with the node inside that reads it."""
         for body in bodies:
             for node in body.all_nodes():
+                pin = Pin(why, f"{label}: {node.name or node.op_type}")
                 for value in node.inputs:
                     if value is not None and value.name in self.axes and value.graph is not body:
                         self.space.pin_all(self.axes[value.name], pin)
             for value in body.outputs:
                 if value.name in self.axes:
-                    self.space.pin_all(self.axes[value.name], pin)
+                    self.space.pin_all(self.axes[value.name], Pin(why, label))
 
     def _view(self, index: int, node: ir.Node) -> NodeView:
         return NodeView(

@@ -14,6 +14,7 @@ from prunegraph.analysis.facts import Facts
 from prunegraph.passes.normalize import normalize
 from tests.graphs.attention import ATTENTION
 from tests.graphs.blocks import BLOCKS
+from tests.graphs.branches import BRANCHES
 from tests.graphs.experts import EXPERT_GRAPHS
 from tests.graphs.found import FOUND
 from tests.graphs.heads import HEADS
@@ -22,7 +23,8 @@ from tests.graphs.odd import ODD
 from tests.graphs.vision import VISION
 
 GRAPHS: dict[str, Callable[[], onnx.ModelProto]] = {
-    make.__name__: make for make in (*ATTENTION, *HEADS, *BLOCKS, *VISION, *MISC, *ODD, *FOUND, *EXPERT_GRAPHS)
+    make.__name__: make
+    for make in (*ATTENTION, *HEADS, *BLOCKS, *VISION, *MISC, *ODD, *FOUND, *EXPERT_GRAPHS, *BRANCHES)
 }
 
 

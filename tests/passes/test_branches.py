@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import onnx
@@ -11,9 +11,12 @@ import onnxruntime as ort
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
+import prunegraph as pg
 from prunegraph import prune_graph
 from prunegraph.passes.normalize import normalize
+from prunegraph.passes.prove.mask import masked
 from prunegraph.passes.rewrite.cleanup.identities import remove_identities
+from tests.graphs import branches
 
 FLOAT, BOOL = TensorProto.FLOAT, TensorProto.BOOL
 value, node = helper.make_tensor_value_info, helper.make_node
@@ -156,3 +159,62 @@ def test_a_branch_that_hands_out_an_outer_value_as_the_output_is_inlined() -> No
 def test_an_if_that_hangs_on_an_input_stays() -> None:
     made = model([*LEADING, squeeze_or_not("c")], condition=True, constants=constants())
     assert any(each.op_type == "If" for each in normalize(ir.from_proto(made)).model.graph)
+
+
+# ---- branches that hold weights --------------------------------------------------------------------------------------
+
+
+def both_ways(made: onnx.ModelProto) -> list[list[np.ndarray]]:
+    """What a graph of `tests.graphs.branches` makes with its condition true, and false."""
+    rng = np.random.default_rng(3)
+    lengths = {"B": 2, "S": 3, "T": 5, "C": 5, "P": 4}
+    feeds = {}
+    for each in made.graph.input:
+        dims = [dim.dim_value or lengths[dim.dim_param] for dim in each.type.tensor_type.shape.dim]
+        feeds[each.name] = rng.normal(size=dims).astype(np.float32)
+    return [outputs(made, {**feeds, "use_cache": np.array([flag])}) for flag in (True, False)]
+
+
+@pytest.mark.parametrize("make", branches.BRANCHES)
+def test_branches_are_pruned_alike_and_put_back(make: Callable[[], onnx.ModelProto]) -> None:
+    """The slim model has its If, runs one branch alone, and is the masked original whichever is taken."""
+    made = make()
+    graph = pg.analyze(made)
+    result = pg.prune_graph(made, dict.fromkeys({group.kind for group in graph.groups}, 0.5))
+    slim = ir.to_proto(result.ir_model)
+    onnx.checker.check_model(slim, full_check=True)
+    assert not slim.functions and [each.op_type for each in slim.graph.node].count("If") == 1
+    keeps = result.selection.keeps(graph.groups)
+    oracle = ir.to_proto(masked(graph.normalized.model, graph.solution, keeps))
+    for left, right in zip(both_ways(slim), both_ways(oracle), strict=True):
+        for a, b in zip(left, right, strict=True):
+            np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
+    assert {group.id for group in graph.groups} == result.selection.keep.keys()
+
+
+def test_what_one_branch_alone_needs_is_computed_there() -> None:
+    slim = prune_graph(branches.merged_decoder(), {"ffn": 0.5}).model
+    (the_if,) = (each for each in slim.graph.node if each.op_type == "If")
+    inside = {a.name: [n.op_type for n in a.g.node] for a in the_if.attribute}
+    assert inside["then_branch"].count("Concat") == 2 and "Concat" not in inside["else_branch"]
+    assert all(ops.count("Softmax") == 2 for ops in inside.values())
+
+
+def test_a_wrong_weight_of_either_branch_is_seen() -> None:
+    made = branches.own_branches()
+    result = prune_graph(made, {"ffn": 0.5})
+    for name in ("w_one_up", "w_two_up", "w_two_down"):
+        slim = ir.to_proto(result.ir_model)
+        (tensor,) = (each for each in slim.graph.initializer if each.name == name)
+        tensor.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(tensor) * 1.01, name))
+        assert not pg.verify(made, slim, result.selection).ok
+
+
+def test_a_branch_that_does_not_run_where_the_other_is_taken_stays_whole(caplog: pytest.LogCaptureFixture) -> None:
+    """Nothing is flattened that a model at its sizes cannot compute; the pin names the node inside."""
+    wide = RNG.normal(size=(7, 5)).astype(np.float32)
+    then = branch("t", node("MatMul", ["w", "wide"], ["t"], name="too_wide"), weights={"wide": wide})
+    outer = node("If", ["c"], ["y"], then_branch=then, else_branch=branch("e", node("Neg", ["w"], ["e"])), name="outer")
+    made = model([outer], condition=True)
+    pins = {str(pin) for entry in pg.analyze(made).pins for pin in entry.pins}
+    assert any("captured by the body of If (outer: too_wide)" in pin for pin in pins)

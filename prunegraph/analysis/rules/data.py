@@ -18,6 +18,21 @@ declare("ConcatFromSequence", "SequenceAt", "SequenceLength", "SequenceMap", seq
 declare("RandomNormal", "RandomUniform", random=True)
 
 
+@axis_rule("Choose", domain="prunegraph", carries=(1, 2), mixes=(1, 2), lengths_by_data=True)
+def choose(node: NodeView) -> AxisRule:
+    """What two branches hand out is the same, axis by axis, where it is equally long."""
+    condition, then, other, y = node.input(0), node.input(1), node.input(2), node.output()
+    rule = pinned(condition, why="a condition")
+    if not len(then) == len(other) == len(y):
+        return rule + pinned((*then, *other, *y), why="the branches differ in rank")
+    for a, b, c in zip(then, other, y, strict=True):
+        if a.size == b.size == c.size:
+            rule += AxisRule(equal=((a, b), (a, c)))
+        else:
+            rule += pinned((a, b, c), why="the branches differ in length")
+    return rule
+
+
 @axis_rule("Compress", carries=FIRST, lengths_by_data=True)
 def compress(node: NodeView) -> AxisRule:
     """The axis that slots are picked from is pinned, the others pass through."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
@@ -9,6 +10,7 @@ import onnx_ir as ir
 from onnx_ir.passes.common import (
     InlinePass,
     LiftConstantsToInitializersPass,
+    LiftSubgraphInitializersToMainGraphPass,
     RemoveUnusedFunctionsPass,
     RemoveUnusedNodesPass,
     TopologicalSortPass,
@@ -19,6 +21,7 @@ from prunegraph.passes.normalize.canonicalize import canonicalize
 from prunegraph.passes.normalize.certain import certain
 from prunegraph.passes.normalize.copy_constants_per_use import copy_constants
 from prunegraph.passes.normalize.copy_tables_per_use import copy_tables
+from prunegraph.passes.normalize.flatten_branches import flatten_branches
 from prunegraph.passes.normalize.freeze import freeze
 from prunegraph.passes.normalize.inline_branches import inline_branches
 from prunegraph.passes.normalize.merge_equal_weights import merge_equal_weights
@@ -27,6 +30,8 @@ from prunegraph.passes.normalize.probe import integers, probe
 from prunegraph.passes.normalize.split_projections import split_projections
 from prunegraph.passes.normalize.state_scales import state_scales
 from prunegraph.runtime.trial_sizes import Plan
+
+logger = logging.getLogger(__name__)
 
 __all__ = ["Normalized", "normalize", "with_constants"]
 
@@ -79,6 +84,7 @@ def normalize(
         InlinePass(),
         RemoveUnusedFunctionsPass(),  # type: ignore[no-untyped-call]
         LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0),
+        LiftSubgraphInitializersToMainGraphPass(),
         RemoveUnusedNodesPass(),
         TopologicalSortPass(),
     ):
@@ -88,6 +94,13 @@ def normalize(
     probed = probe(model, sizes, likely)
     if inline_branches(model, certain(model.graph, probed.held)):
         probed = probe(model, sizes, likely)
+    flat = model.clone()
+    if flatten_branches(flat):
+        seen = probe(flat, sizes, likely)
+        if not seen.facts.unseen:  # a branch need not run where the other one is taken
+            model, probed = flat, seen
+    if why := probed.facts.unseen:
+        logger.warning("the model cannot be run; what shape inference cannot tell is pinned (%s)", why)
     facts, stated = canonicalize(model.graph, probed.facts, probed.held, probed.blocks)
     freeze(model, certain(model.graph, stated))
     state_scales(model.graph, facts)

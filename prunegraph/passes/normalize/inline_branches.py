@@ -5,6 +5,7 @@ What is constant once shapes are known counts too: exporters ask for the length 
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 
 import numpy as np
@@ -12,6 +13,7 @@ import onnx_ir as ir
 from onnx_ir.passes.common import RemoveUnusedNodesPass
 
 from prunegraph.arrays import Array
+from prunegraph.passes.normalize.flatten_branches import hoist, names_of
 from prunegraph.runtime.edit import Editor
 
 
@@ -33,7 +35,7 @@ def inline_branches(model: ir.Model, stated: Mapping[str, tuple[Array, ...]] | N
         if condition is None:
             continue
         branch = node.attributes["then_branch" if condition else "else_branch"].as_graph()
-        waiting += _inline(Editor(graph), node, branch)
+        waiting += _inline(graph, node, branch, Counter(names_of(model)))
         inlined = True
     if inlined:
         RemoveUnusedNodesPass()(model)
@@ -52,22 +54,10 @@ def _condition(node: ir.Node, stated: Mapping[str, tuple[Array, ...]]) -> bool |
     return answers.pop() if len(answers) == 1 else None
 
 
-def _inline(editor: Editor, node: ir.Node, branch: ir.Graph) -> list[ir.Node]:
+def _inline(graph: ir.Graph, node: ir.Node, branch: ir.Graph, counts: Counter[str]) -> list[ir.Node]:
     """Move the nodes and the constants of a branch before the If, and let its outputs be read in place of those."""
-    graph = editor.graph
-    results, moved = list(branch.outputs), list(branch)
-    branch.outputs.clear()
-    for name, value in list(branch.initializers.items()):
-        branch.initializers.pop(name)
-        value.name = editor.unused(name)
-        graph.register_initializer(value)
-    branch.remove(moved)
-    for each in moved:
-        each.name = editor.unused(each.name or f"{node.name}/{each.op_type}")
-        for value in each.outputs:
-            if value.name:
-                value.name = editor.unused(f"{value.name}")
-    graph.insert_before(node, moved)
+    moved, results = hoist(graph, node, branch, counts)
+    editor = Editor(graph)
     here = editor.at(node).before()
     for old, new in zip(list(node.outputs), results, strict=True):
         if old.is_graph_output():  # an outer value has a name that others know

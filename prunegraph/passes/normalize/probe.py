@@ -87,7 +87,6 @@ def probe(model: ir.Model, sizes: Mapping[str, int] | None = None, likely: Mappi
             continue
         return _facts(trial, plan, by_probe)
     why = f"ONNX Runtime runs it at none of the sizes tried: {reason}"
-    logger.warning("the model cannot be run; what shape inference cannot tell is pinned (%s)", why)
     return _unseen(trial, last, why)
 
 

@@ -230,6 +230,7 @@ class Random:
     def _filled(self, plan: Sequence[dict[str, int]], fill: Fill) -> Trial:
         check_inputs(self.specs, plan, self.limits)
         feeds = [filled(self.specs, sizes, seed, fill) for seed, sizes in enumerate(plan)]
+        feeds = _both_ways(self.specs, feeds)
         light = next(iter(size_plans(self.specs, (LIGHT,), self.sizes)))[0]
         trial = _tried(self.runner, feeds, self.outputs, self.limits)
         return replace(trial, light=filled(self.specs, light, 0, fill))
@@ -243,6 +244,18 @@ class Random:
         plans = size_plans(self.specs, (SHORT,), self.sizes)
         smallest = size_plans(self.specs, (LIGHT,), self.sizes)
         return chain(plans if same_batch[0] == same_batch[1] else chain([both], plans), smallest)
+
+
+def _both_ways(specs: Sequence[InputSpec], feeds: list[Feeds]) -> list[Feeds]:
+    """Inputs at which every single truth is true once and false once: an If may hang on it."""
+    single = [spec.name for spec in specs if spec.dtype.kind == "b" and all(dim == 1 for dim in spec.dims)]
+    if not single:
+        return feeds
+    both = feeds if len(feeds) > 1 else [*feeds, dict(feeds[0])]
+    return [
+        {name: np.full_like(a, k % 2 == 0) if name in single else a for name, a in feed.items()}
+        for k, feed in enumerate(both)
+    ]
 
 
 def _tried(runner: Runner, feeds: list[Feeds], outputs: Sequence[str], limits: Limits) -> Trial:

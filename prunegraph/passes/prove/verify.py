@@ -18,6 +18,7 @@ from prunegraph.analysis.analyze import Analysis
 from prunegraph.analysis.read_weight import read_weight
 from prunegraph.analysis.slots import Keeps
 from prunegraph.errors import REPORT_MODEL, VerificationFailed
+from prunegraph.passes.normalize.flatten_branches import flatten_branches
 from prunegraph.passes.prove.choices import behind_choices
 from prunegraph.passes.prove.compare import TOLERANCE, Gap, are_apart, compare, same_bytes
 from prunegraph.passes.prove.copies import Copies
@@ -25,7 +26,7 @@ from prunegraph.passes.prove.group_facts import DEAD, OUTPUT, GroupFacts, fills,
 from prunegraph.passes.prove.inner import Perturbation, Shadow, perturbation, shared_values, with_shadows
 from prunegraph.passes.prove.judge import Judge, in_words, worst_of
 from prunegraph.passes.prove.look import Look
-from prunegraph.passes.prove.normalizing import compare_normalized, fault_of_runtime
+from prunegraph.passes.prove.normalizing import compare_normalized, compare_outputs, fault_of_runtime
 from prunegraph.passes.prove.parts import estimated_bytes, in_parts
 from prunegraph.passes.prove.positions import Positions
 from prunegraph.passes.prove.runs import Noise, Values, run_all
@@ -109,6 +110,12 @@ def verify(
         PruneGraphError: ONNX Runtime cannot run the original, or not within the limits, or makes no numbers of it.
         VerificationFailed: it cannot run the normalized or the slim model.
     """
+    nested = slim
+    if flatten_branches(slim := slim.clone()):
+        feeds = None if feeds is None else list(feeds)
+        if reason := compare_outputs(nested, slim, feeds, sizes or {}).reason:
+            problem = f"branches do not compute what they do outside of their If: {reason}"
+            raise VerificationFailed(problem, hint=REPORT_MODEL)
     copies = Copies.of(original, normalized, slim, analysis, keeps)
     outputs = [value.name or "" for value in normalized.graph.outputs]
     positions = Positions(analysis.solution, keeps)
