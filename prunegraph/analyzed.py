@@ -21,6 +21,7 @@ from prunegraph.observe.stream import Data, Inputs
 from prunegraph.passes.choose.request import Scope
 from prunegraph.passes.dead import Folded, fold_as_planned
 from prunegraph.passes.normalize import Normalized, normalize
+from prunegraph.passes.normalize.fix_inputs import fix_inputs
 from prunegraph.passes.rotate import Rotated
 
 T = TypeVar("T", bound="Analyzed")
@@ -88,6 +89,7 @@ def load_and_analyze(
         original = open_source(model, **(trace or {}))
     io = [value.name or "" for value in (*original.graph.inputs, *original.graph.outputs)]
     check_patterns(scope.allow_io, io, "graph input or output", hint=f"there are {', '.join(io)}")
+    original = fix_inputs(original, scope.values)
     with clock.step("normalize"):
         normalized = normalize(original, scope.sizes, likely(original) if likely is not None else None)
     with clock.step("analyze"):

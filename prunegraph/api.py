@@ -152,6 +152,7 @@ def verify_files(
     dead: Sequence[Folded] | None = None,
     allow_io: str | Iterable[str] = (),
     sizes: Mapping[str, int] | None = None,
+    values: Mapping[str, float] | None = None,
     data: DataLike | Data | None = None,
     progress: Progress | None = None,
 ) -> Verification:
@@ -167,6 +168,7 @@ def verify_files(
             went. The reference is the original itself then.
         allow_io: The patterns of inputs and outputs that were allowed to shrink.
         sizes: Lengths of dynamic dims, see `Scope`.
+        values: Inputs of one value for good, see `Scope`.
         data: Compare on these, too.
         progress: Called with the name of each step.
 
@@ -180,7 +182,8 @@ def verify_files(
     """
     clock = Clock(progress)
     opened = Data.open(data)
-    scope = Scope(allow_io=allow_io if isinstance(allow_io, str) else tuple(allow_io), sizes=sizes or {})
+    allowed = allow_io if isinstance(allow_io, str) else tuple(allow_io)
+    scope = Scope(allow_io=allowed, sizes=sizes or {}, values=values or {})
     graph = analyze_source(model, scope, clock, data=opened)
     with clock.step("load"):
         small = open_source(slim)

@@ -283,6 +283,8 @@ class PruneResult:
             changed["quantized"] = self.quantized.method
         if self.analyzed is not None and self.analyzed.folded is not None:
             changed["dead"] = folded_to_plan(self.analyzed.folded)
+        if self.analyzed is not None and self.analyzed.scope.values:
+            changed["set"] = dict(self.analyzed.scope.values)
         if self.allow_io:
             changed["allow_io"] = list(self.allow_io)
         mark = self.analyzed.mark if self.analyzed is not None else self.selection.made_for

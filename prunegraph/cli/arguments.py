@@ -28,6 +28,15 @@ Size = Annotated[
     list[str] | None,
     typer.Option("--size", metavar="NAME=N", help="Size of a dynamic dim of an input by its name. Repeatable."),
 ]
+Fixed = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set",
+        metavar="NAME=VALUE",
+        help="An input that has one value for good, such as sr=16000 or use_cache_branch=true: what hangs on it is "
+        "computed now, an If inlined. Repeatable.",
+    ),
+]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
 
 DataFile = Annotated[
@@ -319,3 +328,30 @@ def parse_sizes(given: Iterable[str]) -> dict[str, int]:
             raise UsageError(f"--size: {text!r} is no NAME=N", hint="for example --size height=224")
         sizes[name] = int(number)
     return sizes
+
+
+def parse_values(given: Iterable[str]) -> dict[str, float]:
+    """Values of inputs by name.
+
+    >>> parse_values(["sr=16000", "use_cache_branch=true"])
+    {'sr': 16000, 'use_cache_branch': True}
+
+    Raises:
+        UsageError: something is no NAME=VALUE.
+    """
+    values: dict[str, float] = {}
+    for text in given:
+        name, _, value = (part.strip() for part in text.rpartition("="))
+        truths = {"true": True, "false": False}
+        try:
+            values[name] = truths[value.lower()] if value.lower() in truths else _number(value)
+        except ValueError:
+            name = ""
+        if not name:
+            hint = "for example --set sr=16000, or --set use_cache_branch=true"
+            raise UsageError(f"--set: {text!r} is no NAME=VALUE", hint=hint)
+    return values
+
+
+def _number(text: str) -> float:
+    return int(text) if text.lstrip("+-").isdecimal() else float(text)

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from prunegraph.cli.arguments import AllowIo, Json, Model, Size, parse_sizes
+from prunegraph.cli.arguments import AllowIo, Fixed, Json, Model, Size, parse_sizes, parse_values
 from prunegraph.cli.console import progress, say, show, show_json, shown_width
 
 
@@ -16,6 +16,7 @@ def explain(
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="List every group and every pin.")] = False,
     allow_io: AllowIo = None,
     size: Size = None,
+    fixed: Fixed = None,
     html: Annotated[
         Path | None,
         typer.Option(metavar="FILE", help="Draw the groups on a page that needs no network.", show_default=False),
@@ -57,7 +58,7 @@ def explain(
       prunegraph explain model.onnx --html groups.html --dot groups.dot
       prunegraph explain model.onnx --json | jq '.groups[] | {id, units}'
     """  # noqa: D301 - \b keeps the lines that follow as they are
-    sizes = parse_sizes(size or ())
+    sizes, values = parse_sizes(size or ()), parse_values(fixed or ())
     with progress() as step:
         step("load")
         from prunegraph.analysis.explain import to_dict
@@ -72,7 +73,7 @@ def explain(
             check_target(path, [model])
         if html is not None:
             require_extras(["report"])
-        graph = analyze(model, scope=Scope(allow_io=allow_io or (), sizes=sizes), progress=step)
+        graph = analyze(model, scope=Scope(allow_io=allow_io or (), sizes=sizes, values=values), progress=step)
         analysis, bases = graph.analysis, graph.bases
         drawings = {}
         if html is not None:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from prunegraph.analysis.selection import Selection
@@ -27,6 +27,7 @@ class Plan:
         trained: Whether all weights were trained after the proof.
         quantized: How the weights were quantized after the proof; empty if they were not.
         dead: What of constant units was moved into biases before dead units went; None where others went.
+        values: Inputs of one value for good.
     """
 
     selection: Selection
@@ -36,6 +37,7 @@ class Plan:
     trained: bool
     quantized: str = ""
     dead: Sequence[Folded] | None = None
+    values: Mapping[str, float] = field(default_factory=dict)
 
 
 def plan_beside(slim: Path) -> Path:
@@ -58,8 +60,11 @@ def read_plan(path: Path) -> Plan:
         if not isinstance(allowed, list) or not all(isinstance(pattern, str) for pattern in allowed):
             raise UsageError("this is no plan file: allow_io is no list of patterns", hint=hint)
         trained = stated.get("trained", False) is not False
+        values = stated.get("set", {})
+        if not isinstance(values, dict) or not all(isinstance(number, (int, float)) for number in values.values()):
+            raise UsageError("this is no plan file: set holds no numbers by name", hint=hint)
         quantized, dead = str(stated.get("quantized", "")), dead_from_plan(stated)
-        return Plan(selection, Written.from_plan(stated), from_plan(stated), allowed, trained, quantized, dead)
+        return Plan(selection, Written.from_plan(stated), from_plan(stated), allowed, trained, quantized, dead, values)
     except OSError as error:
         raise PruneGraphError(f"the plan {path} cannot be read: {error.strerror}", hint=hint) from error
     except UsageError as error:

@@ -13,6 +13,7 @@ from prunegraph.cli.arguments import (
     AllowIo,
     BatchSize,
     DataFile,
+    Fixed,
     Json,
     KeepForm,
     LabelColumn,
@@ -33,6 +34,7 @@ from prunegraph.cli.arguments import (
     parse_keep,
     parse_ratio,
     parse_sizes,
+    parse_values,
     scorers_of,
 )
 from prunegraph.cli.console import progress, say, show, show_json
@@ -252,6 +254,7 @@ def prune(
     ] = 1.0,
     allow_io: AllowIo = None,
     size: Size = None,
+    fixed: Fixed = None,
     repair: Annotated[
         str | None,
         typer.Option(
@@ -382,7 +385,9 @@ def prune(
             ),
             "scorer": scorers_of(scorer, scorer_option, parser_noise, seed),
             "data": data_of(model, data, tokenizer, text_column, label_column, samples, ep),
-            "scope": Scope(include or (), exclude or (), allow_io or (), parse_sizes(size or ())),
+            "scope": Scope(
+                include or (), exclude or (), allow_io or (), parse_sizes(size or ()), parse_values(fixed or ())
+            ),
             "after": after,
             "verify": not no_verify,
         }

@@ -128,7 +128,7 @@ def _result(
     from prunegraph.passes.choose.request import Scope
     from prunegraph.proof import compare
 
-    graph = analyze(model, scope=Scope(allow_io=tuple(plan.allow_io)), progress=step)
+    graph = analyze(model, scope=Scope(allow_io=tuple(plan.allow_io), values=plan.values), progress=step)
     result = graph.apply(plan.selection, verify=False)
     small = load(slim)
     proof = None

@@ -70,6 +70,7 @@ def verify(
             dead=stated.dead,
             allow_io=allow_io or stated.allow_io,
             sizes=parse_sizes(size or ()),
+            values=stated.values,
             data=samples,
             progress=step,
         )

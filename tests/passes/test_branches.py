@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 import numpy as np
 import onnx
@@ -10,9 +11,12 @@ import onnx_ir as ir
 import onnxruntime as ort
 import pytest
 from onnx import TensorProto, helper, numpy_helper
+from typer.testing import CliRunner
 
 import prunegraph as pg
 from prunegraph import prune_graph
+from prunegraph.cli import app
+from prunegraph.errors import UsageError
 from prunegraph.passes.normalize import normalize
 from prunegraph.passes.prove.mask import masked
 from prunegraph.passes.rewrite.cleanup.identities import remove_identities
@@ -218,3 +222,37 @@ def test_a_branch_that_does_not_run_where_the_other_is_taken_stays_whole(caplog:
     made = model([outer], condition=True)
     pins = {str(pin) for entry in pg.analyze(made).pins for pin in entry.pins}
     assert any("captured by the body of If (outer: too_wide)" in pin for pin in pins)
+
+
+# ---- inputs of one value ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("flag", ["true", "false"])
+def test_an_if_on_an_input_that_is_set_is_inlined(tmp_path: Path, flag: str) -> None:
+    """The input stays and has no say any more; the plan tells verify."""
+    made = branches.merged_decoder()
+    onnx.save(made, tmp_path / "model.onnx")
+    paths = [str(tmp_path / "model.onnx"), str(tmp_path / "slim.onnx")]
+    called(["prune", paths[0], "-o", paths[1], "--ratio", "ffn=0.5", "--set", f"use_cache={flag}"])
+    slim = onnx.load(paths[1])
+    assert [each.name for each in slim.graph.input] == [each.name for each in made.graph.input]
+    assert all(each.op_type != "If" for each in slim.graph.node)
+    yes, no = both_ways(slim)
+    for a, b in zip(yes, no, strict=True):
+        np.testing.assert_array_equal(a, b)
+    called(["verify", *paths])
+    called(["explain", paths[0], "--set", f"use_cache={flag}"])
+
+
+@pytest.mark.parametrize(
+    ("values", "problem"),
+    [({"nobody": 1}, "no input 'nobody'"), ({"x": 1}, "how long it is varies"), ({"use_cache": 3}, "is no BOOL")],
+)
+def test_an_input_that_cannot_be_set(values: dict[str, float], problem: str) -> None:
+    with pytest.raises(UsageError, match=problem):
+        pg.analyze(branches.shared_branches(), scope=pg.Scope(values=values))
+
+
+def called(arguments: list[str]) -> None:
+    result = CliRunner().invoke(app, arguments)
+    assert result.exit_code == 0, result.output

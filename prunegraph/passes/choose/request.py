@@ -285,12 +285,15 @@ class Scope:
         allow_io: Patterns of graph inputs and outputs that may shrink with the rest.
         sizes: Lengths of dynamic dims of inputs, by name, at which the model is tried and proven (`{"batch": 1}`), for
             models that do not run at others; what is left out is found.
+        values: Inputs of one value for good, by name (`{"sr": 16000, "use_cache_branch": True}`): the slim model has
+            these inputs still and reads them no more, an If that hangs on them is gone, and the proof holds for them.
     """
 
     include: str | Sequence[str] = ()
     exclude: str | Sequence[str] = ()
     allow_io: str | Sequence[str] = ()
     sizes: Mapping[str, int] = field(default_factory=dict)
+    values: Mapping[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         """Make tuples of all patterns."""
