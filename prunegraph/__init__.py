@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from prunegraph.analysis.groups import Group
     from prunegraph.analysis.selection import Selection
     from prunegraph.api import analyze, from_torch, prune_graph, to_module, to_torch, verify, verify_files, write_back
+    from prunegraph.bench.device_table import LatencyTable
     from prunegraph.errors import (
         MissingExtra,
         ModelError,
@@ -35,9 +36,11 @@ if TYPE_CHECKING:
     from prunegraph.passes.score import Context, Scorer
     from prunegraph.quantization.options import Quantize
     from prunegraph.quantization.quantize import QuantizeReport, QuantizeResult, quantize
-    from prunegraph.report import Report
+    from prunegraph.report import Report, SpeedReport
     from prunegraph.request import Repair
     from prunegraph.result import PruneResult
+    from prunegraph.speed.here import latency_table
+    from prunegraph.speed.versions import Sweep, sweep
     from prunegraph.train.finetune import FinetuneResult, finetune
     from prunegraph.train.options import Finetune
 
@@ -56,6 +59,7 @@ else:
         "Graph": "graph",
         "Group": "analysis.groups",
         "Kept": "passes.choose.targets",
+        "LatencyTable": "bench.device_table",
         "MissingExtra": "errors",
         "ModelError": "errors",
         "NothingToPrune": "errors",
@@ -72,6 +76,8 @@ else:
         "Scorer": "passes.score",
         "Scores": "passes.choose.scored",
         "Selection": "analysis.selection",
+        "SpeedReport": "report",
+        "Sweep": "speed.versions",
         "Targets": "passes.choose.select_units",
         "UsageError": "errors",
         "Verification": "passes.prove.verify",
@@ -79,8 +85,10 @@ else:
         "analyze": "api",
         "finetune": "train.finetune",
         "from_torch": "api",
+        "latency_table": "speed.here",
         "prune_graph": "api",
         "quantize": "quantization.quantize",
+        "sweep": "speed.versions",
         "to_module": "api",
         "to_torch": "api",
         "verify": "api",
@@ -120,6 +128,7 @@ __all__ = [
     "Graph",
     "Group",
     "Kept",
+    "LatencyTable",
     "MissingExtra",
     "ModelError",
     "NothingToPrune",
@@ -136,6 +145,8 @@ __all__ = [
     "Scorer",
     "Scores",
     "Selection",
+    "SpeedReport",
+    "Sweep",
     "Targets",
     "UsageError",
     "Verification",
@@ -144,9 +155,11 @@ __all__ = [
     "analyze",
     "finetune",
     "from_torch",
+    "latency_table",
     "prune_graph",
     "quantize",
     "scorers",
+    "sweep",
     "to_module",
     "to_torch",
     "verify",

@@ -18,14 +18,15 @@ from prunegraph.passes.choose.request import Amount, Scope
 from prunegraph.passes.dead import Folded
 from prunegraph.passes.prove.verify import Verification
 from prunegraph.passes.repair import Written
-from prunegraph.passes.rotate import Rotation, groups_to_rotate
+from prunegraph.passes.rotate import Rotation
 from prunegraph.passes.score import KindScorers, Scorers
-from prunegraph.pipeline import filter_heads, rotate, select_units
+from prunegraph.pipeline import filter_heads, select_units
 from prunegraph.proof import compare
 from prunegraph.quantization.options import Quantize
 from prunegraph.request import Repair, Request, Step
 from prunegraph.result import PruneResult
 from prunegraph.speed import candidates, select_by_speed
+from prunegraph.speed.prepare import rotated_and_scored
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -83,13 +84,7 @@ def prune_graph(
         return _after(result, request)
     by_speed = request.amount.by_speed
     amount = candidates(graph, request.amount, dims=request.data is not None) if by_speed else request.amount
-    targets = graph.targets(amount, request.scorers)
-    turning = groups_to_rotate(
-        graph.groups, targets.of_group, request.scorers, request.amount.rotate, request.data is not None
-    )
-    if turning:
-        graph = rotate(graph, turning, request.data, graph.clock)
-    scores = graph.score(request.scorers, request.data, groups=targets.of_group, kept=targets.kept)
+    graph, scores, targets = rotated_and_scored(graph, amount, request)
     filtered, speed = None, None
     forms: tuple[str, ...] = ()
     if by_speed:

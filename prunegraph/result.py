@@ -308,6 +308,7 @@ class PruneResult:
         evaluation: Mapping[str, Any] | None = None,
         commands: Sequence[str] = (),
         sizes: Mapping[str, tuple[int, int]] | None = None,
+        sweep: Sequence[Mapping[str, Any]] = (),
     ) -> dict[str, Any]:
         """Everything that a report says, as JSON types; `export.report` makes a page or Markdown of it.
 
@@ -316,6 +317,7 @@ class PruneResult:
             evaluation: What `prunegraph evaluate --json` prints.
             commands: What reproduces the result.
             sizes: Bytes of files, before and after, by what they are called.
+            sweep: Points of a chart, see `speed.versions.Sweep.points`.
         """
         scores = self.scores
         facts = report_facts(
@@ -329,6 +331,7 @@ class PruneResult:
             sizes=sizes,
             latency=latency,
             evaluation=evaluation if evaluation is not None else self._tuning_evaluation(),
+            sweep=sweep,
             commands=commands,
         )
         analyzed, names = self._analyzed(), self._analyzed().analysis.names

@@ -21,6 +21,7 @@ from prunegraph.cli.prune import prune
 from prunegraph.cli.quantize import quantize
 from prunegraph.cli.report import report
 from prunegraph.cli.score import score
+from prunegraph.cli.sweep import sweep
 from prunegraph.cli.table import table
 from prunegraph.cli.verify import verify
 
@@ -32,7 +33,21 @@ app = typer.Typer(
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
-for command in (explain, prune, verify, bench, table, evaluate, report, export, score, finetune, quantize, bundle):
+for command in (
+    explain,
+    prune,
+    verify,
+    bench,
+    table,
+    sweep,
+    evaluate,
+    report,
+    export,
+    score,
+    finetune,
+    quantize,
+    bundle,
+):
     app.command()(command)
 
 

@@ -68,7 +68,7 @@ def report(
 
         _check_suffix(output)
         check_target(output, [model, slim])
-        measured = {"latency": _read(bench, "results"), "evaluation": _read(evaluation, "models")}
+        measured: dict[str, Any] = {"latency": _read(bench, "results"), "evaluation": _read(evaluation, "models")}
         scored = _read(scores, "scores")
         result = _result(model, slim, read_plan(plan or plan_beside(slim)), scored, not no_verify, step)
         facts = result.facts(**measured, commands=commands_of(context), sizes=result.file_sizes(slim))

@@ -64,6 +64,6 @@ def _charts(facts: Mapping[str, Any]) -> dict[str, str]:
     if widths:
         charts["widths"] = before_and_after(widths, "Width of every layer")
     if facts["sweep"]:
-        metric = (facts["evaluation"] or {}).get("metric", "metric")
+        metric = (facts["evaluation"] or {}).get("metric", "harm")
         charts["sweep"] = curve(facts["sweep"], metric)
     return charts
