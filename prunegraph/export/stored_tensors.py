@@ -40,6 +40,8 @@ def check_tensors(model: onnx.ModelProto) -> None:
 
 def _check(tensor: onnx.TensorProto) -> None:
     what = f"the tensor {tensor.name!r}"
+    if any(isinstance(text, bytes) for text in _texts(tensor)):  # so protobuf hands out what does not decode
+        raise ModelError(f"{what} has a name, a note or a place that is no text in UTF-8", hint=_HINT)
     if len(tensor.dims) > AXES_LIMIT:
         hint = f"numpy holds at most {AXES_LIMIT}; {_HINT}"
         raise ModelError(f"{what} is stated to have {len(tensor.dims)} axes", hint=hint)
@@ -62,6 +64,12 @@ def _check(tensor: onnx.TensorProto) -> None:
     if need != there:
         shape = "x".join(map(str, tensor.dims)) or "scalar"
         raise ModelError(f"{what} holds {there} {unit}, and its shape {shape} of {dtype} needs {need}", hint=_HINT)
+
+
+def _texts(tensor: onnx.TensorProto) -> Iterator[object]:
+    yield from (tensor.name, tensor.doc_string)
+    for entry in (*tensor.external_data, *tensor.metadata_props):
+        yield from (entry.key, entry.value)
 
 
 def _raw_length(dtype: ir.DataType, size: int, what: str) -> int:

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from prunegraph.arrays import Array
+from prunegraph.errors import ModelError
 from prunegraph.runtime.inputs import InputSpec as InputSpec  # found here under the former path for one release
 from prunegraph.runtime.inputs import bytes_of
 from prunegraph.runtime.inputs import input_specs as input_specs
@@ -20,15 +21,20 @@ ID_BOUNDS = (100, 2)
 """Indices into tables of unknown length are below the first; below the second where tables are short (token types)."""
 
 
+class InputsTooLarge(CannotRun, ModelError):
+    """Inputs that would not fit into memory: a run that is not possible, and where it was asked for the caller's."""
+
+
 def check_size(specs: Sequence[InputSpec], sizes: Mapping[str, int]) -> None:
     """Refuse inputs before any of them is made.
 
     Raises:
-        CannotRun: they would not fit into memory.
+        InputsTooLarge: they would not fit into memory.
     """
     size = bytes_of(specs, sizes)
     if size > BYTES_OF_INPUTS:
-        raise CannotRun(f"its inputs alone take {size / 2**30:,.0f} GiB")
+        hint = "give smaller sizes to its dynamic dims (--size NAME=N, --batch), or export it with smaller ones"
+        raise InputsTooLarge(f"its inputs alone take {size / 2**30:,.0f} GiB", hint=hint)
 
 
 def constant_feeds(specs: Sequence[InputSpec], sizes: Mapping[str, int]) -> Feeds:

@@ -84,6 +84,30 @@ def test_a_weight_that_holds_nan_is_named(folder: Path) -> None:
     refused(("prune", "nan.onnx", "-o", SLIM), 1, "its weight 'w1' holds NaN", "--exclude ffn.0")
 
 
+@pytest.mark.parametrize("field", ["name", "doc_string", "location", "key"])
+def test_what_a_tensor_says_of_itself_is_text(field: str, folder: Path) -> None:
+    model = mlp()
+    tensor = model.graph.initializer[0]
+    if field in ("name", "doc_string"):
+        setattr(tensor, field, "MARK")
+    else:
+        tensor.ClearField("raw_data")
+        tensor.data_location = TensorProto.EXTERNAL
+        tensor.external_data.add(key="MARK" if field == "key" else "location", value="MARK")
+    (folder / "m.onnx").write_bytes(model.SerializeToString().replace(b"MARK", b"\xff\xfe\xc0a"))
+    refused(("explain", "m.onnx"), 1, "no text in UTF-8", "export it again")
+
+
+@pytest.mark.parametrize("command", ["bench", "bundle"])
+def test_inputs_that_fit_into_no_memory_are_not_made(command: str, folder: Path) -> None:
+    model = mlp()
+    model.graph.input[0].type.tensor_type.shape.dim[0].dim_value = 1 << 40
+    onnx.save(model, folder / "m.onnx")
+    refused(
+        (command, "m.onnx", *(("-o", "b.zip") if command == "bundle" else ())), 1, "its inputs alone take", "--size"
+    )
+
+
 def test_texts_in_a_model_stay(folder: Path) -> None:
     onnx.save(with_texts(), folder / "texts.onnx")
     done("prune", "texts.onnx", "-o", SLIM)
