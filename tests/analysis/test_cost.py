@@ -65,9 +65,9 @@ def macs_of(node: onnx.NodeProto, shapes: dict[str, tuple[int, ...]]) -> int:
 
 def counted(model: onnx.ModelProto) -> tuple[int, dict[str, int]]:
     """What the package counts, and the sizes that it states for it."""
-    found = load_and_analyze(model)
-    macs, _ = count_macs(found.analysis.solution, Lengths(found.analysis.solution, {}))
-    return macs, dict(found.normalized.sizes)
+    analyzed = load_and_analyze(model)
+    macs, _ = count_macs(analyzed.analysis.solution, Lengths(analyzed.analysis.solution, {}))
+    return macs, dict(analyzed.normalized.sizes)
 
 
 BY_HAND_ONLY = ("einsum_attention", "einsum_of_three", "local_function")  # the walk knows three ops of one graph
@@ -132,12 +132,12 @@ def test_a_model_of_few_positions_counts_at_a_length_that_it_takes(positions: in
 
 def as_constants(model: onnx.ModelProto) -> onnx.ModelProto:
     """The same with every initializer in a Constant node."""
-    made = onnx.ModelProto()
-    made.CopyFrom(model)
+    proto = onnx.ModelProto()
+    proto.CopyFrom(model)
     nodes = [helper.make_node("Constant", [], [t.name], value=t) for t in model.graph.initializer]
-    del made.graph.initializer[:], made.graph.node[:]
-    made.graph.node.extend([*nodes, *model.graph.node])
-    return made
+    del proto.graph.initializer[:], proto.graph.node[:]
+    proto.graph.node.extend([*nodes, *model.graph.node])
+    return proto
 
 
 @pytest.mark.parametrize("spelling", [lambda model: model, as_constants])

@@ -93,12 +93,12 @@ def test_no_name_is_broken_on_a_narrow_screen(width: int) -> None:
 
 def test_blocks_fold_in_whatever_order_their_groups_come() -> None:
     analysis = analyze(classifier()).analysis
-    held = modules(analysis.groups, analysis.names)
+    module_names = modules(analysis.groups, analysis.names)
     groups = list(analysis.groups)
-    straight = blocks(groups, held)
+    straight = blocks(groups, module_names)
     second = [group for group in groups if group.scope.startswith("layer.1")]
     shuffled = [group for group in groups if group not in second] + second[::-1]
-    turned = blocks(shuffled, held)
+    turned = blocks(shuffled, module_names)
     assert [block.title for block in turned] == [block.title for block in straight]
     rows = {tuple(group.id for group in row) for block in straight for row in block.members}
     assert {tuple(group.id for group in row) for block in turned for row in block.members} == rows
@@ -214,15 +214,15 @@ def test_blocks_that_differ_are_not_put_together() -> None:
     """One block of two with a wider FFN: two blocks with a title each."""
     analysis = analyze(classifier()).analysis
     groups = [replace(g, units=g.units + 4) if g.id == "ffn.1" else g for g in analysis.groups]
-    found = blocks(groups, modules(groups, analysis.names))
-    assert [block.title for block in found] == ["", "layer.0", "layer.1"]
-    assert [len(block.members) for block in found] == [1, 4, 4]
+    outline = blocks(groups, modules(groups, analysis.names))
+    assert [block.title for block in outline] == ["", "layer.0", "layer.1"]
+    assert [len(block.members) for block in outline] == [1, 4, 4]
 
 
 def test_every_group_stands_in_exactly_one_row() -> None:
     analysis = analyze(classifier()).analysis
-    found = blocks(analysis.groups, modules(analysis.groups, analysis.names))
-    shown = [group.id for block in found for row in block.members for group in row]
+    outline = blocks(analysis.groups, modules(analysis.groups, analysis.names))
+    shown = [group.id for block in outline for row in block.members for group in row]
     assert sorted(shown) == sorted(group.id for group in analysis.groups)
 
 

@@ -7,7 +7,7 @@ import pytest
 
 from prunegraph import Amount, prune_graph
 from tests.graphs.builder import Builder, layer_norm
-from tests.graphs.rules import check_parts, found, in_words
+from tests.graphs.rules import check_parts, in_words, normal_form
 
 E, F, R, N = 24, 48, 4, 8
 
@@ -75,7 +75,7 @@ def _state_space(name: str, *, summed: bool) -> onnx.ModelProto:
     ],
 )
 def test_kinds(make, groups: str) -> None:  # type: ignore[no-untyped-def]
-    model, normal, analysis = found(make)
+    model, normal, analysis = normal_form(make)
     assert in_words(analysis) == groups
     check_parts(model, normal, analysis)
 

@@ -90,15 +90,15 @@ def _wrapped(text: str) -> str:
 
 
 def feeds(case: Case, rng: np.random.Generator) -> dict[str, np.ndarray]:
-    made = {}
+    outputs = {}
     for k, operand in enumerate(case.operands):
         if isinstance(operand, Arg):
             values = rng.uniform(operand.low, operand.high, operand.shape)
             dtype = helper.tensor_dtype_to_np_dtype(operand.dtype)
-            made[f"x{k}"] = values > 0 if operand.dtype == BOOL else np.floor(values).astype(dtype)
+            outputs[f"x{k}"] = values > 0 if operand.dtype == BOOL else np.floor(values).astype(dtype)
             if operand.dtype == FLOAT:
-                made[f"x{k}"] = values.astype(np.float32)
-    return made
+                outputs[f"x{k}"] = values.astype(np.float32)
+    return outputs
 
 
 def some(dims: list[int], analysis: Analysis, rng: np.random.Generator) -> dict[int, Keep]:

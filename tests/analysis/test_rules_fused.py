@@ -13,7 +13,7 @@ from prunegraph.passes.normalize.state_scales import state_scales
 from tests.graphs import fused as graphs_fused
 from tests.graphs import other as graphs_other
 from tests.graphs import quant as graphs_quant
-from tests.graphs.rules import check_parts, found, in_words, makers
+from tests.graphs.rules import check_parts, in_words, makers, normal_form
 
 MAKERS = makers(graphs_fused) | makers(graphs_other) | makers(graphs_quant)
 
@@ -101,7 +101,7 @@ GROUPS = {
 
 @pytest.mark.parametrize("name", GROUPS)
 def test_groups(name: str) -> None:
-    assert in_words(found(MAKERS[name])[2]) == GROUPS[name]
+    assert in_words(normal_form(MAKERS[name])[2]) == GROUPS[name]
 
 
 def test_every_graph_is_listed() -> None:
@@ -137,7 +137,7 @@ def _shapes(proto: onnx.ModelProto, given: dict[str, tuple[int, ...]]) -> dict[s
 @pytest.mark.slow
 @pytest.mark.parametrize("name", GROUPS)
 def test_shrunk_is_masked(name: str) -> None:
-    check_parts(*found(MAKERS[name]))
+    check_parts(*normal_form(MAKERS[name]))
 
 
 CACHES = {
@@ -150,7 +150,7 @@ CACHES = {
 
 @pytest.mark.parametrize("name", CACHES)
 def test_caches_shrink_if_allowed(name: str) -> None:
-    model, normal, analysis = found(
+    model, normal, analysis = normal_form(
         MAKERS[name], ("past*", "attention*", "multiheadattention*", "groupqueryattention*")
     )
     assert in_words(analysis) == CACHES[name]
@@ -161,11 +161,11 @@ def test_caches_shrink_if_allowed(name: str) -> None:
 def test_scales_are_stated(name: str) -> None:
     """Heads get narrower, and the scale stays `1/sqrt` of what they were."""
     widths = {"group_query": 16, "group_query_packed": 16}
-    graph = found(MAKERS[name])[1].model.graph
+    graph = normal_form(MAKERS[name])[1].model.graph
     stated = [n.attributes["scale"].as_float() for n in graph if n.op_type.endswith("Attention")]
     assert stated == [pytest.approx(widths.get(name, 4) ** -0.5)]
 
 
 def test_a_scale_that_is_stated_stays() -> None:
-    graph = found(MAKERS["onnx_attention_4d"])[1].model.graph
+    graph = normal_form(MAKERS["onnx_attention_4d"])[1].model.graph
     assert [n.attributes["scale"].as_float() for n in graph if n.op_type == "Attention"] == [pytest.approx(0.3)]

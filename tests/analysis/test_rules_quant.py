@@ -12,7 +12,7 @@ from prunegraph.passes.rewrite.shrink import shrink
 from prunegraph.runtime.session import open_session, run
 from tests.graphs import fused as graphs_fused
 from tests.graphs import quant as graphs_quant
-from tests.graphs.rules import found, makers
+from tests.graphs.rules import makers, normal_form
 
 MAKERS = makers(graphs_quant)
 
@@ -20,7 +20,7 @@ MAKERS = makers(graphs_quant)
 @pytest.mark.parametrize("name", ["qdq_ffn", "qdq_conv", "qdq_blocks"])
 def test_weights_stay_quantized(name: str) -> None:
     """Normalizing folds no DequantizeLinear, and shrinking keeps every type."""
-    model, normal, analysis = found(MAKERS[name])
+    model, normal, analysis = normal_form(MAKERS[name])
     halves = Selection({g.id: np.arange(g.units) < g.units // 2 for g in analysis.groups})
     slim = shrink(normal.model, analysis.solution, halves.keeps(analysis.groups)).model
     before, after = (
@@ -34,7 +34,7 @@ def test_weights_stay_quantized(name: str) -> None:
 
 def test_blocks_go_whole() -> None:
     """Zero points stand two in a byte: blocks go in pairs, and what the rows of a weight state follows."""
-    _, normal, analysis = found(MAKERS["four_bits_points"])
+    _, normal, analysis = normal_form(MAKERS["four_bits_points"])
     pairs = next(group for group in analysis.groups if group.kind == "dense")
     selection = Selection({pairs.id: np.array([False, True])})
     slim = shrink(normal.model, analysis.solution, selection.keeps(analysis.groups)).model
@@ -51,7 +51,7 @@ def test_blocks_go_whole() -> None:
 @pytest.mark.parametrize("name", ["qdq_ffn", "qdq_conv", "dynamic", "dynamic_fused", "dynamic_conv"])
 def test_unrounded_is_near(name: str) -> None:
     """Without rounding a model computes nearly the same, and rounds nowhere."""
-    model, _, _ = found(MAKERS[name])
+    model, _, _ = normal_form(MAKERS[name])
     smooth = unrounded(model)
     inputs = {v.name: v.shape for v in model.graph.inputs}
     feeds = {
@@ -66,7 +66,7 @@ def test_unrounded_is_near(name: str) -> None:
 
 
 def test_unrounded_leaves_floats_alone() -> None:
-    model, _, _ = found(graphs_fused.attention)
+    model, _, _ = normal_form(graphs_fused.attention)
     assert unrounded(model) is model
 
 

@@ -46,21 +46,21 @@ def test_an_analysis_is_pickled_compared_and_hashed() -> None:
 
 
 def test_what_is_printed_of_it_is_short() -> None:
-    found = analysis()
-    assert repr(found).startswith("Analysis(1 head, 1 qk_dim, 1 v_dim, ")
-    assert len(repr(found)) < 200
-    assert len(repr(found.solution)) < 200
+    analysis_of_model = analysis()
+    assert repr(analysis_of_model).startswith("Analysis(1 head, 1 qk_dim, 1 v_dim, ")
+    assert len(repr(analysis_of_model)) < 200
+    assert len(repr(analysis_of_model.solution)) < 200
 
 
 def test_contractions_are_resolved() -> None:
     """Queries meet keys head by head; the FFN is made by one weight and summed by the next."""
-    found = analysis()
-    group = {g.kind: g for g in found.groups}
-    scores, mixed = (site for site in found.solution.contractions() if site.of_activations)
+    analysis_of_model = analysis()
+    group = {g.kind: g for g in analysis_of_model.groups}
+    scores, mixed = (site for site in analysis_of_model.solution.contractions() if site.of_activations)
     assert group["head"].dim in scores.batch
     assert scores.summed == {group["qk_dim"].dim}
     assert group["v_dim"].dim in mixed.operands[1].leaves
-    sums = [site for site in found.solution.contractions() if group["ffn"].dim in site.summed]
+    sums = [site for site in analysis_of_model.solution.contractions() if group["ffn"].dim in site.summed]
     [down] = sums
     assert down.weight is not None
     assert down.activation is not None

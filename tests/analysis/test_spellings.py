@@ -12,7 +12,7 @@ from tests.graphs.builder import Builder
 from tests.graphs.rules import Found, check_parts, in_words
 
 
-def found(proto: onnx.ModelProto) -> Found:
+def normal_form(proto: onnx.ModelProto) -> Found:
     """A model, its normal form and its groups."""
     model = ir.from_proto(proto)
     normal = normalize(model)
@@ -39,6 +39,6 @@ def spelt_out_norm(*, pooled: bool) -> onnx.ModelProto:
 @pytest.mark.parametrize("pooled", [False, True])
 def test_a_global_pool_is_a_reduction(pooled: bool) -> None:
     """The width that it goes over shrinks, under the masked mean; batch and rows pass through."""
-    model, normal, analysis = found(spelt_out_norm(pooled=pooled))
+    model, normal, analysis = normal_form(spelt_out_norm(pooled=pooled))
     assert in_words(analysis) == "hidden 16~, ffn 40"
     check_parts(model, normal, analysis)

@@ -50,7 +50,7 @@ def test_where_data_are_given_dims_are_turned_and_the_last_ones_go() -> None:
 
 
 @pytest.mark.parametrize(
-    ("asked", "more", "groups"),
+    ("fields", "more", "groups"),
     [
         ({}, {"data": None}, {}),
         ({"rotate": False}, {}, {}),
@@ -61,8 +61,8 @@ def test_where_data_are_given_dims_are_turned_and_the_last_ones_go() -> None:
         ({"rotate": True}, {"scorer": "snp"}, {"qk_dim.0": "data", "v_dim.0": "data"}),
     ],
 )
-def test_when_it_turns(asked: dict[str, Any], more: dict[str, Any], groups: dict[str, str]) -> None:
-    result = prune(amount=pg.Amount(HALF, **asked), **more)
+def test_when_it_turns(fields: dict[str, Any], more: dict[str, Any], groups: dict[str, str]) -> None:
+    result = prune(amount=pg.Amount(HALF, **fields), **more)
     assert rotated(result)["groups"] == groups
     assert set(json.loads(result.plan()).get("rotate", {})) == set(groups)
     assert {g.after for g in result.report.groups} == {2}
@@ -262,10 +262,10 @@ def test_explain_says_which_groups_turn(tmp_path: Path) -> None:
     assert "rotates: v_dim.0:" in text
     assert "keeps its basis: qk_dim.0: n_mul1 (Mul) scales it by something that varies along it" in text
     groups = json.loads(CliRunner().invoke(app, ["explain", str(tmp_path / "model.onnx"), "--json"]).stdout)["groups"]
-    said = {group["id"]: (group.get("rotates"), group.get("rotates_not")) for group in groups}
-    assert said["v_dim.0"] == (True, "")
-    assert said["qk_dim.0"][0] is False and "varies along it" in said["qk_dim.0"][1]
-    assert said["head.0"] == (None, None)
+    rotations = {group["id"]: (group.get("rotates"), group.get("rotates_not")) for group in groups}
+    assert rotations["v_dim.0"] == (True, "")
+    assert rotations["qk_dim.0"][0] is False and "varies along it" in rotations["qk_dim.0"][1]
+    assert rotations["head.0"] == (None, None)
 
 
 def test_dims_of_queries_go_by_snp_where_nobody_scores_them_and_data_are_given() -> None:

@@ -257,15 +257,15 @@ def test_warm_up_goes_on_until_times_are_steady_and_not_for_ever() -> None:
 
 
 def test_garbage_collection_is_off_while_timing_and_back_on_after_an_error() -> None:
-    seen: list[bool] = []
+    calls: list[bool] = []
 
     def arm() -> None:
-        seen.append(gc.isenabled())
+        calls.append(gc.isenabled())
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
         interleave([arm], warmup=0, rounds=6, max_seconds=1, rng=np.random.default_rng(0))
-    assert (seen, gc.isenabled()) == ([False], True)
+    assert (calls, gc.isenabled()) == ([False], True)
 
 
 # --- sizes of dynamic dims ----------------------------------------------------------------------------------------
@@ -311,8 +311,8 @@ def test_sizes_that_cannot_be_told_are_asked_for_by_name(given: dict[str, int], 
 
 
 def test_named_sizes_make_the_model_run() -> None:
-    found = compare([relu("batch", 3, "height", "width")], sizes={"height": 4, "width": 6}, batch=2, **QUICK)
-    assert found.inputs == {"x": (2, 3, 4, 6)}
+    comparison = compare([relu("batch", 3, "height", "width")], sizes={"height": 4, "width": 6}, batch=2, **QUICK)
+    assert comparison.inputs == {"x": (2, 3, 4, 6)}
 
 
 def test_a_dim_without_a_name_goes_by_input_and_axis() -> None:
@@ -408,10 +408,10 @@ def test_a_provider_that_is_not_in_this_build_is_refused_before_anything_is_time
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(ort, "get_available_providers", lambda: ["CPUExecutionProvider"])
-    seen: list[str] = []
+    calls: list[str] = []
     with pytest.raises(UsageError, match="cuda is not in this onnxruntime") as caught:
-        compare([relu(1)], providers=["cpu", "cuda"], progress=lambda what, *_: seen.append(what), **QUICK)
-    assert ("onnxruntime-gpu" in caught.value.hint, seen) == (True, [])
+        compare([relu(1)], providers=["cpu", "cuda"], progress=lambda what, *_: calls.append(what), **QUICK)
+    assert ("onnxruntime-gpu" in caught.value.hint, calls) == (True, [])
 
 
 def test_a_jetson_is_not_sent_to_the_wheel_that_has_no_code_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -482,16 +482,16 @@ def test_paths_bytes_and_protos_side_by_side(tmp_path: Path) -> None:
             size_threshold=0,
         )
     steps: list[tuple[str, int, int]] = []
-    found = compare(
+    comparison = compare(
         [tmp_path / "dense" / "m.onnx", str(tmp_path / "slim" / "m.onnx"), proto.SerializeToString(), proto],
         batch=3,
         progress=lambda *step: steps.append(step),
         **QUICK,
     )
-    assert [row.model for row in found.results] == ["dense/m.onnx", "slim/m.onnx", "model 3", "model 4"]
-    assert [row.ratio is None for row in found.results] == [True, False, False, False]
-    assert (found.inputs, found.sizes) == ({"ids": (3, 8)}, {"batch": 3, "seq": 8})
-    for row in found.results:
+    assert [row.model for row in comparison.results] == ["dense/m.onnx", "slim/m.onnx", "model 3", "model 4"]
+    assert [row.ratio is None for row in comparison.results] == [True, False, False, False]
+    assert (comparison.inputs, comparison.sizes) == ({"ids": (3, 8)}, {"batch": 3, "seq": 8})
+    for row in comparison.results:
         assert (row.provider, row.ep, len(row.samples_ms)) == ("cpu", "CPUExecutionProvider", MIN_ROUNDS)
         assert 0 < row.min_ms <= row.median_ms <= row.p95_ms
         assert row.load_seconds > 0 and row.first_run_ms > 0
@@ -503,21 +503,21 @@ def test_paths_bytes_and_protos_side_by_side(tmp_path: Path) -> None:
 def test_json_and_table_say_the_same_and_name_nobody(tmp_path: Path) -> None:
     path = tmp_path / "dense.onnx"
     onnx.save_model(embedding(rows=100), path)
-    found = compare([path, embedding(rows=100)], names=["dense.onnx", "slim[bold]"], providers="cpu", **QUICK)
-    data = json.loads(json.dumps(found.to_dict()))
-    ratio = found.results[1].ratio
+    comparison = compare([path, embedding(rows=100)], names=["dense.onnx", "slim[bold]"], providers="cpu", **QUICK)
+    data = json.loads(json.dumps(comparison.to_dict()))
+    ratio = comparison.results[1].ratio
     assert isinstance(ratio, PairedRatio)
     assert data["results"][1]["ratio"] == {"median": ratio.median, "low": ratio.low, "high": ratio.high}
     assert data["results"][0]["rounds"] == MIN_ROUNDS
     assert "samples_ms" not in data["results"][0]
-    assert found.to_dict(samples=True)["results"][0]["samples_ms"] == found.results[0].samples_ms
+    assert comparison.to_dict(samples=True)["results"][0]["samples_ms"] == comparison.results[0].samples_ms
     assert (data["threads"], data["environment"]["onnxruntime"]) == (1, ort.__version__)
 
     out = io.StringIO()
-    Console(file=out, width=160).print(latency_table(found))
+    Console(file=out, width=160).print(latency_table(comparison))
     text = out.getvalue()
     assert f"{ratio.median:.2f} [{ratio.low:.2f}, {ratio.high:.2f}]" in text
-    assert f"{found.results[0].median_ms:.3f}" in text
+    assert f"{comparison.results[0].median_ms:.3f}" in text
     assert "slim[bold]" in text
     assert str(tmp_path) not in json.dumps(data)
     assert str(tmp_path) not in text

@@ -195,28 +195,28 @@ def data(result: Result) -> Any:
 
 
 def test_explain_json(folder: Path) -> None:
-    found = data(done("explain", "model.onnx", "--json"))
-    assert [g["id"] for g in found["groups"]][:2] == ["hidden.0", "head.0"]
-    for group in found["groups"]:
+    report = data(done("explain", "model.onnx", "--json"))
+    assert [g["id"] for g in report["groups"]][:2] == ["hidden.0", "head.0"]
+    for group in report["groups"]:
         assert group.keys() >= {"id", "kind", "units", "exact", "where"}
-    assert {(pin["where"], pin["why"]) for pin in found["pins"]} == {("x", "graph input"), ("logits", "graph output")}
+    assert {(pin["where"], pin["why"]) for pin in report["pins"]} == {("x", "graph input"), ("logits", "graph output")}
     allowed = data(done("explain", "model.onnx", "--json", "--allow-io", "logits"))
     assert {pin["where"] for pin in allowed["pins"]} == {"x"}
 
 
 def test_prune_json(folder: Path) -> None:
-    found = data(done(*PRUNE, "--ratio", "head=0.5", "--ratio", "ffn=0.25", "--json"))
+    report = data(done(*PRUNE, "--ratio", "head=0.5", "--ratio", "ffn=0.25", "--json"))
     weights = [numpy_helper.to_array(tensor) for tensor in onnx.load(folder / "slim.onnx").graph.initializer]
-    assert found["params"][1] == sum(w.size for w in weights if w.dtype == np.float32)
-    assert found["params"][0] == data(done("explain", "model.onnx", "--json"))["params"]
-    assert found["macs"][1] < found["macs"][0]
-    assert {(g["id"], g["kind"], g["before"], g["after"]) for g in found["groups"]} == {
+    assert report["params"][1] == sum(w.size for w in weights if w.dtype == np.float32)
+    assert report["params"][0] == data(done("explain", "model.onnx", "--json"))["params"]
+    assert report["macs"][1] < report["macs"][0]
+    assert {(g["id"], g["kind"], g["before"], g["after"]) for g in report["groups"]} == {
         *((f"head.{k}", "head", 2, 1) for k in range(2)),
         *((f"ffn.{k}", "ffn", 12, 9) for k in range(2)),
     }
-    assert found["verify"].keys() >= {"exact", "max_abs_error", "max_rel_error"}
-    assert found["verify"]["exact"] is True
-    assert found["files"] == ["slim.onnx", "slim.plan.json"]
+    assert report["verify"].keys() >= {"exact", "max_abs_error", "max_rel_error"}
+    assert report["verify"]["exact"] is True
+    assert report["files"] == ["slim.onnx", "slim.plan.json"]
 
 
 def test_options_reach_the_library(folder: Path) -> None:
@@ -257,9 +257,9 @@ def test_data_goes_to_stdout_and_the_rest_to_stderr(folder: Path) -> None:
 def test_bench(folder: Path) -> None:
     done(*PRUNE)
     arguments = ("bench", "model.onnx", "slim.onnx", "--rounds", "6", "--batch", "2", "--size", "sequence=5")
-    found = data(done(*arguments, "--json"))
-    assert [(row["model"], row["rounds"]) for row in found["results"]] == [("model.onnx", 6), ("slim.onnx", 6)]
-    assert found["inputs"] == {"x": [2, 5, 5]}
+    report = data(done(*arguments, "--json"))
+    assert [(row["model"], row["rounds"]) for row in report["results"]] == [("model.onnx", 6), ("slim.onnx", 6)]
+    assert report["inputs"] == {"x": [2, 5, 5]}
     table = done(*arguments)
     assert "slim.onnx" in table.stdout and "times faster" in table.stdout and table.stderr == ""
 
@@ -308,9 +308,9 @@ def test_verify_accepts_what_prune_wrote(folder: Path) -> None:
     done(*PRUNE)
     (folder / "sub").mkdir()
     (folder / "slim.plan.json").replace(folder / "sub" / "p.json")
-    found = data(done("verify", "model.onnx", "slim.onnx", "--plan", "sub/p.json", "--json"))
-    assert found["equal"] is True and found["vacuous"] is False
-    assert found["max_rel_error"] < 1e-5 < found["moved"]
+    report = data(done("verify", "model.onnx", "slim.onnx", "--plan", "sub/p.json", "--json"))
+    assert report["equal"] is True and report["vacuous"] is False
+    assert report["max_rel_error"] < 1e-5 < report["moved"]
 
 
 @pytest.mark.parametrize("change", [tamper, reorder, another_plan, plan_of_less, plan_of_another_model, another_model])
@@ -328,7 +328,7 @@ SEEN = Verification(True, True, 1e-7, 2e-7, 0.5, False, 0.0, 1)
 
 
 @pytest.mark.parametrize(
-    ("seen", "said"),
+    ("verification", "message"),
     [
         (SEEN, "equal to the masked original; largest error 2.0e-07"),
         (replace(SEEN, exact=False), "equal to the original under masked statistics"),
@@ -341,8 +341,8 @@ SEEN = Verification(True, True, 1e-7, 2e-7, 0.5, False, 0.0, 1)
         (None, "not verified"),
     ],
 )
-def test_what_the_proof_says(seen: Verification | None, said: str) -> None:
-    assert said in " ".join(line.plain for line in proof(seen))
+def test_what_the_proof_says(verification: Verification | None, message: str) -> None:
+    assert message in " ".join(line.plain for line in proof(verification))
 
 
 # --- help --------------------------------------------------------------------------------------------------------

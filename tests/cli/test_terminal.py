@@ -193,8 +193,12 @@ def test_signals_are_as_they_were_afterwards() -> None:
 
 
 def test_a_shell_completes_commands() -> None:
-    asked = {"_PRUNEGRAPH_COMPLETE": "complete_bash", "COMP_WORDS": "prunegraph ev", "COMP_CWORD": "1"}
+    environment = {"_PRUNEGRAPH_COMPLETE": "complete_bash", "COMP_WORDS": "prunegraph ev", "COMP_CWORD": "1"}
     run = subprocess.run(
-        [sys.executable, "-m", "prunegraph"], env={**os.environ, **asked}, capture_output=True, text=True, check=True
+        [sys.executable, "-m", "prunegraph"],
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+        check=True,
     )
     assert run.stdout.split() == ["evaluate"]

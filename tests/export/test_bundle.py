@@ -69,8 +69,8 @@ def test_the_script_is_python_3_6_of_the_standard_library_numpy_and_onnxruntime(
 
 
 def test_a_slim_model_is_timed_beside_its_original_and_read_back(folder: Path) -> None:
-    made = bundle(["model.onnx", "slim.onnx"], "bundle.zip", sequence=7)
-    device = unpacked(made.path)
+    archive = bundle(["model.onnx", "slim.onnx"], "bundle.zip", sequence=7)
+    device = unpacked(archive.path)
     done = run_script(device, "--rounds", "6", "--max-seconds", "5")
     assert done.returncode == 0, done.stderr
     results = json.loads((device / "results.json").read_text())
@@ -134,9 +134,9 @@ def test_a_provider_that_is_not_there_is_refused_and_the_others_are_timed(folder
 @pytest.mark.parametrize("stack", STACKS)
 def test_every_stack_gets_an_opset_and_format_that_it_reads(folder: Path, stack: str) -> None:
     onnx.save(averaged(), "norm.onnx")  # opset 17, with LayerNormalization, which is new there
-    made = bundle(["norm.onnx"], "bundle.zip", stack=stack, sequence=7)
-    proto = onnx.load(unpacked(made.path) / "models" / "0.onnx")
-    assert made.opsets["norm.onnx"] == proto.opset_import[0].version == min(17, STACKS[stack].opset)
+    archive = bundle(["norm.onnx"], "bundle.zip", stack=stack, sequence=7)
+    proto = onnx.load(unpacked(archive.path) / "models" / "0.onnx")
+    assert archive.opsets["norm.onnx"] == proto.opset_import[0].version == min(17, STACKS[stack].opset)
     assert proto.ir_version <= STACKS[stack].ir_version
     assert any(node.op_type == "LayerNormalization" for node in proto.graph.node) == (STACKS[stack].opset >= 17)
 

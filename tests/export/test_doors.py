@@ -80,10 +80,10 @@ def test_heavy_packages_are_not_imported_to_look_at_a_model() -> None:
         "prunegraph.prune_graph(mlp())\n"
         "print([name for name in ('torch', 'onnx_graphsurgeon', 'onnxscript', 'transformers') if name in sys.modules])"
     )
-    said = subprocess.run(
+    process = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=Path(__file__).parents[2]
     )
-    assert said.stdout.strip() == "[]"
+    assert process.stdout.strip() == "[]"
 
 
 class FakeModule:

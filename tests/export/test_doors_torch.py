@@ -97,17 +97,17 @@ def test_a_module_shrinks_and_is_told_in_its_own_names(block: Block) -> None:
     weights = {tensor.name: tuple(tensor.dims) for tensor in slim.graph.initializer}
     assert weights["up.bias"] == (NEURONS // 2,)
     assert set(weights["up.weight"]) == {WIDTH, NEURONS // 2}
-    (found, pooled) = run(slim, ids=ids(3, 7))  # at sizes of its own: the example's one row was no constant
-    np.testing.assert_allclose(found, expected["hidden"].detach(), atol=1e-5)
+    (hidden, pooled) = run(slim, ids=ids(3, 7))  # at sizes of its own: the example's one row was no constant
+    np.testing.assert_allclose(hidden, expected["hidden"].detach(), atol=1e-5)
     np.testing.assert_allclose(pooled, expected["pooled"].detach(), atol=1e-5)
     assert [value.name for value in slim.graph.output] == ["hidden", "pooled"]
 
 
 def test_groups_have_the_scopes_of_the_module(block: Block) -> None:
-    found = {group.kind: group for group in analyze(from_torch(block, (ids(),))).groups}
-    assert (found["head"].units, found["ffn"].units) == (HEADS, NEURONS)
-    assert found["head"].scope.split(".")[0] in ("qkv", "out")
-    assert found["ffn"].scope in ("up", "down")
+    by_kind = {group.kind: group for group in analyze(from_torch(block, (ids(),))).groups}
+    assert (by_kind["head"].units, by_kind["ffn"].units) == (HEADS, NEURONS)
+    assert by_kind["head"].scope.split(".")[0] in ("qkv", "out")
+    assert by_kind["ffn"].scope in ("up", "down")
 
 
 def test_weights_are_copied_and_every_part_keeps_its_mode(block: Block) -> None:
@@ -222,10 +222,10 @@ def test_axes_that_vary_by_default() -> None:
 def test_axes_of_one_are_widened_where_they_vary(
     forward: Callable[..., Any], call: ExampleCall, axes: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
 ) -> None:
-    made = ExampleCall(
+    example = ExampleCall(
         tuple(map(torch.ones, call.args)), {name: torch.ones(size) for name, size in call.kwargs.items()}
     )
-    wide = widened(made, forward, axes)
+    wide = widened(example, forward, axes)
     assert tuple(tuple(each.shape) for each in wide.args) == args
     assert {name: tuple(each.shape) for name, each in wide.kwargs.items()} == kwargs
 
@@ -248,9 +248,9 @@ def test_a_folder_becomes_a_file_with_dynamic_axes(tmp_path: Path, monkeypatch: 
     assert "input_ids [batch, sequence]" in result.stdout
     assert "last_hidden_state [batch, sequence, 16]" in result.stdout
     mask = torch.ones(3, 9, dtype=torch.int64)
-    found = run(tmp_path / "bert.onnx", input_ids=ids(3, 9), attention_mask=mask)
+    outputs = run(tmp_path / "bert.onnx", input_ids=ids(3, 9), attention_mask=mask)
     expected = module(ids(3, 9), mask).last_hidden_state.detach()
-    np.testing.assert_allclose(found[0], expected, atol=1e-4)
+    np.testing.assert_allclose(outputs[0], expected, atol=1e-4)
 
 
 def test_a_folder_without_weights_and_with_another_task(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -87,8 +87,8 @@ def test_a_slim_folder_has_all_but_the_weights(tmp_path: Path) -> None:
     modules = [{"path": ""}, {"path": "1_Pooling"}, {"path": "2_Dense"}, {"path": "../../etc"}]
     (source / "modules.json").write_text(json.dumps(modules))
     small = {"config.json", "tokenizer.json", "vocab.txt", "README.md", "modules.json", *more[:2]}
-    found = companions(source, source / "onnx/model.onnx")
-    assert {str(path.relative_to(source)) for path in found} == small
+    copied = companions(source, source / "onnx/model.onnx")
+    assert {str(path.relative_to(source)) for path in copied} == small
     target = tmp_path / "deep" / "slim"
     with new_folder(target) as staging:
         config = BERT | {"num_attention_heads": 6}

@@ -75,30 +75,30 @@ class Elements(HTMLParser):
 
 
 def test_facts_are_those_of_the_selection() -> None:
-    told = facts()
-    head = next(layer for layer in told["layers"] if "kept" in layer)
+    report = facts()
+    head = next(layer for layer in report["layers"] if "kept" in layer)
     assert head["kept"].count(False) == 1 and head["kept"][1] is False
     assert head["after"] == head["before"] - 1 and len(head["scores"]) == head["before"]
-    others = [layer for layer in told["layers"] if layer is not head]
+    others = [layer for layer in report["layers"] if layer is not head]
     assert others and all(layer["before"] == layer["after"] for layer in others)
 
 
-@pytest.mark.parametrize("told", [facts(), full()], ids=["least", "everything"])
-def test_the_page_is_well_formed_and_fetches_nothing(told: dict[str, Any]) -> None:
-    page = render_html(told)
+@pytest.mark.parametrize("report", [facts(), full()], ids=["least", "everything"])
+def test_the_page_is_well_formed_and_fetches_nothing(report: dict[str, Any]) -> None:
+    page = render_html(report)
     elements = Elements(page)
     assert not re.search(r"(src|href)=\"?(https?:)?//", page) and "@import" not in page and "url(" not in page
     assert not [tag for tag, _ in elements.all if tag in ("script", "link", "iframe", "img")]
     assert all(attributes.get("aria-label") for tag, attributes in elements.all if tag == "svg")
     squares = [a for tag, a in elements.all if tag == "rect" and a.get("width") == "18"]
-    heads = [stays for layer in told["layers"] if "kept" in layer for stays in layer["kept"]]
+    heads = [stays for layer in report["layers"] if "kept" in layer for stays in layer["kept"]]
     assert [a["class"] for a in squares] == ["kept" if stays else "gone" for stays in heads]
 
 
 def test_a_model_without_heads_or_widths_has_a_page() -> None:
-    told = facts()
-    heads = {**told, "layers": [layer for layer in told["layers"] if "kept" in layer]}
-    widths = {**told, "layers": [layer for layer in told["layers"] if "kept" not in layer]}
+    report = facts()
+    heads = {**report, "layers": [layer for layer in report["layers"] if "kept" in layer]}
+    widths = {**report, "layers": [layer for layer in report["layers"] if "kept" not in layer]}
     for each, there, gone in ((heads, "<h3>Heads", "<h3>Widths"), (widths, "<h3>Widths", "<h3>Heads")):
         page = render_html(each)
         assert there in page and gone not in page

@@ -36,11 +36,11 @@ class _Builder:
             self.weights.append(numpy_helper.from_array(np.array(values, np.int64), name))
         return name
 
-    def linear(self, x: str, scope: str, made: int, summed: int) -> str:
+    def linear(self, x: str, scope: str, units: int, summed: int) -> str:
         """The exporter loses the name of a Linear's weight and keeps its bias's."""
         lost = f"onnx::MatMul_{100 + sum(w.name.startswith('onnx::') for w in self.weights)}"
-        y = self.op("MatMul", [x, self.weight(lost, summed, made)], scope)
-        return self.op("Add", [self.weight(f"{scope.replace('/', '.')}.bias", made), y], scope)
+        y = self.op("MatMul", [x, self.weight(lost, summed, units)], scope)
+        return self.op("Add", [self.weight(f"{scope.replace('/', '.')}.bias", units), y], scope)
 
     def norm(self, x: str, scope: str) -> str:
         name = scope.replace("/", ".")

@@ -131,9 +131,9 @@ def mixture_seen_by_a_branch() -> onnx.ModelProto:
     g = Builder("mixture_seen_by_a_branch")
     h = stem(g)
     best, chosen = g("TopK", g("Softmax", router(g, h), axis=-1), [BEST], n=2)
-    made = helper.make_tensor_value_info("seen", TensorProto.FLOAT, None)
+    info = helper.make_tensor_value_info("seen", TensorProto.FLOAT, None)
     cast = helper.make_node("Cast", [chosen], ["seen"], to=TensorProto.FLOAT)
-    bodies = {f"{name}_branch": helper.make_graph([cast], name, [], [made]) for name in ("then", "else")}
+    bodies = {f"{name}_branch": helper.make_graph([cast], name, [], [info]) for name in ("then", "else")}
     weights = g("Mul", best, g("If", g.const("always", True), **bodies))
     return finish(g, g("Add", h, experts(g, h, weights, chosen)))
 

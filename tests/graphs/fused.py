@@ -91,8 +91,8 @@ def onnx_attention_cache() -> onnx.ModelProto:
     past = [g.input(f"past_{name}", "B", 2, "P", D) for name in ("key", "value")]
     q, k, v = projected(g, h, (6 * D, 2 * D, 2 * D))
     y, *present = g("Attention", q, k, v, None, *past, n=3, q_num_heads=6, kv_num_heads=2)
-    for made in present:
-        g.output(made, "B", 2, None, D)
+    for present_name in present:
+        g.output(present_name, "B", 2, None, D)
     return finish(g, g("Add", h, linear(g, y, "o", 6 * D, E)))
 
 
@@ -199,8 +199,8 @@ def multi_head_cache() -> onnx.ModelProto:
     past = [g.input(f"past_{name}", "B", H, "P", D) for name in ("key", "value")]
     q, k, v = projected(g, h, (H * D,) * 3)
     y, *present = microsoft(g, "MultiHeadAttention", q, k, v, None, None, None, *past, n=3, num_heads=H)
-    for made in present:
-        g.output(made, "B", H, None, D)
+    for present_name in present:
+        g.output(present_name, "B", H, None, D)
     return finish(g, g("Add", h, linear(g, y, "o", H * D, E)))
 
 
@@ -379,8 +379,8 @@ def group_query_cache() -> onnx.ModelProto:
     bias = g("Mul", g.weight("table", 1, 6, 1, 1, scale=1.0), g.input("far", 2, 1, 1, 5))
     operands = (*qkv, *past, lengths, total, None, None, None, bias, g.weight("sink", 6, scale=1.0))
     y, *present = microsoft(g, "GroupQueryAttention", *operands, n=3, num_heads=6, kv_num_heads=2)
-    for made in present:
-        g.output(made, 2, 2, 5, 16)
+    for present_name in present:
+        g.output(present_name, 2, 2, 5, 16)
     g.output(linear(g, g("Add", h, linear(g, y, "o", 6 * 16, E)), "out", E, 5), 2, 1, 5)
     return g.model()
 

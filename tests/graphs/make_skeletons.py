@@ -63,12 +63,12 @@ def main() -> int:
     """Run the command line."""
     parser = argparse.ArgumentParser(prog="python -m tests.graphs.make", description=__doc__.split("\n")[0])
     parser.add_argument("names", nargs="*", help="files to make; all without")
-    wanted = parser.parse_args().names
+    names = parser.parse_args().names
     known = graphs()
-    if unknown := set(wanted) - set(known):
+    if unknown := set(names) - set(known):
         parser.error(f"unknown: {', '.join(sorted(unknown))}; there are {', '.join(known)}")
     logging.disable(logging.WARNING)  # exporters warn about every model
-    for name in wanted or known:
+    for name in names or known:
         size = save_skeleton(make(*known[name]), GRAPHS / (name + SUFFIX))
         print(f"{name:24} {size / 1024:6.1f} KiB", flush=True)
     return 0

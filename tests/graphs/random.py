@@ -41,8 +41,8 @@ class Writer:
     # ---- ops: each writes one, if some value fits -----------------------------------------------------------------
 
     def linear(self) -> None:
-        if found := self.pick(lambda shape: len(shape) > 0):
-            x, shape = found
+        if value := self.pick(lambda shape: len(shape) > 0):
+            x, shape = value
             width, k = self.width(), len(self.g.nodes)
             y = self.g("MatMul", x, self.g.weight(f"w{k}", shape[-1], width)) if len(shape) > 1 else self.gemm(x, shape)
             if len(shape) == 1:
@@ -54,29 +54,29 @@ class Writer:
 
     def factor(self) -> None:
         """An axis as a product."""
-        if found := self.pick(lambda shape: any(n in (4, 6, 8, 9, 12, 16, 24) for n in shape)):
-            x, shape = found
+        if value := self.pick(lambda shape: any(n in (4, 6, 8, 9, 12, 16, 24) for n in shape)):
+            x, shape = value
             axis = next(k for k in self.rng.permutation(len(shape)) if shape[k] in (4, 6, 8, 9, 12, 16, 24))
             outer = int(self.rng.choice([n for n in (2, 3, 4, 6) if shape[axis] % n == 0 and n < shape[axis]]))
             new = (*shape[:axis], outer, shape[axis] // outer, *shape[axis + 1 :])
             self.add(self.g("Reshape", x, [-1, *new]), new)
 
     def merge(self) -> None:
-        if found := self.pick(lambda shape: len(shape) > 1):
-            x, shape = found
+        if value := self.pick(lambda shape: len(shape) > 1):
+            x, shape = value
             axis = int(self.rng.integers(len(shape) - 1))
             new = (*shape[:axis], shape[axis] * shape[axis + 1], *shape[axis + 2 :])
             self.add(self.g("Reshape", x, [0, *new]), new)
 
     def transpose(self) -> None:
-        if found := self.pick(lambda shape: len(shape) > 1):
-            x, shape = found
+        if value := self.pick(lambda shape: len(shape) > 1):
+            x, shape = value
             order = [int(k) for k in self.rng.permutation(len(shape))]
             self.add(self.g("Transpose", x, perm=[0, *(k + 1 for k in order)]), tuple(shape[k] for k in order))
 
     def concat(self) -> None:
-        if found := self.pick():
-            x, shape = found
+        if value := self.pick():
+            x, shape = value
             axis = self.axis(shape)
             beside = (len(shape), shape[:axis] + shape[axis + 1 :])
             other = self.pick(lambda s: (len(s), s[:axis] + s[axis + 1 :]) == beside)
@@ -86,8 +86,8 @@ class Writer:
             self.add(self.g("Concat", *pair, axis=axis + 1), new)
 
     def split(self) -> None:
-        if found := self.pick(lambda shape: any(n > 2 for n in shape)):
-            x, shape = found
+        if value := self.pick(lambda shape: any(n > 2 for n in shape)):
+            x, shape = value
             axis = next(k for k in self.rng.permutation(len(shape)) if shape[k] > 2)
             cut = int(self.rng.integers(1, shape[axis]))
             if shape[axis] % 2 == 0 and self.rng.random() < 0.6:
@@ -97,8 +97,8 @@ class Writer:
                 self.add(name, (*shape[:axis], size, *shape[axis + 1 :]))
 
     def slice(self) -> None:
-        if found := self.pick(lambda shape: any(n > 2 for n in shape)):
-            x, shape = found
+        if value := self.pick(lambda shape: any(n > 2 for n in shape)):
+            x, shape = value
             axis = next(int(k) for k in self.rng.permutation(len(shape)) if shape[k] > 2)
             start, stop = sorted(int(n) for n in self.rng.choice(shape[axis] + 1, 2, replace=False))
             step = int(self.rng.choice([1, 1, 2]))
@@ -108,23 +108,23 @@ class Writer:
             self.add(y, (*shape[:axis], length, *shape[axis + 1 :]))
 
     def take(self) -> None:
-        if found := self.pick(lambda shape: len(shape) > 1):
-            x, shape = found
+        if value := self.pick(lambda shape: len(shape) > 1):
+            x, shape = value
             axis = self.axis(shape)
             at = int(self.rng.integers(-shape[axis], shape[axis]))
             self.add(self.g("Gather", x, np.array(at), axis=axis + 1), (*shape[:axis], *shape[axis + 1 :]))
 
     def combine(self) -> None:
-        if found := self.pick():
-            x, shape = found
+        if value := self.pick():
+            x, shape = value
             other = self.pick(lambda s: s == shape)
             assert other is not None
             self.add(self.g(str(self.rng.choice(["Add", "Mul", "Sub", "Max"])), x, other[0]), shape)
 
     def broadcast(self) -> None:
         """Combined with a reduction of itself, or with a constant of some of its axes."""
-        if found := self.pick():
-            x, shape = found
+        if value := self.pick():
+            x, shape = value
             axis = self.axis(shape)
             if self.rng.random() < 0.5:
                 op = str(self.rng.choice(["ReduceSum", "ReduceMax", "ReduceMean", "ReduceL2"]))
@@ -135,30 +135,30 @@ class Writer:
             self.add(self.g("Tanh", self.g(str(self.rng.choice(["Add", "Mul"])), x, other)), shape)
 
     def unary(self) -> None:
-        if found := self.pick():
-            self.add(self.g(str(self.rng.choice(["Tanh", "Sigmoid", "Relu", "Cos", "Softplus"])), found[0]), found[1])
+        if value := self.pick():
+            self.add(self.g(str(self.rng.choice(["Tanh", "Sigmoid", "Relu", "Cos", "Softplus"])), value[0]), value[1])
 
     def reduce(self) -> None:
-        if found := self.pick(lambda shape: len(shape) > 1):
-            x, shape = found
+        if value := self.pick(lambda shape: len(shape) > 1):
+            x, shape = value
             axis = self.axis(shape)
             op = str(self.rng.choice(["ReduceSum", "ReduceMax", "ReduceMin", "ReduceMean", "ReduceL1"]))
             self.add(self.g(op, x, [axis + 1], keepdims=0), (*shape[:axis], *shape[axis + 1 :]))
 
     def softmax(self) -> None:
-        if found := self.pick():
-            self.add(self.g("Softmax", found[0], axis=self.axis(found[1]) + 1), found[1])
+        if value := self.pick():
+            self.add(self.g("Softmax", value[0], axis=self.axis(value[1]) + 1), value[1])
 
     def norm(self) -> None:
-        if found := self.pick(lambda shape: shape[-1] > 3):
-            x, shape = found
+        if value := self.pick(lambda shape: shape[-1] > 3):
+            x, shape = value
             k = len(self.g.nodes)
             scale, bias = (self.g.weight(f"{part}{k}", shape[-1], scale=1.0) for part in ("n", "m"))
             self.add(self.g("LayerNormalization", x, scale, bias, axis=-1), shape)
 
     def tile(self) -> None:
-        if found := self.pick():
-            x, shape = found
+        if value := self.pick():
+            x, shape = value
             axis, times = self.axis(shape), int(self.rng.choice([2, 3]))
             if self.rng.random() < 0.5:
                 repeats = [1] * (len(shape) + 1)
@@ -171,8 +171,8 @@ class Writer:
 
     def contract(self) -> None:
         """A value with itself or with another, batched."""
-        if found := self.pick(lambda shape: len(shape) > 1):
-            x, shape = found
+        if value := self.pick(lambda shape: len(shape) > 1):
+            x, shape = value
             other = self.pick(lambda s: len(s) == len(shape) and s[:-2] == shape[:-2] and s[-1] == shape[-1])
             assert other is not None
             order = [*range(len(shape) - 1), len(shape), len(shape) - 1]
@@ -180,16 +180,16 @@ class Writer:
             self.add(self.g("Tanh", y), (*shape[:-1], other[1][-2]))
 
     def pad(self) -> None:
-        if found := self.pick():
-            x, shape = found
+        if value := self.pick():
+            x, shape = value
             axis = self.axis(shape)
             pads = [0] * (2 * len(shape) + 2)
             pads[axis + 1], pads[axis + len(shape) + 2] = 1, 2
             self.add(self.g("Pad", x, pads), (*shape[:axis], shape[axis] + 3, *shape[axis + 1 :]))
 
     def conv(self) -> None:
-        if found := self.pick(lambda shape: len(shape) == 2):
-            x, (channels, length) = found
+        if value := self.pick(lambda shape: len(shape) == 2):
+            x, (channels, length) = value
             groups = int(self.rng.choice([n for n in (1, 1, 2, 3, channels) if channels % n == 0]))
             outputs = groups * int(self.rng.choice([1, 2, 3]))
             w = self.g.weight(f"w{len(self.g.nodes)}", outputs, channels // groups, 3)

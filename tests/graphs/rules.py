@@ -37,7 +37,7 @@ def makers(module: ModuleType) -> dict[str, Callable[[], onnx.ModelProto]]:
 
 
 @functools.cache
-def found(make: Callable[[], onnx.ModelProto], allow_io: tuple[str, ...] = ()) -> Found:
+def normal_form(make: Callable[[], onnx.ModelProto], allow_io: tuple[str, ...] = ()) -> Found:
     """A model, its normal form and its groups."""
     model = ir.from_proto(make())
     normal = normalize(model)

@@ -89,7 +89,7 @@ def canonical(space: Space, dims: Sequence[int]) -> list[list[Any]]:
     Text says the same, but sums may be multiplied out or not, and what is pinned has any structure or none.
     """
     number: dict[int, int] = {}
-    found = []
+    collected = []
     for axis in resolved(space, dims):
         columns = [(tuple(column), leaf) for leaf, column in slots(axis, space.size, lambda leaf: leaf != UNIT)]
         for _, leaf in sorted(columns):
@@ -100,8 +100,8 @@ def canonical(space: Space, dims: Sequence[int]) -> list[list[Any]]:
             for position, slot in enumerate(column):
                 if slot >= 0:
                     owners[position].add((number[leaf], int(slot)) if leaf in number else "pinned")
-        found.append([frozenset(owner) for owner in owners])
-    return found
+        collected.append([frozenset(owner) for owner in owners])
+    return collected
 
 
 def masks(space: Space, dims: Sequence[int], seed: int) -> dict[int, Keep]:

@@ -82,10 +82,10 @@ CASES = [
 @pytest.mark.parametrize(("name", "kinds"), CASES)
 def test_slim_equals_the_masked_original(name: str, kinds: tuple[str, ...]) -> None:
     """One random selection of every kind by itself, and one of all together."""
-    found = analyzed(name)
+    analyzed_model = analyzed(name)
     rng = np.random.default_rng(sum(map(ord, name + kinds[0])))
-    groups = [g for g in found.analysis.groups if kinds == ("",) or g.kind in kinds]
-    result = apply(found, Selection({g.id: part(g, rng) for g in groups}))
+    groups = [g for g in analyzed_model.analysis.groups if kinds == ("",) or g.kind in kinds]
+    result = apply(analyzed_model, Selection({g.id: part(g, rng) for g in groups}))
     proof = result.report.verify
     assert proof is not None and proof.ok
     assert proof.moved > 1e-3
@@ -105,13 +105,13 @@ def test_slim_equals_the_masked_original(name: str, kinds: tuple[str, ...]) -> N
 )
 def test_magnitude_removes_exactly_the_planted_dead_units(name: str, kinds: tuple[str, ...]) -> None:
     """Zero all weights of some units: they score lowest, go first, and the output does not change."""
-    found = analyzed(name)
+    analyzed_model = analyzed(name)
     rng = np.random.default_rng(7)
-    groups = [g for g in found.analysis.groups if g.kind in kinds]
+    groups = [g for g in analyzed_model.analysis.groups if g.kind in kinds]
     planted = {g.id: rng.permutation(g.units) < round(g.units / 3) for g in groups}
     dead = Selection({g.id: ~planted[g.id] for g in groups})
-    model = found.normalized.model.clone()
-    _zero(model, found.analysis, dead)
+    model = analyzed_model.normalized.model.clone()
+    _zero(model, analyzed_model.analysis, dead)
     result = prune_graph(model, Amount(dict.fromkeys(kinds, 1 / 3), align=1))
     proof = result.report.verify
     assert proof is not None and proof.ok and proof.vacuous

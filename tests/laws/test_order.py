@@ -31,11 +31,11 @@ def shuffled(model: onnx.ModelProto, rng: np.random.Generator) -> onnx.ModelProt
     """The same model, its nodes in another topological order, its initializers in any."""
     other = onnx.ModelProto()
     other.CopyFrom(model)
-    made = {name for node in model.graph.node for name in node.output if name}
+    node_outputs = {name for node in model.graph.node for name in node.output if name}
     waiting, ready = list(model.graph.node), set[str]()
     del other.graph.node[:]
     while waiting:
-        able = [node for node in waiting if not (_reads(node) & made) - ready]
+        able = [node for node in waiting if not (_reads(node) & node_outputs) - ready]
         node = able[rng.integers(len(able))]
         other.graph.node.append(node)
         ready |= set(node.output)
@@ -94,9 +94,9 @@ def _plain(name: str, old: dict[str, str]) -> str:
     return old.get(stem, stem)
 
 
-def pins(found: Analysed, old: dict[str, str]) -> set[tuple[str, int]]:
+def pins(analyzed: Analysed, old: dict[str, str]) -> set[tuple[str, int]]:
     """The pinned axes.  Into which factors one falls before it clashes may depend on who comes first."""
-    return {(_plain(pinned.place.name, old), pinned.place.axis) for pinned in found.analysis.pinned}
+    return {(_plain(pinned.place.name, old), pinned.place.axis) for pinned in analyzed.analysis.pinned}
 
 
 def variants(name: str) -> Iterator[tuple[Analysed, dict[str, str]]]:
@@ -110,26 +110,26 @@ def variants(name: str) -> Iterator[tuple[Analysed, dict[str, str]]]:
 @every_graph
 def test_groups_and_results(name: str) -> None:
     """Other orders and names: the same groups and pins, and the same numbers from what the same selection leaves."""
-    found = analysed(name)
-    groups = Counter(key(group, {}) for group in found.analysis.groups)
-    expected = _outputs(found, _halves(found))
+    analyzed = analysed(name)
+    groups = Counter(key(group, {}) for group in analyzed.analysis.groups)
+    expected = _outputs(analyzed, _halves(analyzed))
     for other, old in variants(name):
         assert Counter(key(group, old) for group in other.analysis.groups) == groups
-        assert pins(other, old) == pins(found, {})
+        assert pins(other, old) == pins(analyzed, {})
         for a, b in zip(expected, _outputs(other, _halves(other)), strict=True):
             np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4)
 
 
-def _halves(found: Analysed) -> Selection:
+def _halves(analyzed: Analysed) -> Selection:
     """The first units of every group: the same ones, whatever the groups are called."""
     return Selection(
-        {group.id: np.indices(group.shape)[-1] < (group.units + 1) // 2 for group in found.analysis.groups}
+        {group.id: np.indices(group.shape)[-1] < (group.units + 1) // 2 for group in analyzed.analysis.groups}
     )
 
 
-def _outputs(found: Analysed, selection: Selection) -> list[np.ndarray]:
-    keeps = selection.keeps(found.analysis.groups)
-    slim = shrink(found.normalized, found.analysis.solution, keeps).model
+def _outputs(analyzed: Analysed, selection: Selection) -> list[np.ndarray]:
+    keeps = selection.keeps(analyzed.analysis.groups)
+    slim = shrink(analyzed.normalized, analyzed.analysis.solution, keeps).model
     specs = input_specs(slim.graph)
     sizes = {dim: 13 if axis else 2 for spec in specs for axis, dim in enumerate(spec.dims) if isinstance(dim, str)}
     with open_session(slim) as session:

@@ -22,13 +22,13 @@ ROUNDING = 5e-5
 
 @pytest.mark.parametrize("seed", range(48))
 def test_shrunk_is_masked(seed: int) -> None:
-    found = analysed_model(random_graph(seed, length=10 + seed // 4))
-    groups, solution = found.analysis.groups, found.analysis.solution
+    analyzed = analysed_model(random_graph(seed, length=10 + seed // 4))
+    groups, solution = analyzed.analysis.groups, analyzed.analysis.solution
     for selection in parts(groups, np.random.default_rng(seed)):
         keeps = selection.keeps(groups)
-        slim = cleanup(shrink(found.normalized, solution, keeps).model, solution, Lengths(solution, keeps))
+        slim = cleanup(shrink(analyzed.normalized, solution, keeps).model, solution, Lengths(solution, keeps))
         onnx.checker.check_model(ir.to_proto(slim), full_check=True)
-        result = verify(found.model, found.normalized, slim, found.analysis, keeps)
+        result = verify(analyzed.model, analyzed.normalized, slim, analyzed.analysis, keeps)
         assert result.ok and max(result.max_rel_error, result.normalize_error) < ROUNDING, (selection.keep, result)
 
 

@@ -37,7 +37,7 @@ def read(path: Path = GOLDEN) -> dict[str, str]:
 
 
 @pytest.fixture(scope="module", params=ZOO)
-def found(request: pytest.FixtureRequest) -> tuple[str, Analyzed]:
+def named_analysis(request: pytest.FixtureRequest) -> tuple[str, Analyzed]:
     return request.param, load_and_analyze(load_skeleton(request.param))
 
 
@@ -47,8 +47,8 @@ def census(analyzed: Analyzed) -> str:
     return " + ".join(f"{count} {what}" for what, count in counts.items())
 
 
-def test_the_groups_are_those_of_the_architecture(found: tuple[str, Analyzed]) -> None:
-    name, analyzed = found
+def test_the_groups_are_those_of_the_architecture(named_analysis: tuple[str, Analyzed]) -> None:
+    name, analyzed = named_analysis
     assert census(analyzed) == read()[name]
 
 
@@ -58,17 +58,17 @@ def scopes(analyzed: Analyzed) -> str:
 
 
 def test_groups_of_decoders_are_numbered_by_layer_and_bear_the_scope_of_what_makes_them(
-    found: tuple[str, Analyzed],
+    named_analysis: tuple[str, Analyzed],
 ) -> None:
     """Positions that are rotated for all layers at once decide neither the order nor the scope."""
-    name, analyzed = found
+    name, analyzed = named_analysis
     if name in DECODERS:
         assert scopes(analyzed) == read(SCOPES)[name]
 
 
 @pytest.mark.parametrize("kinds", ["every kind", "half of the groups"])
-def test_slim_equals_the_masked_original(found: tuple[str, Analyzed], kinds: str) -> None:
-    name, analyzed = found
+def test_slim_equals_the_masked_original(named_analysis: tuple[str, Analyzed], kinds: str) -> None:
+    name, analyzed = named_analysis
     rng = np.random.default_rng(sum(map(ord, name + kinds)))
     groups = [g for g in analyzed.analysis.groups if kinds == "every kind" or rng.random() < 0.5]
     result = apply(analyzed, Selection({g.id: part(g, rng) for g in groups}))

@@ -32,76 +32,76 @@ def data_for(model: onnx.ModelProto, count: int = 6, length: int = 8) -> dict[st
     return {name: rng.normal(size=(count, *each[1:])).astype(np.float32) for name, each in dims.items()}
 
 
-def half(found: Analyzed, kind: str) -> Selection:
+def half(analyzed: Analyzed, kind: str) -> Selection:
     """The second half of all units of a kind goes."""
-    groups = [group for group in found.analysis.groups if group.kind == kind]
+    groups = [group for group in analyzed.analysis.groups if group.kind == kind]
     return Selection({g.id: np.broadcast_to(np.arange(g.units) < max(1, g.units // 2), g.shape) for g in groups})
 
 
-def compared(found: Analyzed, slim: onnx.ModelProto, selection: Selection, inputs: Inputs) -> Preservation:
+def compared(analyzed: Analyzed, slim: onnx.ModelProto, selection: Selection, inputs: Inputs) -> Preservation:
     return attention_similarity(
-        (found.normalized.model, found.analysis), load_and_analyze(slim).original, selection, inputs
+        (analyzed.normalized.model, analyzed.analysis), load_and_analyze(slim).original, selection, inputs
     )
 
 
 @pytest.mark.parametrize("make", [graphs_attention.mha, graphs_attention.gqa, graphs_fused.onnx_attention])
 def test_heads_that_stay_attend_as_before_where_nothing_came_before(make: Callable[[], onnx.ModelProto]) -> None:
     model = make()
-    found = load_and_analyze(model)
-    kind = next(group.kind for group in found.analysis.groups if group.kind in ("head", "kv_group"))
-    selection = half(found, kind)
-    inputs = Data(data_for(model)).opened().inputs(found.original)
-    seen = compared(found, apply(found, selection).model, selection, inputs)
-    assert seen.mean == pytest.approx(1, abs=1e-5)
-    (site,) = attentions(found.normalized.model, found.analysis)
-    assert 0 < len(seen.heads[0]) < site.heads
-    assert np.isnan(seen.grid()).sum() == seen.grid().size - len(seen.heads[0])
+    analyzed = load_and_analyze(model)
+    kind = next(group.kind for group in analyzed.analysis.groups if group.kind in ("head", "kv_group"))
+    selection = half(analyzed, kind)
+    inputs = Data(data_for(model)).opened().inputs(analyzed.original)
+    similarity = compared(analyzed, apply(analyzed, selection).model, selection, inputs)
+    assert similarity.mean == pytest.approx(1, abs=1e-5)
+    (site,) = attentions(analyzed.normalized.model, analyzed.analysis)
+    assert 0 < len(similarity.heads[0]) < site.heads
+    assert np.isnan(similarity.grid()).sum() == similarity.grid().size - len(similarity.heads[0])
 
 
 def test_fewer_dims_of_queries_and_keys_attend_elsewhere() -> None:
     model = graphs_blocks.transformer_block()
-    found = load_and_analyze(model)
-    selection = half(found, "qk_dim")
+    analyzed = load_and_analyze(model)
+    selection = half(analyzed, "qk_dim")
     data = data_for(model)
-    slim = apply(found, selection).model
-    seen = compared(found, slim, selection, Data(data).opened().inputs(found.original))
-    assert len(seen.labels) == 2 and 0 < seen.mean < 0.999
+    slim = apply(analyzed, selection).model
+    similarity = compared(analyzed, slim, selection, Data(data).opened().inputs(analyzed.original))
+    assert len(similarity.labels) == 2 and 0 < similarity.mean < 0.999
     maps = []
-    for each in (found, load_and_analyze(slim)):
+    for each in (analyzed, load_and_analyze(slim)):
         site = attentions(each.normalized.model, each.analysis)[0]
         assert site.probabilities is not None
         with open_session(with_outputs(each.normalized.model, [site.probabilities])) as session:
             maps.append(site.maps({site.probabilities.value: run(session, data, [site.probabilities.value])[0]}))
     a, b = maps
     expected = (a * b).sum(-1) / np.linalg.norm(a, axis=-1) / np.linalg.norm(b, axis=-1)
-    np.testing.assert_allclose(seen.cosines[0], expected.mean(axis=(0, 2)), atol=1e-5)
+    np.testing.assert_allclose(similarity.cosines[0], expected.mean(axis=(0, 2)), atol=1e-5)
 
 
 def test_padding_does_not_count(tmp_path: Path) -> None:
     """One text after the other, without padding, is the same as all together."""
-    found = load_and_analyze(shifting([[0, 1], [0, -1]]))
-    selection = half(found, "head")
-    slim = apply(found, selection).model
+    analyzed = load_and_analyze(shifting([[0, 1], [0, -1]]))
+    selection = half(analyzed, "head")
+    slim = apply(analyzed, selection).model
     texts = [{"text": text} for text, _ in SENTENCES]
     both = []
     for size in (1, 8):
         data = Data(texts, word_tokenizer(tmp_path), batch_size=size).opened()
-        both.append(compared(found, slim, selection, data.inputs(found.original)))
-    for one, other in zip(*(seen.cosines for seen in both), strict=True):
+        both.append(compared(analyzed, slim, selection, data.inputs(analyzed.original)))
+    for one, other in zip(*(similarity.cosines for similarity in both), strict=True):
         np.testing.assert_allclose(one, other, atol=1e-5)
 
 
 def test_another_plan_is_refused() -> None:
     model = graphs_attention.mha()
-    found = load_and_analyze(model)
-    inputs = Data(data_for(model)).opened().inputs(found.original)
+    analyzed = load_and_analyze(model)
+    inputs = Data(data_for(model)).opened().inputs(analyzed.original)
     with pytest.raises(UsageError, match="compared"):
-        compared(found, model, half(found, "head"), inputs)
+        compared(analyzed, model, half(analyzed, "head"), inputs)
 
 
 def test_the_heat_map_is_drawn(tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
-    seen = Preservation(("a", "b"), (np.array([0, 2]), np.array([1])), (np.array([0.5, 1.0]), np.array([0.2])))
-    heat_map(seen, tmp_path / "maps.png")
+    similarity = Preservation(("a", "b"), (np.array([0, 2]), np.array([1])), (np.array([0.5, 1.0]), np.array([0.2])))
+    heat_map(similarity, tmp_path / "maps.png")
     assert (tmp_path / "maps.png").read_bytes().startswith(b"\x89PNG")
-    assert seen.layers == [0.75, 0.2] and seen.to_dict()["layers"][1]["heads"] == [1]
+    assert similarity.layers == [0.75, 0.2] and similarity.to_dict()["layers"][1]["heads"] == [1]

@@ -42,8 +42,8 @@ def test_past_and_present_shrink_together(
     result = prune_graph(decoder, ratio, scope=Scope(allow_io=CACHE))
     proof = result.report.verify
     assert proof is not None and proof.ok and proof.moved > 1e-3
-    found = shapes(result.model)
-    for name, shape in found.items():
+    shapes_of_slim = shapes(result.model)
+    for name, shape in shapes_of_slim.items():
         if "key" in name:
             assert shape == keys, name
         elif "value" in name:

@@ -80,12 +80,12 @@ def test_pairs_and_columns_by_name(tmp_path: Path) -> None:
 
 def test_fingerprints_tell_data_apart(tmp_path: Path) -> None:
     path = written("d.csv", CSV)(tmp_path)
-    seen = {open_data(path).fingerprint, open_data(path, limit=2).fingerprint, open_data(ROWS).fingerprint}
-    seen |= {open_data(ROWS[:2]).fingerprint, open_data([*ROWS, {"text": "it", "label": 0}]).fingerprint}
-    assert len(seen) == 5
+    fingerprints = {open_data(path).fingerprint, open_data(path, limit=2).fingerprint, open_data(ROWS).fingerprint}
+    fingerprints |= {open_data(ROWS[:2]).fingerprint, open_data([*ROWS, {"text": "it", "label": 0}]).fingerprint}
+    assert len(fingerprints) == 5
     assert open_data(ROWS).fingerprint == open_data(list(ROWS)).fingerprint
     path.write_text(CSV.replace("today", "now"))
-    assert open_data(path).fingerprint not in seen
+    assert open_data(path).fingerprint not in fingerprints
 
 
 # ---- CoNLL-U -------------------------------------------------------------------------------------------------------

@@ -76,8 +76,8 @@ def feeds_of(model: onnx.ModelProto, rng: np.random.Generator) -> Feeds:
     return feeds
 
 
-def weight(found: Analyzed, index: int) -> Array:
-    (node,) = (node for node in found.normalized.model.graph if node.op_type == "Attention")
+def weight(analyzed: Analyzed, index: int) -> Array:
+    (node,) = (node for node in analyzed.normalized.model.graph if node.op_type == "Attention")
     value = node.inputs[index]
     return np.zeros(1, np.float32) if value is None or value.const_value is None else value.const_value.numpy()
 
@@ -90,22 +90,22 @@ def heads(x: Array, count: int = H) -> Array:
 def test_maps_are_those_of_the_attention_spelt_out(make: Callable[[], onnx.ModelProto]) -> None:
     """Maps times values are the context, and where nothing masks or adds, they are the Softmax of Q and K."""
     proto = make()
-    found = load_and_analyze(proto)
-    (site,) = attentions(found.normalized.model, found.analysis)
+    analyzed = load_and_analyze(proto)
+    (site,) = attentions(analyzed.normalized.model, analyzed.analysis)
     assert site.probabilities is not None and (site.q, site.k, site.v) == ("", "", "")
-    (node,) = (node for node in found.normalized.model.graph if node.op_type == "Attention")
+    (node,) = (node for node in analyzed.normalized.model.graph if node.op_type == "Attention")
     old = node.inputs[4] if len(node.inputs) > 4 else None
     names = [site.probabilities.value, site.context, node.inputs[0].name, *([old.name] if old is not None else [])]
     observed = [site.probabilities, *(ObservedValue(name or "") for name in names[1:])]
     feeds = feeds_of(proto, np.random.default_rng(0))
-    with open_session(with_outputs(widened(found.normalized.model), observed)) as session:
+    with open_session(with_outputs(widened(analyzed.normalized.model), observed)) as session:
         values = dict(zip(names, run(session, feeds, names), strict=True))
         plain = run(session, feeds, [value.name for value in proto.graph.output])
-    with open_session(widened(found.normalized.model)) as session:
+    with open_session(widened(analyzed.normalized.model)) as session:
         for a, b in zip(plain, run(session, feeds), strict=True):
             np.testing.assert_array_equal(a, b)
     maps = site.maps(values)
-    qkv = values[node.inputs[0].name] @ weight(found, 1) + weight(found, 2)
+    qkv = values[node.inputs[0].name] @ weight(analyzed, 1) + weight(analyzed, 2)
     q, k, v = (heads(part) for part in np.split(qkv, [WIDTH, 2 * WIDTH], axis=2))
     if old is not None:
         k, v = (np.concatenate([side, new], axis=2) for side, new in zip(values[old.name], (k, v), strict=True))

@@ -181,11 +181,11 @@ def test_on_the_command_line(tmp_path: Path, examples: dict[str, np.ndarray]) ->
     np.savez(tmp_path / "test.npz", **examples)
     paths = [str(tmp_path / "0.onnx"), str(tmp_path / "1.onnx")]
     arguments = ["evaluate", *paths, "--data", str(tmp_path / "test.npz")]
-    told = json.loads(CliRunner().invoke(app, [*arguments, "--json"]).stdout)
-    assert told["metric"] == "accuracy" and told["examples"] == EXAMPLES
-    assert [model["model"] for model in told["models"]] == paths
+    report = json.loads(CliRunner().invoke(app, [*arguments, "--json"]).stdout)
+    assert report["metric"] == "accuracy" and report["examples"] == EXAMPLES
+    assert [model["model"] for model in report["models"]] == paths
     table = CliRunner().invoke(app, arguments).stdout
-    assert f"{told['models'][1]['value']:.4f}" in table and f"{EXAMPLES} examples" in table
+    assert f"{report['models'][1]['value']:.4f}" in table and f"{EXAMPLES} examples" in table
     nothing = CliRunner().invoke(app, ["evaluate", *paths])
     assert nothing.exit_code == 2 and "--data" in nothing.stderr
 

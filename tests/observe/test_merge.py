@@ -38,17 +38,17 @@ Make = Callable[[Analyzed, Inputs], Any]
 
 
 def of_scorer(name: str, kind: str, *, gradients: bool = False) -> Make:
-    def make(found: Analyzed, inputs: Inputs) -> Any:
-        groups = [group for group in found.analysis.groups if group.kind == kind]
-        scorer, context = make_scorer(name), Context(found.normalized.model, found.analysis)
+    def make(analyzed: Analyzed, inputs: Inputs) -> Any:
+        groups = [group for group in analyzed.analysis.groups if group.kind == kind]
+        scorer, context = make_scorer(name), Context(analyzed.normalized.model, analyzed.analysis)
         (statistic,) = (scorer.gradients if gradients else scorer.observes)(groups, context, inputs).values()
         return statistic
 
     return make
 
 
-def head_moments(found: Analyzed, _: Inputs) -> HeadMoments:
-    turns = [turn for turn in sites(found.normalized.model.graph, found.analysis) if isinstance(turn, Turn)]
+def head_moments(analyzed: Analyzed, _: Inputs) -> HeadMoments:
+    turns = [turn for turn in sites(analyzed.normalized.model.graph, analyzed.analysis) if isinstance(turn, Turn)]
     assert turns
     return HeadMoments(places(turns))
 
@@ -82,8 +82,8 @@ class Observed:
             if value.const_value is not None
         }
 
-    def run(self, wanted: Any, names: list[str]) -> list[Mapping[str, Any]]:
-        with open_session(with_outputs(self.found.normalized.model, wanted)) as session:
+    def run(self, values: Any, names: list[str]) -> list[Mapping[str, Any]]:
+        with open_session(with_outputs(self.found.normalized.model, values)) as session:
             return [
                 dict(zip(names, run(session, batch.feeds, names), strict=True)) if names else {}
                 for batch in self.batches
@@ -92,8 +92,8 @@ class Observed:
     def given(self, statistic: Any) -> list[Mapping[str, Any]]:
         """What the statistic is given of every batch; gradients are random."""
         if not hasattr(statistic, "activations"):
-            wanted = statistic.observed_values()
-            return self.run(wanted, [each.value for each in wanted])
+            inner = statistic.observed_values()
+            return self.run(inner, [each.value for each in inner])
         names = list(statistic.activations())
         rng = np.random.default_rng(0)
         pairs = []

@@ -55,8 +55,8 @@ SMALL: list[Callable[[], onnx.ModelProto]] = [
 EXPORTS = ["zoo_gpt2", "zoo_llama", "zoo_llama_legacy", "zoo_bert_legacy", "zoo_albert", "zoo_t5", "zoo_distilbert"]
 
 
-def feeds_for(found: Analyzed, batch: int = 2, row: int = 9) -> Feeds:
-    specs = input_specs(found.normalized.model.graph)
+def feeds_for(analyzed: Analyzed, batch: int = 2, row: int = 9) -> Feeds:
+    specs = input_specs(analyzed.normalized.model.graph)
     (sizes,) = next(iter(size_plans(specs, ({"batch": batch, "row": row},))))
     return widened_feeds(random_feeds(specs, sizes, 0))
 
@@ -71,16 +71,16 @@ def by_heads(array: np.ndarray, heads: int, width: int) -> np.ndarray:
 @pytest.mark.parametrize("make", SMALL, ids=lambda make: make.__name__)
 def test_probabilities_times_values_are_the_context(make: Callable[[], onnx.ModelProto]) -> None:
     """What is found as probabilities, values and context is just that, also where an op computes it inside."""
-    found = load_and_analyze(make())
-    model = found.normalized.model
-    (site,) = attentions(model, found.analysis)
+    analyzed = load_and_analyze(make())
+    model = analyzed.normalized.model
+    (site,) = attentions(model, analyzed.analysis)
     assert site.probabilities is not None
-    assert {group.id for group in found.analysis.groups if group.kind in HEAD_KINDS} == set(site.units)
+    assert {group.id for group in analyzed.analysis.groups if group.kind in HEAD_KINDS} == set(site.units)
     names = [site.probabilities.value, site.v, site.context]
     with open_session(
         with_outputs(widened(model), [site.probabilities, ObservedValue(site.v), ObservedValue(site.context)])
     ) as session:
-        values = dict(zip(names, run(session, feeds_for(found), names), strict=True))
+        values = dict(zip(names, run(session, feeds_for(analyzed), names), strict=True))
     maps, context = site.maps(values), values[site.context]
     if make is graphs_heads.einsum_attention:
         context = np.einsum("bhqk,bkhd->bqhd", maps, values[site.v])
@@ -105,10 +105,10 @@ GATED = [make.__name__ for make in SMALL if make is not graphs_fused.onnx_attent
 def test_a_closed_gate_is_a_mask(name: str) -> None:
     """Ones change nothing; zeros do what the oracle of verify does."""
     small = {make.__name__: make for make in SMALL}
-    found = load_and_analyze(small[name]() if name in small else load_skeleton(name))
-    wide, analysis = widened(found.normalized.model), found.analysis
+    analyzed = load_and_analyze(small[name]() if name in small else load_skeleton(name))
+    wide, analysis = widened(analyzed.normalized.model), analyzed.analysis
     twin, sites = with_head_mask(wide, analysis)
-    feeds, rng = feeds_for(found), np.random.default_rng(0)
+    feeds, rng = feeds_for(analyzed), np.random.default_rng(0)
     there = {group for site in sites for group in site.units}
     keep = {group.id: half_of(group, rng) for group in analysis.groups if group.id in there}
     mask = masked(wide, analysis.solution, Selection(keep).keeps(analysis.groups))
@@ -124,8 +124,8 @@ def test_a_closed_gate_is_a_mask(name: str) -> None:
 
 
 def test_layers_that_share_heads_share_their_units() -> None:
-    found = load_and_analyze(load_skeleton("zoo_albert"))
-    sites = attentions(found.normalized.model, found.analysis)
+    analyzed = load_and_analyze(load_skeleton("zoo_albert"))
+    sites = attentions(analyzed.normalized.model, analyzed.analysis)
     assert [sorted(site.units) for site in sites] == [["head.0"]] * 2
 
 
@@ -164,14 +164,14 @@ def texts(folder: Path, count: int = 40) -> Path:
 
 
 def test_all_statistics_share_one_pass(tmp_path: Path) -> None:
-    found = load_and_analyze(shifting([[0, 1]]))
-    inputs = Data(texts(tmp_path), word_tokenizer(tmp_path), batch_size=16).inputs(found.original)
-    (site,) = attentions(found.normalized.model, found.analysis)
+    analyzed = load_and_analyze(shifting([[0, 1]]))
+    inputs = Data(texts(tmp_path), word_tokenizer(tmp_path), batch_size=16).inputs(analyzed.original)
+    (site,) = attentions(analyzed.normalized.model, analyzed.analysis)
     assert site.probabilities is not None
     one, none = Watcher("one", [site.probabilities]), Watcher("none")
     other = Watcher("other", [ObservedValue(site.q), site.probabilities])
     progress: list[int] = []
-    observe(found.normalized.model, inputs, [one, other, none], progress=progress.append)
+    observe(analyzed.normalized.model, inputs, [one, other, none], progress=progress.append)
     assert progress == [16, 32, 40]
     assert sorted(one.samples) == sorted((tmp_path / "texts.txt").read_text().splitlines())
     assert one.samples == other.samples == none.samples
@@ -180,15 +180,15 @@ def test_all_statistics_share_one_pass(tmp_path: Path) -> None:
 
 
 def test_what_was_seen_is_not_run_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    found = load_and_analyze(shifting([[0, 1]]))
-    model = found.normalized.model
-    inputs = Data(texts(tmp_path), word_tokenizer(tmp_path)).inputs(found.original)
+    analyzed = load_and_analyze(shifting([[0, 1]]))
+    model = analyzed.normalized.model
+    inputs = Data(texts(tmp_path), word_tokenizer(tmp_path)).inputs(analyzed.original)
     first, other = Watcher("a"), Watcher("b")
     observe(model, inputs, [first], cache=tmp_path / "cache")
     again, runs = Watcher("a"), []
     observe(model, inputs, [again, other], cache=tmp_path / "cache", progress=runs.append)
     assert again.samples == first.samples and not again.shown and other.shown  # only what was new was run
-    changed = Data(texts(tmp_path, 41), word_tokenizer(tmp_path)).inputs(found.original)
+    changed = Data(texts(tmp_path, 41), word_tokenizer(tmp_path)).inputs(analyzed.original)
     fresh = Watcher("a")
     observe(model, changed, [fresh], cache=tmp_path / "cache")
     assert fresh.shown
@@ -203,31 +203,31 @@ def test_what_was_seen_is_not_run_again(tmp_path: Path, monkeypatch: pytest.Monk
 @pytest.mark.parametrize("left", [False, True])
 def test_padding_changes_no_statistic(left: bool, tmp_path: Path) -> None:
     """Batches of one have no padding; the numbers are the same."""
-    found = load_and_analyze(shifting([[0, 1], [1, -2]]))
-    model, analysis = found.normalized.model, found.analysis
+    analyzed = load_and_analyze(shifting([[0, 1], [1, -2]]))
+    model, analysis = analyzed.normalized.model, analyzed.analysis
     (site, _) = attentions(model, analysis)
     ((joined, axis),) = consumers(model, analysis, analysis.group("head.1"))
-    seen: list[Moments] = []
+    calls: list[Moments] = []
     for size in (1, 16):
         calibration = Data(texts(tmp_path), word_tokenizer(tmp_path, left=left), batch_size=size)
         moments = Moments([(site.context, 3), (joined, axis)])
-        observe(model, calibration.inputs(found.original), [moments])
-        seen.append(moments)
+        observe(model, calibration.inputs(analyzed.original), [moments])
+        calls.append(moments)
     tokens = sum(len(line.split()) + 2 for line in (tmp_path / "texts.txt").read_text().splitlines())
     for value, heads in ((site.context, 2), (joined, 1)):
-        assert seen[0].count[value] == seen[1].count[value] == tokens * heads
-        np.testing.assert_allclose(seen[0].sums[value], seen[1].sums[value], rtol=1e-4, atol=1e-2)
-        np.testing.assert_allclose(seen[0].squares[value], seen[1].squares[value], rtol=1e-4, atol=1e-2)
+        assert calls[0].count[value] == calls[1].count[value] == tokens * heads
+        np.testing.assert_allclose(calls[0].sums[value], calls[1].sums[value], rtol=1e-4, atol=1e-2)
+        np.testing.assert_allclose(calls[0].squares[value], calls[1].squares[value], rtol=1e-4, atol=1e-2)
 
 
 def test_hidden_activations_are_found() -> None:
-    found = load_and_analyze(load_skeleton("zoo_distilbert"))
-    groups = {group.id: group for group in found.analysis.groups}
-    shapes = found.normalized.facts.shapes
+    analyzed = load_and_analyze(load_skeleton("zoo_distilbert"))
+    groups = {group.id: group for group in analyzed.analysis.groups}
+    shapes = analyzed.normalized.facts.shapes
     for kind in ("ffn.0", "ffn.1"):
-        ((name, axis),) = consumers(found.normalized.model, found.analysis, groups[kind])
+        ((name, axis),) = consumers(analyzed.normalized.model, analyzed.analysis, groups[kind])
         assert shapes[name][axis][0] == groups[kind].units
-    ((name, axis),) = consumers(found.normalized.model, found.analysis, groups["v_dim.0"])
+    ((name, axis),) = consumers(analyzed.normalized.model, analyzed.analysis, groups["v_dim.0"])
     assert shapes[name][axis][0] == groups["v_dim.0"].units * groups["head.0"].units
 
 
@@ -248,9 +248,9 @@ def test_fixed_sizes_are_filled_up(tmp_path: Path) -> None:
     model = of_fixed_size(4, 12)
     path = tmp_path / "trees.conllu"
     path.write_text(conllu(SENTENCES * 2))
-    found = load_and_analyze(model)
+    analyzed = load_and_analyze(model)
     watcher = Watcher("all")
-    observe(found.normalized.model, Data(path, word_tokenizer(tmp_path)).inputs(found.original), [watcher])
+    observe(analyzed.normalized.model, Data(path, word_tokenizer(tmp_path)).inputs(analyzed.original), [watcher])
     assert sorted(watcher.samples) == sorted([text for text, _ in SENTENCES] * 2)
 
 
@@ -270,8 +270,8 @@ def test_sizes_that_a_file_states_are_not_filled_up_without_end(
 @pytest.mark.slow
 def test_memory_does_not_grow_with_the_data(tmp_path: Path) -> None:
     """Every batch lets go of the last one's maps."""
-    found = load_and_analyze(shifting([[0, 1]]))
-    (site,) = attentions(found.normalized.model, found.analysis)
+    analyzed = load_and_analyze(shifting([[0, 1]]))
+    (site,) = attentions(analyzed.normalized.model, analyzed.analysis)
     assert site.probabilities is not None
     alive: list[int] = []
     maps: list[Any] = []
@@ -283,6 +283,6 @@ def test_memory_does_not_grow_with_the_data(tmp_path: Path) -> None:
             alive.append(sum(reference() is not None for reference in maps))
             maps.extend(weakref.ref(array) for array in values.values())
 
-    inputs = Data(texts(tmp_path, 24), word_tokenizer(tmp_path), batch_size=4).inputs(found.original)
-    observe(found.normalized.model, inputs, [Counting("count", [site.probabilities])])
+    inputs = Data(texts(tmp_path, 24), word_tokenizer(tmp_path), batch_size=4).inputs(analyzed.original)
+    observe(analyzed.normalized.model, inputs, [Counting("count", [site.probabilities])])
     assert len(alive) == 6 and max(alive) == 0

@@ -19,15 +19,15 @@ Word = tuple[int, int, int]
 
 def words(*texts: str) -> list[Word]:
     """The words of texts that mark their ends by `|`; the text itself is without these marks."""
-    found = []
+    collected = []
     for segment, marked in enumerate(texts):
         start = 0
         for word in marked.split("|"):
             bare = word.strip(" ")
             lead = len(word) - len(word.lstrip(" "))
-            found.append((segment, start + lead, start + lead + len(bare)))
+            collected.append((segment, start + lead, start + lead + len(bare)))
             start += len(word)
-    return found
+    return collected
 
 
 def aligned(folder: Path, *marked: str, length: int = 32) -> Alignment:
@@ -57,25 +57,25 @@ CASES: dict[str, tuple[str, list[int], list[list[int]]]] = {
 def test_pieces(case: str, tmp_path: Path) -> None:
     """Tokens of `[CLS] … [SEP]`; words that share one become one unit."""
     text, units, tokens = CASES[case]
-    found = aligned(piece_tokenizer(tmp_path, PIECES), text)
-    assert (found.of_word.tolist(), members(found)) == (units, tokens)
+    spans = aligned(piece_tokenizer(tmp_path, PIECES), text)
+    assert (spans.of_word.tolist(), members(spans)) == (units, tokens)
 
 
 def test_one_token_over_many_words(tmp_path: Path) -> None:
-    found = aligned(word_tokenizer(tmp_path), "well|-|known| dog")
-    assert (found.of_word.tolist(), members(found)) == ([0, 0, 0, 1], [[1], [2]])
+    spans = aligned(word_tokenizer(tmp_path), "well|-|known| dog")
+    assert (spans.of_word.tolist(), members(spans)) == ([0, 0, 0, 1], [[1], [2]])
 
 
 def test_truncated_words_are_dropped(tmp_path: Path) -> None:
     """[CLS] i act [SEP] is left of `i actors i`: `actors` lost a piece, the last word all of it."""
-    found = aligned(piece_tokenizer(tmp_path, PIECES), "i| actors| i", length=4)
-    assert (found.of_word.tolist(), members(found)) == ([0, -1, -1], [[1]])
+    spans = aligned(piece_tokenizer(tmp_path, PIECES), "i| actors| i", length=4)
+    assert (spans.of_word.tolist(), members(spans)) == ([0, -1, -1], [[1]])
 
 
 def test_sentence_pairs_do_not_meet(tmp_path: Path) -> None:
     """Offsets of both texts start at zero: only the segment tells them apart."""
-    found = aligned(piece_tokenizer(tmp_path, PIECES), "i| act", "actors| do")
-    assert (found.of_word.tolist(), members(found)) == ([0, 1, 2, 3], [[1], [2], [4, 5], [6]])
+    spans = aligned(piece_tokenizer(tmp_path, PIECES), "i| act", "actors| do")
+    assert (spans.of_word.tolist(), members(spans)) == ([0, 1, 2, 3], [[1], [2], [4, 5], [6]])
 
 
 @pytest.mark.parametrize("left", [False, True])
@@ -83,9 +83,9 @@ def test_padding_shifts_tokens_only(left: bool, tmp_path: Path) -> None:
     reader = TextReader(word_tokenizer(tmp_path, left=left))
     samples = [Sample(texts=("the dog",)), Sample(texts=("the big dog saw it",))]
     batch = reader.batch(samples, reader.encode(samples), IDS, 2)
-    found = align(words("the| dog"), batch.tokens[0])
+    spans = align(words("the| dog"), batch.tokens[0])
     first = 4 if left else 1
-    assert members(found) == [[first], [first + 1]]
+    assert members(spans) == [[first], [first + 1]]
     assert batch.mask is not None
     assert batch.mask[0].tolist() == ([False] * 3 + [True] * 4 if left else [True] * 4 + [False] * 3)
     assert batch.feeds["input_ids"][0][batch.mask[0]].tolist() == [2, 4, 6, 3]
@@ -94,8 +94,8 @@ def test_padding_shifts_tokens_only(left: bool, tmp_path: Path) -> None:
 def test_attention_to_a_word_is_a_sum_and_from_it_a_mean() -> None:
     """Three tokens, the last two one word; worked out by hand."""
     tokens = Tokens(np.array([[0, 1], [2, 4], [4, 6]]), np.zeros(3, np.int64), False)
-    found = align([(0, 0, 1), (0, 2, 6)], tokens)
+    spans = align([(0, 0, 1), (0, 2, 6)], tokens)
     maps = np.array([[[0.5, 0.2, 0.3], [0.1, 0.6, 0.3], [0.3, 0.3, 0.4]]], np.float32)
     expected = [[0.5, 0.5], [0.2, 0.8]]
-    np.testing.assert_allclose(found.attention(maps)[0], expected, atol=1e-6)
-    np.testing.assert_allclose(found.attention(maps).sum(-1), 1, atol=1e-6)
+    np.testing.assert_allclose(spans.attention(maps)[0], expected, atol=1e-6)
+    np.testing.assert_allclose(spans.attention(maps).sum(-1), 1, atol=1e-6)

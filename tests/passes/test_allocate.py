@@ -16,7 +16,7 @@ from prunegraph.passes.choose.allocate import BUCKETS, Level, allocate
 levels = st.lists(st.tuples(st.integers(1, 40), st.floats(0, 10)), min_size=1, max_size=4)
 
 
-def made(drawn: Sequence[Sequence[tuple[int, float]]]) -> dict[str, list[Level]]:
+def levels_of(drawn: Sequence[Sequence[tuple[int, float]]]) -> dict[str, list[Level]]:
     return {
         f"item{k}": [Level(f"{row}", float(time), harm) for row, (time, harm) in enumerate(each)]
         for k, each in enumerate(drawn)
@@ -26,7 +26,7 @@ def made(drawn: Sequence[Sequence[tuple[int, float]]]) -> dict[str, list[Level]]
 @settings(max_examples=60, deadline=None)
 @given(st.lists(levels, min_size=1, max_size=4), st.integers(5, 120))
 def test_no_plan_within_the_budget_does_less_harm(drawn: list[list[tuple[int, float]]], budget: int) -> None:
-    items = made(drawn)
+    items = levels_of(drawn)
     fitting = [plan for plan in product(*items.values()) if sum(level.time for level in plan) <= budget]
     if not fitting:
         with pytest.raises(UsageError, match="no plan is that fast"):

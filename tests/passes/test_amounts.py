@@ -31,16 +31,16 @@ from tests.graphs.skeleton import load_skeleton
 
 
 @pytest.fixture(scope="module")
-def found() -> Analyzed:
+def analyzed() -> Analyzed:
     """Two blocks: head (2), qk_dim and v_dim (2, 4), ffn (12) each; hidden (8)."""
     return load_and_analyze(classifier())
 
 
-def kept(found: Analyzed, *, exclude: tuple[str, ...] = (), **amount: Any) -> dict[str, int]:
+def kept(analyzed: Analyzed, *, exclude: tuple[str, ...] = (), **amount: Any) -> dict[str, int]:
     """What stays of everything that gets smaller."""
-    groups = found.analysis.groups
+    groups = analyzed.analysis.groups
     among = {group.id for group in groups if in_scope(group, Scope(exclude=exclude))}
-    costs = cost(found.analysis, found.normalized)
+    costs = cost(analyzed.analysis, analyzed.normalized)
     targets = resolve_targets(groups, Amount(**amount), resolve_scorers("magnitude"), costs, among)
     assert all(isinstance(target, Kept) for target in targets.values())
     return {name: target.units for name, target in targets.items() if isinstance(target, Kept)}
@@ -79,24 +79,24 @@ AMOUNTS: dict[str, tuple[dict[str, Any], dict[str, int]]] = {
 
 
 @pytest.mark.parametrize("case", AMOUNTS)
-def test_amounts(case: str, found: Analyzed) -> None:
+def test_amounts(case: str, analyzed: Analyzed) -> None:
     options, expected = AMOUNTS[case]
-    assert kept(found, **options) == expected
+    assert kept(analyzed, **options) == expected
 
 
 def test_channels_keep_what_kernels_like() -> None:
     """Many channels that a ratio cuts; not those that would stay whole, not given numbers, no other kind."""
-    found = load_and_analyze(load_skeleton("zoo_resnet"))
-    units = {g.id: g.units for g in found.analysis.groups if g.kind == "channel" and g.exact}
+    analyzed = load_and_analyze(load_skeleton("zoo_resnet"))
+    units = {g.id: g.units for g in analyzed.analysis.groups if g.kind == "channel" and g.exact}
     assert min(units.values()) < 32 <= max(units.values())
     for ratio in (0.27, 0.55):
-        by_default, exact = (kept(found, ratio={"channel": ratio}, **align) for align in ({}, {"align": 1}))
+        by_default, exact = (kept(analyzed, ratio={"channel": ratio}, **align) for align in ({}, {"align": 1}))
         assert by_default != exact
         for name, count in exact.items():
             rounded = -(-count // 8) * 8
             assert by_default[name] == (rounded if 32 <= units[name] and rounded < units[name] else count)
     few = min(units.values())
-    assert set(kept(found, keep={"channel": few - 1}).values()) == {few - 1}
+    assert set(kept(analyzed, keep={"channel": few - 1}).values()) == {few - 1}
     text = load_and_analyze(load_skeleton("zoo_bert"))
     for kind in ("qk_dim", "ffn"):
         assert kept(text, ratio={kind: 0.3}) == kept(text, ratio={kind: 0.3}, align=1) != {}
@@ -159,12 +159,12 @@ FILES: dict[str, tuple[str, str, dict[str, int]]] = {
 
 
 @pytest.mark.parametrize("case", FILES)
-def test_files_say_what_ratio_takes(case: str, found: Analyzed, tmp_path: Path) -> None:
+def test_files_say_what_ratio_takes(case: str, analyzed: Analyzed, tmp_path: Path) -> None:
     name, text, expected = FILES[case]
     if name.endswith("yaml"):
         pytest.importorskip("yaml")
     (tmp_path / name).write_text(text)
-    assert kept(found, ratio=tmp_path / name) == expected
+    assert kept(analyzed, ratio=tmp_path / name) == expected
 
 
 BROKEN = {
@@ -179,12 +179,12 @@ BROKEN = {
 
 @pytest.mark.parametrize("name", BROKEN)
 def test_broken_files_are_refused(name: str, tmp_path: Path) -> None:
-    text, said = BROKEN[name]
+    text, message = BROKEN[name]
     if name.endswith("yaml"):
         pytest.importorskip("yaml")
     if text is not None:
         (tmp_path / name).write_text(text)
-    with pytest.raises(UsageError, match=said):
+    with pytest.raises(UsageError, match=message):
         Amount(tmp_path / name)
 
 
@@ -217,12 +217,12 @@ BUDGETS: dict[str, dict[str, Any]] = {
 @pytest.mark.parametrize("case", BUDGETS)
 def test_a_budget_is_met_within_one_unit(case: str) -> None:
     """What is left is no more than asked for, and with one unit more of the last group to give way it would be."""
-    found = load_and_analyze(load_skeleton("zoo_bert"))
+    analyzed = load_and_analyze(load_skeleton("zoo_bert"))
     budget, kinds = BUDGETS[case]["budget"], BUDGETS[case].get("kinds", ())
     amount = {name: value for name, value in BUDGETS[case].items() if name != "budget"}
-    groups = found.analysis.groups
-    measure = cost(found.analysis, found.normalized)
-    got = {group.id: group.units for group in groups} | kept(found, **amount, **budget, align=1)
+    groups = analyzed.analysis.groups
+    measure = cost(analyzed.analysis, analyzed.normalized)
+    got = {group.id: group.units for group in groups} | kept(analyzed, **amount, **budget, align=1)
     left = measure(got)
     assert all(left[name] <= limit for name, limit in budget.items())
     free = [g for g in groups if g.kind in (kinds or ("head", "ffn", "dense"))]
@@ -232,10 +232,10 @@ def test_a_budget_is_met_within_one_unit(case: str) -> None:
 
 
 def test_a_uniform_budget_is_met_by_equal_layers() -> None:
-    found = load_and_analyze(load_skeleton("zoo_bert"))
-    measure, counts = cost(found.analysis, found.normalized), {}
+    analyzed = load_and_analyze(load_skeleton("zoo_bert"))
+    measure, counts = cost(analyzed.analysis, analyzed.normalized), {}
     for uniform in (False, True):
-        left = kept(found, macs=0.74, uniform=uniform)
+        left = kept(analyzed, macs=0.74, uniform=uniform)
         assert measure(left)["macs"] <= 0.74
         counts[uniform] = {count for name, count in left.items() if name.startswith("ffn")}
     assert len(counts[True]) == 1 < len(counts[False])
@@ -249,9 +249,9 @@ def test_what_makes_layers_differ_does_not_stand_beside_uniform(uneven: dict[str
         Amount(**uneven, uniform=True)
 
 
-def test_what_scorers_leave_is_evened(found: Analyzed) -> None:
+def test_what_scorers_leave_is_evened(analyzed: Analyzed) -> None:
     """The mean of what they leave in equally large groups, rounded, and no less than a group must keep."""
-    groups = {group.id: group for group in found.analysis.groups}
+    groups = {group.id: group for group in analyzed.analysis.groups}
     ffn = [groups["ffn.0"], groups["ffn.1"]]
     assert even_counts(ffn, {"ffn.0": 3, "ffn.1": 8}, None) == {"ffn.0": 6, "ffn.1": 6}
     assert even_counts(ffn, {"ffn.0": 3, "ffn.1": 6}, 4) == {"ffn.0": 8, "ffn.1": 8}
@@ -266,8 +266,8 @@ def test_what_a_budget_foresees_is_what_the_file_costs() -> None:
     result = prune_graph(model, Amount(macs=0.9, params=0.5, kinds=["ffn", "hidden"]))
     macs, params = result.report.macs, result.report.params
     assert 0.8 < macs[1] / macs[0] <= 0.9 and 0.4 < params[1] / params[0] <= 0.5
-    found = load_and_analyze(model)
-    left = cost(found.analysis, found.normalized)({g.id: g.after for g in result.report.groups})
+    analyzed = load_and_analyze(model)
+    left = cost(analyzed.analysis, analyzed.normalized)({g.id: g.after for g in result.report.groups})
     assert left["macs"] == pytest.approx(macs[1] / macs[0])
     assert left["params"] == pytest.approx(params[1] / params[0], abs=0.01)
 
@@ -297,11 +297,11 @@ PUBLISHED = {
 
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_presets_cost_what_was_published(name: str) -> None:
-    said = presets()[name]
-    keep, heads = said["keep"], said["fits"]["head"][0]
+    expected = presets()[name]
+    keep, heads = expected["keep"], expected["fits"]["head"][0]
     macs, params = published(keep["hidden"], heads, keep["qk_dim"], keep["v_dim"], keep["ffn"])
     assert (f"{macs:.2f}", f"{params:.2f}") == PUBLISHED[name]
-    assert "2404.11630" in said["source"]
+    assert "2404.11630" in expected["source"]
 
 
 def test_all_presets_are_tested() -> None:
@@ -310,16 +310,16 @@ def test_all_presets_are_tested() -> None:
 
 def test_a_preset_on_a_real_export_costs_the_same() -> None:
     """The true graph of DeiT-Tiny, by lengths: what its slim file has is a matter of Shrink, tested elsewhere."""
-    found = load_and_analyze(load_skeleton("deit_tiny_dynamo"))
-    groups = {group.id: group for group in found.analysis.groups}
-    keep = kept(found, ratio="snp-deit-tiny")
+    analyzed = load_and_analyze(load_skeleton("deit_tiny_dynamo"))
+    groups = {group.id: group for group in analyzed.analysis.groups}
+    keep = kept(analyzed, ratio="snp-deit-tiny")
     assert len(keep) == 1 + 3 * 12
-    left = cost(found.analysis, found.normalized)(keep)
-    lengths = Lengths(found.analysis.solution, {})
-    macs, _ = count_macs(found.analysis.solution, lengths)
+    left = cost(analyzed.analysis, analyzed.normalized)(keep)
+    lengths = Lengths(analyzed.analysis.solution, {})
+    macs, _ = count_macs(analyzed.analysis.solution, lengths)
     assert f"{left['macs'] * macs / 1e9:.2f}" == "0.64"
-    assert f"{left['params'] * count_parameters(found.normalized.model.graph) / 1e6:.2f}" == "3.01"
-    aligned = kept(found, ratio="snp-deit-tiny", align=8)
+    assert f"{left['params'] * count_parameters(analyzed.normalized.model.graph) / 1e6:.2f}" == "3.01"
+    aligned = kept(analyzed, ratio="snp-deit-tiny", align=8)
     assert all(n % 8 == 0 and keep[name] <= n < keep[name] + 8 for name, n in aligned.items())
     assert {groups[name].kind for name in aligned} == {"hidden", "qk_dim", "v_dim", "ffn"}
 

@@ -35,9 +35,9 @@ def test_the_resize_is_torchs_bilinear(length: int) -> None:
 
 
 def batch_of(mask: list[list[int]], labels: list[int] | None = None) -> Batch:
-    seen = np.array(mask, dtype=bool)
-    samples = tuple(Sample(texts=("x",), label=k) for k in labels or [0] * len(seen))
-    return Batch({"input_ids": np.zeros(seen.shape, np.int64)}, samples, seen)
+    real = np.array(mask, dtype=bool)
+    samples = tuple(Sample(texts=("x",), label=k) for k in labels or [0] * len(real))
+    return Batch({"input_ids": np.zeros(real.shape, np.int64)}, samples, real)
 
 
 def test_padding_is_left_out_wherever_it_is() -> None:
@@ -49,11 +49,11 @@ def test_padding_is_left_out_wherever_it_is() -> None:
     for row, mask in enumerate(masks):
         at = np.flatnonzero(mask)
         maps[row][:, at[:, None], at] = inner
-    found = signatures(maps, batch_of(masks))
+    statistic = signatures(maps, batch_of(masks))
     matrix = resizer(3)
     expected = (matrix @ inner @ matrix.T).reshape(2, -1)
     for row in range(3):
-        np.testing.assert_allclose(found[row], expected, atol=1e-6)
+        np.testing.assert_allclose(statistic[row], expected, atol=1e-6)
 
 
 def test_windows_folded_into_the_batch_are_averaged() -> None:
@@ -82,28 +82,28 @@ class Shape:
 def seen_of(maps: np.ndarray, labels: list[int], units: np.ndarray | None = None) -> Signatures:
     """Signatures of maps `[examples, heads, n, n]`, two batches."""
     count = maps.shape[1] if units is None else int(units.max()) + 1
-    found = Signatures([site(maps.shape[1], units=units)], [Shape("head.0", count)], None, 16)  # type: ignore[list-item]
+    statistic = Signatures([site(maps.shape[1], units=units)], [Shape("head.0", count)], None, 16)  # type: ignore[list-item]
     for part in (slice(0, 3), slice(3, None)):
         mask = [[1] * maps.shape[-1]] * len(labels[part])
-        found.update(batch_of(mask, labels[part]), {"p0": maps[part]})
-    return found
+        statistic.update(batch_of(mask, labels[part]), {"p0": maps[part]})
+    return statistic
 
 
 def test_mean_and_variance_by_class() -> None:
     rng = np.random.default_rng(3)
     maps = rng.random((8, 2, 5, 5)).astype(np.float32)
     labels = [2, 0, 0, 2, 2, 0, 0, 1]
-    seen = seen_of(maps, labels)
+    statistic = seen_of(maps, labels)
     flat = signatures(maps, batch_of([[1] * 5] * 8))
-    assert seen.labels == [2, 0, 1] and seen.counts == [3, 4, 1]
-    for k, label in enumerate(seen.labels):
-        mine = flat[np.array(labels) == label]
-        np.testing.assert_allclose(seen.mean[k], mine.mean(axis=0), atol=1e-6)
-        expected = mine.var(axis=0, ddof=1) if len(mine) > 1 else np.full((2, CELLS), FLOOR)
-        np.testing.assert_allclose(seen.variance(k), expected, atol=1e-6)
-    again = Signatures(seen.sites, [Shape("head.0", 2)], None, 16)  # type: ignore[list-item]
-    again.restore(seen.state())
-    np.testing.assert_array_equal(features(again), features(seen))
+    assert statistic.labels == [2, 0, 1] and statistic.counts == [3, 4, 1]
+    for k, label in enumerate(statistic.labels):
+        of_class = flat[np.array(labels) == label]
+        np.testing.assert_allclose(statistic.mean[k], of_class.mean(axis=0), atol=1e-6)
+        expected = of_class.var(axis=0, ddof=1) if len(of_class) > 1 else np.full((2, CELLS), FLOOR)
+        np.testing.assert_allclose(statistic.variance(k), expected, atol=1e-6)
+    again = Signatures(statistic.sites, [Shape("head.0", 2)], None, 16)  # type: ignore[list-item]
+    again.restore(statistic.state())
+    np.testing.assert_array_equal(features(again), features(statistic))
 
 
 def test_a_unit_of_several_heads_has_their_mean_map() -> None:
@@ -126,18 +126,18 @@ JM = {
 @pytest.mark.parametrize("case", JM)
 def test_jeffries_matusita(case: str) -> None:
     *given, expected = JM[case]
-    found = jeffries_matusita(*(np.array(value) for value in given))
-    assert found == pytest.approx(expected, abs=1e-12)
+    distance = jeffries_matusita(*(np.array(value) for value in given))
+    assert distance == pytest.approx(expected, abs=1e-12)
 
 
 def test_features_are_pairs_of_classes_in_order() -> None:
     maps = np.random.default_rng(5).random((9, 2, 4, 4)).astype(np.float32)
-    seen = seen_of(maps, [2, 1, 0] * 3)
-    found = features(seen)
-    assert found.shape == (2, 3 * CELLS)
-    k, m = seen.labels.index(0), seen.labels.index(2)
-    expected = jeffries_matusita(seen.mean[k], seen.variance(k), seen.mean[m], seen.variance(m))
-    np.testing.assert_allclose(found[:, CELLS : 2 * CELLS], expected, rtol=1e-6)  # (0, 1), (0, 2), (1, 2)
+    statistic = seen_of(maps, [2, 1, 0] * 3)
+    columns = features(statistic)
+    assert columns.shape == (2, 3 * CELLS)
+    k, m = statistic.labels.index(0), statistic.labels.index(2)
+    expected = jeffries_matusita(statistic.mean[k], statistic.variance(k), statistic.mean[m], statistic.variance(m))
+    np.testing.assert_allclose(columns[:, CELLS : 2 * CELLS], expected, rtol=1e-6)  # (0, 1), (0, 2), (1, 2)
 
 
 # ---- clusters ------------------------------------------------------------------------------------------------------
@@ -146,10 +146,10 @@ def test_features_are_pairs_of_classes_in_order() -> None:
 def test_the_silhouette_by_hand() -> None:
     """Mean, not nearest, distance to the other medoids; medoids do not count."""
     points = np.array([[0.0, 0], [1, 0], [10, 0], [12, 0], [0, 30]])
-    found = silhouette(points, Clusters(np.array([0, 2, 4]), np.array([0, 0, 1, 1, 2])))
+    widths = silhouette(points, Clusters(np.array([0, 2, 4]), np.array([0, 0, 1, 1, 2])))
     first = (9 + math.hypot(1, 30)) / 2
     second = (12 + math.hypot(12, 30)) / 2
-    assert found == pytest.approx(((first - 1) / first + (second - 2) / second) / 2)
+    assert widths == pytest.approx(((first - 1) / first + (second - 2) / second) / 2)
     assert silhouette(points, Clusters(np.arange(5), np.arange(5))) == 1
 
 
@@ -166,9 +166,9 @@ def test_the_degree_decides_how_many_heads_stay() -> None:
     points = reduce(separable(144, 0), "tsne", 42)
     expected = {2: (63, 68), 3: (41, 43), 4: (32, 35), 5: (24, 29), 6: (20, 25)}
     for degree, (low, high) in expected.items():
-        found = curve(points, degree, 42)
-        assert found.found and low <= found.knee <= high, degree
-    assert found.silhouette[0] < found.silhouette[20] < found.silhouette[-1]  # it rises and levels off
+        fitted = curve(points, degree, 42)
+        assert fitted.found and low <= fitted.knee <= high, degree
+    assert fitted.silhouette[0] < fitted.silhouette[20] < fitted.silhouette[-1]  # it rises and levels off
 
 
 @pytest.mark.parametrize("reducer", ["pca", "mds"])
@@ -184,11 +184,11 @@ def test_without_a_knee_there_is_a_number_and_a_warning(
     monkeypatch.setattr(clustering, "_kneedle", lambda *_: None)
     points = reduce(separable(30, 2), "pca", 0)
     with caplog.at_level(logging.WARNING):
-        found = curve(points, 3, 0)
-    assert not found.found and "no knee" in caplog.text
-    x = (found.k - found.k[0]) / (found.k[-1] - found.k[0])
-    y = (found.fit - found.fit.min()) / (found.fit.max() - found.fit.min())
-    assert found.knee == found.k[(y - x).argmax()]
+        fitted = curve(points, 3, 0)
+    assert not fitted.found and "no knee" in caplog.text
+    x = (fitted.k - fitted.k[0]) / (fitted.k[-1] - fitted.k[0])
+    y = (fitted.fit - fitted.fit.min()) / (fitted.fit.max() - fitted.fit.min())
+    assert fitted.knee == fitted.k[(y - x).argmax()]
 
 
 def test_all_heads_alike() -> None:

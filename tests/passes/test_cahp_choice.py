@@ -31,8 +31,8 @@ pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("own_cache", "one_torch_
 
 def kept(result: PruneResult) -> list[int]:
     """Heads kept a layer."""
-    found = load_and_analyze(Tiny(heads=4, layers=3).onnx()).analysis.groups
-    heads = [group for group in found if group.kind == "head"]
+    groups = load_and_analyze(Tiny(heads=4, layers=3).onnx()).analysis.groups
+    heads = [group for group in groups if group.kind == "head"]
     every = {group.id: np.ones(group.units, dtype=bool) for group in heads} | dict(result.selection.keep)
     return [int(every[group.id].sum()) for group in heads]
 
@@ -112,9 +112,11 @@ def by_hand(salience: list[float], owner: list[int], **settings: Any) -> Chosen:
     at = np.array(owner)
     felt.batches = {g.id: np.array(salience)[at == k] for k, g in enumerate(groups)}
     felt.examples, felt._waiting = felt.batches, {}
-    seen = seen_of(np.random.default_rng(6).random((6, len(owner), 3, 3)).astype(np.float32), [0, 1] * 3)
-    seen.shapes = felt.shapes
-    return choose(seen, felt, **{"degree": 2, "reducer": "pca", "seed": 0, "medoids": False, "count": None, **settings})
+    statistic = seen_of(np.random.default_rng(6).random((6, len(owner), 3, 3)).astype(np.float32), [0, 1] * 3)
+    statistic.shapes = felt.shapes
+    return choose(
+        statistic, felt, **{"degree": 2, "reducer": "pca", "seed": 0, "medoids": False, "count": None, **settings}
+    )
 
 
 def test_one_head_of_each_cluster_and_one_of_each_layer(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -187,14 +189,14 @@ def test_from_a_classifier_to_a_trained_slim_one(tmp_path: Path) -> None:
     order = f"prune {folder}/model.onnx -o {folder}/slim.onnx --scorer cahp --data {folder}/train.jsonl"
     done = run(app, f"{order} --finetune --epochs 3 --lr 0.01 --report {folder}/report --json".split())
     assert done.exit_code == 0, done.output
-    said = json.loads(done.stdout)
-    assert said["finetune"]["metric"]["after"] > said["finetune"]["metric"]["before"]
-    assert said["verify"]["max_rel_error"] < 1e-4 and len(said["files"]) == 9
+    report = json.loads(done.stdout)
+    assert report["finetune"]["metric"]["after"] > report["finetune"]["metric"]["before"]
+    assert report["verify"]["max_rel_error"] < 1e-4 and len(report["files"]) == 9
     measured = json.loads((folder / "report/report.json").read_text())["evaluation"]
-    assert measured["examples"] == said["finetune"]["examples"]["validation"] and "held out" in measured["on"]
+    assert measured["examples"] == report["finetune"]["examples"]["validation"] and "held out" in measured["on"]
     values = {row["model"]: row["value"] for row in measured["models"]}
     assert list(values) == ["original", "slim", "tuned"]
-    metric = said["finetune"]["metric"]
+    metric = report["finetune"]["metric"]
     assert [values["slim"], values["tuned"]] == pytest.approx([metric["before"], metric["after"]])
     onnx.checker.check_model(str(folder / "slim.onnx"))
     assert json.loads((folder / "slim.plan.json").read_text())["trained"]

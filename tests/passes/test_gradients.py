@@ -32,8 +32,8 @@ COUNT = 70
 
 
 def given(tiny: Tiny, folder: Path, **settings: Any) -> tuple[Analyzed, Inputs]:
-    found = load_and_analyze(tiny.onnx())
-    return found, Data(texts(COUNT, **settings), word_tokenizer(folder)).inputs(found.original)
+    analyzed = load_and_analyze(tiny.onnx())
+    return analyzed, Data(texts(COUNT, **settings), word_tokenizer(folder)).inputs(analyzed.original)
 
 
 def by_autograd(tiny: Tiny, inputs: Inputs, labels: bool = True) -> tuple[np.ndarray, list[dict[str, np.ndarray]]]:
@@ -43,11 +43,11 @@ def by_autograd(tiny: Tiny, inputs: Inputs, labels: bool = True) -> tuple[np.nda
         weights = {name: torch.tensor(array, requires_grad=True) for name, array in tiny.weights.items()}
         gate = torch.ones(tiny.layers, tiny.heads, requires_grad=True)
         logits = tiny.logits(batch.feeds, weights, gate)
-        wanted = torch.tensor([s.label for s in batch.samples]) if labels else logits.argmax(-1)
-        losses = torch.nn.functional.cross_entropy(logits, wanted, reduction="none")
+        targets = torch.tensor([s.label for s in batch.samples]) if labels else logits.argmax(-1)
+        losses = torch.nn.functional.cross_entropy(logits, targets, reduction="none")
         gates += [torch.autograd.grad(loss, gate, retain_graph=True)[0].numpy() for loss in losses]
-        found = torch.autograd.grad(losses.mean(), list(weights.values()))
-        products.append({n: (w * g).detach().numpy() for (n, w), g in zip(weights.items(), found, strict=True)})
+        gradients = torch.autograd.grad(losses.mean(), list(weights.values()))
+        products.append({n: (w * g).detach().numpy() for (n, w), g in zip(weights.items(), gradients, strict=True)})
     return np.array(gates), products
 
 
@@ -55,9 +55,9 @@ def by_autograd(tiny: Tiny, inputs: Inputs, labels: bool = True) -> tuple[np.nda
 def test_gate_gradients_are_those_of_autograd(tmp_path: Path, labels: bool) -> None:
     """Michel's score and CAHP's salience, both from one statistic."""
     tiny = Tiny()
-    found, inputs = given(tiny, tmp_path, labels=labels)
-    heads = [group for group in found.analysis.groups if group.kind == "head"]
-    context = Context(found.normalized.model, found.analysis)
+    analyzed, inputs = given(tiny, tmp_path, labels=labels)
+    heads = [group for group in analyzed.analysis.groups if group.kind == "head"]
+    context = Context(analyzed.normalized.model, analyzed.analysis)
     context = observe_for({Michel(): heads}, context, inputs, backward=backward)
     assert context.of(Michel()).observations[HOW].to_dict() == {
         "gradients": "backward pass",
@@ -67,52 +67,54 @@ def test_gate_gradients_are_those_of_autograd(tmp_path: Path, labels: bool) -> N
     expected, _ = by_autograd(tiny, inputs, labels)
     size = np.abs(expected).mean(axis=0)
     scores = score_with("michel", heads, context)
-    seen: HeadMaskGradients = context.of(Michel()).observations[OBSERVATION]
+    gradients: HeadMaskGradients = context.of(Michel()).observations[OBSERVATION]
     starts = range(0, COUNT, BATCH)
     batches = np.mean([np.abs(expected[s : s + BATCH].mean(axis=0)) for s in starts], axis=0)
     for layer, group in enumerate(heads):
         np.testing.assert_allclose(scores[group.id], size[layer] / np.linalg.norm(size[layer]), rtol=1e-4)
-        np.testing.assert_allclose(seen.by_batch(group.id), batches[layer], rtol=1e-3, atol=1e-7)
+        np.testing.assert_allclose(gradients.by_batch(group.id), batches[layer], rtol=1e-3, atol=1e-7)
 
 
 def test_finite_differences_agree_with_autograd(tmp_path: Path) -> None:
     tiny = Tiny()
-    found, inputs = given(tiny, tmp_path)
-    heads = [group for group in found.analysis.groups if group.kind == "head"]
-    context = Context(found.normalized.model, found.analysis)
+    analyzed, inputs = given(tiny, tmp_path)
+    heads = [group for group in analyzed.analysis.groups if group.kind == "head"]
+    context = Context(analyzed.normalized.model, analyzed.analysis)
     context = observe_for({Michel(): heads}, context, inputs, backward=None)
     assert context.of(Michel()).observations[HOW].method == "finite differences"
     size = np.abs(by_autograd(tiny, inputs)[0]).mean(axis=0)
-    seen: HeadMaskGradients = context.of(Michel()).observations[OBSERVATION]
+    gradients: HeadMaskGradients = context.of(Michel()).observations[OBSERVATION]
     for layer, group in enumerate(heads):
-        np.testing.assert_allclose(seen.by_example(group.id), size[layer], rtol=1e-3, atol=1e-5)
+        np.testing.assert_allclose(gradients.by_example(group.id), size[layer], rtol=1e-3, atol=1e-5)
 
 
 def test_heads_that_share_keys_have_one_gate(tmp_path: Path) -> None:
     """The gradient of a KV group's gate is the sum over its heads, before the absolute value."""
     tiny = Tiny(heads=4, shared=2)
-    found, inputs = given(tiny, tmp_path)
-    groups = [group for group in found.analysis.groups if group.kind in ("kv_group", "query_head")]
+    analyzed, inputs = given(tiny, tmp_path)
+    groups = [group for group in analyzed.analysis.groups if group.kind in ("kv_group", "query_head")]
     assert {group.kind for group in groups} == {"kv_group", "query_head"}
-    context = Context(found.normalized.model, found.analysis)
-    seen: HeadMaskGradients = (
+    context = Context(analyzed.normalized.model, analyzed.analysis)
+    gradients: HeadMaskGradients = (
         observe_for({Michel(): groups}, context, inputs, backward=backward).of(Michel()).observations[OBSERVATION]
     )
     each = by_autograd(tiny, inputs)[0].reshape(COUNT, 2, 2, 2)  # layers, KV groups, slots
     for group in groups:
         layer = [g.id for g in groups if g.kind == group.kind].index(group.id)
-        mine = each[:, layer]
-        expected = mine.sum(axis=2) if group.kind == "kv_group" else mine if group.rows else mine.sum(axis=1)
-        np.testing.assert_allclose(seen.by_example(group.id), np.abs(expected).mean(axis=0), rtol=1e-4)
+        of_class = each[:, layer]
+        expected = (
+            of_class.sum(axis=2) if group.kind == "kv_group" else of_class if group.rows else of_class.sum(axis=1)
+        )
+        np.testing.assert_allclose(gradients.by_example(group.id), np.abs(expected).mean(axis=0), rtol=1e-4)
 
 
 @pytest.mark.parametrize("off", [torch.no_grad, torch.inference_mode])
 @pytest.mark.parametrize("scorer", [Taylor(), Michel()])
 def test_gradients_do_not_depend_on_what_is_switched_off_around(tmp_path: Path, scorer: Scorer, off: Any) -> None:
     """Neither an error nor, for heads, finite differences instead."""
-    found, inputs = given(Tiny(), tmp_path)
-    heads = [group for group in found.analysis.groups if group.kind == "head"]
-    plain = Context(found.normalized.model, found.analysis)
+    analyzed, inputs = given(Tiny(), tmp_path)
+    heads = [group for group in analyzed.analysis.groups if group.kind == "head"]
+    plain = Context(analyzed.normalized.model, analyzed.analysis)
     expected = observe_for({scorer: heads}, plain, inputs, backward=backward)
     with off():
         context = observe_for({scorer: heads}, plain, inputs, backward=backward)
@@ -126,10 +128,10 @@ def test_gradients_do_not_depend_on_what_is_switched_off_around(tmp_path: Path, 
 def test_taylor_is_that_of_autograd(tmp_path: Path, labels: bool) -> None:
     """Columns of Q, K and V and rows of the output projection for a head; column, bias and row for an FFN neuron."""
     tiny = Tiny()
-    found, inputs = given(tiny, tmp_path, labels=labels)
-    groups = [group for group in found.analysis.groups if group.kind in ("head", "ffn")]
+    analyzed, inputs = given(tiny, tmp_path, labels=labels)
+    groups = [group for group in analyzed.analysis.groups if group.kind in ("head", "ffn")]
     context = observe_for(
-        {Taylor(): groups}, Context(found.normalized.model, found.analysis), inputs, backward=backward
+        {Taylor(): groups}, Context(analyzed.normalized.model, analyzed.analysis), inputs, backward=backward
     )
     scores = score_with("taylor", groups, context)
     report = Taylor().report(context.of(Taylor()))
@@ -165,9 +167,9 @@ def test_without_torch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_the_second_run_reads_the_cache(tmp_path: Path) -> None:
-    found, inputs = given(Tiny(), tmp_path)
-    heads = [group for group in found.analysis.groups if group.kind == "head"]
-    context = Context(found.normalized.model, found.analysis)
+    analyzed, inputs = given(Tiny(), tmp_path)
+    heads = [group for group in analyzed.analysis.groups if group.kind == "head"]
+    context = Context(analyzed.normalized.model, analyzed.analysis)
     cache = tmp_path / "cache"
     first = observe_for({Michel(): heads, Taylor(): heads}, context, inputs, cache=cache, backward=backward)
 
@@ -217,16 +219,16 @@ def test_what_is_refused(tmp_path: Path, rows: list[dict[str, Any]], options: di
 
 def test_a_model_that_torch_does_not_know_goes_by_differences(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """Head gates do; what needs gradients of weights says why not."""
-    found, inputs = given(Tiny(layers=1), tmp_path)
-    heads = [group for group in found.analysis.groups if group.kind == "head"]
-    context = Context(found.normalized.model, found.analysis)
+    analyzed, inputs = given(Tiny(layers=1), tmp_path)
+    heads = [group for group in analyzed.analysis.groups if group.kind == "head"]
+    context = Context(analyzed.normalized.model, analyzed.analysis)
 
     def unknown(*_: Any) -> None:
         raise ModelError("there is no torch function for Mystery", hint="choose another scorer")
 
     with caplog.at_level(logging.WARNING):
-        seen = observe_for({Michel(): heads}, context, inputs, backward=unknown)
-    assert seen.of(Michel()).observations[HOW].method == "finite differences" and "Mystery" in caplog.text
+        observed_context = observe_for({Michel(): heads}, context, inputs, backward=unknown)
+    assert observed_context.of(Michel()).observations[HOW].method == "finite differences" and "Mystery" in caplog.text
     with pytest.raises(ModelError, match="Mystery"):
         observe_for({Taylor(): heads}, context, inputs, backward=unknown)
 

@@ -38,8 +38,8 @@ def setting(tmp_path_factory: pytest.TempPathFactory) -> tuple[Analyzed, Inputs]
         {"text": " ".join(rng.choice(WORDS[4:], int(rng.integers(3, 12)))), "label": int(rng.integers(3))}
         for _ in range(120)
     ]
-    found = load_and_analyze(shifting(SHIFTS))
-    return found, Data(rows, word_tokenizer(folder)).inputs(found.original)
+    analyzed = load_and_analyze(shifting(SHIFTS))
+    return analyzed, Data(rows, word_tokenizer(folder)).inputs(analyzed.original)
 
 
 def selection(removed: dict[str, list[int]] | list[tuple[str, int]]) -> Selection:
@@ -49,10 +49,10 @@ def selection(removed: dict[str, list[int]] | list[tuple[str, int]]) -> Selectio
     return Selection({name: mask for name, mask in keep.items() if not mask.all()})
 
 
-def by_hand(found: Analyzed, inputs: Inputs, removed: list[tuple[str, int]], reference: Any) -> float:
+def by_hand(analyzed: Analyzed, inputs: Inputs, removed: list[tuple[str, int]], reference: Any) -> float:
     """The metric by the mask oracle: a model of its own for every choice of heads."""
-    analysis = found.analysis
-    model = masked(widened(found.normalized.model), analysis.solution, selection(removed).keeps(analysis.groups))
+    analysis = analyzed.analysis
+    model = masked(widened(analyzed.normalized.model), analysis.solution, selection(removed).keeps(analysis.groups))
     hits: list[bool] = []
     with open_session(model) as session:
         for k, batch in enumerate(inputs.batches()):
@@ -61,20 +61,22 @@ def by_hand(found: Analyzed, inputs: Inputs, removed: list[tuple[str, int]], ref
     return float(np.mean(hits))
 
 
-def brute(found: Analyzed, inputs: Inputs, metric: str, options: FilterOptions) -> tuple[list[tuple[str, int]], float]:
-    with open_session(widened(found.normalized.model)) as session:
+def brute(
+    analyzed: Analyzed, inputs: Inputs, metric: str, options: FilterOptions
+) -> tuple[list[tuple[str, int]], float]:
+    with open_session(widened(analyzed.normalized.model)) as session:
         whole = [run(session, batch.feeds)[0].argmax(-1) for batch in inputs.batches()]
 
     def reference(k: int, batch: Any) -> Any:
         return [sample.label for sample in batch.samples] if metric == "accuracy" else whole[k]
 
     candidates = [(name, unit) for name, units in CANDIDATES.items() for unit in units]
-    base = by_hand(found, inputs, [], reference)
-    ranked = sorted(candidates, key=lambda c: -by_hand(found, inputs, [c], reference))  # stable, as promised
+    base = by_hand(analyzed, inputs, [], reference)
+    ranked = sorted(candidates, key=lambda c: -by_hand(analyzed, inputs, [c], reference))  # stable, as promised
     removed: list[tuple[str, int]] = []
     after = base
     for candidate in ranked:
-        value = by_hand(found, inputs, [*removed, candidate], reference)
+        value = by_hand(analyzed, inputs, [*removed, candidate], reference)
         if value >= options.tolerance * base:
             removed, after = [*removed, candidate], value
         elif options.policy == "stop":
@@ -88,10 +90,10 @@ def brute(found: Analyzed, inputs: Inputs, metric: str, options: FilterOptions) 
 def test_filtering_equals_brute_force(
     metric: str, policy: str, tolerance: float, setting: tuple[Analyzed, Inputs]
 ) -> None:
-    found, inputs = setting
+    analyzed, inputs = setting
     options = FilterOptions(tolerance=tolerance, policy=policy, metric=metric)
-    filtered = filter_candidates(found.normalized.model, found.analysis, selection(CANDIDATES), inputs, options)
-    removed, after = brute(found, inputs, metric, options)
+    filtered = filter_candidates(analyzed.normalized.model, analyzed.analysis, selection(CANDIDATES), inputs, options)
+    removed, after = brute(analyzed, inputs, metric, options)
     assert list(filtered.removed) == removed
     assert filtered.after == pytest.approx(after)
     expected = selection(removed).keep
@@ -115,10 +117,10 @@ class Counting:
 
 def test_a_metric_of_ones_own(setting: tuple[Analyzed, Inputs]) -> None:
     """Nothing is evaluated twice; every head costs the same, so they go in order until the share is reached."""
-    found, _ = setting
+    analyzed, _ = setting
     metric = Counting()
     options = FilterOptions(tolerance=4 / 6, metric=metric)
-    filtered = filter_candidates(found.normalized.model, found.analysis, selection(CANDIDATES), None, options)
+    filtered = filter_candidates(analyzed.normalized.model, analyzed.analysis, selection(CANDIDATES), None, options)
     assert filtered.removed == (("head.0", 0), ("head.0", 2))
     assert (filtered.before, filtered.after) == (6, 4)
     assert len({gate.tobytes() for gate in metric.gates}) == len(metric.gates) == filtered.evaluations
@@ -128,11 +130,11 @@ def test_a_metric_of_ones_own(setting: tuple[Analyzed, Inputs]) -> None:
 def test_a_dask_cluster_takes_the_evaluations(setting: tuple[Analyzed, Inputs]) -> None:
     """Two worker processes, told by `joblib.parallel_config` alone, find what one process finds."""
     distributed = pytest.importorskip("distributed")
-    found, inputs = setting
+    analyzed, inputs = setting
     options = FilterOptions(tolerance=0.7, metric="agreement")
 
     def filtered() -> Filtered:
-        return filter_candidates(found.normalized.model, found.analysis, selection(CANDIDATES), inputs, options)
+        return filter_candidates(analyzed.normalized.model, analyzed.analysis, selection(CANDIDATES), inputs, options)
 
     alone = filtered()
     with _quiet(distributed) as client, joblib.parallel_config(backend="dask"):
@@ -187,17 +189,17 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
 
 @pytest.mark.parametrize("case", REFUSED)
 def test_refused_with_a_reason(case: str, setting: tuple[Analyzed, Inputs]) -> None:
-    found, inputs = setting
+    analyzed, inputs = setting
     settings, message = REFUSED[case]
     with pytest.raises(UsageError, match=message):
-        model, analysis = found.normalized.model, found.analysis
+        model, analysis = analyzed.normalized.model, analyzed.analysis
         filter_candidates(model, analysis, selection(CANDIDATES), inputs, FilterOptions(**settings))
 
 
 def test_accuracy_needs_labels_and_filtering_data(setting: tuple[Analyzed, Inputs], tmp_path: Path) -> None:
-    found, _ = setting
-    model, analysis = found.normalized.model, found.analysis
-    plain = Data([{"text": "the dog"}], word_tokenizer(tmp_path)).inputs(found.original)
+    analyzed, _ = setting
+    model, analysis = analyzed.normalized.model, analyzed.analysis
+    plain = Data([{"text": "the dog"}], word_tokenizer(tmp_path)).inputs(analyzed.original)
     with pytest.raises(UsageError, match="needs labels"):
         filter_candidates(model, analysis, selection(CANDIDATES), plain, FilterOptions(metric="accuracy"))
     with pytest.raises(UsageError, match="needs data"):
@@ -212,13 +214,13 @@ def test_accuracy_needs_labels_and_filtering_data(setting: tuple[Analyzed, Input
 
 def test_query_heads_go_from_all_groups_at_once() -> None:
     """Every KV group keeps as many query heads: a candidate takes one of each, and harm is told for all of them."""
-    found = load_and_analyze(load_skeleton("zoo_llama"))
-    slots = next(group for group in found.analysis.groups if group.kind == "query_head")
+    analyzed = load_and_analyze(load_skeleton("zoo_llama"))
+    slots = next(group for group in analyzed.analysis.groups if group.kind == "query_head")
     mask = np.array([[True, False, True, False], [False, True, True, False]])
     assert slots.shape == mask.shape
     metric = Counting()
     options = FilterOptions(tolerance=13 / 16, metric=metric)
-    model, analysis = found.normalized.model, found.analysis
+    model, analysis = analyzed.normalized.model, analyzed.analysis
     filtered = filter_candidates(model, analysis, Selection({slots.id: mask}), None, options)
     assert [unit for unit, _ in filtered.candidates] == [(slots.id, 0), (slots.id, 1)]
     assert filtered.removed == ((slots.id, 0),) and (filtered.before, filtered.after) == (16, 14)

@@ -23,8 +23,8 @@ DEAD, LIVE = np.arange(0, UNITS, 2), np.arange(1, UNITS, 2)
 
 
 def scores_of(model: onnx.ModelProto, scorer: str = "magnitude") -> Mapping[str, Array]:
-    found = load_and_analyze(model)
-    return score_with(scorer, found.analysis.groups, Context(found.normalized.model, found.analysis))
+    analyzed = load_and_analyze(model)
+    return score_with(scorer, analyzed.analysis.groups, Context(analyzed.normalized.model, analyzed.analysis))
 
 
 def mlp(act: Callable[[Builder, str], str], **planted: Any) -> Builder:
@@ -130,9 +130,9 @@ def test_dead_channels_go_first(scorer: str, folded: bool) -> None:
 def test_dims_of_heads_by_hand() -> None:
     """Queries times keys; values times what reads them; whole heads as their values."""
     model = attention.mha()
-    found = load_and_analyze(model)
+    analyzed = load_and_analyze(model)
     weights = {
-        name: v.const_value.numpy() for name, v in found.normalized.model.graph.initializers.items() if v.const_value
+        name: v.const_value.numpy() for name, v in analyzed.normalized.model.graph.initializers.items() if v.const_value
     }
     heads, width = attention.H, attention.D
     q, k, v = (_by_head(weights, f"w_{name}", f"b_{name}", heads, width) for name in "qkv")

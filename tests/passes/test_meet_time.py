@@ -24,25 +24,25 @@ def exactly(ratio: float) -> PairedRatio:
     return PairedRatio(ratio, ratio * 0.995, ratio * 1.005)
 
 
-@pytest.mark.parametrize("asked", [1.25, 1.5, 2.0, 3.0, 4.0])
+@pytest.mark.parametrize("speedup", [1.25, 1.5, 2.0, 3.0, 4.0])
 @pytest.mark.parametrize("name", TIMES)
-def test_what_is_asked_for_is_met(name: str, asked: float) -> None:
-    met = meet_speedup(asked, lambda removal: removal, lambda removal: exactly(1 / TIMES[name](removal)))
-    assert UNDER * asked <= met.best.ratio.median <= OVER * asked
+def test_what_is_asked_for_is_met(name: str, speedup: float) -> None:
+    met = meet_speedup(speedup, lambda removal: removal, lambda removal: exactly(1 / TIMES[name](removal)))
+    assert UNDER * speedup <= met.best.ratio.median <= OVER * speedup
     assert len(met.tried) <= STEPS and met.best in met.tried
 
 
-@pytest.mark.parametrize("asked", [10.0, 50.0])
-def test_what_cannot_be_had_is_refused_with_the_fastest(asked: float) -> None:
+@pytest.mark.parametrize("speedup", [10.0, 50.0])
+def test_what_cannot_be_had_is_refused_with_the_fastest(speedup: float) -> None:
     with pytest.raises(UsageError, match=r"it is 5\.00 times") as error:
-        meet_speedup(asked, lambda removal: removal, lambda removal: exactly(1 / TIMES["a floor"](removal)))
+        meet_speedup(speedup, lambda removal: removal, lambda removal: exactly(1 / TIMES["a floor"](removal)))
     assert "4.9" in error.value.hint
 
 
-@pytest.mark.parametrize("asked", [1.0, 0.5, float("nan")])
-def test_no_speed_up_is_no_request(asked: float) -> None:
+@pytest.mark.parametrize("speedup", [1.0, 0.5, float("nan")])
+def test_no_speed_up_is_no_request(speedup: float) -> None:
     with pytest.raises(UsageError, match="the speed-up is"):
-        meet_speedup(asked, lambda removal: removal, lambda removal: exactly(1.0))
+        meet_speedup(speedup, lambda removal: removal, lambda removal: exactly(1.0))
 
 
 def test_coarse_stairs_give_what_is_at_least_as_fast() -> None:

@@ -62,13 +62,13 @@ CASES: dict[str, tuple[int, int, list[list[int]]]] = {
 @pytest.mark.parametrize("case", CASES)
 def test_errors_are_those_of_least_squares_on_what_stays(case: str, outputs: int) -> None:
     rows, units, owners = CASES[case]
-    made = [reader(k, len(owner), outputs, owner) for k, owner in enumerate(owners)]
-    errors = eliminate([read for read, _ in made], rows, units, 256)
+    readers = [reader(k, len(owner), outputs, owner) for k, owner in enumerate(owners)]
+    errors = eliminate([read for read, _ in readers], rows, units, 256)
     order = np.argsort(errors, kind="stable").tolist()
     for k in range(1, len(order) + 1):
-        expected = sum(brute_force(read, x, order[:k]) for read, x in made)
+        expected = sum(brute_force(read, x, order[:k]) for read, x in readers)
         np.testing.assert_allclose(errors[order[k - 1]], expected, rtol=1e-8, atol=1e-8)
-    first = [sum(brute_force(read, x, [unit]) for read, x in made) for unit in range(rows * units)]
+    first = [sum(brute_force(read, x, [unit]) for read, x in readers) for unit in range(rows * units)]
     assert order[0] == int(np.argmin(first))
     for k in range(0, len(order), rows):  # in turns
         assert sorted(unit // units for unit in order[k : k + rows]) == list(range(rows))
@@ -114,10 +114,10 @@ def redundant_mlp() -> onnx.ModelProto:
 
 
 def scored(model: onnx.ModelProto, folder: Path, scorer: Obs, kinds: tuple[str, ...]) -> dict[str, Any]:
-    found = load_and_analyze(model)
-    inputs = Data(data_for(model, folder), batch_size=64).inputs(found.original)
-    groups = [group for group in found.analysis.groups if group.kind in kinds]
-    context = observe_for({scorer: groups}, Context(found.normalized.model, found.analysis), inputs)
+    analyzed = load_and_analyze(model)
+    inputs = Data(data_for(model, folder), batch_size=64).inputs(analyzed.original)
+    groups = [group for group in analyzed.analysis.groups if group.kind in kinds]
+    context = observe_for({scorer: groups}, Context(analyzed.normalized.model, analyzed.analysis), inputs)
     report = scorer.report(context.of(scorer))
     assert "no labels" in report.lines[0] and not report.facts["labels_read"]
     return score_with(scorer, groups, context)
@@ -152,11 +152,11 @@ SHAPES: dict[str, tuple[Callable[[], onnx.ModelProto], tuple[str, ...]]] = {
 def test_units_are_the_features_that_go_with_them(case: str, tmp_path: Path) -> None:
     """One unit of every row taken out: the error from the same moments, by features that the selection says stay."""
     make, kinds = SHAPES[case]
-    found, scorer = load_and_analyze(make()), Obs()
-    groups = [group for group in found.analysis.groups if group.kind in kinds]
+    analyzed, scorer = load_and_analyze(make()), Obs()
+    groups = [group for group in analyzed.analysis.groups if group.kind in kinds]
     assert {group.kind for group in groups} == set(kinds)
-    inputs = Data(data_for(make(), tmp_path)).inputs(found.original)
-    context = observe_for({scorer: groups}, Context(found.normalized.model, found.analysis), inputs)
+    inputs = Data(data_for(make(), tmp_path)).inputs(analyzed.original)
+    context = observe_for({scorer: groups}, Context(analyzed.normalized.model, analyzed.analysis), inputs)
     scores = score_with(scorer, groups, context)
     gram = context.of(scorer).observations[OBSERVATION]
     for group in groups:
@@ -164,12 +164,12 @@ def test_units_are_the_features_that_go_with_them(case: str, tmp_path: Path) -> 
         rows = int(np.prod(group.rows))
         keep = np.ones(group.shape, dtype=bool)
         keep.reshape(-1)[order[:rows]] = False
-        keeps = Selection({group.id: keep}).keeps(found.analysis.groups)
+        keeps = Selection({group.id: keep}).keeps(analyzed.analysis.groups)
         lost = 0.0
-        for site in sites(found.normalized.model, found.analysis, [group.dim]):
+        for site in sites(analyzed.normalized.model, analyzed.analysis, [group.dim]):
             assert isinstance(site, RepairSite)
-            weight = found.normalized.model.graph.initializers[site.weight].const_value.numpy()
-            stays = site.kept(found.analysis, keeps, weight.shape)
+            weight = analyzed.normalized.model.graph.initializers[site.weight].const_value.numpy()
+            stays = site.kept(analyzed.analysis, keeps, weight.shape)
             sums, counts = gram.sums(site.key)
             moments, count = sums.sum(axis=0), counts.sum()
             mean = moments[-1, :-1] / moments[-1, -1]

@@ -76,33 +76,33 @@ def constant(g: Builder) -> onnx.ModelProto:
 
 def samples(model: onnx.ModelProto, count: int = 40, length: int = 6) -> dict[str, np.ndarray]:
     rng = np.random.default_rng(0)
-    found = {}
+    collected = {}
     for value in model.graph.input:
         dims = [d.dim_value or length for d in value.type.tensor_type.shape.dim]
-        found[value.name] = rng.normal(size=(count, *dims[1:])).astype(np.float32)
-    return found
+        collected[value.name] = rng.normal(size=(count, *dims[1:])).astype(np.float32)
+    return collected
 
 
-def without_last(found: Analyzed, gone: int = GONE) -> Selection:
+def without_last(analyzed: Analyzed, gone: int = GONE) -> Selection:
     """All groups lose their last units."""
 
     def keep(group: Group) -> np.ndarray:
         return np.broadcast_to(np.arange(group.units) < max(group.units - gone, 1), group.shape)
 
-    return Selection({group.id: keep(group) for group in found.analysis.groups if group.exact})
+    return Selection({group.id: keep(group) for group in analyzed.analysis.groups if group.exact})
 
 
 def repair(
-    model: onnx.ModelProto, asked: str = "auto", ridge: float = 1e-3, data: Mapping[str, np.ndarray] | None = None
+    model: onnx.ModelProto, method: str = "auto", ridge: float = 1e-3, data: Mapping[str, np.ndarray] | None = None
 ) -> tuple[PruneResult, onnx.ModelProto | None, tuple[Outcome, ...]]:
     """What pruning gives, what repair makes of it, and what it says."""
-    found = load_and_analyze(model)
-    selection = without_last(found)
-    bare = apply(found, selection, check=False)
-    inputs = Data(data or samples(model)).opened().inputs(found.original)
-    keeps = selection.keeps(found.analysis.groups)
-    made, what = repaired(found.normalized.model, found.analysis, keeps, inputs, asked, ridge=ridge)
-    return bare, made, what.outcomes
+    analyzed = load_and_analyze(model)
+    selection = without_last(analyzed)
+    bare = apply(analyzed, selection, check=False)
+    inputs = Data(data or samples(model)).opened().inputs(analyzed.original)
+    keeps = selection.keeps(analyzed.analysis.groups)
+    repaired_model, what = repaired(analyzed.normalized.model, analyzed.analysis, keeps, inputs, method, ridge=ridge)
+    return bare, repaired_model, what.outcomes
 
 
 def outputs(model: object, data: Mapping[str, np.ndarray]) -> list[np.ndarray]:
@@ -124,9 +124,9 @@ GRAPHS: dict[str, Callable[[], Builder]] = {
 @pytest.mark.parametrize("make", GRAPHS.values(), ids=GRAPHS)
 def test_what_is_made_of_kept_units_is_restored(make: Callable[[], Builder]) -> None:
     model = redundant(make())
-    bare, made, (outcome,) = repair(model, "lstsq", ridge=1e-9)
+    bare, repaired_model, (outcome,) = repair(model, "lstsq", ridge=1e-9)
     fresh = {name: array + 0.5 for name, array in samples(model, 7).items()}
-    (expected,), (repaired,), (cut,) = outputs(model, fresh), outputs(made, fresh), outputs(bare.model, fresh)
+    (expected,), (repaired,), (cut,) = outputs(model, fresh), outputs(repaired_model, fresh), outputs(bare.model, fresh)
     np.testing.assert_allclose(repaired, expected, atol=2e-4 * np.abs(expected).max())
     assert np.abs(cut - expected).max() > 0.05 * np.abs(expected).max()
     assert outcome.method == "lstsq" and outcome.after < 1e-3 < outcome.before
@@ -138,9 +138,9 @@ def test_the_mean_stands_in_for_constant_units(name: str) -> None:
     """Not beside padding, where what is read is no constant."""
     make = GRAPHS[name]
     model = constant(make())
-    bare, made, (outcome,) = repair(model, "bias")
+    bare, repaired_model, (outcome,) = repair(model, "bias")
     fresh = samples(model, 7)
-    (expected,), (repaired,), (cut,) = outputs(model, fresh), outputs(made, fresh), outputs(bare.model, fresh)
+    (expected,), (repaired,), (cut,) = outputs(model, fresh), outputs(repaired_model, fresh), outputs(bare.model, fresh)
     assert outcome.method == "bias" and outcome.after < 1e-3 < outcome.before
     np.testing.assert_allclose(repaired, expected, atol=1e-4 * np.abs(expected).max())
     assert np.abs(cut - expected).max() > 0.05 * np.abs(expected).max()
@@ -167,12 +167,12 @@ def test_a_unit_that_fires_on_one_token_is_not_spread_over_all() -> None:
     data = samples(model, 40, length=20)
     data["x"][..., 0] = 0
     data["x"][:, 0, 0] = 10
-    found = load_and_analyze(model)
-    (group,) = found.analysis.groups
+    analyzed = load_and_analyze(model)
+    (group,) = analyzed.analysis.groups
     keep = Selection({group.id: np.arange(UNITS) < UNITS - 1})
-    inputs = Data(data).opened().inputs(found.original)
-    made, what = repaired(found.normalized.model, found.analysis, keep.keeps([group]), inputs, "bias")
-    assert made is None and [outcome.method for outcome in what.outcomes] == ["none"]
+    inputs = Data(data).opened().inputs(analyzed.original)
+    repaired_model, what = repaired(analyzed.normalized.model, analyzed.analysis, keep.keeps([group]), inputs, "bias")
+    assert repaired_model is None and [outcome.method for outcome in what.outcomes] == ["none"]
     weights = {tensor.name: numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
     unit = np.maximum(data["x"] @ weights["w_up"] + weights["b_up"], 0)[..., -1:]
     lost = unit * weights["w_down"][-1]
@@ -188,8 +188,8 @@ def test_what_held_out_samples_do_not_show_is_not_repaired() -> None:
     array[0], array[0, UNITS - GONE :] = 0, 5
     up.CopyFrom(numpy_helper.from_array(array, "w_up"))
     data["x"][..., 0] = np.where(np.arange(len(data["x"])) % 4 == 3, -20, 20)[:, None]
-    _, made, (outcome,) = repair(model, "bias", data=data)
-    assert made is None and outcome.method == "none" and outcome.errors["bias"] > outcome.before
+    _, repaired_model, (outcome,) = repair(model, "bias", data=data)
+    assert repaired_model is None and outcome.method == "none" and outcome.errors["bias"] > outcome.before
 
 
 @pytest.mark.parametrize("make", [graphs_attention.gqa, graphs_attention.mha, graphs_blocks.transformer_block])
@@ -218,21 +218,21 @@ def test_layers_that_share_a_weight_share_its_repair() -> None:
 def test_a_weight_with_other_uses_stays() -> None:
     g = mlp()
     g.output(g("MatMul", g.const("other", np.ones((2, UNITS)), np.float32), "w_down"), 2, WIDTH)
-    _, made, (outcome,) = repair(g.model())
-    assert made is None and outcome.method == "none" and "other uses" in outcome.reason
+    _, repaired_model, (outcome,) = repair(g.model())
+    assert repaired_model is None and outcome.method == "none" and "other uses" in outcome.reason
 
 
 def test_too_few_samples_change_nothing() -> None:
     model = redundant(mlp())
-    _, made, (outcome,) = repair(model, data=samples(model, 2))
-    assert made is None and "too few" in outcome.reason
+    _, repaired_model, (outcome,) = repair(model, data=samples(model, 2))
+    assert repaired_model is None and "too few" in outcome.reason
 
 
 def test_dead_units_need_no_repair() -> None:
     g = mlp()
     g.initializers["w_down"][UNITS - GONE :] = 0
-    _, made, (outcome,) = repair(g.model())
-    assert made is None and outcome.method == "none" and outcome.before == 0
+    _, repaired_model, (outcome,) = repair(g.model())
+    assert repaired_model is None and outcome.method == "none" and outcome.before == 0
 
 
 def test_hidden_units_are_left_with_a_reason() -> None:
@@ -260,10 +260,10 @@ def test_none_changes_nothing() -> None:
     assert a.report.to_dict()["repair"] is None
 
 
-@pytest.mark.parametrize(("asked", "said"), [("lstsq", "needs data"), ("training", "no repair")])
-def test_what_cannot_be_done_is_refused(asked: str, said: str) -> None:
-    with pytest.raises(UsageError, match=said):
-        prune_graph(mlp().model(), after=Repair(asked))
+@pytest.mark.parametrize(("method", "message"), [("lstsq", "needs data"), ("training", "no repair")])
+def test_what_cannot_be_done_is_refused(method: str, message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        prune_graph(mlp().model(), after=Repair(method))
 
 
 # ---- the proof -----------------------------------------------------------------------------------------------------
@@ -284,10 +284,14 @@ def test_verify_puts_back_what_was_repaired_and_looks_at_the_rest(tmp_path: Path
     code, text = call(*prune)
     assert code == 0 and "repaired: 1 weights" in text
     code, text = call(*prune, "--json")
-    told = json.loads(text)["repair"]
-    assert told["asked"] == "auto" and told["weights"][0]["weight"] == "w_down" and told["mean"][1] < told["mean"][0]
-    said = json.loads(plan.read_text())["repair"]
-    assert "w_down" in said["changed"] and bool(said["added"]) is not bias
+    reported = json.loads(text)["repair"]
+    assert (
+        reported["asked"] == "auto"
+        and reported["weights"][0]["weight"] == "w_down"
+        and reported["mean"][1] < reported["mean"][0]
+    )
+    planned = json.loads(plan.read_text())["repair"]
+    assert "w_down" in planned["changed"] and bool(planned["added"]) is not bias
     code, text = call("verify", tmp_path / "model.onnx", slim)
     assert code == 0 and "re-fitted" in text
     code, text = call("verify", tmp_path / "model.onnx", slim, "--json")
@@ -326,8 +330,8 @@ def test_moments_are_formed_in_float64() -> None:
     norms = np.square(y.astype(np.float64)).sum(axis=-1)
     weights = 1 / np.maximum(norms, FLOOR * np.median(norms))
     z = np.concatenate([x.astype(np.float64), np.ones((8, 300, 1))], axis=-1)
-    held = np.arange(8) % HELD == HELD - 1
-    for part, chosen in ((FIT, ~held), (JUDGE, held)):
+    held_out = np.arange(8) % HELD == HELD - 1
+    for part, chosen in ((FIT, ~held_out), (JUDGE, held_out)):
         exact = np.einsum("bn,bni,bnj->ij", weights[chosen], z[chosen], z[chosen])
         np.testing.assert_allclose(sums[part], exact, rtol=1e-12)
         assert counts[part] == 300 * chosen.sum()

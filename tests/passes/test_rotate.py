@@ -77,8 +77,8 @@ def model_named(name: str) -> Analysed:
     return analysed_model({**GRAPHS, **FUSED}[name]())
 
 
-def turns_of(found: Analysed) -> list[Turn]:
-    return [site for site in sites(found.normalized.graph, found.analysis) if isinstance(site, Turn)]
+def turns_of(analyzed: Analysed) -> list[Turn]:
+    return [site for site in sites(analyzed.normalized.graph, analyzed.analysis) if isinstance(site, Turn)]
 
 
 def moments(rng: np.random.Generator, d: int, n: int = 50) -> tuple[np.ndarray, np.ndarray]:
@@ -175,9 +175,9 @@ def test_centring_is_that_of_the_rows() -> None:
 # ---- which groups ---------------------------------------------------------------------------------------------------
 
 
-def said(found: Analysed) -> dict[str, str]:
+def turns_or_why(analyzed: Analysed) -> dict[str, str]:
     """By group "turns", or why not."""
-    every = sites(found.normalized.graph, found.analysis)
+    every = sites(analyzed.normalized.graph, analyzed.analysis)
     return {site.group.id: site.reason if isinstance(site, Stays) else "turns" for site in every}
 
 
@@ -211,7 +211,7 @@ ROTATED = "scales it by something that varies along it"
     ],
 )
 def test_whether_a_group_may_turn_follows_from_the_graph(name: str, group: str, what: str) -> None:
-    assert what in said(model_named(name))[group]
+    assert what in turns_or_why(model_named(name))[group]
 
 
 def _layer(change: Callable[[Builder, str, str, str], tuple[str, str, str]], opset: int = 17) -> Analysed:
@@ -235,7 +235,7 @@ REFUSED = {
 @pytest.mark.parametrize("name", REFUSED)
 def test_what_is_not_linear_along_the_dim_is_refused(name: str) -> None:
     change, group, why = REFUSED[name]
-    assert why in said(_layer(change))[group]
+    assert why in turns_or_why(_layer(change))[group]
 
 
 ALLOWED = {
@@ -248,13 +248,13 @@ ALLOWED = {
 
 @pytest.mark.parametrize("name", ALLOWED)
 def test_what_is_linear_along_the_dim_is_not(name: str) -> None:
-    found = _layer(ALLOWED[name])
+    analyzed = _layer(ALLOWED[name])
     if name == "a gate a token":
-        assert "ReduceMax" in said(found)["qk_dim.0"]
-        assert said(found)["v_dim.0"] == "turns"
+        assert "ReduceMax" in turns_or_why(analyzed)["qk_dim.0"]
+        assert turns_or_why(analyzed)["v_dim.0"] == "turns"
     else:
-        assert set(said(found).values()) == {"turns"}
-    check(found, 0)
+        assert set(turns_or_why(analyzed).values()) == {"turns"}
+    check(analyzed, 0)
 
 
 def _by_rms(gain: np.ndarray) -> Callable[[Builder, str, str, str], tuple[str, str, str]]:
@@ -277,35 +277,35 @@ NORMED = {"one gain": (_by_rms(np.full(4, 0.7, dtype=np.float32)), 23), "no gain
 
 @pytest.mark.parametrize("name", NORMED)
 def test_a_norm_over_the_dims_of_a_head_leaves_bases_that_keep_lengths(name: str) -> None:
-    found = _layer(*NORMED[name])
-    turns = {turn.group.kind: turn for turn in turns_of(found)}
+    analyzed = _layer(*NORMED[name])
+    turns = {turn.group.kind: turn for turn in turns_of(analyzed)}
     assert [[part.orthogonal for part in turns[kind].parts] for kind in ("qk_dim", "v_dim")] == [[True], [False]]
-    check(found, 0)
-    for _, seen in ((None, None), gathered(found, DATA)):
-        how = rotation(found.normalized, list(turns.values()), seen)
+    check(analyzed, 0)
+    for _, moments_model in ((None, None), gathered(analyzed, DATA)):
+        how = rotation(analyzed.normalized, list(turns.values()), moments_model)
         (matrices,) = how[turns["qk_dim"].group.id].matrices
         assert np.allclose(matrices @ np.swapaxes(matrices, -1, -2), np.eye(4), atol=1e-6)
     stretched = {name: replace(each, matrices=tuple(1.1 * m for m in each.matrices)) for name, each in how.items()}
     with pytest.raises(UsageError, match="does not keep lengths"):
-        rotate_as_planned(found.normalized, found.analysis, stretched)
+        rotate_as_planned(analyzed.normalized, analyzed.analysis, stretched)
 
 
 def test_a_norm_with_a_gain_that_varies_is_refused() -> None:
     gain = np.array([1, 1, 1, 2], dtype=np.float32)
-    assert "RMSNormalization) scales it by something that varies" in said(_layer(_by_rms(gain), 23))["qk_dim.0"]
+    assert "RMSNormalization) scales it by something that varies" in turns_or_why(_layer(_by_rms(gain), 23))["qk_dim.0"]
 
 
 def test_lengths_of_other_axes_are_refused() -> None:
     def change(g: Builder, q: str, k: str, v: str) -> tuple[str, str, str]:
         return g("Div", q, g("ReduceL2", q, axes=[2])), k, v
 
-    assert said(_layer(change))["qk_dim.0"] != "turns"
+    assert turns_or_why(_layer(change))["qk_dim.0"] != "turns"
 
 
 def test_one_number_along_the_dim_is_a_scale() -> None:
-    found = _layer(lambda g, q, k, v: (g("Mul", q, g.const("gain", np.full(4, 3, dtype=np.float32))), k, v))
-    assert said(found)["qk_dim.0"] == "turns"
-    check(found, 1)
+    analyzed = _layer(lambda g, q, k, v: (g("Mul", q, g.const("gain", np.full(4, 3, dtype=np.float32))), k, v))
+    assert turns_or_why(analyzed)["qk_dim.0"] == "turns"
+    check(analyzed, 1)
 
 
 # ---- the law --------------------------------------------------------------------------------------------------------
@@ -313,7 +313,7 @@ def test_one_number_along_the_dim_is_a_scale() -> None:
 
 def random_bases(turns: list[Turn], rng: np.random.Generator) -> dict[str, Turned]:
     """Any matrices at all, not far from orthogonal."""
-    made = {}
+    outputs_model = {}
     for turn in turns:
         rows, d = int(np.prod(turn.group.rows)), turn.group.units
         drawn = [np.linalg.qr(rng.normal(size=(rows, d, d)))[0] for _ in turn.parts]
@@ -322,30 +322,32 @@ def random_bases(turns: list[Turn], rng: np.random.Generator) -> dict[str, Turne
             for each, part in zip(drawn, turn.parts, strict=True)
         ]
         energy = np.ones(turn.group.shape)
-        made[turn.group.id] = Turned(tuple(each.astype(np.float32) for each in drawn), energy, by_data=False)
-    return made
+        outputs_model[turn.group.id] = Turned(tuple(each.astype(np.float32) for each in drawn), energy, by_data=False)
+    return outputs_model
 
 
-def check(found: Analysed, seed: int, tolerance: float = ROUNDING) -> None:
+def check(analyzed: Analysed, seed: int, tolerance: float = ROUNDING) -> None:
     """Turned by any bases the model is what it was, and slim it is what it is with these dims masked."""
     rng = np.random.default_rng(seed)
-    turns = turns_of(found)
-    turned = rotated(found.normalized, turns, random_bases(turns, rng))
+    turns = turns_of(analyzed)
+    turned = rotated(analyzed.normalized, turns, random_bases(turns, rng))
     keep = {}
     for turn in turns:
         count = int(rng.integers(turn.group.least, turn.group.units))
         drawn = [rng.permutation(turn.group.units) for _ in range(int(np.prod(turn.group.rows)))]
         keep[turn.group.id] = (np.array(drawn) < count).reshape(turn.group.shape)
-    solution = found.analysis.solution
-    keeps = Selection(keep).keeps(found.analysis.groups)
-    made = remove_whole_groups(turned, solution, keeps)
-    proof = verify(found.normalized, turned, cleanup(made.model, solution, made.lengths), found.analysis, keeps)
+    solution = analyzed.analysis.solution
+    keeps = Selection(keep).keeps(analyzed.analysis.groups)
+    emptied = remove_whole_groups(turned, solution, keeps)
+    proof = verify(
+        analyzed.normalized, turned, cleanup(emptied.model, solution, emptied.lengths), analyzed.analysis, keeps
+    )
     assert proof.normalize_error < tolerance
     assert proof.max_rel_error < tolerance
     assert proof.moved > 1e-3
-    changed = [name for name, value in found.normalized.graph.initializers.items() if differs(value, turned)]
+    changed = [name for name, value in analyzed.normalized.graph.initializers.items() if differs(value, turned)]
     assert changed
-    for a, b in zip(found.normalized.graph, turned.graph, strict=True):
+    for a, b in zip(analyzed.normalized.graph, turned.graph, strict=True):
         assert (a.op_type, [v and v.name for v in a.inputs]) == (b.op_type, [v and v.name for v in b.inputs])
 
 
@@ -384,13 +386,13 @@ def test_float16_is_turned_within_its_own_rounding() -> None:
 
 
 def test_all_dims_kept_in_the_basis_of_the_weights_change_nothing() -> None:
-    found = model_named("transformer_block")
-    turns = turns_of(found)
-    how = rotation(found.normalized, turns)
+    analyzed = model_named("transformer_block")
+    turns = turns_of(analyzed)
+    how = rotation(analyzed.normalized, turns)
     assert not any(turned.by_data for turned in how.values())
-    turned = rotated(found.normalized, turns, how)
+    turned = rotated(analyzed.normalized, turns, how)
     data = {"x": np.random.default_rng(0).normal(size=(2, 9, 7)).astype(np.float32)}
-    a, b = (outputs(model, data) for model in (found.normalized, turned))
+    a, b = (outputs(model, data) for model in (analyzed.normalized, turned))
     assert np.abs(a[0] - b[0]).max() < ROUNDING * np.abs(a[0]).max()
 
 
@@ -406,11 +408,17 @@ def outputs(model: ir.Model, data: dict[str, np.ndarray], *names: str) -> list[n
 # ---- from data ------------------------------------------------------------------------------------------------------
 
 
-def gathered(found: Analysed, rows: np.ndarray, batch: int = 4, **more: np.ndarray) -> tuple[list[Turn], HeadMoments]:
-    turns = turns_of(found)
-    seen = HeadMoments(places(turns))
-    observe(found.normalized, Data({"x": rows, **more}, batch_size=batch).opened().inputs(found.model), [seen])
-    return turns, seen
+def gathered(
+    analyzed: Analysed, rows: np.ndarray, batch: int = 4, **more: np.ndarray
+) -> tuple[list[Turn], HeadMoments]:
+    turns = turns_of(analyzed)
+    moments_model = HeadMoments(places(turns))
+    observe(
+        analyzed.normalized,
+        Data({"x": rows, **more}, batch_size=batch).opened().inputs(analyzed.model),
+        [moments_model],
+    )
+    return turns, moments_model
 
 
 DATA = np.random.default_rng(5).normal(size=(10, 6, 7)).astype(np.float32)
@@ -420,22 +428,22 @@ DATA = np.random.default_rng(5).normal(size=(10, 6, 7)).astype(np.float32)
 @pytest.mark.parametrize("name", ["mha", "fused_qkv", "gqa", "folded_heads"])
 def test_scores_lose_the_tail_of_their_singular_values(name: str) -> None:
     """The scores of the slim model, before anything is added to them, against those of the original."""
-    found = model_named(name)
-    turns, seen = gathered(found, DATA)
+    analyzed = model_named(name)
+    turns, moments_model = gathered(analyzed, DATA)
     turn = next(t for t in turns if t.group.kind == "qk_dim")
     (part,) = turn.parts
     (pair,) = part.compared
     assert pair.keys  # the Softmax is found, so that keys are centred
-    how = rotation(found.normalized, [turn], seen)
+    how = rotation(analyzed.normalized, [turn], moments_model)
     assert how[turn.group.id].by_data
-    turned = rotated(found.normalized, [turn], how)
+    turned = rotated(analyzed.normalized, [turn], how)
     names = (pair.left.value, pair.right.value)
     d, kept = turn.group.units, turn.group.units // 2
-    before, after = (outputs(model, {"x": DATA}, *names) for model in (found.normalized, turned))
-    held = [pair.left, pair.right]
+    before, after = (outputs(model, {"x": DATA}, *names) for model in (analyzed.normalized, turned))
+    compared = [pair.left, pair.right]
     for row in range(int(np.prod(turn.group.rows))):
         old, new = (
-            [rows_of(side, array, row) for side, array in zip(held, each, strict=True)] for each in (before, after)
+            [rows_of(side, array, row) for side, array in zip(compared, each, strict=True)] for each in (before, after)
         )
         keys = names.index(pair.keys.value)
         shift, turned_shift = old[keys].mean(axis=0), new[keys].mean(axis=0)
@@ -447,15 +455,15 @@ def test_scores_lose_the_tail_of_their_singular_values(name: str) -> None:
         assert np.allclose(how[turn.group.id].energy.reshape(-1, d)[row], share, rtol=1e-3, atol=1e-6)
 
 
-def rows_of(held: object, array: np.ndarray, row: int) -> np.ndarray:
-    return np.concatenate([block for r, block in held.layout.blocks(array) if r == row])  # type: ignore[attr-defined]
+def rows_of(value: object, array: np.ndarray, row: int) -> np.ndarray:
+    return np.concatenate([block for r, block in value.layout.blocks(array) if r == row])  # type: ignore[attr-defined]
 
 
 def test_moments_of_parts_of_the_data_add_up() -> None:
-    found = model_named("gqa")
-    _, whole = gathered(found, DATA)
-    _, first = gathered(found, DATA[:6], batch=2)
-    _, second = gathered(found, DATA[6:], batch=3)
+    analyzed = model_named("gqa")
+    _, whole = gathered(analyzed, DATA)
+    _, first = gathered(analyzed, DATA[:6], batch=2)
+    _, second = gathered(analyzed, DATA[6:], batch=3)
     first.merge(second)
     again = HeadMoments(list(whole.places.values()))
     again.restore(whole.state())
@@ -465,56 +473,56 @@ def test_moments_of_parts_of_the_data_add_up() -> None:
 
 
 def test_an_op_that_adds_a_bias_inside_is_judged_with_it() -> None:
-    found = model_named("multi_head")
+    analyzed = model_named("multi_head")
     rows = np.random.default_rng(6).normal(size=(8, 6, 7)).astype(np.float32)
     mask = np.ones((8, 6), dtype=np.int32)
-    turns, seen = gathered(found, rows, mask=mask)
+    turns, moments_model = gathered(analyzed, rows, mask=mask)
     turn = next(t for t in turns if t.group.kind == "qk_dim")
     (pair,) = turn.parts[0].compared
     assert pair.biases[0] is not None and pair.biases[1] is not None
-    energy = rotation(found.normalized, [turn], seen)[turn.group.id].energy
-    values = outputs(found.normalized, {"x": rows, "mask": mask}, pair.left.value, pair.right.value)
-    initializers = found.normalized.graph.initializers
-    bias = [initializers[held.value].const_value.numpy() for held in pair.biases]
+    energy = rotation(analyzed.normalized, [turn], moments_model)[turn.group.id].energy
+    values = outputs(analyzed.normalized, {"x": rows, "mask": mask}, pair.left.value, pair.right.value)
+    initializers = analyzed.normalized.graph.initializers
+    bias = [initializers[place.value].const_value.numpy() for place in pair.biases]
     for row in range(turn.group.rows[0]):
         sides = []
-        for side, held in enumerate((pair.left, pair.right)):
+        for side, place in enumerate((pair.left, pair.right)):
             (shift,) = (b[0] for r, b in pair.biases[side].layout.blocks(bias[side]) if r == row)
-            z = rows_of(held, values[side], row).astype(np.float64) + shift
-            sides.append(z - z.mean(axis=0) if held is pair.keys else z)
+            z = rows_of(place, values[side], row).astype(np.float64) + shift
+            sides.append(z - z.mean(axis=0) if place is pair.keys else z)
         singular = np.linalg.svd(sides[0] @ sides[1].T, compute_uv=False)[: turn.group.units]
         np.testing.assert_allclose(energy[row], singular**2 / np.sum(singular**2), rtol=1e-3, atol=1e-6)
 
 
 @pytest.mark.parametrize("name", ["attention", "attention_bias"])
 def test_an_op_that_makes_queries_and_keys_inside_is_judged_by_what_it_is_given(name: str) -> None:
-    found = model_named(name)
+    analyzed = model_named(name)
     rows = np.random.default_rng(6).normal(size=(8, 6, 7)).astype(np.float32)
     others = {"attention": {"mask": np.ones((8, 6), dtype=np.int32)}, "attention_bias": {"far": np.zeros((6, 6), "f4")}}
-    turns = turns_of(found)
-    seen = HeadMoments(places(turns))
-    (x,) = {held.value for turn in turns for part in turn.parts for pair in part.compared for held in (pair.left,)}
-    (given,) = outputs(found.normalized, {"x": rows, **others[name]}, x)
-    read = [held.value for turn in turns for part in turn.parts for held in part.read]
-    values = outputs(found.normalized, {"x": rows, **others[name]}, *read)
-    seen.update(Batch({"x": rows}, tuple(range(8)), None), {x: given, **dict(zip(read, values, strict=True))})  # type: ignore[arg-type]
+    turns = turns_of(analyzed)
+    moments_model = HeadMoments(places(turns))
+    (x,) = {place.value for turn in turns for part in turn.parts for pair in part.compared for place in (pair.left,)}
+    (given,) = outputs(analyzed.normalized, {"x": rows, **others[name]}, x)
+    read = [place.value for turn in turns for part in turn.parts for place in part.read]
+    values = outputs(analyzed.normalized, {"x": rows, **others[name]}, *read)
+    moments_model.update(Batch({"x": rows}, tuple(range(8)), None), {x: given, **dict(zip(read, values, strict=True))})  # type: ignore[arg-type]
     turn = next(t for t in turns if t.group.kind == "qk_dim")
-    how = rotation(found.normalized, [turn], seen)[turn.group.id]
+    how = rotation(analyzed.normalized, [turn], moments_model)[turn.group.id]
     assert how.by_data
-    packed, bias = (found.normalized.graph.initializers[each].const_value.numpy() for each in ("w_qkv", "b_qkv"))
-    made = given.reshape(-1, E).astype(np.float64) @ packed + bias
+    packed, bias = (analyzed.normalized.graph.initializers[each].const_value.numpy() for each in ("w_qkv", "b_qkv"))
+    product = given.reshape(-1, E).astype(np.float64) @ packed + bias
     d = turn.group.units
     for row in range(turn.group.rows[0]):
-        q, k = (made[:, start + row * d : start + (row + 1) * d] for start in (0, turn.group.rows[0] * d))
+        q, k = (product[:, start + row * d : start + (row + 1) * d] for start in (0, turn.group.rows[0] * d))
         singular = np.linalg.svd(q @ (k - k.mean(axis=0)).T, compute_uv=False)[:d]
         np.testing.assert_allclose(how.energy[row], singular**2 / np.sum(singular**2), rtol=1e-3, atol=1e-6)
 
 
 def test_padding_does_not_count() -> None:
-    found = model_named("mha")
-    turns = turns_of(found)
+    analyzed = model_named("mha")
+    turns = turns_of(analyzed)
     names = list(dict.fromkeys(name for name, _ in places(turns)))
-    values = dict(zip(names, outputs(found.normalized, {"x": DATA}, *names), strict=True))
+    values = dict(zip(names, outputs(analyzed.normalized, {"x": DATA}, *names), strict=True))
     mask = np.ones((10, 6), dtype=bool)
     mask[:, 4:] = False
     padded, short = HeadMoments(places(turns)), HeadMoments(places(turns))
@@ -535,38 +543,40 @@ def test_a_graph_without_heads_has_nothing_to_turn() -> None:
 # ---- the pass and its plan ------------------------------------------------------------------------------------------
 
 
-def planned(found: Analysed) -> tuple[Rotated, dict[str, Turned]]:
-    made = rotate_groups(found.normalized, found.analysis, [turn.group.id for turn in turns_of(found)])
-    return made, from_plan(json.loads(json.dumps({"rotate": to_plan(made.rotation)})))
+def planned(analyzed: Analysed) -> tuple[Rotated, dict[str, Turned]]:
+    rotated_model = rotate_groups(
+        analyzed.normalized, analyzed.analysis, [turn.group.id for turn in turns_of(analyzed)]
+    )
+    return rotated_model, from_plan(json.loads(json.dumps({"rotate": to_plan(rotated_model.rotation)})))
 
 
 @pytest.mark.parametrize("name", ["fused_qkv", "gqa", "multi_head_cross", "half"])
 def test_a_plan_gives_the_same_weights_again(name: str) -> None:
-    found = model_named(name)
-    made, how = planned(found)
-    again = rotate_as_planned(found.normalized, found.analysis, how).model
-    for key, value in made.model.graph.initializers.items():
+    analyzed = model_named(name)
+    rotated_model, how = planned(analyzed)
+    again = rotate_as_planned(analyzed.normalized, analyzed.analysis, how).model
+    for key, value in rotated_model.model.graph.initializers.items():
         assert value.const_value is not None
         np.testing.assert_array_equal(value.const_value.numpy(), again.graph.initializers[key].const_value.numpy())
-    assert rotation_error(found.model, again, found.analysis) <= tolerance(found.normalized, again)
+    assert rotation_error(analyzed.model, again, analyzed.analysis) <= tolerance(analyzed.normalized, again)
 
 
 def test_sixteen_bits_are_allowed_more() -> None:
     for name, allowed in (("mha", 1e-4), ("half", 16 * 2**-10)):
-        found = model_named(name)
-        assert tolerance(found.normalized, planned(found)[0].model) == allowed
-        assert tolerance(found.normalized, found.normalized) == 1e-4
+        analyzed = model_named(name)
+        assert tolerance(analyzed.normalized, planned(analyzed)[0].model) == allowed
+        assert tolerance(analyzed.normalized, analyzed.normalized) == 1e-4
 
 
 def test_groups_that_may_not_turn_stay_and_say_why() -> None:
-    found = model_named("rope_half")
-    made = rotate_groups(found.normalized, found.analysis, ["qk_dim.0", "v_dim.0"])
-    assert list(made.rotation) == ["v_dim.0"]
-    assert ROTATED in made.reasons["qk_dim.0"]
-    assert made.to_dict()["groups"] == {"v_dim.0": "weights"}
-    alone = rotate_groups(found.normalized, found.analysis, ["qk_dim.0"])
-    assert alone.model is found.normalized and not alone.rotation
-    assert reasons(found.normalized.graph, found.analysis)["v_dim.0"] == ""
+    analyzed = model_named("rope_half")
+    rotated_model = rotate_groups(analyzed.normalized, analyzed.analysis, ["qk_dim.0", "v_dim.0"])
+    assert list(rotated_model.rotation) == ["v_dim.0"]
+    assert ROTATED in rotated_model.reasons["qk_dim.0"]
+    assert rotated_model.to_dict()["groups"] == {"v_dim.0": "weights"}
+    alone = rotate_groups(analyzed.normalized, analyzed.analysis, ["qk_dim.0"])
+    assert alone.model is analyzed.normalized and not alone.rotation
+    assert reasons(analyzed.normalized.graph, analyzed.analysis)["v_dim.0"] == ""
 
 
 def of_values(change: Callable[[np.ndarray], np.ndarray]) -> Callable[[dict[str, Turned]], dict[str, Turned]]:
@@ -587,10 +597,10 @@ TAMPERED = {
 
 @pytest.mark.parametrize("name", TAMPERED)
 def test_a_plan_that_cannot_be_is_refused(name: str) -> None:
-    found = model_named("rope_half")
-    _, how = planned(found)
+    analyzed = model_named("rope_half")
+    _, how = planned(analyzed)
     with pytest.raises(UsageError, match="plan"):
-        rotate_as_planned(found.normalized, found.analysis, TAMPERED[name](how))
+        rotate_as_planned(analyzed.normalized, analyzed.analysis, TAMPERED[name](how))
 
 
 @pytest.mark.parametrize("entry", [3, {"a": 3}, {"a": {}}, {"a": {"matrices": [{"shape": [1], "float32": "?"}]}}])
@@ -601,10 +611,10 @@ def test_a_plan_that_is_none_is_refused(entry: object) -> None:
 
 
 def test_dims_of_a_turned_group_go_by_their_energy() -> None:
-    found = model_named("mha")
-    made, _ = planned(found)
-    group = found.analysis.group("qk_dim.0")
-    scores = Energy(made.rotation).score(group, Context(found.normalized, found.analysis))
+    analyzed = model_named("mha")
+    rotated_model, _ = planned(analyzed)
+    group = analyzed.analysis.group("qk_dim.0")
+    scores = Energy(rotated_model.rotation).score(group, Context(analyzed.normalized, analyzed.analysis))
     assert scores.shape == group.shape
     assert (np.diff(scores, axis=-1) <= 0).all()
     assert np.allclose(scores.sum(axis=-1), 1)

@@ -59,9 +59,9 @@ def by_hand(**settings: Any) -> RelationAttention:
     offsets = np.array([[0, 0], [0, 1], [2, 3], [4, 5], [0, 0]])
     tokens = Tokens(offsets, np.array([-1, 0, 0, 0, -1]), False)
     samples = tuple(Sample(texts=(TEXT,), parses=(parse,)) for parse in TREES)
-    found = RelationAttention([site], None, exclude=("root",), **settings)
-    found.update(Batch({}, samples, np.ones((2, 5), bool), (tokens, tokens)), {"p": maps})
-    return found
+    statistic = RelationAttention([site], None, exclude=("root",), **settings)
+    statistic.update(Batch({}, samples, np.ones((2, 5), bool), (tokens, tokens)), {"p": maps})
+    return statistic
 
 
 HAND: dict[str, tuple[dict[str, Any], list[float]]] = {
@@ -88,16 +88,16 @@ def test_penalties_by_hand(case: str) -> None:
     settings, expected = HAND[case]
     options = Sap(**{"k": 1, **settings})
     threshold = options.threshold if not isinstance(options.threshold, str) else None
-    found = result(by_hand(direction=options.direction, threshold=threshold), options)
-    assert found.penalties[0].tolist() == expected
+    sap_result = result(by_hand(direction=options.direction, threshold=threshold), options)
+    assert sap_result.penalties[0].tolist() == expected
 
 
 def test_thresholds_by_hand() -> None:
-    seen = by_hand()
-    seen.finish()
-    np.testing.assert_allclose(seen.tau["words", "global"], 2.8 / 18, rtol=1e-6)
-    np.testing.assert_allclose(seen.tau["words", "head"], [2.2 / 9, 0.6 / 9], rtol=1e-6)
-    np.testing.assert_allclose(seen.tau["literal", "head"], 0.2, rtol=1e-6)  # 1/n for every head: it says nothing
+    statistic = by_hand()
+    statistic.finish()
+    np.testing.assert_allclose(statistic.tau["words", "global"], 2.8 / 18, rtol=1e-6)
+    np.testing.assert_allclose(statistic.tau["words", "head"], [2.2 / 9, 0.6 / 9], rtol=1e-6)
+    np.testing.assert_allclose(statistic.tau["literal", "head"], 0.2, rtol=1e-6)  # 1/n for every head: it says nothing
 
 
 def test_what_was_gathered_survives_the_cache() -> None:
@@ -120,14 +120,14 @@ def trees(folder: Path, *sentences: Any) -> Path:
 
 
 def penalties(model: Any, folder: Path, sentences: Any, **settings: Any) -> tuple[list[list[float]], Context, Analysis]:
-    found = load_and_analyze(model)
-    inputs = Data(trees(folder, *sentences), word_tokenizer(folder)).inputs(found.original)
-    groups = [group for group in found.analysis.groups if group.kind in ("head", "kv_group", "query_head")]
+    analyzed = load_and_analyze(model)
+    inputs = Data(trees(folder, *sentences), word_tokenizer(folder)).inputs(analyzed.original)
+    groups = [group for group in analyzed.analysis.groups if group.kind in ("head", "kv_group", "query_head")]
     scorer = make_scorer("sap", settings)
-    context = Context(found.normalized.model, found.analysis)
+    context = Context(analyzed.normalized.model, analyzed.analysis)
     context = observe_for(resolve_scorers(scorer).shares(groups), context, inputs).of(scorer)
     of = context.observations[RESULT]
-    return [penalty.tolist() for penalty in of.penalties], context, found.analysis
+    return [penalty.tolist() for penalty in of.penalties], context, analyzed.analysis
 
 
 @pytest.mark.parametrize(
@@ -137,8 +137,8 @@ def penalties(model: Any, folder: Path, sentences: Any, **settings: Any) -> tupl
 def test_heads_are_ranked_as_they_were_built(k: int, expected: list[list[float]], tmp_path: Path) -> None:
     """Head 0 of layer 0 attends to the next token, head 0 of layer 1 to the last but one, all others elsewhere."""
     model = shifting([[1, 0, 3], [-2, 0, 3]])
-    found, _, _ = penalties(model, tmp_path, [BUILT], k=k, direction="dep_to_head")
-    assert found == expected
+    penalty_counts, _, _ = penalties(model, tmp_path, [BUILT], k=k, direction="dep_to_head")
+    assert penalty_counts == expected
 
 
 def test_the_right_heads_stay(tmp_path: Path) -> None:
@@ -157,25 +157,25 @@ def test_the_right_heads_stay(tmp_path: Path) -> None:
 @pytest.mark.parametrize("direction", ["mean", "max", "dep_to_head", "head_to_dep"])
 def test_causal_models_have_one_direction(direction: str, tmp_path: Path) -> None:
     """The later word asks: a head that attends to the previous token finds dependents that hang on the next word."""
-    found, context, _ = penalties(
+    penalty_counts, context, _ = penalties(
         shifting([[-1, 0], [0, -3]], causal=True), tmp_path, [BUILT], k=1, direction=direction
     )
     assert context.observations[OBSERVATION].causal
-    assert found == [[0, 3], [3, 3]]
+    assert penalty_counts == [[0, 3], [3, 3]]
 
 
 @pytest.mark.parametrize("name", ["zoo_gpt2", "zoo_llama"])
 def test_decoders(name: str, tmp_path: Path) -> None:
-    found, context, analysis = penalties(load_skeleton(name), tmp_path, SENTENCES)
+    penalty_counts, context, analysis = penalties(load_skeleton(name), tmp_path, SENTENCES)
     assert context.observations[OBSERVATION].causal
     groups = [group for group in analysis.groups if group.kind in ("head", "kv_group", "query_head")]
     scores = score_with("sap", groups, context)
     if name == "zoo_llama":
-        assert [len(layer) for layer in found] == [8, 8]
-        np.testing.assert_array_equal(scores["query_head.0"].reshape(-1), -np.array(found[0]))
+        assert [len(layer) for layer in penalty_counts] == [8, 8]
+        np.testing.assert_array_equal(scores["query_head.0"].reshape(-1), -np.array(penalty_counts[0]))
         np.testing.assert_array_equal(scores["kv_group.0"], scores["query_head.0"].sum(axis=-1))
     else:
-        np.testing.assert_array_equal(scores["head.1"], -np.array(found[1]))
+        np.testing.assert_array_equal(scores["head.1"], -np.array(penalty_counts[1]))
 
 
 # ---- dependencies --------------------------------------------------------------------------------------------------
@@ -188,13 +188,13 @@ def test_pairs_leave_roots_and_excluded_labels_out() -> None:
 
 
 def test_noise_is_the_same_for_the_same_text() -> None:
-    found = pairs(tree(*BUILT))
-    assert corrupted(found, 6, 0.0, 0, "x") == found
-    noisy = corrupted(found, 6, 1.0, 0, "x")
-    assert noisy == corrupted(found, 6, 1.0, 0, "x") != corrupted(found, 6, 1.0, 1, "x")
-    assert len(noisy) == len(found) and all(head != word for head, word, _ in noisy)
-    some = corrupted(found * 200, 6, 0.2, 0, "x")
-    assert 0.1 < np.mean([new != old for new, old in zip(some, found * 200, strict=True)]) < 0.2
+    related = pairs(tree(*BUILT))
+    assert corrupted(related, 6, 0.0, 0, "x") == related
+    noisy = corrupted(related, 6, 1.0, 0, "x")
+    assert noisy == corrupted(related, 6, 1.0, 0, "x") != corrupted(related, 6, 1.0, 1, "x")
+    assert len(noisy) == len(related) and all(head != word for head, word, _ in noisy)
+    some = corrupted(related * 200, 6, 0.2, 0, "x")
+    assert 0.1 < np.mean([new != old for new, old in zip(some, related * 200, strict=True)]) < 0.2
 
 
 # ---- refusals ------------------------------------------------------------------------------------------------------
@@ -303,14 +303,14 @@ def test_the_command_line_shows_labels_and_heads(tmp_path: Path) -> None:
 @pytest.mark.parametrize("causal", [False, True])
 def test_neither_padding_nor_its_side_matters(causal: bool, tmp_path: Path) -> None:
     """One sentence a run has no padding; beside longer ones, on either side, every head has the same count."""
-    found = load_and_analyze(shifting([[1, 0, -1], [-2, 2, 3]], causal=causal))
-    model, analysis = found.normalized.model, found.analysis
+    analyzed = load_and_analyze(shifting([[1, 0, -1], [-2, 2, 3]], causal=causal))
+    model, analysis = analyzed.normalized.model, analyzed.analysis
     groups = [group for group in analysis.groups if group.kind == "head"]
     counts, scorer = [], Sap(rules="both")
     for left in (False, True):
         for size in (1, 8):
             folder = word_tokenizer(tmp_path / f"{left}", left=left)
-            inputs = Data(trees(tmp_path, *SENTENCES, BUILT), folder, batch_size=size).inputs(found.original)
+            inputs = Data(trees(tmp_path, *SENTENCES, BUILT), folder, batch_size=size).inputs(analyzed.original)
             context = observe_for({scorer: groups}, Context(model, analysis), inputs)
             of = result(context.of(scorer).observations[OBSERVATION], scorer)
             counts.append([penalty.tolist() for penalty in of.penalties])

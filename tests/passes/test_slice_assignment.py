@@ -50,7 +50,7 @@ def outputs(model: ir.Model, feeds: dict[str, np.ndarray]) -> list[np.ndarray]:
 
 
 @pytest.mark.parametrize(
-    ("held", "block"),
+    ("value", "block"),
     [
         ([[2], [3], [4]], ((2, 5),)),
         (positions([(1, 3), (0, 2)]), ((1, 3), (0, 2))),
@@ -63,5 +63,5 @@ def outputs(model: ir.Model, feeds: dict[str, np.ndarray]) -> list[np.ndarray]:
         (3, None),
     ],
 )
-def test_what_is_a_block(held: object, block: object) -> None:
-    assert block_of(np.array(held, dtype=np.int64)) == block
+def test_what_is_a_block(value: object, block: object) -> None:
+    assert block_of(np.array(value, dtype=np.int64)) == block

@@ -45,12 +45,12 @@ def by_definition(q: Array, k: Array, gamma: int | None = None, energy: float = 
         enough = int(np.argmax(np.cumsum(s**2) >= energy * np.sum(s**2))) + 1
         gamma = min(enough, max(1, q.shape[1] // 2))
     parts = [s[j] * np.outer(u[:, j], vt[j]) for j in range(min(gamma, np.linalg.matrix_rank(q @ k.T)))]
-    found = []
+    collected = []
     for i in range(q.shape[1]):
         own = np.outer(q[:, i], k[:, i])
         length = np.linalg.norm(own)
-        found.append(sum(abs((p * own).sum()) / np.linalg.norm(p) / length for p in parts) if length else 0.0)
-    return found
+        collected.append(sum(abs((p * own).sum()) / np.linalg.norm(p) / length for p in parts) if length else 0.0)
+    return collected
 
 
 SHAPES: dict[str, tuple[int, int, int, dict[str, Any]]] = {
@@ -69,18 +69,18 @@ def test_scores_equal_the_definition(case: str) -> None:
     queries, keys, d, settings = SHAPES[case]
     rng = np.random.default_rng(0)
     q, k = rng.normal(size=(3, queries, d)), rng.normal(size=(3, keys, d)) * np.linspace(0.1, 2, d)
-    found = dim_scores(q, k, **settings)
+    scores = dim_scores(q, k, **settings)
     expected = [by_definition(*pair, **settings) for pair in zip(q, k, strict=True)]
-    np.testing.assert_allclose(found, expected, atol=1e-10)
+    np.testing.assert_allclose(scores, expected, atol=1e-10)
 
 
 def test_a_dim_without_length_scores_nothing() -> None:
     rng = np.random.default_rng(1)
     q, k = rng.normal(size=(2, 9, 4))
     q[:, 2] = 0
-    found = dim_scores(q, k)
-    np.testing.assert_allclose(found, by_definition(q, k), atol=1e-10)
-    assert found[2] == 0 and (np.delete(found, 2) > 0).all()
+    scores = dim_scores(q, k)
+    np.testing.assert_allclose(scores, by_definition(q, k), atol=1e-10)
+    assert scores[2] == 0 and (np.delete(scores, 2) > 0).all()
     assert dim_scores(np.zeros_like(q), k).tolist() == [0] * 4
 
 
@@ -111,10 +111,10 @@ def data_for(model: onnx.ModelProto, folder: Path, count: int = 5, length: int =
 
 
 def observed(model: onnx.ModelProto, folder: Path, batch_size: int = 16, **settings: Any) -> tuple[Analyzed, Context]:
-    found = load_and_analyze(model)
-    context, scorer = Context(found.normalized.model, found.analysis), make_scorer("snp", settings)
-    inputs = Data(data_for(model, folder), batch_size=batch_size).inputs(found.original)
-    return found, observe_for({scorer: found.analysis.groups}, context, inputs).of(scorer)
+    analyzed = load_and_analyze(model)
+    context, scorer = Context(analyzed.normalized.model, analyzed.analysis), make_scorer("snp", settings)
+    inputs = Data(data_for(model, folder), batch_size=batch_size).inputs(analyzed.original)
+    return analyzed, observe_for({scorer: analyzed.analysis.groups}, context, inputs).of(scorer)
 
 
 def values_of(context: Context, path: Path, names: Sequence[str]) -> list[Array]:
@@ -173,8 +173,8 @@ GRAPHS: dict[str, tuple[Callable[[], onnx.ModelProto], Callable[[Array], list[Ar
 def test_scores_of_units_sum_what_goes_together(case: str, tmp_path: Path) -> None:
     make, units, read = GRAPHS[case]
     model = make()
-    found, context = observed(model, tmp_path)
-    groups = [group for group in found.analysis.groups if group.kind == "qk_dim"]
+    analyzed, context = observed(model, tmp_path)
+    groups = [group for group in analyzed.analysis.groups if group.kind == "qk_dim"]
     [site] = context.observations[OBSERVATION].sites
     values = values_of(context, data_for(model, tmp_path), [site.q.value, site.k.value])
     each = [[by_definition(*head) for head in zip(*pair, strict=True)] for pair in zip(*read(*values), strict=True)]
@@ -195,18 +195,18 @@ def test_the_pass_is_a_stream(tmp_path: Path) -> None:
 
 
 def test_padding_and_samples_that_fill_up_do_not_count(tmp_path: Path) -> None:
-    found, _ = observed(graphs_attention.mha(), tmp_path)
-    [(_, _, site)] = products(found.normalized.model, found.analysis)
+    analyzed, _ = observed(graphs_attention.mha(), tmp_path)
+    [(_, _, site)] = products(analyzed.normalized.model, analyzed.analysis)
     assert site is not None
     rng = np.random.default_rng(4)
     q, k = rng.normal(size=(2, 3, 3, 6, 4))
     lengths = [6, 4]  # of two samples; the third row fills up
     mask = np.arange(6) < np.array(lengths)[:, None]
-    seen = QkScores([site])
+    statistic = QkScores([site])
     feeds = {"x": np.zeros((3, 6, 7), np.float32)}
-    seen.update(Batch(feeds, (Sample(), Sample()), mask), {site.q.value: q, site.k.value: np.swapaxes(k, -1, -2)})
+    statistic.update(Batch(feeds, (Sample(), Sample()), mask), {site.q.value: q, site.k.value: np.swapaxes(k, -1, -2)})
     alone = [[by_definition(q[n, h, :m], k[n, h, :m]) for h in range(3)] for n, m in enumerate(lengths)]
-    np.testing.assert_allclose(seen.mean(0), np.mean(alone, axis=0), atol=1e-10)
+    np.testing.assert_allclose(statistic.mean(0), np.mean(alone, axis=0), atol=1e-10)
 
 
 # ---- redundancy ----------------------------------------------------------------------------------------------------
@@ -259,15 +259,15 @@ def test_rows_take_turns() -> None:
 
 
 def weights_of(context: Context) -> Mapping[str, Array]:
-    found = context.model.graph.initializers
-    return {name: v.const_value.numpy() for name, v in found.items() if v.const_value is not None}
+    groups = context.model.graph.initializers
+    return {name: v.const_value.numpy() for name, v in groups.items() if v.const_value is not None}
 
 
 def scored(model: onnx.ModelProto, **settings: Any) -> tuple[dict[str, Array], Mapping[str, Array]]:
     """Scores of everything that needs no data."""
-    found = load_and_analyze(model)
-    context = Context(found.normalized.model, found.analysis)
-    groups = [group for group in found.analysis.groups if group.kind not in ("qk_dim", "head")]
+    analyzed = load_and_analyze(model)
+    context = Context(analyzed.normalized.model, analyzed.analysis)
+    groups = [group for group in analyzed.analysis.groups if group.kind not in ("qk_dim", "head")]
     return score_with(make_scorer("snp", settings), groups, context), weights_of(context)
 
 
@@ -311,9 +311,9 @@ WRITERS = {"zoo_deit": 5, "zoo_llama": 5, "zoo_gpt2": 5}
 
 @pytest.mark.parametrize("name", WRITERS)
 def test_layers_that_write_the_stream(name: str) -> None:
-    found = load_and_analyze(load_skeleton(name))
-    hidden = next(group for group in found.analysis.groups if group.kind == "hidden")
-    each = makers(found.normalized.model.graph, found.analysis.solution, hidden)
+    analyzed = load_and_analyze(load_skeleton(name))
+    hidden = next(group for group in analyzed.analysis.groups if group.kind == "hidden")
+    each = makers(analyzed.normalized.model.graph, analyzed.analysis.solution, hidden)
     assert len(each) == WRITERS[name], each
 
 
@@ -337,12 +337,12 @@ def test_refresh_ranks_by_removal() -> None:
 @pytest.mark.parametrize("statistic", ["norm", "variance"])
 def test_activation_is_what_reaches_the_next_weight(statistic: str, tmp_path: Path) -> None:
     model = gated()
-    found = load_and_analyze(model)
-    inputs = Data(data_for(model, tmp_path), batch_size=2).inputs(found.original)
+    analyzed = load_and_analyze(model)
+    inputs = Data(data_for(model, tmp_path), batch_size=2).inputs(analyzed.original)
     scorer = Activation(statistic)
-    context = Context(found.normalized.model, found.analysis)
-    context = observe_for({scorer: found.analysis.groups}, context, inputs)
-    scores = score_with(scorer, found.analysis.groups, context)
+    context = Context(analyzed.normalized.model, analyzed.analysis)
+    context = observe_for({scorer: analyzed.analysis.groups}, context, inputs)
+    scores = score_with(scorer, analyzed.analysis.groups, context)
     weights = weights_of(context)
     with np.load(data_for(model, tmp_path)) as feeds:
         h = feeds["x"] @ weights["w_in"] + weights["b_in"]
@@ -410,10 +410,10 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
 
 @pytest.mark.parametrize("case", BAD)
 def test_options_say_what_they_can_be(case: str) -> None:
-    settings, said = BAD[case]
+    settings, message = BAD[case]
     with pytest.raises(UsageError) as error:
         make_scorer("snp", settings)
-    assert said in f"{error.value} {error.value.hint}"
+    assert message in f"{error.value} {error.value.hint}"
 
 
 def test_texts_stand_for_options() -> None:

@@ -70,20 +70,20 @@ def with_weights(model: onnx.ModelProto, weights: Weights) -> onnx.ModelProto:
 
 def turned(weights: Weights, basis: StreamBasis) -> dict[str, np.ndarray]:
     width = len(basis.matrix)
-    made = dict(weights)
+    copies = dict(weights)
     for name in WRITERS:
         if name == "w_patch":
-            made[name] = np.moveaxis(basis.written(np.moveaxis(weights[name], 0, -1)), -1, 0)
+            copies[name] = np.moveaxis(basis.written(np.moveaxis(weights[name], 0, -1)), -1, 0)
         else:
-            made[name] = basis.written(weights[name])
+            copies[name] = basis.written(weights[name])
     for norm, readers in READERS.items():
         gain = weights[f"{norm}_scale"]
         offset = weights.get(f"{norm}_bias", np.zeros_like(gain))
         for reader in readers:
-            weight, made[f"b_{reader}"] = absorbed(weights[f"w_{reader}"], weights[f"b_{reader}"], gain, offset)
-            made[f"w_{reader}"] = basis.read(weight)
-        made[f"{norm}_scale"], made[f"{norm}_bias"] = np.ones(width), np.zeros(width)
-    return made
+            weight, copies[f"b_{reader}"] = absorbed(weights[f"w_{reader}"], weights[f"b_{reader}"], gain, offset)
+            copies[f"w_{reader}"] = basis.read(weight)
+        copies[f"{norm}_scale"], copies[f"{norm}_bias"] = np.ones(width), np.zeros(width)
+    return copies
 
 
 def output(model: onnx.ModelProto) -> np.ndarray:

@@ -36,14 +36,14 @@ def saturated() -> Analysed:
     return analysed_model(g.model())
 
 
-def half(found: Analysed) -> Selection:
+def half(analyzed: Analysed) -> Selection:
     """Half of every group, two units at least where a mean is taken."""
     rng = np.random.default_rng(3)
-    least = {g.id: max(g.least, 1 if g.exact else 2, g.units // 2) for g in found.analysis.groups}
+    least = {g.id: max(g.least, 1 if g.exact else 2, g.units // 2) for g in analyzed.analysis.groups}
     return Selection(
         {
             g.id: rng.random(g.shape).argsort(-1).argsort(-1) < least[g.id]
-            for g in found.analysis.groups
+            for g in analyzed.analysis.groups
             if g.units > least[g.id]
         }
     )
@@ -62,10 +62,10 @@ def one_off(array: np.ndarray) -> np.ndarray:
 
 
 def tampered(
-    found: Analysed, model: ir.Model, how: Callable[[np.ndarray], np.ndarray]
+    analyzed: Analysed, model: ir.Model, how: Callable[[np.ndarray], np.ndarray]
 ) -> Iterator[tuple[str, ir.Model]]:
     """Copies of a slim model with other numbers in one weight."""
-    for name in rewritten_weights(model.graph, found.normalized.graph):
+    for name in rewritten_weights(model.graph, analyzed.normalized.graph):
         tensor = model.graph.initializers[name].const_value
         assert tensor is not None
         array = tensor.numpy()
@@ -76,15 +76,15 @@ def tampered(
             yield name, twin
 
 
-def reasons(found: Analysed, how: Callable[[np.ndarray], np.ndarray]) -> list[str]:
+def reasons(analyzed: Analysed, how: Callable[[np.ndarray], np.ndarray]) -> list[str]:
     """Why tampered models are refused; none may pass."""
-    selection = half(found)
-    model, keeps = slim(found, selection), selection.keeps(found.analysis.groups)
-    proof = verify(found.model, found.normalized, model, found.analysis, keeps)
+    selection = half(analyzed)
+    model, keeps = slim(analyzed, selection), selection.keeps(analyzed.analysis.groups)
+    proof = verify(analyzed.model, analyzed.normalized, model, analyzed.analysis, keeps)
     assert proof.ok and not proof.unseen, proof
     refused = []
-    for name, wrong in tampered(found, model, how):
-        proof = verify(found.model, found.normalized, wrong, found.analysis, keeps)
+    for name, wrong in tampered(analyzed, model, how):
+        proof = verify(analyzed.model, analyzed.normalized, wrong, analyzed.analysis, keeps)
         assert not proof.ok and proof.reason, name
         refused.append(proof.reason)
     return refused
@@ -98,22 +98,22 @@ def test_running_it_shows_every_tampered_weight(name: str) -> None:
 
 @pytest.mark.parametrize("name", ["fused_qkv", "residual_bn"])
 def test_neither_parts_nor_weights_that_are_not_held_twice_hide_any(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    found = analysed(name)
-    whole = reasons(found, rolled)
+    analyzed = analysed(name)
+    whole = reasons(analyzed, rolled)
     monkeypatch.setattr(limits, "BYTES_OF_INNER", 1)
     monkeypatch.setattr(inner, "LARGE", 0)
-    assert len(reasons(found, rolled)) == len(whole)
+    assert len(reasons(analyzed, rolled)) == len(whole)
 
 
 @pytest.mark.parametrize("name", ["mha", "c2f"])
 def test_what_is_seen_is_the_same_in_parts(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    found = analysed(name)
-    selection = half(found)
-    keeps = selection.keeps(found.analysis.groups)
-    whole = verify(found.model, found.normalized, slim(found, selection), found.analysis, keeps)
+    analyzed = analysed(name)
+    selection = half(analyzed)
+    keeps = selection.keeps(analyzed.analysis.groups)
+    whole = verify(analyzed.model, analyzed.normalized, slim(analyzed, selection), analyzed.analysis, keeps)
     monkeypatch.setattr(limits, "BYTES_OF_INNER", 1)
     monkeypatch.setattr(inner, "LARGE", 0)
-    parts = verify(found.model, found.normalized, slim(found, selection), found.analysis, keeps)
+    parts = verify(analyzed.model, analyzed.normalized, slim(analyzed, selection), analyzed.analysis, keeps)
     assert parts == whole
 
 
@@ -124,10 +124,10 @@ def test_a_number_that_no_input_reads_is_no_other_either() -> None:
 
 
 def test_values_inside_show_what_no_output_tells() -> None:
-    found = saturated()
-    selection = half(found)
-    keeps = selection.keeps(found.analysis.groups)
-    proof = verify(found.model, found.normalized, slim(found, selection), found.analysis, keeps)
+    analyzed = saturated()
+    selection = half(analyzed)
+    keeps = selection.keeps(analyzed.analysis.groups)
+    proof = verify(analyzed.model, analyzed.normalized, slim(analyzed, selection), analyzed.analysis, keeps)
     assert proof.ok and {group.seen.split()[0] for group in proof.groups} == {"inside"}
-    shown = reasons(found, rolled)
+    shown = reasons(analyzed, rolled)
     assert len(shown) >= 3 and all("differs by" in reason for reason in shown), shown

@@ -27,11 +27,11 @@ def ffn(g: Builder, x: str) -> str:
 
 def proof(proto: onnx.ModelProto, **more: object) -> Verification:
     """Half of every group removed, and compared."""
-    found = analysed_model(proto)
-    assert found.analysis.groups
-    selection = Selection({g.id: np.indices(g.shape)[-1] < g.units // 2 for g in found.analysis.groups})
-    keeps = selection.keeps(found.analysis.groups)
-    return verify(found.model, found.normalized, slim(found, selection), found.analysis, keeps, **more)  # type: ignore[arg-type]
+    analyzed = analysed_model(proto)
+    assert analyzed.analysis.groups
+    selection = Selection({g.id: np.indices(g.shape)[-1] < g.units // 2 for g in analyzed.analysis.groups})
+    keeps = selection.keeps(analyzed.analysis.groups)
+    return verify(analyzed.model, analyzed.normalized, slim(analyzed, selection), analyzed.analysis, keeps, **more)  # type: ignore[arg-type]
 
 
 def hidden_rows() -> onnx.ModelProto:
@@ -61,8 +61,8 @@ def chosen_rows() -> onnx.ModelProto:
 
 @pytest.mark.parametrize("make", [hidden_rows, logarithm, chosen_rows])
 def test_other_numbers_are_tried_where_the_original_makes_none(make: Callable[[], onnx.ModelProto]) -> None:
-    found = proof(make())
-    assert found.ok and not found.notes and found.moved > 1e-3
+    verification = proof(make())
+    assert verification.ok and not verification.notes and verification.moved > 1e-3
 
 
 def test_a_model_that_makes_nothing_but_nan_is_refused_with_that_reason() -> None:
@@ -79,8 +79,8 @@ def test_numbers_that_are_none_in_some_places_are_so_in_both() -> None:
     x = g.input("x", "B", 6)
     y = ffn(g, x)
     g.output(g("Concat", y, g("Log", g("Mul", g("Tanh", y), g("Abs", x))), axis=1), "B", 12)
-    found = proof(g.model())
-    assert found.ok and "not finite" in found.notes[0]
+    verification = proof(g.model())
+    assert verification.ok and "not finite" in verification.notes[0]
 
 
 def noisy(op: str, **attributes: object) -> onnx.ModelProto:

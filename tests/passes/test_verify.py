@@ -40,21 +40,21 @@ def frozen(model: ir.Model) -> ir.Model:
     ("broken", "message"), [("normalized", "what was analysed"), ("slim", "does not run the slim model")]
 )
 def test_a_model_that_runs_at_one_size_alone_is_no_proof(broken: str, message: str) -> None:
-    found = analysed(FOUND)
-    keeps = HALF.keeps(found.analysis.groups)
-    slim = shrink(found.normalized, found.analysis.solution, keeps).model
-    models = {"normalized": found.normalized, "slim": slim}
+    analyzed = analysed(FOUND)
+    keeps = HALF.keeps(analyzed.analysis.groups)
+    slim = shrink(analyzed.normalized, analyzed.analysis.solution, keeps).model
+    models = {"normalized": analyzed.normalized, "slim": slim}
     models[broken] = frozen(models[broken])
     with pytest.raises(VerificationFailed, match=message) as caught:
-        verify(found.model, models["normalized"], models["slim"], found.analysis, keeps)
+        verify(analyzed.model, models["normalized"], models["slim"], analyzed.analysis, keeps)
     assert caught.value.hint
 
 
 def test_another_choice_of_the_same_size_is_noticed() -> None:
-    found = analysed(FOUND)
-    other = Selection({"head.0": np.array([True, True, False])}).keeps(found.analysis.groups)
-    slim = shrink(found.normalized, found.analysis.solution, other).model
-    proof = verify(found.model, found.normalized, slim, found.analysis, HALF.keeps(found.analysis.groups))
+    analyzed = analysed(FOUND)
+    other = Selection({"head.0": np.array([True, True, False])}).keeps(analyzed.analysis.groups)
+    slim = shrink(analyzed.normalized, analyzed.analysis.solution, other).model
+    proof = verify(analyzed.model, analyzed.normalized, slim, analyzed.analysis, HALF.keeps(analyzed.analysis.groups))
     assert not proof.ok and proof.max_rel_error > 1e-3
 
 
@@ -70,36 +70,36 @@ def near_ties() -> onnx.ModelProto:
 
 
 def test_what_rounding_chooses_is_compared_before_the_choice() -> None:
-    found = analysed_model(near_ties())
-    selection = Selection({g.id: np.arange(g.units) < g.units // 2 for g in found.analysis.groups})
-    keeps = selection.keeps(found.analysis.groups)
-    slim = shrink(found.normalized, found.analysis.solution, keeps).model
+    analyzed = analysed_model(near_ties())
+    selection = Selection({g.id: np.arange(g.units) < g.units // 2 for g in analyzed.analysis.groups})
+    keeps = selection.keeps(analyzed.analysis.groups)
+    slim = shrink(analyzed.normalized, analyzed.analysis.solution, keeps).model
     choice = next(node for node in slim.graph if node.op_type == "TopK")
     scores = choice.inputs[0]
     assert scores is not None
     here = Editor(slim.graph).at(choice).before()
     choice.replace_input_with(0, here.add("Log", here.add("Exp", scores)))  # nothing, but for rounding
-    proof = verify(found.model, found.normalized, slim, found.analysis, keeps)
+    proof = verify(analyzed.model, analyzed.normalized, slim, analyzed.analysis, keeps)
     assert proof.ok and proof.compared_before == (choice.name,), proof
     weight = slim.graph.initializers["w_score"]
     assert weight.const_value is not None
     weight.const_value = ir.tensor(np.roll(weight.const_value.numpy(), 1, axis=0), name="w_score")
-    assert not verify(found.model, found.normalized, slim, found.analysis, keeps).ok
+    assert not verify(analyzed.model, analyzed.normalized, slim, analyzed.analysis, keeps).ok
 
 
 def test_a_fault_of_the_optimizer_is_named_and_not_blamed_on_the_slim_model(monkeypatch: pytest.MonkeyPatch) -> None:
-    found = analysed(FOUND)
-    keeps = HALF.keeps(found.analysis.groups)
-    slim = shrink(found.normalized, found.analysis.solution, keeps).model
+    analyzed = analysed(FOUND)
+    keeps = HALF.keeps(analyzed.analysis.groups)
+    slim = shrink(analyzed.normalized, analyzed.analysis.solution, keeps).model
     runs = prove.run_all
 
     def faulty(model: ir.Model, *arguments: Any, optimize: bool = True, **limits: Any) -> list[Values]:
-        made = runs(model, *arguments, optimize=optimize, **limits)
+        outputs_of_runs = runs(model, *arguments, optimize=optimize, **limits)
         narrow = model.graph.initializers["w_q"].const_value if "w_q" in model.graph.initializers else None
         if optimize and narrow is not None and narrow.shape[-1] < 12:
-            return [{name: array * 2 for name, array in values.items()} for values in made]
-        return made
+            return [{name: array * 2 for name, array in values.items()} for values in outputs_of_runs]
+        return outputs_of_runs
 
     monkeypatch.setattr(prove, "run_all", faulty)
-    proof = verify(found.model, found.normalized, slim, found.analysis, keeps)
+    proof = verify(analyzed.model, analyzed.normalized, slim, analyzed.analysis, keeps)
     assert proof.ok and f"ONNX Runtime {onnxruntime.__version__}" in proof.notes[0], proof

@@ -56,9 +56,9 @@ def watched(monkeypatch: pytest.MonkeyPatch) -> Iterator[Weights]:
         return array
 
     def watch_make(tensor: LateTensor) -> ir.TensorProtocol:
-        made = make(tensor)
-        weights.add(made.numpy())
-        return made
+        proto = make(tensor)
+        weights.add(proto.numpy())
+        return proto
 
     with monkeypatch.context() as patch:
         patch.setattr(ir.ExternalTensor, "numpy", watch_read)

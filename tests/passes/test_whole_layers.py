@@ -41,7 +41,7 @@ WITH_BLOCKS = [name for name, groups in read().items() if BLOCK.search(groups)]
 
 
 @functools.cache
-def found(name: str) -> Analyzed:
+def analyzed_model(name: str) -> Analyzed:
     return load_and_analyze(load_skeleton(name))
 
 
@@ -50,14 +50,14 @@ def nothing_of(groups: list[Group]) -> Selection:
 
 
 def removed(name: str, *patterns: str) -> PruneResult:
-    model = found(name)
+    model = analyzed_model(name)
     result = apply(model, nothing_of(dropped(model.analysis.groups, patterns)))
     proof = result.report.verify
     assert proof is not None and proof.ok and proof.exact and proof.moved > 1e-3 and proof.max_rel_error < 2e-5
     proto = ir.to_proto(result.ir_model)
     onnx.checker.check_model(proto, full_check=True)
     onnx.shape_inference.infer_shapes(proto, check_type=True, strict_mode=True, data_prop=True)
-    given = found(name).original.graph
+    given = analyzed_model(name).original.graph
     for edge in "inputs", "outputs":
         assert [v.name for v in getattr(given, edge)] == [v.name for v in getattr(result.ir_model.graph, edge)]
     return result
@@ -67,10 +67,10 @@ def removed(name: str, *patterns: str) -> PruneResult:
 @pytest.mark.parametrize("patterns", [("head.1", "kv_group.1", "ffn.0"), ("head.*", "kv_group.*"), ("*",)])
 def test_sub_blocks_go(name: str, patterns: tuple[str, ...]) -> None:
     result = removed(name, *patterns)
-    whole = {group.id for group in dropped(found(name).analysis.groups, patterns)}
+    whole = {group.id for group in dropped(analyzed_model(name).analysis.groups, patterns)}
     gone = {group.id for group in result.report.groups if group.after == 0}
     assert whole <= gone
-    places = {p.name for g in found(name).analysis.groups if g.id in whole for p in g.places}
+    places = {p.name for g in analyzed_model(name).analysis.groups if g.id in whole for p in g.places}
     left = weights(result.ir_model)
     assert not [place for place in places if place in left and left[place].size >= 2 and "weight" in place.lower()]
     assert result.report.params[1] < result.report.params[0] and result.report.macs[1] < result.report.macs[0]
@@ -79,7 +79,7 @@ def test_sub_blocks_go(name: str, patterns: tuple[str, ...]) -> None:
 @pytest.mark.parametrize("name", ["minilm_l3", "deit_tiny_dynamo"])
 def test_real_sizes(name: str) -> None:
     """The parameters that go are those of the sub-blocks: four matrices and three biases, two matrices and one bias."""
-    model = found(name)
+    model = analyzed_model(name)
     width, mlp = {"minilm_l3": (384, 1536), "deit_tiny_dynamo": (192, 768)}[name]
     result = removed(name, "head.1", "ffn.2")
     before, after = result.report.params
@@ -121,11 +121,13 @@ def normalized_of(name: str):  # type: ignore[no-untyped-def]
 @given(data=st.data())
 def test_random_selections_and_again(name: str, data: st.DataObject) -> None:
     """Any units of any groups, some groups whole; and pruning the result again is pruning once by both."""
-    model = found(name)
+    model = analyzed_model(name)
     groups = model.analysis.groups
     first = data.draw(selections(groups, least=2))
-    going = data.draw(st.sets(st.sampled_from([group.id for group in groups if group.kind in WHOLE_KINDS]), min_size=1))
-    first = with_whole(first, model.normalized.model, model.analysis, going, 1.0)
+    chosen_ids = data.draw(
+        st.sets(st.sampled_from([group.id for group in groups if group.kind in WHOLE_KINDS]), min_size=1)
+    )
+    first = with_whole(first, model.normalized.model, model.analysis, chosen_ids, 1.0)
     result = apply(model, first)
     assert result.report.verify is not None and result.report.verify.max_rel_error < 2e-5
     again = analysed_model(ir.to_proto(result.ir_model))
@@ -136,8 +138,8 @@ def test_random_selections_and_again(name: str, data: st.DataObject) -> None:
     at_once = apply(model, first.then(second, groups, left), check=False)
     twice = weights(apply(load_and_analyze(ir.to_proto(result.ir_model)), second, check=False).ir_model)
     once = weights(at_once.ir_model)
-    held = {place.name for group in groups for place in group.places} & once.keys()
-    assert_same({name: twice[name] for name in held}, {name: once[name] for name in held})
+    weight_names = {place.name for group in groups for place in group.places} & once.keys()
+    assert_same({name: twice[name] for name in weight_names}, {name: once[name] for name in weight_names})
 
 
 FUSED = (
@@ -189,7 +191,7 @@ def test_a_plan_with_nothing_of_a_group_is_verified() -> None:
 
 def test_what_cannot_go_keeps_units(caplog: pytest.LogCaptureFixture) -> None:
     """LeViT has an attention that nothing goes around: without it, nothing would depend on the image."""
-    model = found("zoo_levit")
+    model = analyzed_model("zoo_levit")
     with caplog.at_level(logging.WARNING, logger="prunegraph.passes.choose.whole_layers"):
         settled = with_whole(Selection({}), model.normalized.model, model.analysis, ["head.1", "ffn.0"], 1.0)
     assert set(settled.keep) == {"ffn.0"}
@@ -227,5 +229,5 @@ def test_an_output_does_not_become_constant() -> None:
 
 def test_kinds_that_may_go() -> None:
     assert set(HEAD_KINDS) < set(WHOLE_KINDS)
-    groups = found("zoo_bert").analysis.groups
+    groups = analyzed_model("zoo_bert").analysis.groups
     assert {group.kind for group in dropped(groups, ["*"])} == {"head", "ffn"}

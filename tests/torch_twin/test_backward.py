@@ -39,8 +39,8 @@ class Seen:
     def weights(self) -> list[str]:
         return self._weights
 
-    def update(self, batch: Batch, seen: Mapping[str, tuple[np.ndarray, np.ndarray]]) -> None:
-        self.batches.append({name: (value.copy(), gradient.copy()) for name, (value, gradient) in seen.items()})
+    def update(self, batch: Batch, gradients: Mapping[str, tuple[np.ndarray, np.ndarray]]) -> None:
+        self.batches.append({name: (value.copy(), gradient.copy()) for name, (value, gradient) in gradients.items()})
 
     def state(self) -> dict[str, Any]:
         return {}
@@ -77,7 +77,7 @@ def test_values_and_gradients(labelled: bool) -> None:
     assert ir.to_proto(model).SerializeToString(deterministic=True) == before
     assert counts == [4, 7] and len(statistic.batches) == 2
     w, v = (model.graph.initializers[name].const_value.numpy() for name in "wv")
-    for seen, rows in zip(statistic.batches, (slice(0, 4), slice(4, 7)), strict=True):
+    for batch, rows in zip(statistic.batches, (slice(0, 4), slice(4, 7)), strict=True):
         h = np.maximum(x[rows] @ w, 0)
         logits = h[:, ::2] @ v
         classes = labels[rows] if labelled else logits.argmax(1)
@@ -93,10 +93,10 @@ def test_values_and_gradients(labelled: bool) -> None:
             "w": (w, x[rows].T @ (to_h * (h > 0))),
             "every_second": (np.arange(0, 8, 2), np.zeros(4)),
         }
-        assert seen.keys() == expected.keys()
+        assert batch.keys() == expected.keys()
         for name, pair in expected.items():
-            for found, wanted in zip(seen[name], pair, strict=True):
-                np.testing.assert_allclose(found, wanted, rtol=0, atol=1e-5, err_msg=name)
+            for actual, right in zip(batch[name], pair, strict=True):
+                np.testing.assert_allclose(actual, right, rtol=0, atol=1e-5, err_msg=name)
 
 
 def test_without_a_gradient_it_is_refused() -> None:

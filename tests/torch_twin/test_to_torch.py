@@ -72,8 +72,8 @@ def accepted(model: ir.Model) -> list[tuple[Feeds, list[np.ndarray]]]:
     raise AssertionError("no inputs")
 
 
-def assert_equal(found: list[np.ndarray], expected: list[np.ndarray], tolerance: float = 1e-4) -> None:
-    for a, b in zip(found, expected, strict=True):
+def assert_equal(arrays: list[np.ndarray], expected: list[np.ndarray], tolerance: float = 1e-4) -> None:
+    for a, b in zip(arrays, expected, strict=True):
         assert a.shape == b.shape and np.isfinite(a).all()
         np.testing.assert_allclose(a, b, rtol=0, atol=tolerance * max(1.0, float(np.abs(b).max(initial=0))))
 
@@ -93,9 +93,9 @@ def test_lengths_stay_on_the_cpu(name: str) -> None:
     model = ir.from_proto(load_skeleton(name))
     feeds, expected = accepted(model)[0]
     module = to_torch(model).to("meta")
-    found = call(module, {name: tensor.to("meta") for name, tensor in tensors(feeds).items()})
-    assert [tuple(value.shape) for value in found.values()] == [array.shape for array in expected]
-    assert all(value.device.type == "meta" for value in found.values())
+    outputs_model = call(module, {name: tensor.to("meta") for name, tensor in tensors(feeds).items()})
+    assert [tuple(value.shape) for value in outputs_model.values()] == [array.shape for array in expected]
+    assert all(value.device.type == "meta" for value in outputs_model.values())
 
 
 def mlp(*, half: bool = False, names: tuple[str, str] = ("encoder.0.weight", "head.weight")) -> onnx.ModelProto:
@@ -154,13 +154,13 @@ def test_trained_weights_go_back(half: bool) -> None:
         call(module, tensors({"x": x}))[model.graph.outputs[0].name].square().sum().backward()
         optimizer.step()
     result = write_back(model, module)
-    found = ir.to_proto(result)
-    onnx.checker.check_model(found, full_check=True)
+    written = ir.to_proto(result)
+    onnx.checker.check_model(written, full_check=True)
     assert ir.to_proto(model).SerializeToString(deterministic=True) == before
-    assert [(t.name, t.data_type) for t in found.graph.initializer] == [
+    assert [(t.name, t.data_type) for t in written.graph.initializer] == [
         (t.name, t.data_type) for t in proto.graph.initializer
     ]
-    assert found.graph.node == ir.to_proto(model).graph.node
+    assert written.graph.node == ir.to_proto(model).graph.node
     assert np.abs(first[0] - in_runtime(result, {"x": x})[0]).max() > 0.1
     assert_equal(outputs(module, {"x": x}), in_runtime(result, {"x": x}), 2e-3 if half else 1e-6)
 
@@ -261,9 +261,9 @@ def test_blocks_share_the_weights_outside() -> None:
     given = torch.randn(2, 4)
     for choice, used, other in ((True, "w", "v"), (False, "v", "w")):
         module.zero_grad()
-        (found,) = module(given, torch.tensor(choice))
-        torch.testing.assert_close(found, given @ module.get_parameter(used))
-        found.sum().backward()
+        (actual,) = module(given, torch.tensor(choice))
+        torch.testing.assert_close(actual, given @ module.get_parameter(used))
+        actual.sum().backward()
         assert module.get_parameter(used).grad is not None and module.get_parameter(other).grad is None
 
 
@@ -393,11 +393,11 @@ def test_gradients_are_those_of_the_source(name: str) -> None:
         for parameter in source.parameters():
             parameter.add_(0.1 * torch.randn_like(parameter))
     module = to_torch(read_torch(source, (given,)))
-    expected, found = source(given), module(given)[0]
-    torch.testing.assert_close(found, expected, rtol=0, atol=1e-5)
+    expected, actual = source(given), module(given)[0]
+    torch.testing.assert_close(actual, expected, rtol=0, atol=1e-5)
     weights = torch.randn_like(expected)
     (expected * weights).sum().backward()
-    (found * weights).sum().backward()
+    (actual * weights).sum().backward()
     twins = dict(module.named_parameters())
     for name, parameter in source.named_parameters():
         twin = twins[name] if name in twins else _reshaped(parameter, twins.values())

@@ -25,10 +25,10 @@ Make = Callable[[], Any]
 
 def op(name: str, *operands: Any, domain: str = "", **attributes: Any) -> Any:
     """Call the function of an op; of a tuple the first output."""
-    found = torch_op_for(domain, name)
-    assert found is not None
-    made = found.function(*operands, **attributes)
-    return made[0] if isinstance(made, tuple) else made
+    torch_op = torch_op_for(domain, name)
+    assert torch_op is not None
+    outputs = torch_op.function(*operands, **attributes)
+    return outputs[0] if isinstance(outputs, tuple) else outputs
 
 
 def microsoft(name: str, *operands: Any, **attributes: Any) -> Any:
@@ -120,9 +120,9 @@ BOTH = "bidirectional"
 
 @pytest.mark.parametrize("name", SAME)
 def test_fused_is_plain(name: str) -> None:
-    made, plain = (make() for make in SAME[name])
-    assert made.shape == plain.shape
-    torch.testing.assert_close(made, plain, rtol=1e-5, atol=1e-5)
+    first_model, plain = (make() for make in SAME[name])
+    assert first_model.shape == plain.shape
+    torch.testing.assert_close(first_model, plain, rtol=1e-5, atol=1e-5)
 
 
 def test_sequences_of_their_own_lengths() -> None:
@@ -131,11 +131,11 @@ def test_sequences_of_their_own_lengths() -> None:
     q, k, v, past = random(2, 1, 64), random(2, 1, 32), random(2, 1, 32) + 1, random(2, 2, 6, 16)
     tables = (random(16, 8), random(16, 8))
     lengths = torch.tensor([3, 6], dtype=torch.int32)
-    made = microsoft("GroupQueryAttention", q, k, v, past, -past, lengths, [7], *tables, **heads)
+    outputs = microsoft("GroupQueryAttention", q, k, v, past, -past, lengths, [7], *tables, **heads)
     for b, n in enumerate(lengths.tolist()):
         one = slice(b, b + 1)
         own = (q[one], k[one], v[one], past[one, :, :n], -past[one, :, :n], lengths[one], [n + 1])
-        torch.testing.assert_close(made[one], microsoft("GroupQueryAttention", *own, *tables, **heads))
+        torch.testing.assert_close(outputs[one], microsoft("GroupQueryAttention", *own, *tables, **heads))
 
 
 def test_multinomial_draws_by_the_odds() -> None:
@@ -198,9 +198,9 @@ def test_blocks(name: str, chosen: bool) -> None:
     with open_session(model, optimize=False) as session:
         expected = run(session, given)
     tensors = {key: torch.tensor(array, requires_grad=array.dtype.kind == "f") for key, array in given.items()}
-    made = call(to_torch(model), tensors)
-    for found, array in zip(made.values(), expected, strict=True):
-        np.testing.assert_allclose(found.detach().numpy().reshape(array.shape), array, rtol=1e-5)
-    made["y"].sum().backward()
+    outputs = call(to_torch(model), tensors)
+    for actual, array in zip(outputs.values(), expected, strict=True):
+        np.testing.assert_allclose(actual.detach().numpy().reshape(array.shape), array, rtol=1e-5)
+    outputs["y"].sum().backward()
     assert tensors["x"].grad is not None
     assert (tensors["w"].grad is not None) == (name == "Scan" or chosen)

@@ -54,10 +54,10 @@ def check(model: ir.Model, given: Feeds, rounding: float = ROUNDING) -> None:
     tensors = {name: torch.tensor(array, requires_grad=array.dtype.kind == "f") for name, array in given.items()}
     outputs = call(module, tensors)
     for output, array in zip(outputs.values(), expected, strict=True):
-        found = output.detach().numpy()
-        assert found.shape == array.shape
+        actual = output.detach().numpy()
+        assert actual.shape == array.shape
         scale = float(np.abs(array).max(initial=1e-3)) if array.dtype.kind == "f" else 1.0
-        np.testing.assert_allclose(found, array, rtol=0, atol=rounding * scale)
+        np.testing.assert_allclose(actual, array, rtol=0, atol=rounding * scale)
     sums = [output.sum() for output in outputs.values() if output.requires_grad]
     if sums:
         sum(sums).backward()

@@ -82,8 +82,11 @@ def sentences(count: int = 240, *, labels: bool = True) -> list[dict[str, Any]]:
 def digits(count: int = 600) -> dict[str, np.ndarray]:
     from sklearn.datasets import load_digits
 
-    found = load_digits()
-    return {"pixels": (found.images[:count, None] / 16).astype(np.float32), "labels": found.target[:count]}
+    digits_model = load_digits()
+    return {
+        "pixels": (digits_model.images[:count, None] / 16).astype(np.float32),
+        "labels": digits_model.target[:count],
+    }
 
 
 def weights(model: Any) -> dict[str, np.ndarray]:
@@ -199,14 +202,14 @@ def test_a_killed_run_goes_on(tokenizer: Path, tmp_path: Path, monkeypatch: pyte
     whole = run()
     with pytest.raises(Killed):
         run(checkpoint=tmp_path / "run", progress=killed_after(steps))
-    seen: list[int] = []
+    calls: list[int] = []
     again = run(
-        checkpoint=tmp_path / "run", resume=True, progress=lambda what, done, _: seen.append(done) if what else None
+        checkpoint=tmp_path / "run", resume=True, progress=lambda what, done, _: calls.append(done) if what else None
     )
     assert repr(again.history) == repr(whole.history)
     old, new = weights(whole.model), weights(again.model)
     assert all(np.array_equal(old[name], new[name]) for name in old)
-    assert seen[0] > 32  # the first step is not taken again
+    assert calls[0] > 32  # the first step is not taken again
     assert [path.name for path in (tmp_path / "run").iterdir()] == [checkpoint.NAME]
 
 
@@ -298,12 +301,12 @@ def run(*arguments: str) -> Result:
 
 def test_the_command(folder: Path) -> None:
     usual = ("slim.onnx", "-o", "tuned.onnx", "--data", "train.jsonl", "--tokenizer", "tokenizer", "--lr", "1e-2")
-    told = run(*usual, "--teacher", "slim.onnx", "--distill", "0.1", "--epochs", "2", "--json")
-    assert told.exit_code == 0, told.stderr
-    found = json.loads(told.stdout)
-    assert found["metric"]["name"] == "accuracy" and found["metric"]["after"] > found["metric"]["before"]
-    assert found["history"][0]["loss"] is None
-    assert found["files"] == ["tuned.onnx"] and Path("tuned.onnx").is_file()
+    process = run(*usual, "--teacher", "slim.onnx", "--distill", "0.1", "--epochs", "2", "--json")
+    assert process.exit_code == 0, process.stderr
+    report = json.loads(process.stdout)
+    assert report["metric"]["name"] == "accuracy" and report["metric"]["after"] > report["metric"]["before"]
+    assert report["history"][0]["loss"] is None
+    assert report["files"] == ["tuned.onnx"] and Path("tuned.onnx").is_file()
     plain = run(*usual, "--epochs", "1")
     assert plain.exit_code == 0 and "accuracy 0." in plain.stdout and "wrote tuned.onnx" in plain.stderr
 
@@ -321,6 +324,6 @@ def test_the_command(folder: Path) -> None:
     ],
 )
 def test_wrong_arguments(folder: Path, arguments: tuple[str, ...], code: int, message: str) -> None:
-    told = run("slim.onnx", "-o", "tuned.onnx", *arguments)
-    assert told.exit_code == code and message in told.stderr
-    assert not Path("tuned.onnx").exists() and "hint:" in told.stderr
+    process = run("slim.onnx", "-o", "tuned.onnx", *arguments)
+    assert process.exit_code == code and message in process.stderr
+    assert not Path("tuned.onnx").exists() and "hint:" in process.stderr
