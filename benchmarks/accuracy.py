@@ -11,19 +11,18 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import sys
-import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
+import onnx_ir as ir
 
 from benchmarks import fashion
-from benchmarks.accuracy_page import Case, render
-from benchmarks.datasets import fashion_images
+from benchmarks.accuracy_page import Case, bits, render
 from benchmarks.harness import Records, study_parser
-from benchmarks.movie import movie
+from benchmarks.judge import right
+from benchmarks.movie import FROZEN, movie
 from prunegraph import Amount, Repair, prune_graph, scorers
 from prunegraph.observe.stream import Data
 from prunegraph.train.finetune import finetune
@@ -55,24 +54,13 @@ class Task:
 def task(name: str) -> Task:
     """The model, trained now if it is not there, and its data."""
     if name == "fashion":
-        data = fashion_images()
-        calibration, train, validation, test = (
-            Data(_rows(data[split], count), batch_size=64)
-            for split, count in (("train", 512), ("train", 3_000), ("validation", 1000), ("test", 4_000))
-        )
-        return Task(fashion.trained(), calibration, train, validation, test, lr=3e-4)
+        sizes = (("train", 512), ("train", 3_000), ("validation", 1000), ("test", 4_000))
+        images = [Data(fashion.rows(split, count), batch_size=64) for split, count in sizes]
+        return Task(fashion.trained(), *images, lr=3e-4)
     files = movie(name)
-    every = (files.train, files.train, files.validation, files.test)
-    parts = [
-        Data(path, files.tokenizer, limit=count) for path, count in zip(every, (512, 2000, None, None), strict=True)
-    ]
-    return Task(files.model, *parts, lr=5e-5, freeze=("*word_embeddings*",))
-
-
-def _rows(path: Path, count: int) -> dict[str, npt.NDArray[Any]]:
-    """The first images, called as the model's input is, and their labels."""
-    with np.load(path) as arrays:
-        return {"x": arrays["image"][:count], "label": arrays["label"][:count]}
+    counts = (("train", 512), ("train", 2000), ("validation", None), ("test", None))
+    texts = [files.data(split, limit=count) for split, count in counts]
+    return Task(files.model, *texts, lr=5e-5, freeze=FROZEN)
 
 
 def cases(tasks: Sequence[str]) -> Iterator[Case]:
@@ -96,40 +84,21 @@ def measure(case: Case, on: Task) -> dict[str, Any]:
         data=on.calibration,
         after=Repair("auto" if case.recovery != "none" else "none"),
     )
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "slim.onnx"
-        result.save(path)
-        if case.recovery == "finetune":
-            tuned = finetune(
-                path, on.train, teacher=on.model, validation=on.validation, epochs=1, lr=on.lr, freeze=on.freeze
-            )
-            path = Path(folder) / "tuned.onnx"
-            tuned.save(path)
-        right = judged(path, on.test)
+    slim = result.ir_model
+    if case.recovery == "finetune":
+        slim = finetune(
+            slim, on.train, teacher=on.model, validation=on.validation, epochs=1, lr=on.lr, freeze=on.freeze
+        ).ir_model
     before, after = result.report.macs
     proof = result.report.verify
     assert proof is not None
-    return {
-        "right": np.packbits(right).tolist(),
-        "count": len(right),
-        "macs": after / before,
-        "error": proof.max_rel_error,
-    }
+    return answers(slim, on.test) | {"macs": after / before, "error": proof.max_rel_error}
 
 
-def judged(model: Path, test: Data) -> npt.NDArray[np.bool_]:
-    """Whether each example is classified rightly, run by ONNX Runtime."""
-    import onnx_ir as ir
-    import onnxruntime as ort
-
-    options = ort.SessionOptions()
-    options.intra_op_num_threads = 1
-    session = ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
-    found = []
-    for batch in test.inputs(ir.load(model)).batches():
-        (logits,) = session.run(None, dict(batch.feeds))
-        found.append(logits[: len(batch.samples)].argmax(axis=-1) == [sample.label for sample in batch.samples])
-    return np.asarray(np.concatenate(found))
+def answers(model: Path | ir.Model, test: Data) -> dict[str, Any]:
+    """Which test examples a model classifies rightly, as it is kept."""
+    every = right(model, test)
+    return {"right": np.packbits(every).tolist(), "count": len(every)}
 
 
 def dense(name: str) -> Case:
@@ -148,22 +117,19 @@ def main() -> None:
     parser.add_argument("--no-run", action="store_true", help="show what was measured before")
     arguments = parser.parse_args()
     records = Records(RESULTS)
-    wanted = [
+    chosen = [
         case
         for case in cases(arguments.tasks)
         if case.recovery in arguments.recoveries and case.scorer in arguments.scorers and case.draw < arguments.draws
     ]
-    todo = [case for case in wanted if not arguments.no_run and records.recall(str(case)) is None]
+    todo = [case for case in chosen if not arguments.no_run and records.recall(str(case)) is None]
     tasks = {} if arguments.no_run else {name: task(name) for name in arguments.tasks}
     for name, on in tasks.items():
         if records.recall(str(dense(name))) is None:
-            right = judged(on.model, on.test)
-            whole = {"right": np.packbits(right).tolist(), "count": len(right), "macs": 1.0, "error": 0.0}
-            records.keep(str(dense(name)), whole)
+            records.keep(str(dense(name)), answers(on.model, on.test) | {"macs": 1.0, "error": 0.0})
     for number, case in enumerate(todo, 1):
         result = records.keep(str(case), measure(case, tasks[case.task]))
-        share = np.unpackbits(np.array(result["right"], np.uint8), count=result["count"]).mean()
-        print(f"{number}/{len(todo)} {case}: {share:.1%}", file=sys.stderr, flush=True)
+        print(f"{number}/{len(todo)} {case}: {bits(result).mean():.1%}", file=sys.stderr, flush=True)
     every = [*map(dense, arguments.tasks), *cases(arguments.tasks)]
     if arguments.markdown:
         render({c: r for c in every if (r := records.recall(str(c))) is not None}, arguments.markdown)

@@ -30,7 +30,7 @@ class Case:
         return "_".join(map(str, parts))
 
 
-Found = Mapping[Case, dict[str, Any]]
+Results = Mapping[Case, dict[str, Any]]
 
 HEAD = """# Accuracy after pruning
 
@@ -64,27 +64,27 @@ def bits(result: dict[str, Any]) -> npt.NDArray[np.float64]:
     return np.unpackbits(np.array(result["right"], np.uint8), count=result["count"]).astype(np.float64)
 
 
-def render(found: Found, target: Path) -> None:
+def render(results: Results, target: Path) -> None:
     """Write the page, and beside it a plot a task."""
     target.parent.mkdir(parents=True, exist_ok=True)
     lines = [HEAD]
-    for name in dict.fromkeys(case.task for case in found):
-        mine = {case: result for case, result in found.items() if case.task == name}
-        whole = next(bits(result) for case, result in mine.items() if case.scorer == "whole")
+    for name in dict.fromkeys(case.task for case in results):
+        of_task = {case: result for case, result in results.items() if case.task == name}
+        whole = next(bits(result) for case, result in of_task.items() if case.scorer == "whole")
         lines += [f"## {name}", "", f"The whole model: {whole.mean():.1%} of {len(whole):,} test examples.", ""]
-        for widths in dict.fromkeys(case.widths for case in mine if case.scorer != "whole"):
-            lines += _table({c: r for c, r in mine.items() if c.widths == widths}, whole, widths)
+        for widths in dict.fromkeys(case.widths for case in of_task if case.scorer != "whole"):
+            lines += _table({c: r for c, r in of_task.items() if c.widths == widths}, whole, widths)
         picture = target.parent / f"accuracy-{name}.png"
-        _plot(mine, whole, picture)
+        _plot(of_task, whole, picture)
         lines += [f"![Accuracy over MACs, {name}]({picture.name})", ""]
     write_page(target, lines)
 
 
-def _table(found: Found, whole: npt.NDArray[np.float64], widths: str) -> list[str]:
-    fewer = sorted({case.fewer for case in found})
+def _table(results: Results, whole: npt.NDArray[np.float64], widths: str) -> list[str]:
+    fewer = sorted({case.fewer for case in results})
     cells: dict[tuple[str, str], dict[float, str]] = defaultdict(dict)
-    for case in found:
-        draws = [bits(r) for c, r in found.items() if (*_key(c), c.fewer) == (*_key(case), case.fewer)]
+    for case in results:
+        draws = [bits(r) for c, r in results.items() if (*_key(c), c.fewer) == (*_key(case), case.fewer)]
         mean = np.mean(draws, axis=0)
         cells[_key(case)][case.fewer] = f"{mean.mean():.1%} ± {_half_interval(mean - whole):.1%}"
     head = ["", f"{widths}", *(f"{part:.0%} fewer MACs" for part in fewer)]
@@ -105,19 +105,19 @@ def _half_interval(difference: npt.NDArray[np.float64]) -> float:
     return float(high - low) / 2
 
 
-def _plot(found: Found, whole: npt.NDArray[np.float64], path: Path) -> None:
+def _plot(results: Results, whole: npt.NDArray[np.float64], path: Path) -> None:
     import matplotlib
 
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
-    panels = list(dict.fromkeys((c.widths, c.recovery) for c in found if c.scorer != "whole"))
+    panels = list(dict.fromkeys((c.widths, c.recovery) for c in results if c.scorer != "whole"))
     figure, axes = pyplot.subplots(
         1, len(panels), figsize=(3 * len(panels), 3.2), sharey=True, squeeze=False, layout="constrained"
     )
-    colours = {name: f"C{k}" for k, name in enumerate(dict.fromkeys(c.scorer for c in found if c.scorer != "whole"))}
+    colours = {name: f"C{k}" for k, name in enumerate(dict.fromkeys(c.scorer for c in results if c.scorer != "whole"))}
     for axis, (widths, recovery) in zip(axes[0], panels, strict=True):
-        inside = {c: r for c, r in found.items() if (c.widths, c.recovery) == (widths, recovery)}
+        inside = {c: r for c, r in results.items() if (c.widths, c.recovery) == (widths, recovery)}
         for scorer in dict.fromkeys(case.scorer for case in inside):
             fewer = sorted({c.fewer for c in inside if c.scorer == scorer})
             ys = [

@@ -7,12 +7,9 @@ SNP is named for it; any pruning can be looked at. One line a layer, and with --
 
 from __future__ import annotations
 
-import argparse
 from pathlib import Path
 
-from rich.console import Console
-from rich.table import Table
-
+from benchmarks.harness import Section, study_parser
 from prunegraph.analysis.selection import Selection
 from prunegraph.analyzed import load_and_analyze
 from prunegraph.export.onnx_file import load
@@ -22,7 +19,7 @@ from prunegraph.observe.stream import Data
 
 def main() -> None:
     """Compare two files."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = study_parser("benchmarks.attention_maps", __doc__)
     for name in ("model", "slim", "plan", "data", "tokenizer"):
         parser.add_argument(name, type=Path)
     parser.add_argument("--samples", type=int, default=256)
@@ -31,14 +28,17 @@ def main() -> None:
     plan = Selection.from_json(given.plan.read_text(encoding="utf-8"))
     original = load_and_analyze(given.model)
     inputs = Data(given.data, given.tokenizer, limit=given.samples).opened().inputs(original.original)
-    found = attention_similarity((original.normalized.model, original.analysis), load(given.slim), plan, inputs)
-    table = Table("layer", "heads", "mean cosine", "least", "where", box=None)
-    for layer, (label, heads, cosines) in enumerate(zip(found.labels, found.heads, found.cosines, strict=True)):
-        table.add_row(str(layer), str(len(heads)), f"{cosines.mean():.3f}", f"{cosines.min():.3f}", label)
-    Console().print(table)
-    Console().print(f"mean over {sum(map(len, found.heads))} heads: {found.mean:.3f}")
+    similarity = attention_similarity((original.normalized.model, original.analysis), load(given.slim), plan, inputs)
+    rows = [
+        (label, str(layer), str(len(heads)), f"{cosines.mean():.3f}", f"{cosines.min():.3f}")
+        for layer, (label, heads, cosines) in enumerate(
+            zip(similarity.labels, similarity.heads, similarity.cosines, strict=True)
+        )
+    ]
+    note = f"mean over {sum(map(len, similarity.heads))} heads: {similarity.mean:.3f}"
+    Section("", ("where", "layer", "heads", "mean cosine", "least"), rows, note).show()
     if given.plot:
-        heat_map(found, given.plot)
+        heat_map(similarity, given.plot)
 
 
 if __name__ == "__main__":

@@ -56,11 +56,11 @@ def export_all(
         todo = [name for name, case in cases.items() if case not in failures]
         with Progress() as progress:
             task = progress.add_task(f"export, {exporter}", total=len(todo))
-            for made in make(folder, todo, [exporter], timeout, jobs):
+            for outcome in make(folder, todo, [exporter], timeout, jobs):
                 progress.advance(task)
-                if made.failure:
-                    case = cases[made.name]
-                    failures[case] = records.keep(name_of(case), {"failure": made.failure})
+                if outcome.failure:
+                    case = cases[outcome.name]
+                    failures[case] = records.keep(name_of(case), {"failure": outcome.failure})
     return failures
 
 

@@ -67,30 +67,30 @@ def vary(file: Path, variant: str, folder: Path) -> Path:
 
 def prune(path: Path) -> Record:
     """Half of every exact kind; then a quarter of the hidden width as well."""
-    found = analyze(path)
-    kinds = Counter(group.kind for group in found.analysis.groups)
-    exact = {kind: EXACT for kind in {g.kind for g in found.analysis.groups if g.exact}}
-    rest = [g.id for g in found.analysis.groups if not g.exact]
+    graph = analyze(path)
+    kinds = Counter(group.kind for group in graph.analysis.groups)
+    exact = {kind: EXACT for kind in {g.kind for g in graph.analysis.groups if g.exact}}
+    rest = [g.id for g in graph.analysis.groups if not g.exact]
     record: Record = {"groups": dict(kinds), "nodes": len(onnx.load(path, load_external_data=False).graph.node)}
-    record |= {f"half {key}": value for key, value in outcome(found, exact, rest).items()}
+    record |= {f"half {key}": value for key, value in outcome(graph, exact, rest).items()}
     if rest:
-        inexact = {g.kind: HIDDEN for g in found.analysis.groups if not g.exact and g.kind not in exact}
-        record |= {f"hidden {key}": value for key, value in outcome(found, exact | inexact).items()}
-    record["pins"] = pins(found)
+        inexact = {g.kind: HIDDEN for g in graph.analysis.groups if not g.exact and g.kind not in exact}
+        record |= {f"hidden {key}": value for key, value in outcome(graph, exact | inexact).items()}
+    record["pins"] = pins(graph)
     return record
 
 
-def outcome(found: Graph, ratio: dict[str, float], whole: Sequence[str] = ()) -> Record:
+def outcome(analyzed: Graph, ratio: dict[str, float], whole: Sequence[str] = ()) -> Record:
     """What one run removed, and how far it is from the masked original; the groups `whole` are left alone."""
     if not ratio:
         return {"refused": "nothing can be removed exactly"}
     try:
-        graph = replace(found, scope=Scope(exclude=whole))
+        graph = replace(analyzed, scope=Scope(exclude=whole))
         selection = graph.select(graph.score(groups=graph.targets(ratio).of_group), ratio)
     except NothingToPrune as reason:
         return {"refused": reason.message}
     result = graph.apply(selection)
-    before, after = found.original.graph, result.ir_model.graph
+    before, after = analyzed.original.graph, result.ir_model.graph
     proof = result.report.verify
     assert proof is not None
     return {
@@ -102,7 +102,7 @@ def outcome(found: Graph, ratio: dict[str, float], whole: Sequence[str] = ()) ->
     }
 
 
-def pins(found: Graph) -> dict[str, str]:
+def pins(graph: Graph) -> dict[str, str]:
     """The first reason for every length that no group has: the kind that is missing has it here."""
-    free = {group.units for group in found.analysis.groups}
-    return {str(p.units): str(p.pins[0]) for p in found.analysis.pinned if p.units > 1 and p.units not in free}
+    free = {group.units for group in graph.analysis.groups}
+    return {str(p.units): str(p.pins[0]) for p in graph.analysis.pinned if p.units > 1 and p.units not in free}

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import importlib.metadata
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 
-from benchmarks.harness import Record
+from benchmarks.harness import Record, Section
 
 Results = dict[tuple[str, str], Record]
 """By file stem, and variant, peer or `export`."""
@@ -41,6 +41,14 @@ files that onnxsim makes and in new exports of Torch-Pruning's modules.
 """
 
 OTHERS = "The exporter or optimizer fails, or makes a file that ONNX Runtime does not run: there is nothing to prune."
+
+
+PINS = """\
+Lengths that no group has, with the first reason; kernels and colours left out. A second file of a model has
+a row of its own where more of it stays whole."""
+
+OUR_HEADER = ("", "files", "pruned and equal", "failed", "not made by the other tool")
+PEER_HEADER = ("", "models", "smaller, runs, same shapes", "nothing removed", "failed", "heads removed in")
 
 
 def passed(record: Record) -> bool:
@@ -90,21 +98,20 @@ def summary(variants: Sequence[str], peers: Sequence[str], results: Results) -> 
     have, all_names = ({stem.removesuffix("_legacy") for stem in stems} for stems in (files, files | lost))
     without = f"no file at all of {', '.join(sorted(all_names - have))}" if have < all_names else "every one has a file"
     lines = [f"{len(all_names)} architectures, {len(files)} files. Exporters fail on {len(lost)} more; {without}.", ""]
-    lines += ["| | files | pruned and equal | failed | not made by the other tool |", "|---|---:|---:|---:|---:|"]
+    rows = []
     for what in variants:
         records = [record for (_, w), record in results.items() if w == what]
         missing, good = sum(map(absent, records)), sum(map(passed, records))
-        lines.append(f"| {what} | {len(records)} | {good} | {len(records) - missing - good} | {missing} |")
-    if peers:
-        lines += ["", "| | models | smaller, runs, same shapes | nothing removed | failed | heads removed in |"]
-        lines += ["|---|---:|---:|---:|---:|---:|"]
+        rows.append((what, *map(str, (len(records), good, len(records) - missing - good, missing))))
+    lines += Section("", OUR_HEADER, rows).table()
+    rows = []
     for what in peers:
         records = [record for (_, w), record in results.items() if w == what]
         verdicts = Counter(_verdict(record) for record in records)
         heads = sum(_verdict(record) == "good" and record["heads"] > 0 for record in records)
-        counts = " | ".join(str(verdicts[verdict]) for verdict in ("good", "nothing", "failed"))
-        lines.append(f"| {what} {importlib.metadata.version(what)} | {len(records)} | {counts} | {heads} |")
-    return lines
+        counts = [len(records), *(verdicts[verdict] for verdict in ("good", "nothing", "failed")), heads]
+        rows.append((f"{what} {importlib.metadata.version(what)}", *map(str, counts)))
+    return [*lines, "", *Section("", PEER_HEADER, rows).table()] if peers else lines
 
 
 def _verdict(record: Record) -> str:
@@ -114,10 +121,8 @@ def _verdict(record: Record) -> str:
     return "good" if after < before else "nothing"
 
 
-def _table(variants: Sequence[str], peers: Sequence[str], results: Results) -> Iterator[str]:
-    heads = ["file", "groups", *variants, "error", "seconds", *peers]
-    yield f"| {' | '.join(heads)} |"
-    yield "|---|---|" + "---|" * len(variants) + "---:|---:|" + "---|" * len(peers)
+def _table(variants: Sequence[str], peers: Sequence[str], results: Results) -> list[str]:
+    header, rows = ["file", "groups", *variants, "error", "seconds", *peers], []
     for stem in sorted({stem for stem, _ in results}):
         records = {what: record for (s, what), record in results.items() if s == stem}
         first = records.get(variants[0], {})
@@ -127,7 +132,8 @@ def _table(variants: Sequence[str], peers: Sequence[str], results: Results) -> I
         theirs = [_peer_cell(records[p]) if p in records else "" for p in peers]
         errors = [e for r in records.values() for s in ("half", "hidden") if (e := r.get(f"{s} error")) is not None]
         error = f"{max(errors):.0e}" if errors else ""
-        yield f"| {' | '.join([stem, groups, *ours, error, str(first.get('seconds', '')), *theirs])} |"
+        rows.append((stem, groups, *ours, error, str(first.get("seconds", "")), *theirs))
+    return Section("", header, rows, texts=2 + len(variants)).table()
 
 
 def _cell(record: Record) -> str:
@@ -161,27 +167,23 @@ def _why(record: Record) -> str:
     return text if len(text) <= WIDEST else text[: WIDEST - 1] + "…"
 
 
-def _reasons(results: Results, wanted: Callable[[str, Record], bool]) -> list[str]:
+def _reasons(results: Results, belongs: Callable[[str, Record], bool]) -> list[str]:
     """A table of cases with their reasons."""
-    rows = [f"| {stem} | {what} | {_why(r)} |" for (stem, what), r in sorted(results.items()) if wanted(what, r)]
-    return ["| file | case | reason |", "|---|---|---|", *rows, ""] if rows else ["None.", ""]
+    rows = [(stem, what, _why(record)) for (stem, what), record in sorted(results.items()) if belongs(what, record)]
+    return [*Section("", ("file", "case", "reason"), rows, texts=3).table(), ""] if rows else ["None.", ""]
 
 
-def _pins(names: Sequence[str], variant: str, results: Results) -> Iterator[str]:
-    yield "Lengths that no group has, with the first reason; kernels and colours left out. A second file of a model has"
-    yield "a row of its own where more of it stays whole."
-    yield ""
-    yield "| file | length: reason (node) |"
-    yield "|---|---|"
+def _pins(names: Sequence[str], variant: str, results: Results) -> list[str]:
+    rows = []
     for name in names:
         before: set[str] = set()
         for stem in (name, f"{name}_legacy"):
-            held = results.get((stem, variant), {}).get("pins", {})
-            told = {length: _short(why) for length, why in held.items() if not why.startswith(DULL)}
-            if told.keys() - before:
-                reasons = "; ".join(f"{length}: {why}" for length, why in told.items())
-                yield f"| {stem} | {reasons.replace('|', chr(92) + '|')} |"
-            before |= told.keys()
+            pins = results.get((stem, variant), {}).get("pins", {})
+            reasons = {length: _short(why) for length, why in pins.items() if not why.startswith(DULL)}
+            if reasons.keys() - before:
+                rows.append((stem, "; ".join(f"{k}: {why}" for k, why in reasons.items()).replace("|", "\\|")))
+            before |= reasons.keys()
+    return [PINS, "", *Section("", ("file", "length: reason (node)"), rows, texts=2).table()]
 
 
 def _short(reason: str) -> str:

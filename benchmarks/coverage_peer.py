@@ -89,15 +89,15 @@ def _runs(original: Any, slim: Any) -> Record:
             continue
         try:
             with open_session(after) as session:
-                found = run(session, feeds)
+                slim_outputs = run(session, feeds)
         except CannotRun as reason:
             return {"failure": f"ONNX Runtime: {reason}"}
-        return _shapes([a.shape for a in expected], [a.shape for a in found])
+        return _shapes([a.shape for a in expected], [a.shape for a in slim_outputs])
     return {"failure": "ONNX Runtime does not run the original"}
 
 
-def _shapes(expected: Sequence[Sequence[int]], found: Sequence[Sequence[int]]) -> Record:
-    wrong = [f"{list(a)} became {list(b)}" for a, b in zip(expected, found, strict=True) if tuple(a) != tuple(b)]
+def _shapes(expected: Sequence[Sequence[int]], outputs: Sequence[Sequence[int]]) -> Record:
+    wrong = [f"{list(a)} became {list(b)}" for a, b in zip(expected, outputs, strict=True) if tuple(a) != tuple(b)]
     return {"failure": f"output {wrong[0]}"} if wrong else {}
 
 
@@ -127,10 +127,10 @@ def torch_pruning(file: Path) -> Record:
     record: Record = {"params": [before, sum(p.numel() for p in module.parameters())], "io": True}
     try:
         with torch.no_grad():
-            found = [module(*call).shape for call in calls]
+            shapes = [module(*call).shape for call in calls]
     except Exception as error:
         return record | {"failure": f"forward: {reason(error)}"}
-    record |= _shapes(expected, found)
+    record |= _shapes(expected, shapes)
     return record if "failure" in record else record | {"heads": _heads(file) - _heads(_exported(model, exporter))}
 
 

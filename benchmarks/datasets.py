@@ -43,8 +43,8 @@ def reviews(cache: Path = Path("build")) -> list[Review]:
     if hashlib.sha256(data).hexdigest() != SHA256:
         sys.exit(f"{kept} is not the file that the numbers were made with\n\nhint: delete it to download it again")
     rows = [line.split("\t") for line in data.decode("utf-8").splitlines()]
-    found = {row[2].strip().lower(): Review(row[2].strip(), float(row[1])) for row in reversed(rows)}
-    return list(reversed(found.values()))
+    by_text = {row[2].strip().lower(): Review(row[2].strip(), float(row[1])) for row in reversed(rows)}
+    return list(reversed(by_text.values()))
 
 
 def _download() -> bytes:

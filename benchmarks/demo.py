@@ -5,16 +5,14 @@ The model is a third party's export of paraphrase-MiniLM-L3-v2, installed by ``m
 
 from __future__ import annotations
 
-import argparse
 import importlib.metadata
 import subprocess
 import sys
 from pathlib import Path
-from typing import NamedTuple
 
 from rich.console import Console
-from rich.table import Table
 
+from benchmarks.harness import Section, study_parser, write_page
 from prunegraph import prune_graph
 from prunegraph.bench import Comparison, compare
 
@@ -23,18 +21,13 @@ RATIO = {"head": 0.5, "ffn": 0.5}
 BATCH, SEQUENCE = 1, 128
 
 
-class Row(NamedTuple):
-    """One line of the result."""
-
-    what: str
-    original: str
-    pruned: str
-    change: str
+Row = tuple[str, str, str, str]
+"""What is measured, of the original and of the pruned model, and how it changed."""
 
 
 def main() -> None:
     """Explain, prune, verify, write, time, and print one table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = study_parser("benchmarks.demo", __doc__)
     parser.add_argument("--markdown", type=Path, metavar="FILE", help="also write the table as Markdown")
     parser.add_argument("--output", type=Path, default=Path("build"), metavar="FOLDER", help="for the pruned model")
     arguments = parser.parse_args()
@@ -59,12 +52,13 @@ def main() -> None:
         amount("multiply-adds", *result.report.macs, unit="M", scale=1e6),
         amount("file size", given.stat().st_size, slim.stat().st_size, unit="MB", scale=1e6),
         latency(timed),
-        Row("largest error", "", f"{result.report.verify.max_rel_error:.1e}", "of the output's scale"),
+        ("largest error", "", f"{result.report.verify.max_rel_error:.1e}", "of the output's scale"),
     ]
-    title, machine = f"{given.stem}, half of heads and FFN removed", describe(timed)
-    console.print(as_table(title, rows, machine))
+    title = f"{given.stem}, half of heads and FFN removed"
+    table = Section(title, ("", "original", "pruned", "change"), rows, describe(timed))
+    table.show(console)
     if arguments.markdown:
-        arguments.markdown.write_text(as_markdown(rows, machine), encoding="utf-8")
+        write_page(arguments.markdown, [*table.table(), "", table.note, ""])
 
 
 def find_model() -> Path:
@@ -73,13 +67,13 @@ def find_model() -> Path:
         files = importlib.metadata.files(PACKAGE) or []
     except importlib.metadata.PackageNotFoundError:
         sys.exit(f"the package {PACKAGE} is missing\n\nhint: make demo, or: pip install {PACKAGE}")
-    (found,) = (file for file in files if file.suffix == ".onnx")
-    return Path(str(found.locate()))
+    (model,) = (file for file in files if file.suffix == ".onnx")
+    return Path(str(model.locate()))
 
 
 def amount(what: str, before: float, after: float, *, unit: str, scale: float) -> Row:
     """A number before and after, and what is gone of it."""
-    return Row(what, f"{before / scale:.2f} {unit}", f"{after / scale:.2f} {unit}", f"{after / before - 1:+.1%}")
+    return (what, f"{before / scale:.2f} {unit}", f"{after / scale:.2f} {unit}", f"{after / before - 1:+.1%}")
 
 
 def latency(timed: Comparison) -> Row:
@@ -87,9 +81,7 @@ def latency(timed: Comparison) -> Row:
     original, pruned = timed.results
     assert pruned.ratio is not None
     gain = f"{pruned.ratio.median:.2f}x faster [{pruned.ratio.low:.2f}, {pruned.ratio.high:.2f}]"
-    return Row(
-        f"latency, {BATCH} x {SEQUENCE} tokens", f"{original.median_ms:.2f} ms", f"{pruned.median_ms:.2f} ms", gain
-    )
+    return (f"latency, {BATCH} x {SEQUENCE} tokens", f"{original.median_ms:.2f} ms", f"{pruned.median_ms:.2f} ms", gain)
 
 
 def describe(timed: Comparison) -> str:
@@ -98,25 +90,8 @@ def describe(timed: Comparison) -> str:
     rounds = len(timed.results[0].samples_ms)
     return (
         f"{machine['cpu']}, {machine['cores']} cores, one thread used, onnxruntime {machine['onnxruntime']}; "
-        f"{rounds} interleaved rounds, median of paired ratios with its 95 % bootstrap interval"
+        f"{rounds} interleaved rounds, median of paired ratios with its 95 % bootstrap interval."
     )
-
-
-def as_table(title: str, rows: list[Row], caption: str) -> Table:
-    """For the terminal."""
-    table = Table(title=title, caption=caption, caption_justify="left")
-    table.add_column("")
-    for heading in ("original", "pruned", "change"):
-        table.add_column(heading, justify="right")
-    for row in rows:
-        table.add_row(*(cell.replace("[", "\\[") for cell in row))
-    return table
-
-
-def as_markdown(rows: list[Row], caption: str) -> str:
-    """For the README."""
-    lines = ["| | original | pruned | change |", "|---|---:|---:|---:|", *(f"| {' | '.join(row)} |" for row in rows)]
-    return "\n".join([*lines, "", f"{caption}.", ""])
 
 
 if __name__ == "__main__":

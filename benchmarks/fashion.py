@@ -15,10 +15,11 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import onnxruntime as ort
 
 from benchmarks.datasets import FASHION, fashion_images
 from benchmarks.harness import study_parser
+from benchmarks.judge import right
+from prunegraph import Data
 
 
 def trained(seed: int = 0, epochs: int = 3, folder: Path = FASHION) -> Path:
@@ -73,15 +74,10 @@ def _export(model: Any, path: Path) -> None:
     save(read_torch(model, call, {"x": {0: "batch"}}), path)
 
 
-def accuracy(model: Path | bytes, data: Path, name: str = "image") -> npt.NDArray[np.bool_]:
-    """Whether each example is classified rightly, in the order of the file."""
-    session = ort.InferenceSession(model, providers=["CPUExecutionProvider"])
-    (given,) = session.get_inputs()
-    with np.load(data) as arrays:
-        images, labels = arrays[name], arrays["label"]
-    chunks = range(0, len(labels), 200)
-    found = [session.run(None, {given.name: images[k : k + 200]})[0].argmax(axis=-1) for k in chunks]
-    return np.asarray(np.concatenate(found) == labels)
+def rows(split: str, count: int | None = None) -> dict[str, npt.NDArray[Any]]:
+    """The first images of a split, called as the model's input is, and their labels."""
+    with np.load(fashion_images()[split]) as arrays:
+        return {"x": arrays["image"][:count], "label": arrays["label"][:count]}
 
 
 def main() -> None:
@@ -92,7 +88,7 @@ def main() -> None:
     arguments = parser.parse_args()
     path = trained(arguments.seed, arguments.epochs)
     for name in ("validation", "test"):
-        print(f"{path}: {accuracy(path, fashion_images()[name]).mean():.2%} on {name}")
+        print(f"{path}: {right(path, Data(rows(name), batch_size=200)).mean():.2%} on {name}")
 
 
 if __name__ == "__main__":

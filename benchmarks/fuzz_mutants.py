@@ -233,7 +233,7 @@ def other_attribute(model: onnx.ModelProto, draw: random.Random) -> None:
     node = _any_node(model, draw)
     lists = ([1, 2], [0, 0, 0], [], ["a"], [-1, 1 << 40])
     value = draw.choice((*LENGTHS, 0.5, float("nan"), "text", b"\xff", *lists, np.zeros(2, "f4")))
-    made = numpy_helper.from_array(value, "v") if isinstance(value, np.ndarray) else value
+    mutant = numpy_helper.from_array(value, "v") if isinstance(value, np.ndarray) else value
     known = [attribute.name for attribute in node.attribute]
     name = draw.choice(
         [*known, "axis", "perm", "group", "to", "keepdims", "kernel_shape", "hidden_size", "value", "foo"]
@@ -244,7 +244,7 @@ def other_attribute(model: onnx.ModelProto, draw: random.Random) -> None:
             break
     if draw.random() < 0.85:
         node.attribute.append(
-            helper.make_attribute(name, made, attr_type=None if made != [] else onnx.AttributeProto.INTS)
+            helper.make_attribute(name, mutant, attr_type=None if mutant != [] else onnx.AttributeProto.INTS)
         )
 
 

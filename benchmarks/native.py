@@ -78,8 +78,8 @@ class Outcome:
     def differences(self, *, computing: bool) -> str:
         """Ops of which the slim file has more or fewer nodes."""
         ops = [op for op in sorted(self.native | self.slim) if (op in MOVES) is not computing]
-        found = [(op, self.slim[op] - self.native[op]) for op in ops]
-        return ", ".join(f"{op} {count:+d}" for op, count in found if count) or "none"
+        changes = [(op, self.slim[op] - self.native[op]) for op in ops]
+        return ", ".join(f"{op} {count:+d}" for op, count in changes if count) or "none"
 
 
 def main() -> int:

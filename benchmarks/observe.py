@@ -34,10 +34,10 @@ def main() -> None:
     arguments = parser.parse_args()
     rows = []
     for count in arguments.sentences:
-        seen = in_child(arguments.timeout, measure, arguments.model, arguments.tokenizer, count)
-        if "failure" in seen:
-            sys.exit(f"{count} sentences: {seen['failure']}")
-        numbers = (seen["pairs"], seen["seconds"], count / seen["seconds"], seen["before"], seen["after"])
+        record = in_child(arguments.timeout, measure, arguments.model, arguments.tokenizer, count)
+        if "failure" in record:
+            sys.exit(f"{count} sentences: {record['failure']}")
+        numbers = (record["pairs"], record["seconds"], count / record["seconds"], record["before"], record["after"])
         rows.append((f"{count:,}", *(f"{number:,.0f}" for number in numbers)))
     Section(f"SAP observes {arguments.model.name}", HEADER, rows, texts=0).show()
 
@@ -45,12 +45,12 @@ def main() -> None:
 def measure(model: Path, tokenizer: Path, count: int) -> Record:
     """Observe once, nothing cached: parsing, running, aligning and counting."""
     texts = [{"text": review.text} for review in reviews()[:count]]
-    found = load_and_analyze(model)
-    inputs = Data(texts, tokenizer).inputs(found.original)
-    groups = [group for group in found.analysis.groups if group.kind in ("head", "kv_group", "query_head")]
-    (relations,) = Sap().observes(groups, Context(found.normalized.model, found.analysis), inputs).values()
+    analyzed = load_and_analyze(model)
+    inputs = Data(texts, tokenizer).inputs(analyzed.original)
+    groups = [group for group in analyzed.analysis.groups if group.kind in ("head", "kv_group", "query_head")]
+    (relations,) = Sap().observes(groups, Context(analyzed.normalized.model, analyzed.analysis), inputs).values()
     before, start = _peak(), time.perf_counter()
-    observe(found.normalized.model, inputs, [relations])
+    observe(analyzed.normalized.model, inputs, [relations])
     state = relations.state()
     seconds = time.perf_counter() - start
     return {"seconds": seconds, "pairs": int(state["counts"].sum()), "before": before, "after": _peak()}

@@ -1,25 +1,20 @@
-"""What `benchmarks.pass_time` measures, each in a process of its own: prints one line of JSON.
-
-python -m benchmarks.pass_time_steps machine | torch-pruning | vit FILE | decoder FILE [LAYERS]
-python -m benchmarks.pass_time_steps passes FILE | depths ROUNDS FILE ...
-"""
+"""What `benchmarks.pass_time` measures, each step in a process of its own."""
 
 from __future__ import annotations
 
 import gc
-import json
 import resource
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+
+from benchmarks.harness import Record
 
 VIT = "vit_base_patch16_224"
 
-Result = dict[str, Any]
 Seconds = tuple[float, float]
 """By the clock on the wall, and by the processor for the main thread."""
 
@@ -30,13 +25,13 @@ def peak() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
-def passes(file: str) -> Result:
+def passes(file: Path) -> Record:
     """Load, normalize, analyze, score, shrink and verify one file: seconds of each, and the peak up to its end."""
     from prunegraph.clock import Clock
     from prunegraph.graph import analyze_source
     from prunegraph.passes.choose.request import Scope
 
-    steps: dict[str, Result] = {}
+    steps: dict[str, Record] = {}
     baseline = peak()
 
     class Meter(Clock):
@@ -46,24 +41,27 @@ def passes(file: str) -> Result:
             yield
             steps[name] = {"seconds": _between(start, _now()), "peak": peak() - baseline}
 
+        def fork(self) -> Clock:
+            return self
+
     meter = Meter()
-    found = analyze_source(file, Scope(), meter)
-    targets = found.targets(0.5)
-    result = found.apply(found.select(found.score(groups=targets.of_group), targets))
-    tensors = [value.const_value for value in found.original.graph.initializers.values()]
+    graph = analyze_source(file, Scope(), meter)
+    targets = graph.targets(0.5)
+    result = graph.apply(graph.select(graph.score(groups=targets.of_group), targets))
+    tensors = [value.const_value for value in graph.original.graph.initializers.values()]
     proof = result.report.verify
     assert proof is not None
     return {
         "weights": sum(tensor.nbytes for tensor in tensors if tensor is not None),
         "parameters": result.report.params,
-        "nodes": len(found.normalized.model.graph),
-        "groups": len(found.analysis.groups),
+        "nodes": len(graph.normalized.model.graph),
+        "groups": len(graph.analysis.groups),
         "error": max(proof.max_rel_error, proof.normalize_error),
         "steps": steps,
     }
 
 
-def depths(rounds: str, *files: str) -> Result:
+def depths(rounds: int, *files: Path) -> Record:
     """Normalize and analyze several files, interleaved; the first round warms up.
 
     The garbage collector is off, as in `timeit`: a full collection looks at all that was ever imported, and falls into
@@ -78,7 +76,7 @@ def depths(rounds: str, *files: str) -> Result:
 
     models = [load(file) for file in files]
     taken: dict[str, list[list[Seconds]]] = {"normalize": [[] for _ in files], "analyze": [[] for _ in files]}
-    for turn in range(int(rounds) + 1):
+    for turn in range(rounds + 1):
         for k, model in enumerate(models):
             gc.collect()
             gc.disable()
@@ -103,7 +101,7 @@ def _between(start: Seconds, end: Seconds) -> Seconds:
     return end[0] - start[0], end[1] - start[1]
 
 
-def torch_pruning() -> Result:
+def torch_pruning() -> Record:
     """Seconds that Torch-Pruning needs for its dependency graph and its groups; the model itself has run before."""
     import timm
     import torch
@@ -123,7 +121,7 @@ def torch_pruning() -> Result:
     }
 
 
-def vit(file: str) -> Result:
+def vit(file: Path) -> Record:
     """Export the ViT with a dynamic batch by the dynamo exporter."""
     import timm
     import torch
@@ -133,34 +131,13 @@ def vit(file: str) -> Result:
     torch.set_num_threads(1)
     module = randomize(timm.create_model(VIT, pretrained=False).eval())
     inputs = {"x": torch.randn(2, 3, 224, 224)}
-    export(ZooModel(module, inputs, {"x": {0: "batch"}}), "dynamo", Path(file))
+    export(ZooModel(module, inputs, {"x": {0: "batch"}}), "dynamo", file)
     return {}
 
 
-def decoder(file: str, layers: str = "") -> Result:
+def decoder(file: Path, layers: int | None = None) -> Record:
     """Write the large decoder, or a narrow one of so many layers."""
     from benchmarks.zoo.decoder import LARGE, narrow, write_decoder
 
-    write_decoder(narrow(int(layers)) if layers else LARGE, Path(file))
+    write_decoder(narrow(layers) if layers else LARGE, file)
     return {}
-
-
-def machine() -> Result:
-    """The machine and the versions."""
-    from prunegraph.bench.environment import environment
-
-    return {**environment(), "onnx": version("onnx"), "onnx-ir": version("onnx-ir")}
-
-
-STEPS: dict[str, Callable[..., Result]] = {
-    "passes": passes,
-    "depths": depths,
-    "torch-pruning": torch_pruning,
-    "vit": vit,
-    "decoder": decoder,
-    "machine": machine,
-}
-
-if __name__ == "__main__":
-    said = STEPS[sys.argv[1]](*sys.argv[2:])
-    print(json.dumps(said))

@@ -32,31 +32,31 @@ from tests.graphs.small import Analysed, analysed_model
 MODELS = ("minilm_l6_dynamo", "deit_tiny_dynamo", "resnet18_dynamo")
 
 
-def halved(found: Analysed) -> tuple[ir.Model, Keeps]:
+def halved(analyzed: Analysed) -> tuple[ir.Model, Keeps]:
     """A slim model without half of every group, and what stays."""
-    groups, solution = found.analysis.groups, found.analysis.solution
+    groups, solution = analyzed.analysis.groups, analyzed.analysis.solution
     kept = {group: max(group.least, group.units // 2) for group in groups}
     keeps = Selection({g.id: np.indices(g.shape)[-1] < kept[g] for g in groups if kept[g] < g.units}).keeps(groups)
-    return cleanup(shrink(found.normalized, solution, keeps).model, solution, Lengths(solution, keeps)), keeps
+    return cleanup(shrink(analyzed.normalized, solution, keeps).model, solution, Lengths(solution, keeps)), keeps
 
 
-def prove(found: Analysed, slim: ir.Model, keeps: Keeps) -> None:
+def prove(analyzed: Analysed, slim: ir.Model, keeps: Keeps) -> None:
     """The whole proof.
 
     Raises:
         RuntimeError: it does not hold.
     """
-    proof = verify(found.model, found.normalized, slim, found.analysis, keeps)
+    proof = verify(analyzed.model, analyzed.normalized, slim, analyzed.analysis, keeps)
     if not proof.ok:
         raise RuntimeError(proof.reason)
 
 
-def compare_outputs(found: Analysed, slim: ir.Model, keeps: Keeps) -> None:
+def compare_outputs(analyzed: Analysed, slim: ir.Model, keeps: Keeps) -> None:
     """What a proof does at least: it runs the original, its normal form, the masked one and the slim model."""
-    copies = Copies.of(found.model, found.normalized, slim, found.analysis, keeps)
-    outputs = [value.name or "" for value in found.normalized.graph.outputs]
+    copies = Copies.of(analyzed.model, analyzed.normalized, slim, analyzed.analysis, keeps)
+    outputs = [value.name or "" for value in analyzed.normalized.graph.outputs]
     trial = trial_inputs(copies.given, outputs, None)
-    positions = Positions(found.analysis.solution, keeps)
+    positions = Positions(analyzed.analysis.solution, keeps)
     plain, masked, small = (
         run_all(model, trial.feeds, outputs) for model in (copies.normalized, copies.oracle, copies.slim)
     )
@@ -73,9 +73,9 @@ def seconds(work: Callable[[], None]) -> float:
 
 def measure(name: str, rounds: int) -> tuple[float, float]:
     """The least seconds of comparing outputs alone and of the proof."""
-    found = analysed_model(load_skeleton(name))
-    slim, keeps = halved(found)
-    works = [partial(work, found, slim, keeps) for work in (compare_outputs, prove)]
+    analyzed = analysed_model(load_skeleton(name))
+    slim, keeps = halved(analyzed)
+    works = [partial(work, analyzed, slim, keeps) for work in (compare_outputs, prove)]
     each = [[seconds(work) for work in works] for _ in range(rounds)]
     return min(outputs for outputs, _ in each), min(proof for _, proof in each)
 

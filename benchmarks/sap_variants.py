@@ -9,7 +9,7 @@ neither the probe nor SAP has seen.  No labels reach SAP.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,16 +19,10 @@ from rich.console import Console
 
 from benchmarks.datasets import Review, reviews
 from benchmarks.harness import Section, study_parser
-from prunegraph.analysis.groups import Group
-from prunegraph.analyzed import Analyzed, load_and_analyze
-from prunegraph.observe.head_mask import HeadMaskSession, head_mask_of, with_head_mask
+from benchmarks.judge import Keep, MaskedModel, Ranking
 from prunegraph.observe.stream import Data, Inputs, observe
-from prunegraph.passes.choose.rank import global_counts, select
-from prunegraph.passes.score import Context, Sap, score_with
-from prunegraph.passes.score.base import Scores
-from prunegraph.passes.score.sap import OBSERVATION, RESULT, result
-from prunegraph.runtime.session import open_session
-from prunegraph.runtime.widen import widened
+from prunegraph.passes.score import Sap
+from prunegraph.passes.score.sap import OBSERVATION
 
 Floats = npt.NDArray[np.float64]
 
@@ -61,53 +55,43 @@ def main() -> None:
     drawn = [r for r in reviews() if abs(r.rating) >= 0.5]
     drawn = [drawn[k] for k in np.random.RandomState(0).permutation(len(drawn))]
     train, validation = drawn[: arguments.train], drawn[arguments.train :][: arguments.validation]
-    found = load_and_analyze(arguments.model)
-    bench = Bench(found, arguments.tokenizer, train, validation)
-    scores = bench.scores(train[: arguments.observed])
-    dense = bench.accuracies({})
+    model = Probed(arguments.model, arguments.tokenizer, train, validation)
+    dense = model.accuracies({})
     rows = [("(none removed)", *(f"{dense[task]:.1%}" for task in CUTS for _ in RATIOS))]
-    for name, of in scores.items():
-        results = [bench.accuracies(bench.closed(of, ratio)) for ratio in RATIOS]
+    for name, ranking in model.rankings(train[: arguments.observed]).items():
+        results = [model.accuracies(model.best(ranking, ratio)) for ratio in RATIOS]
         rows.append((name, *(f"{result[task]:.1%}" for task in CUTS for result in results)))
         Console(stderr=True).print(f"{name}: done")
     header = ("heads ranked by", *(f"{task}, {ratio:.0%}" for task in CUTS for ratio in RATIOS))
     Section("Validation accuracy, heads removed", header, rows).show()
 
 
-class Bench:
+class Probed(MaskedModel):
     """The frozen encoder, its probes and its validation sentences."""
 
-    def __init__(self, found: Analyzed, tokenizer: Path, train: Sequence[Review], validation: Sequence[Review]) -> None:
+    def __init__(self, model: Path, tokenizer: Path, train: Sequence[Review], validation: Sequence[Review]) -> None:
         """Learn the probes on the whole encoder."""
-        self.found, self.tokenizer = found, tokenizer
-        self.heads: list[Group] = [group for group in found.analysis.groups if group.kind == "head"]
-        twin, self.sites = with_head_mask(widened(found.normalized.model), found.analysis)
-        self._session = open_session(twin)
-        self.session = self._session.__enter__()
+        super().__init__(model)
+        self.tokenizer, self.validation = tokenizer, validation
         x, order = self.embedded(train, {})
         self.probes = {task: ridge(x, classes(train, cuts)[order], len(cuts) + 1) for task, cuts in CUTS.items()}
-        self.validation = validation
 
     def inputs(self, of: Sequence[Review]) -> Inputs:
         """Sentences, numbered by their labels."""
         rows = [{"text": review.text, "label": k} for k, review in enumerate(of)]
-        return Data(rows, self.tokenizer).inputs(self.found.original)
+        return Data(rows, self.tokenizer).inputs(self.analyzed.original)
 
-    def embedded(
-        self, of: Sequence[Review], keep: Mapping[str, npt.NDArray[np.bool_]]
-    ) -> tuple[Floats, npt.NDArray[Any]]:
+    def embedded(self, of: Sequence[Review], keep: Keep) -> tuple[Floats, npt.NDArray[Any]]:
         """Mean-pooled output of the encoder without some heads, and which sentence every row is."""
-        session = HeadMaskSession(self.session, head_mask_of(self.sites, keep))
         rows, order = [], []
-        for batch in self.inputs(of).batches():
-            (states,) = session.run([session.get_outputs()[0].name], batch.feeds)
+        for batch, states in self.outputs(keep, self.inputs(of).batches()):
             assert batch.mask is not None
             weight = batch.mask[..., None]
             rows.append((states * weight).sum(axis=1) / weight.sum(axis=1))
             order += [sample.label for sample in batch.samples]
         return np.concatenate(rows).astype(np.float64), np.array(order)
 
-    def accuracies(self, keep: Mapping[str, npt.NDArray[np.bool_]]) -> dict[str, float]:
+    def accuracies(self, keep: Keep) -> dict[str, float]:
         """Accuracy of every probe without some heads."""
         x, order = self.embedded(self.validation, keep)
         return {
@@ -115,27 +99,15 @@ class Bench:
             for task, cuts in CUTS.items()
         }
 
-    def scores(self, of: Sequence[Review]) -> dict[str, dict[str, Scores]]:
+    def rankings(self, of: Sequence[Review]) -> dict[str, Ranking]:
         """Baselines, and every variant from one pass."""
-        context = Context(self.found.normalized.model, self.found.analysis)
         inputs = self.inputs(of)
-        relations: Any = Sap().observes(self.heads, context, inputs)[OBSERVATION]
-        observe(context.model, inputs, [relations])
-        found = {}
-        for seed in range(3):
-            drawn = Context(context.model, context.analysis, seed)
-            found[f"random, seed {seed}"] = score_with("random", self.heads, drawn)
-        found["magnitude"] = score_with("magnitude", self.heads, context)
-        for name, settings in VARIANTS.items():
-            scorer = Sap(**settings)
-            judged = Context(context.model, context.analysis, observations={RESULT: result(relations, scorer)})
-            found[f"sap: {name}"] = score_with(scorer, self.heads, judged)
-        return found
-
-    def closed(self, scores: Mapping[str, Scores], ratio: float) -> Mapping[str, npt.NDArray[np.bool_]]:
-        """What stays when all heads are ranked together."""
-        keep = global_counts(self.heads, scores, lambda group: ratio)
-        return select(self.heads, scores, keep).keep
+        relations = Sap().observes(self.heads, self.context, inputs)[OBSERVATION]
+        observe(self.context.model, inputs, [relations])
+        rankings = {f"random, seed {seed}": self.ranked("random", seed) for seed in range(3)}
+        rankings["magnitude"] = self.ranked("magnitude")
+        by_sap = {f"sap: {name}": self.ranked_by_sap(relations, Sap(**given)) for name, given in VARIANTS.items()}
+        return rankings | by_sap
 
 
 def classes(of: Sequence[Review], cuts: Sequence[float]) -> npt.NDArray[np.int64]:

@@ -88,9 +88,9 @@ def main() -> int:
     console.print(before, highlight=False)
     if arguments.markdown:
         words = sys.argv[1:]
-        made = f"Made by `python -m benchmarks.scale {' '.join(words)}`."
+        folder_of_files = f"Made by `python -m benchmarks.scale {' '.join(words)}`."
         lines = [line for section in sections for line in section.lines()]
-        write_page(arguments.markdown, ["# Large models", "", INTRODUCTION, made, "", before, "", *lines])
+        write_page(arguments.markdown, ["# Large models", "", INTRODUCTION, folder_of_files, "", before, "", *lines])
     return 0 if all(each.peak is not None for each in measured) else 1
 
 

@@ -71,9 +71,9 @@ def compare(path: Path) -> Record:
         record["parameters"] = sum(p.numel() for p in module.parameters())
         with torch.no_grad():
             start = time.perf_counter()
-            found = call(module, {name: torch.tensor(array) for name, array in widened_feeds(feeds).items()})
+            outputs = call(module, {name: torch.tensor(array) for name, array in widened_feeds(feeds).items()})
             record["forward_s"] = round(time.perf_counter() - start, 2)
-        record |= judge(expected, [value.numpy() for value in found.values()])
+        record |= judge(expected, [value.numpy() for value in outputs.values()])
     except CannotRun as error:
         record["why"] = f"ONNX Runtime does not run it: {error}"
     except PruneGraphError as error:
@@ -101,10 +101,10 @@ def reference(model: ir.Model) -> tuple[Feeds, list[np.ndarray[Any, Any]]]:
     raise refusal
 
 
-def judge(expected: Sequence[np.ndarray[Any, Any]], found: Sequence[np.ndarray[Any, Any]]) -> Record:
+def judge(expected: Sequence[np.ndarray[Any, Any]], actual: Sequence[np.ndarray[Any, Any]]) -> Record:
     """The largest difference, of all outputs, over the largest number of the output it is in."""
     worst, why = 0.0, ""
-    for k, (a, b) in enumerate(zip(expected, found, strict=True)):
+    for k, (a, b) in enumerate(zip(expected, actual, strict=True)):
         if a.shape != b.shape:
             return {"why": f"output {k} has the shape {b.shape}, not {a.shape}"}
         if a.size and (not np.isfinite(a).all() or not np.isfinite(b).all()):

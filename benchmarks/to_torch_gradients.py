@@ -39,10 +39,10 @@ def compare(name: str) -> Agreement:
     model = build(name)
     given = tuple(model.inputs.values())
     twin = to_torch(read_torch(model.module, given))
-    expected, found = model.module(*given), twin(*given)[0]
+    expected, actual = model.module(*given), twin(*given)[0]
     weights = torch.randn(expected.shape, generator=torch.Generator().manual_seed(0))
     (expected * weights).sum().backward()
-    (found * weights).sum().backward()
+    (actual * weights).sum().backward()
     twins = dict(twin.named_parameters())
     worst, matched = 0.0, 0
     sources = [(key, p) for key, p in model.module.named_parameters() if p.grad is not None]
@@ -53,7 +53,7 @@ def compare(name: str) -> Agreement:
             matched += 1
             scale = max(float(parameter.grad.abs().max()), FLOOR * largest)
             worst = max(worst, float((gradient - parameter.grad).abs().max()) / scale)
-    error = float((expected - found).abs().max() / expected.abs().max())
+    error = float((expected - actual).abs().max() / expected.abs().max())
     return Agreement(error, worst, matched, len(sources))
 
 
@@ -75,9 +75,9 @@ def main() -> None:
     torch.set_num_threads(1)
     print("| model | output | gradients | parameters matched |\n|---|---:|---:|---:|")
     for name in sys.argv[1:] or NAMES:
-        found = compare(name)
-        matched = f"{found.matched} of {found.parameters}"
-        print(f"| {name} | {found.output:.1e} | {found.gradient:.1e} | {matched} |", flush=True)
+        agreement = compare(name)
+        matched = f"{agreement.matched} of {agreement.parameters}"
+        print(f"| {name} | {agreement.output:.1e} | {agreement.gradient:.1e} | {matched} |", flush=True)
 
 
 if __name__ == "__main__":

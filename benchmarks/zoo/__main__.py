@@ -30,8 +30,8 @@ def main() -> int:
         parser.error(f"not in the zoo: {', '.join(sorted(unknown))}; it has {', '.join(ZOO)}")
     warm("benchmarks.zoo.transformers_models", "benchmarks.zoo.timm_models", "torch._dynamo", "onnxscript")
     exporters = options.exporter or list(EXPORTERS)
-    for made in make(options.folder, options.names or list(ZOO), exporters, options.timeout, options.jobs):
-        print(f"{made.name:18} {made.exporter:7} {made.seconds:5.1f} s  {made.failure or 'ok'}", flush=True)
+    for outcome in make(options.folder, options.names or list(ZOO), exporters, options.timeout, options.jobs):
+        print(f"{outcome.name:18} {outcome.exporter:7} {outcome.seconds:5.1f} s  {outcome.failure or 'ok'}", flush=True)
     return 0
 
 

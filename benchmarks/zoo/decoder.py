@@ -103,9 +103,9 @@ class _Writer:
         angles = self.op("Mul", floats, self.constant("rotary.rates", rates), name="rotary/angles")
         both = self.op("Concat", angles, angles, name="rotary/both", axis=-1)
         self.cos, self.sin = (self.narrowed(self.op(k, both, name=f"rotary/{k.lower()}")) for k in ("Cos", "Sin"))
-        seen = self.op("LessOrEqual", positions, column, name="mask/seen")
+        visible = self.op("LessOrEqual", positions, column, name="mask/seen")
         hidden = self.floats(-1e9 if self.dtype == np.float32 else -1e4)
-        self.mask = self.op("Where", seen, self.floats(0.0), hidden, name="mask")
+        self.mask = self.op("Where", visible, self.floats(0.0), hidden, name="mask")
 
     def narrowed(self, x: str) -> str:
         """A float32 value in the type of the weights."""

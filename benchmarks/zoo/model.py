@@ -76,9 +76,9 @@ def randomize(module: nn.Module, seed: int = 0) -> nn.Module:
             if bool((tensor == tensor.flatten()[0]).all()):
                 tensor.copy_(_fresh(leaf, tensor, generator, is_matrix=is_matrix))
             elif is_matrix and isinstance(tensor, nn.Parameter):
-                wanted = tensor[0].numel() ** -0.5
-                if float(tensor.std()) < 0.5 * wanted:
-                    tensor.mul_(wanted / tensor.std())
+                deviation = tensor[0].numel() ** -0.5
+                if float(tensor.std()) < 0.5 * deviation:
+                    tensor.mul_(deviation / tensor.std())
     return module
 
 
