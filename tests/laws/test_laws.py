@@ -27,10 +27,10 @@ few = settings(derandomize=True, deadline=None, max_examples=6, database=None, p
 every_graph = pytest.mark.parametrize("name", GRAPHS)
 
 
-def slim(found: Analysed, selection: Selection) -> ir.Model:
-    keeps = selection.keeps(found.analysis.groups)
-    solution = found.analysis.solution
-    return cleanup(shrink(found.normalized, solution, keeps).model, solution, Lengths(solution, keeps))
+def slim(analyzed: Analysed, selection: Selection) -> ir.Model:
+    keeps = selection.keeps(analyzed.analysis.groups)
+    solution = analyzed.analysis.solution
+    return cleanup(shrink(analyzed.normalized, solution, keeps).model, solution, Lengths(solution, keeps))
 
 
 def weights(model: ir.Model) -> dict[str, np.ndarray]:
@@ -54,10 +54,10 @@ def test_golden(name: str) -> None:
 @few
 @given(data=st.data())
 def test_shrunk_is_masked(name: str, data: st.DataObject) -> None:
-    found = analysed(name)
-    selection = data.draw(selections(found.analysis.groups))
-    keeps = selection.keeps(found.analysis.groups)
-    result = verify(found.model, found.normalized, slim(found, selection), found.analysis, keeps)
+    analyzed = analysed(name)
+    selection = data.draw(selections(analyzed.analysis.groups))
+    keeps = selection.keeps(analyzed.analysis.groups)
+    result = verify(analyzed.model, analyzed.normalized, slim(analyzed, selection), analyzed.analysis, keeps)
     assert result.ok, result
     assert max(result.max_rel_error, result.normalize_error) < ROUNDING
     if selection.removed:
@@ -68,29 +68,31 @@ def test_shrunk_is_masked(name: str, data: st.DataObject) -> None:
 @every_graph
 def test_each_group_alone(name: str) -> None:
     """Half of each group in turn: what one group gets wrong, others do not hide."""
-    found = analysed(name)
-    for group in found.analysis.groups:
+    analyzed = analysed(name)
+    for group in analyzed.analysis.groups:
         order = np.random.default_rng(group.units).random(group.shape).argsort(-1).argsort(-1)
         selection = Selection({group.id: order < max(group.least, group.units // 2)})
-        model = slim(found, selection)
-        result = verify(found.model, found.normalized, model, found.analysis, selection.keeps(found.analysis.groups))
+        model = slim(analyzed, selection)
+        result = verify(
+            analyzed.model, analyzed.normalized, model, analyzed.analysis, selection.keeps(analyzed.analysis.groups)
+        )
         assert result.ok and result.max_rel_error < ROUNDING and result.moved > 1e-3, (group.id, result)
         assert result.exact == group.exact
         shapes = {weight: array.shape for weight, array in weights(model).items()}
         for place in group.places:
-            old = found.normalized.graph.initializers[place.name].shape
+            old = analyzed.normalized.graph.initializers[place.name].shape
             assert old is not None and shapes.get(place.name, (0,) * 9)[place.axis] < old[place.axis], place
 
 
 @pytest.mark.slow
 @every_graph
 def test_slim_models_are_valid(name: str) -> None:
-    found = analysed(name)
-    halves = {g.id: np.indices(g.shape)[-1] < (g.units + 1) // 2 for g in found.analysis.groups}
-    proto = ir.to_proto(slim(found, Selection(halves)))
+    analyzed = analysed(name)
+    halves = {g.id: np.indices(g.shape)[-1] < (g.units + 1) // 2 for g in analyzed.analysis.groups}
+    proto = ir.to_proto(slim(analyzed, Selection(halves)))
     onnx.checker.check_model(proto, full_check=True)
     onnx.shape_inference.infer_shapes(proto, check_type=True, strict_mode=True, data_prop=True)
-    given_proto = ir.to_proto(found.model)
+    given_proto = ir.to_proto(analyzed.model)
     edges = "input", "output"
     if name != "initializers_as_inputs":  # there weights are inputs too
         for edge in edges:
@@ -102,11 +104,11 @@ def test_slim_models_are_valid(name: str) -> None:
 
 @every_graph
 def test_keeping_everything_changes_nothing(name: str) -> None:
-    found = analysed(name)
-    everything = Selection({group.id: np.ones(group.shape, dtype=bool) for group in found.analysis.groups})
-    whole = shrink(found.normalized, found.analysis.solution, everything.keeps(found.analysis.groups)).model
-    assert_same(weights(whole), weights(found.normalized))
-    assert [node.op_type for node in whole.graph] == [node.op_type for node in found.normalized.graph]
+    analyzed = analysed(name)
+    everything = Selection({group.id: np.ones(group.shape, dtype=bool) for group in analyzed.analysis.groups})
+    whole = shrink(analyzed.normalized, analyzed.analysis.solution, everything.keeps(analyzed.analysis.groups)).model
+    assert_same(weights(whole), weights(analyzed.normalized))
+    assert [node.op_type for node in whole.graph] == [node.op_type for node in analyzed.normalized.graph]
 
 
 def named(group: Group) -> str:
@@ -120,19 +122,22 @@ def named(group: Group) -> str:
 @given(data=st.data())
 def test_twice_is_once(name: str, data: st.DataObject) -> None:
     """Pruning a pruned file prunes it once by both selections."""
-    found = analysed(name)
-    first = data.draw(selections(found.analysis.groups, least=2))
-    again = analysed_model(ir.to_proto(nest_branches(slim(found, first))))
-    pairs = list(zip(found.analysis.groups, again.analysis.groups, strict=True))
+    analyzed = analysed(name)
+    first = data.draw(selections(analyzed.analysis.groups, least=2))
+    again = analysed_model(ir.to_proto(nest_branches(slim(analyzed, first))))
+    pairs = list(zip(analyzed.analysis.groups, again.analysis.groups, strict=True))
     for before, after in pairs:
         assert (named(before), len(before.rows)) == (named(after), len(after.rows))
     second = data.draw(selections(again.analysis.groups))
     before_of = {after.id: before.id for before, after in pairs}
     renamed = Selection({before_of[group]: mask for group, mask in second.keep.items()})
-    at_once = first.then(renamed, found.analysis.groups)
-    twice, once = weights(slim(again, second)), weights(slim(found, at_once))
-    held = {place.name for group in found.analysis.groups for place in group.places}
-    assert_same({name: twice[name] for name in held & twice.keys()}, {name: once[name] for name in held & once.keys()})
+    at_once = first.then(renamed, analyzed.analysis.groups)
+    twice, once = weights(slim(again, second)), weights(slim(analyzed, at_once))
+    weight_names = {place.name for group in analyzed.analysis.groups for place in group.places}
+    assert_same(
+        {name: twice[name] for name in weight_names & twice.keys()},
+        {name: once[name] for name in weight_names & once.keys()},
+    )
 
 
 @every_graph

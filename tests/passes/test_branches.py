@@ -48,9 +48,9 @@ def model(
     tensors += [numpy_helper.from_array(array, name) for name, array in (constants or {}).items()]
     inputs = [value("x", FLOAT, ["b", 8]), *([value("c", BOOL, [])] if condition else [])]
     graph = helper.make_graph([*first, *nodes], "g", inputs, [value(output, FLOAT, ["b", 5])], tensors)
-    made = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
-    onnx.checker.check_model(made)
-    return made
+    model_made = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
+    onnx.checker.check_model(model_made)
+    return model_made
 
 
 def outputs(proto: onnx.ModelProto, feeds: dict[str, np.ndarray]) -> list[np.ndarray]:
@@ -86,12 +86,12 @@ def test_branches_that_hand_out_an_outer_value_stay_legal(count: int) -> None:
 def test_identities_between_values_of_one_graph_go() -> None:
     nodes = [node("Identity", ["w"], ["w1"]), node("Tanh", ["w1"], ["w2"]), node("Identity", ["w2"], ["y"])]
     given = model(nodes, condition=False)
-    made = ir.from_proto(given)
-    remove_identities(made)
-    assert [each.op_type for each in made.graph] == ["MatMul", "Relu", "MatMul", "Tanh"]
-    assert [each.name for each in made.graph.outputs] == ["y"]
+    model_made = ir.from_proto(given)
+    remove_identities(model_made)
+    assert [each.op_type for each in model_made.graph] == ["MatMul", "Relu", "MatMul", "Tanh"]
+    assert [each.name for each in model_made.graph.outputs] == ["y"]
     x = RNG.normal(size=(2, 8)).astype(np.float32)
-    np.testing.assert_array_equal(outputs(ir.to_proto(made), {"x": x})[0], outputs(given, {"x": x})[0])
+    np.testing.assert_array_equal(outputs(ir.to_proto(model_made), {"x": x})[0], outputs(given, {"x": x})[0])
 
 
 def squeeze_or_not(cond: str) -> onnx.NodeProto:
@@ -118,12 +118,14 @@ ASKED = [
     ("before", "condition"), [([], "yes"), (ASKED, "is_one")], ids=["a constant", "a length that is static"]
 )
 def test_an_if_that_always_goes_one_way_is_inlined(before: list[onnx.NodeProto], condition: str) -> None:
-    made = model([*LEADING, *before, squeeze_or_not(condition)], condition=False, constants=constants())
-    normal = normalize(ir.from_proto(made))
+    model_made = model([*LEADING, *before, squeeze_or_not(condition)], condition=False, constants=constants())
+    normal = normalize(ir.from_proto(model_made))
     assert all(each.op_type != "If" for each in normal.model.graph)
     x = RNG.normal(size=(3, 8)).astype(np.float32)
-    np.testing.assert_allclose(outputs(ir.to_proto(normal.model), {"x": x})[0], outputs(made, {"x": x})[0], rtol=1e-6)
-    result = prune_graph(made, {"ffn": 0.5})
+    np.testing.assert_allclose(
+        outputs(ir.to_proto(normal.model), {"x": x})[0], outputs(model_made, {"x": x})[0], rtol=1e-6
+    )
+    result = prune_graph(model_made, {"ffn": 0.5})
     assert [(g.before, g.after) for g in result.report.groups] == [(12, 6)]
 
 
@@ -137,13 +139,13 @@ def test_nested_ifs_are_inlined_and_names_stay_unique() -> None:
     )
     then = branch("t", node("Relu", ["w"], ["v2"]), inner)
     outer = node("If", ["yes"], ["y"], then_branch=then, else_branch=branch("e", node("Identity", ["w"], ["e"])))
-    made = model([outer], condition=False, constants={"yes": np.array(True)})
-    normal = ir.to_proto(normalize(ir.from_proto(made)).model)
+    model_made = model([outer], condition=False, constants={"yes": np.array(True)})
+    normal = ir.to_proto(normalize(ir.from_proto(model_made)).model)
     onnx.checker.check_model(normal)
     names = [name for each in normal.graph.node for name in each.output]
     assert len(names) == len(set(names)) and all(each.op_type != "If" for each in normal.graph.node)
     x = RNG.normal(size=(3, 8)).astype(np.float32)
-    np.testing.assert_allclose(outputs(normal, {"x": x})[0], outputs(made, {"x": x})[0], rtol=1e-6)
+    np.testing.assert_allclose(outputs(normal, {"x": x})[0], outputs(model_made, {"x": x})[0], rtol=1e-6)
 
 
 def test_a_branch_that_hands_out_an_outer_value_as_the_output_is_inlined() -> None:
@@ -154,15 +156,15 @@ def test_a_branch_that_hands_out_an_outer_value_as_the_output_is_inlined() -> No
         then_branch=branch("t", node("Identity", ["w"], ["t"])),
         else_branch=branch("e", node("Neg", ["w"], ["e"])),
     )
-    made = model([outer], condition=False, constants={"yes": np.array(True)})
-    result = prune_graph(made, {"ffn": 0.5})
+    model_made = model([outer], condition=False, constants={"yes": np.array(True)})
+    result = prune_graph(model_made, {"ffn": 0.5})
     assert [each.name for each in result.ir_model.graph.outputs] == ["y"]
     assert all(each.op_type != "If" for each in result.ir_model.graph)
 
 
 def test_an_if_that_hangs_on_an_input_stays() -> None:
-    made = model([*LEADING, squeeze_or_not("c")], condition=True, constants=constants())
-    assert any(each.op_type == "If" for each in normalize(ir.from_proto(made)).model.graph)
+    model_made = model([*LEADING, squeeze_or_not("c")], condition=True, constants=constants())
+    assert any(each.op_type == "If" for each in normalize(ir.from_proto(model_made)).model.graph)
 
 
 # ---- branches that hold weights --------------------------------------------------------------------------------------
@@ -182,9 +184,9 @@ def both_ways(made: onnx.ModelProto) -> list[list[np.ndarray]]:
 @pytest.mark.parametrize("make", branches.BRANCHES)
 def test_branches_are_pruned_alike_and_put_back(make: Callable[[], onnx.ModelProto]) -> None:
     """The slim model has its If, runs one branch alone, and is the masked original whichever is taken."""
-    made = make()
-    graph = pg.analyze(made)
-    result = pg.prune_graph(made, dict.fromkeys({group.kind for group in graph.groups}, 0.5))
+    proto = make()
+    graph = pg.analyze(proto)
+    result = pg.prune_graph(proto, dict.fromkeys({group.kind for group in graph.groups}, 0.5))
     slim = ir.to_proto(result.ir_model)
     onnx.checker.check_model(slim, full_check=True)
     assert not slim.functions and [each.op_type for each in slim.graph.node].count("If") == 1
@@ -219,8 +221,8 @@ def test_a_branch_that_does_not_run_where_the_other_is_taken_stays_whole(caplog:
     wide = RNG.normal(size=(7, 5)).astype(np.float32)
     then = branch("t", node("MatMul", ["w", "wide"], ["t"], name="too_wide"), weights={"wide": wide})
     outer = node("If", ["c"], ["y"], then_branch=then, else_branch=branch("e", node("Neg", ["w"], ["e"])), name="outer")
-    made = model([outer], condition=True)
-    pins = {str(pin) for entry in pg.analyze(made).pins for pin in entry.pins}
+    model_made = model([outer], condition=True)
+    pins = {str(pin) for entry in pg.analyze(model_made).pins for pin in entry.pins}
     assert any("captured by the body of If (outer: too_wide)" in pin for pin in pins)
 
 

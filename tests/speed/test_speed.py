@@ -20,11 +20,11 @@ __all__ = ["machine"]
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("machine")]
 
 
-@pytest.mark.parametrize("asked", [1.5, 2.0, 3.0])
-def test_without_data_one_ratio_meets_the_time(asked: float) -> None:
-    result = pg.prune_graph(network(), pg.Amount(speedup=asked, align=1))
+@pytest.mark.parametrize("speedup", [1.5, 2.0, 3.0])
+def test_without_data_one_ratio_meets_the_time(speedup: float) -> None:
+    result = pg.prune_graph(network(), pg.Amount(speedup=speedup, align=1))
     assert result.speed is not None and result.report.verify is not None
-    assert UNDER * asked <= time_of(ir.from_proto(network())) / time_of(result.ir_model) <= OVER * asked
+    assert UNDER * speedup <= time_of(ir.from_proto(network())) / time_of(result.ir_model) <= OVER * speedup
     left = {group.after for group in result.report.groups}
     assert max(left) - min(left) <= 1 and result.speed.plan == "one ratio"
 
@@ -69,14 +69,14 @@ def test_on_the_command_line(tmp_path: Path) -> None:
     arguments = ["prune", str(tmp_path / "model.onnx"), "-o", str(tmp_path / "slim.onnx"), "--speedup", "2"]
     run = CliRunner().invoke(app, [*arguments, "--data", str(tmp_path / "data.npz"), "--json"])
     assert run.exit_code == 0, run.stderr
-    told = json.loads(run.stdout)["speed"]
-    assert set(told["profile"]) == {"original", "slim"}
-    assert told["settings"]["protocol"] == "turns" and list(told["other"]) == ["blocks"]
-    assert set(told["profile"]) == {"original", "slim"}
-    assert all(ms >= 0 for ms in told["profile"]["slim"].values())
-    assert told["settings"]["protocol"] == "turns" and list(told["other"]) == ["blocks"]
-    assert told["asked"] == 2 and told["ep"] == "cpu" and told["plan"] in ("measured harm", "one ratio")
-    said = CliRunner().invoke(app, arguments)
-    assert "speed: " in said.stderr and "of 2 asked" in said.stderr
+    reported = json.loads(run.stdout)["speed"]
+    assert set(reported["profile"]) == {"original", "slim"}
+    assert reported["settings"]["protocol"] == "turns" and list(reported["other"]) == ["blocks"]
+    assert set(reported["profile"]) == {"original", "slim"}
+    assert all(ms >= 0 for ms in reported["profile"]["slim"].values())
+    assert reported["settings"]["protocol"] == "turns" and list(reported["other"]) == ["blocks"]
+    assert reported["asked"] == 2 and reported["ep"] == "cpu" and reported["plan"] in ("measured harm", "one ratio")
+    invoked = CliRunner().invoke(app, arguments)
+    assert "speed: " in invoked.stderr and "of 2 asked" in invoked.stderr
     verify = ["verify", str(tmp_path / "model.onnx"), str(tmp_path / "slim.onnx")]
     assert CliRunner().invoke(app, verify).exit_code == 0
