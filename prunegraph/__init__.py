@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     )
     from prunegraph.graph import Graph
     from prunegraph.observe.evaluation import Evaluation
+    from prunegraph.observe.images import Images
     from prunegraph.observe.stream import Data
     from prunegraph.passes.choose.head_filter import FilterOptions
     from prunegraph.passes.choose.request import Amount, Scope
@@ -58,6 +59,7 @@ else:
         "FinetuneResult": "train.finetune",
         "Graph": "graph",
         "Group": "analysis.groups",
+        "Images": "observe.images",
         "Kept": "passes.choose.targets",
         "LatencyTable": "bench.device_table",
         "MissingExtra": "errors",
@@ -127,6 +129,7 @@ __all__ = [
     "FinetuneResult",
     "Graph",
     "Group",
+    "Images",
     "Kept",
     "LatencyTable",
     "MissingExtra",

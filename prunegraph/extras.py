@@ -12,6 +12,7 @@ PACKAGES = {
     "text": ("tokenizers", "joblib"),
     "syntax": ("spacy",),
     "cluster": ("sklearn", "kmedoids", "kneed"),
+    "image": ("PIL",),
     "report": ("jinja2", "matplotlib"),
     "torch": ("torch", "onnxscript"),
     "graphsurgeon": ("onnx_graphsurgeon",),

@@ -13,6 +13,7 @@ from prunegraph.errors import UsageError
 if TYPE_CHECKING:
     import onnx_ir as ir
 
+    from prunegraph.observe.images import Images
     from prunegraph.observe.stream import Data
     from prunegraph.passes.score import KindScorers
 
@@ -44,7 +45,8 @@ DataFile = Annotated[
     typer.Option(
         "--data",
         metavar="FILE",
-        help="What to run the model on: texts (.txt .csv .tsv .jsonl .conllu) or inputs (.npz).",
+        help="What to run the model on: texts (.txt .csv .tsv .jsonl .conllu), inputs (.npz), or a folder of class "
+        "folders of images.",
     ),
 ]
 Tokenizer = Annotated[
@@ -65,6 +67,16 @@ LabelColumn = Annotated[
         "--label-column",
         metavar="NAME",
         help="Column of class numbers, or of names that config.json beside MODEL has in label2id.",
+        show_default=False,
+    ),
+]
+ImageOptions = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--image",
+        metavar="NAME=VALUE",
+        help="How images become inputs: size=224, resize=256 (the shorter side), mean=M,M,M, std=S,S,S, "
+        "resampling=NAME. Repeatable.  [default: preprocessor_config.json beside MODEL]",
         show_default=False,
     ),
 ]
@@ -115,6 +127,7 @@ def data_of(
     label: str = "",
     samples: int | None = None,
     ep: str = "cpu",
+    image: list[str] | None = None,
 ) -> Data | None:
     """The data that the options of a command name; None if none are given."""
     from prunegraph.observe.stream import Data
@@ -129,6 +142,7 @@ def data_of(
         label2id=classes_of(model),
         limit=samples,
         providers=ep.split(","),
+        images=parse_images(image) if image else beside(model, "preprocessor_config.json"),
     )
 
 
@@ -197,6 +211,41 @@ def parse_options(given: Iterable[str], noise: float = 0.0) -> dict[str, object]
             raise UsageError(f"--scorer-option: {text!r} is no NAME=VALUE", hint="for example --scorer-option k=7")
         values[name.strip()] = value.strip()
     return {**values, "noise": noise} if noise else values
+
+
+def parse_images(given: Iterable[str]) -> Images:
+    """How images become inputs.
+
+    >>> parse_images(["size=224", "resize=256", "mean=0.5", "std=0.5"]).size
+    (224, 224)
+
+    Raises:
+        UsageError: something is no NAME=VALUE, or wrong; or there is no size.
+    """
+    from prunegraph.observe.images import Images
+
+    hint = "for example --image size=224 --image mean=0.485,0.456,0.406 --image std=0.229,0.224,0.225"
+    values: dict[str, Any] = {}
+    for text in given:
+        name, _, value = (part.strip() for part in text.partition("="))
+        try:
+            match name:
+                case "size":
+                    sides = [int(side) for side in value.split("x")]
+                    values[name] = (sides[0], sides[-1])
+                case "resize":
+                    values[name] = int(value)
+                case "mean" | "std":
+                    values[name] = tuple(float(number) for number in value.split(","))
+                case "resampling":
+                    values[name] = value
+                case _:
+                    raise UsageError(f"--image: there is no {name!r}", hint=hint)
+        except ValueError:
+            raise UsageError(f"--image: {text!r} is no number", hint=hint) from None
+    if "size" not in values:
+        raise UsageError("--image: the size of the input is missing", hint=hint)
+    return Images(**values)
 
 
 def parse_ratio(given: Iterable[str]) -> float | str | dict[str, float | list[float]]:

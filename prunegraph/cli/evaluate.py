@@ -9,6 +9,7 @@ import typer
 
 from prunegraph.cli.arguments import (
     DataFile,
+    ImageOptions,
     Json,
     LabelColumn,
     Limit,
@@ -37,8 +38,8 @@ def evaluate(
         str,
         typer.Option(
             metavar="NAME",
-            help="accuracy, macro-f1, top5 (labels); agreement, cosine, spearman (with MODEL); perplexity; or "
-            "module:function.  [default: accuracy with labels, else agreement]",
+            help="accuracy, macro-f1, top5 or another number (labels); agreement, cosine, spearman (with MODEL); "
+            "perplexity; or module:function.  [default: accuracy with labels, else agreement]",
             show_default=False,
         ),
     ] = "auto",
@@ -48,6 +49,7 @@ def evaluate(
     text_column: TextColumns = None,
     label_column: LabelColumn = "",
     samples: Limit = None,
+    image: ImageOptions = None,
     ep: RunBy = "cpu",
     json: Json = False,
 ) -> None:
@@ -60,6 +62,7 @@ def evaluate(
     Examples
       prunegraph evaluate model.onnx slim.onnx --data test.csv --tokenizer folder
       prunegraph evaluate model.onnx slim.onnx --data sentences.txt --metric cosine
+      prunegraph evaluate model.onnx slim.onnx --data images/ --metric top5
       prunegraph evaluate decoder.onnx slim.onnx --data texts.txt --metric perplexity --json
     """  # noqa: D301 - \b keeps the lines that follow as they are
     with progress() as step:
@@ -70,7 +73,7 @@ def evaluate(
 
         if data is None:
             raise UsageError("nothing to evaluate on", hint="give examples: --data test.csv")
-        examples = data_of(model, data, tokenizer, text_column, label_column, samples, ep)
+        examples = data_of(model, data, tokenizer, text_column, label_column, samples, ep, image)
         assert examples is not None
         given = examples.opened()
         models = {str(path): load(path) for path in [model, *(others or ())]}

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from prunegraph.cli.arguments import Json, LabelColumn, Limit, TextColumns, Tokenizer
+from prunegraph.cli.arguments import ImageOptions, Json, LabelColumn, Limit, TextColumns, Tokenizer, data_of
 from prunegraph.cli.console import progress, rounds, say, show, show_json
 
 if TYPE_CHECKING:
@@ -25,8 +25,8 @@ def finetune(
         typer.Option(
             "--data",
             metavar="FILE",
-            help="Examples: texts (.txt .csv .tsv .jsonl) or inputs (.npz), with class numbers unless there is a "
-            "teacher.",
+            help="Examples: texts (.txt .csv .tsv .jsonl), inputs (.npz) or a folder of class folders of images, with "
+            "class numbers unless there is a teacher.",
         ),
     ],
     validation: Annotated[
@@ -43,6 +43,7 @@ def finetune(
     text_column: TextColumns = None,
     label_column: LabelColumn = "",
     samples: Limit = None,
+    image: ImageOptions = None,
     epochs: Annotated[int, typer.Option(metavar="N", help="Passes over the data, at most.")] = 3,
     lr: Annotated[float, typer.Option(metavar="RATE", help="The highest learning rate.")] = 5e-5,
     batch_size: Annotated[int, typer.Option(metavar="N", help="Examples a step.")] = 32,
@@ -96,15 +97,14 @@ def finetune(
         step("load")
         from prunegraph.atomic_write import check_target
         from prunegraph.export.onnx_file import check_outputs, files_of, load
-        from prunegraph.observe.stream import Data
         from prunegraph.train.finetune import finetune as run
 
         check_target(output, [model, *([teacher] if teacher else [])])
         given = load(model)
         check_outputs(output, files_of(given).files)
-    columns: dict[str, Any] = {"text": text_column or (), "label": label_column}
-    examples = Data(data, tokenizer, limit=samples, **columns)
-    judged = None if validation is None else Data(validation, tokenizer, **columns)
+    examples = data_of(model, data, tokenizer, text_column, label_column, samples, image=image)
+    judged = data_of(model, validation, tokenizer, text_column, label_column, image=image)
+    assert examples is not None
     with rounds() as report:
         result = run(
             given, examples, teacher=teacher, validation=judged, checkpoint=checkpoint, resume=resume, progress=report,

@@ -14,6 +14,7 @@ from prunegraph.cli.arguments import (
     BatchSize,
     DataFile,
     Fixed,
+    ImageOptions,
     Json,
     KeepForm,
     LabelColumn,
@@ -205,6 +206,7 @@ def prune(
     text_column: TextColumns = None,
     label_column: LabelColumn = "",
     samples: Limit = None,
+    image: ImageOptions = None,
     ep: RunBy = "cpu",
     parser_noise: ParserNoise = 0.0,
     tolerance: Annotated[
@@ -384,7 +386,7 @@ def prune(
                 rotate=rotate,
             ),
             "scorer": scorers_of(scorer, scorer_option, parser_noise, seed),
-            "data": data_of(model, data, tokenizer, text_column, label_column, samples, ep),
+            "data": data_of(model, data, tokenizer, text_column, label_column, samples, ep, image),
             "scope": Scope(
                 include or (), exclude or (), allow_io or (), parse_sizes(size or ()), parse_values(fixed or ())
             ),

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from prunegraph.cli.arguments import DataFile, Json, Limit, Model, RunBy, Tokenizer, data_of
+from prunegraph.cli.arguments import DataFile, ImageOptions, Json, Limit, Model, RunBy, Tokenizer, data_of
 from prunegraph.cli.console import progress, show, show_json
 
 if TYPE_CHECKING:
@@ -40,6 +40,7 @@ def quantize(
     data: DataFile = None,
     tokenizer: Tokenizer = None,
     samples: Limit = None,
+    image: ImageOptions = None,
     ep: RunBy = "cpu",
     json: Json = False,
 ) -> None:
@@ -63,7 +64,7 @@ def quantize(
 
         options = Quantize(method, fp16, per_channel, max_error=max_error)
         check_target(output, [model])
-        given = data_of(model, data, tokenizer, samples=samples, ep=ep)
+        given = data_of(model, data, tokenizer, samples=samples, ep=ep, image=image)
         result = quantize_source(model, options, data=given, progress=step)
         result.save(output)
     if json:

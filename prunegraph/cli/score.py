@@ -9,6 +9,7 @@ import typer
 
 from prunegraph.cli.arguments import (
     DataFile,
+    ImageOptions,
     Json,
     LabelColumn,
     Limit,
@@ -42,6 +43,7 @@ def score(
     text_column: TextColumns = None,
     label_column: LabelColumn = "",
     samples: Limit = None,
+    image: ImageOptions = None,
     ep: RunBy = "cpu",
     parser_noise: ParserNoise = 0.0,
     output: Annotated[
@@ -80,7 +82,7 @@ def score(
         scorers = scorers_of([scorer], scorer_option, parser_noise, seed)
         judge = scorers.every
         assert judge is not None
-        given = data_of(model, data, tokenizer, text_column, label_column, samples, ep)
+        given = data_of(model, data, tokenizer, text_column, label_column, samples, ep, image)
         if given is not None:
             given = given.opened()
         elif any(needs_data(judge, kind) for kind in judge.kinds):

@@ -43,12 +43,14 @@ class Sample:
         label: The number of its class.
         parses: A tree for each text, where the data come with them.
         feeds: Inputs of the model without the batch axis.
+        image: Where an image lies that becomes an input of the model, see `observe.images`.
     """
 
     texts: tuple[str, ...] = ()
     label: int | None = None
     parses: tuple[Parse, ...] = ()
     feeds: Mapping[str, Array] = field(default_factory=dict)
+    image: Path | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,8 +104,8 @@ def open_data(
 
     Args:
         data: A `.txt` (a text a line), `.csv`, `.tsv`, `.jsonl` (columns of text and label), `.npz` (inputs of the
-            model,
-            perhaps `labels`) or `.conllu` file; arrays by input name; an iterable of dicts; a Hugging Face `Dataset`.
+            model, perhaps `labels`) or `.conllu` file; a folder of images, or of class folders of images; arrays by
+            input name; an iterable of dicts; a Hugging Face `Dataset`.
         text: Names of the one or two columns that hold text; usual names are found without.
         label: Name of the column of class numbers.
         label2id: Numbers of classes by name, for labels that are no numbers.
@@ -132,8 +134,13 @@ def _limited(read: Callable[[], Iterator[Sample]], limit: int) -> Callable[[], I
 
 
 def _open_file(path: Path, columns: _Columns) -> Samples:
+    if path.is_dir():
+        from prunegraph.observe.images import read_folder
+
+        return read_folder(path, columns.label2id)
     if not is_file(path):
-        raise UsageError(f"there is no data file {path}", hint="give a file of texts, or of inputs of the model")
+        hint = "give a file of texts, or of inputs of the model, or a folder of images"
+        raise UsageError(f"there is no data file {path}", hint=hint)
     if path.suffix == ".npz":
         return _from_arrays(read_npz(path), path.name, columns)
     readers: dict[str, Callable[[], Iterator[Sample]]] = {

@@ -6,6 +6,7 @@ are those of the paired bootstrap over examples.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from importlib import import_module
@@ -28,6 +29,8 @@ Judge = Callable[[Array, "npt.NDArray[np.int64] | None"], float]
 LABELLED = ("accuracy", "macro-f1", "top5")
 RELATIVE = ("agreement", "cosine", "spearman")
 METRICS = (*LABELLED, *RELATIVE, "perplexity")
+"""In the place of the 5 of top5 may stand any number."""
+
 PAIRS = 5_000
 """Pairs of examples whose similarities are ranked, at most."""
 
@@ -123,14 +126,24 @@ def evaluate_models(
 def _resolve(metric: str, inputs: Inputs, models: int) -> str:
     labelled = inputs.source.first().label is not None
     name = ("accuracy" if labelled else "agreement") if metric == "auto" else metric
-    if name not in METRICS and ":" not in name:
+    if name not in METRICS and not _first_classes(name) and ":" not in name:
         raise UsageError(f"there is no metric {name!r}", hint=f"choose {', '.join(METRICS)}, or module:function")
-    if name in LABELLED and not labelled:
+    if _is_labelled(name) and not labelled:
         raise UsageError(f"{name} needs labels", hint="give data with a column of labels, or --metric agreement")
     if name in RELATIVE and models < 2:
         hint = "give the original first and what was made of it after it, or data with labels"
         raise UsageError(f"{name} compares with a first model, and there is only one", hint=hint)
     return name
+
+
+def _first_classes(metric: str) -> int:
+    """How many classes may hold the right one: 5 for "top5"; 0 for other metrics."""
+    return int(metric.removeprefix("top")) if re.fullmatch(r"top[1-9]\d{0,5}", metric) else 0
+
+
+def _is_labelled(metric: str) -> bool:
+    """Whether a metric compares with the right classes."""
+    return metric in LABELLED or _first_classes(metric) > 0
 
 
 def _check(metric: str, rows_by_model: Mapping[str, Array], labels: Sequence[int | None]) -> None:
@@ -141,7 +154,7 @@ def _check(metric: str, rows_by_model: Mapping[str, Array], labels: Sequence[int
     """
     first = next(iter(rows_by_model))
     for title, rows in rows_by_model.items():
-        if metric in LABELLED and len(rows) != len(labels):
+        if _is_labelled(metric) and len(rows) != len(labels):
             message = f"{title} makes {len(rows)} rows of classes of {len(labels)} examples with a label each"
             hint = "name an output with one row for every example (--output NAME), or take --metric agreement"
             raise UsageError(message, hint=hint)
@@ -149,7 +162,7 @@ def _check(metric: str, rows_by_model: Mapping[str, Array], labels: Sequence[int
             message = f"{title} makes {list(rows.shape)} where {first} makes {list(rows_by_model[first].shape)}"
             raise UsageError(message, hint="compare versions of one model, by one output (--output NAME)")
     if (
-        metric in LABELLED
+        _is_labelled(metric)
         and (missing := next((k for k, label in enumerate(labels) if label is None), None)) is not None
     ):
         raise UsageError(f"example {missing + 1} has no label", hint=f"label every example: {metric} counts them all")
@@ -182,8 +195,8 @@ def _keep(metric: str, values: Array, batch: Batch, inputs: Inputs) -> Array:
     rows = rows_of(values, batch) if ":" not in metric else values[: len(batch.samples)]
     if metric in ("accuracy", "macro-f1", "agreement"):
         return np.asarray(rows.argmax(axis=-1))
-    if metric == "top5":
-        return np.argsort(-rows, axis=-1, kind="stable")[:, :5]
+    if count := _first_classes(metric):
+        return np.argsort(-rows, axis=-1, kind="stable")[:, :count]
     return np.asarray(rows)
 
 
@@ -234,9 +247,6 @@ def _per_example(metric: str, rows: Array, first: Array, truth: Array | None, rn
     match metric:
         case "accuracy":
             return np.asarray(rows == truth, dtype=np.float64)
-        case "top5":
-            assert truth is not None
-            return np.asarray((rows == truth[:, None]).any(axis=1), dtype=np.float64)
         case "agreement":
             return np.asarray(rows == first, dtype=np.float64)
         case "cosine":
@@ -245,6 +255,9 @@ def _per_example(metric: str, rows: Array, first: Array, truth: Array | None, rn
             a, b = rng.integers(0, len(rows), (2, PAIRS))
             a, b = a[a != b], b[a != b]
             return np.stack([cosines(rows[a], rows[b]), cosines(first[a], first[b])], axis=1)
+    if _first_classes(metric):
+        assert truth is not None
+        return np.asarray((rows == truth[:, None]).any(axis=1), dtype=np.float64)
     return rows
 
 

@@ -20,6 +20,7 @@ from prunegraph.errors import PruneGraphError, UsageError
 from prunegraph.observe.attention_sites import ObservedValue
 from prunegraph.observe.cache import Gathered, through_cache
 from prunegraph.observe.data import DataLike, Sample, Samples, open_data
+from prunegraph.observe.images import Images, as_inputs
 from prunegraph.observe.text import MAX_LENGTH, Batch, TextReader, batches, check_data
 from prunegraph.observe.with_outputs import with_outputs
 from prunegraph.runtime.inputs import InputSpec, input_specs, with_sizes
@@ -87,7 +88,8 @@ class Data:
     ('cuda',)
 
     Attributes:
-        source: Texts (.txt .csv .tsv .jsonl .conllu) or inputs (.npz), rows, or arrays by input; see `open_data`.
+        source: Texts (.txt .csv .tsv .jsonl .conllu), inputs (.npz), a folder of images, rows, or arrays by input; see
+            `open_data`.
         tokenizer: A folder or a `tokenizer.json`, where the data are texts.
         batch_size: How many samples run together.
         max_length: Tokens of a text that are read.
@@ -96,6 +98,7 @@ class Data:
         limit: Read only so many samples.
         label2id: Numbers of classes by name, for labels that are no numbers.
         providers: Execution providers that run them, see `execution_providers`.
+        images: How images become inputs; `Images`, or the `preprocessor_config.json` that says so.
     """
 
     source: DataLike | Samples
@@ -107,6 +110,7 @@ class Data:
     limit: int | None = None
     providers: str | Sequence[str] = ()
     label2id: Mapping[str, int] = field(default_factory=dict)
+    images: Images | Mapping[str, Any] | str | os.PathLike[str] | None = None
 
     @staticmethod
     def open(data: DataLike | Data | None) -> Data | None:
@@ -126,6 +130,8 @@ class Data:
         """Make tuples of columns and providers; a plain string is one of them."""
         for name in ("text", "providers"):
             object.__setattr__(self, name, as_patterns(getattr(self, name)))
+        if self.images is not None:
+            object.__setattr__(self, "images", Images.of(self.images))
 
     def opened(self) -> Data:
         """The same with the data opened, so that what is wrong with them is told before a model is read.
@@ -139,13 +145,21 @@ class Data:
         )
         return replace(self, source=source, limit=None, providers=providers)
 
-    def first(self) -> Sample:
+    def first(self, specs: Sequence[InputSpec] = ()) -> Sample:
         """The first example.
+
+        Args:
+            specs: The inputs of a model that it is for.
 
         Raises:
             UsageError: there is none, or the data cannot be read.
         """
-        return open_data(self.source, text=as_patterns(self.text), label=self.label, label2id=self.label2id).first()
+        source = open_data(self.source, text=as_patterns(self.text), label=self.label, label2id=self.label2id)
+        return (as_inputs(source, self._images, specs) if specs else source).first()
+
+    @property
+    def _images(self) -> Images | None:
+        return None if self.images is None else Images.of(self.images)
 
     def sizes(self, model: ir.Model) -> dict[str, int]:
         """Lengths that the first example gives to dynamic dims of inputs, all but the first of each; none where texts.
@@ -153,10 +167,11 @@ class Data:
         Raises:
             UsageError: there is no example, or the data cannot be read.
         """
-        sample = self.first()
+        specs = input_specs(model.graph)
+        sample = self.first(specs)
         return {
             dim: length
-            for spec in input_specs(model.graph)
+            for spec in specs
             if spec.name in sample.feeds and sample.feeds[spec.name].ndim == len(spec.dims) - 1
             for dim, length in zip(spec.dims[1:], sample.feeds[spec.name].shape, strict=True)
             if isinstance(dim, str)
@@ -182,6 +197,7 @@ class Data:
             label=self.label,
             label2id=self.label2id,
             limit=self.limit,
+            images=self._images,
         )
         if sizes:
             inputs = replace(inputs, specs=with_sizes(inputs.specs, sizes))
@@ -200,6 +216,7 @@ def prepare(
     label: str = "",
     label2id: Mapping[str, int] | None = None,
     limit: int | None = None,
+    images: Images | None = None,
 ) -> Inputs:
     """Open data for a model and check that they fit, before anything is run.
 
@@ -213,9 +230,10 @@ def prepare(
         label: Column of class numbers.
         label2id: Numbers of classes by name, for labels that are no numbers.
         limit: Read only so many samples.
+        images: How images become inputs.
 
     Raises:
-        UsageError: the data are empty or do not fit the model; see `check_data`.
+        UsageError: the data are empty or do not fit the model; see `check_data` and `as_inputs`.
     """
     if isinstance(data, Inputs):
         return data
@@ -223,6 +241,7 @@ def prepare(
         raise UsageError("batch size and length must be positive", hint="16 and 128 suit most machines")
     specs = input_specs(model.graph)
     source = open_data(data, text=text, label=label, label2id=label2id, limit=limit)
+    source = as_inputs(source, images, specs)
     reader = None
     if source.first().texts and tokenizer is not None:
         reader = TextReader(tokenizer, max_length=max_length)
