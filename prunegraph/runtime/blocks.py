@@ -11,27 +11,21 @@ import logging
 import tempfile
 import time
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
 import numpy as np
-import onnx
 import onnx_ir as ir
 import onnxruntime as ort
 
 from prunegraph.analysis.read_weight import read_weight
 from prunegraph.arrays import Array
+from prunegraph.runtime.block_message import block_message
 from prunegraph.runtime.cut import BYTES_A_BLOCK, CARRIED, Block, cut
 from prunegraph.runtime.limits import UNLIMITED, CannotRun, Limits
-from prunegraph.runtime.session import (
-    SessionSettings,
-    is_heavy,
-    open_message,
-    open_session,
-    run,
-    without_numbers,
-)
+from prunegraph.runtime.session import SessionSettings, open_message, open_session, run
+from prunegraph.runtime.spill import spill
 
 logger = logging.getLogger(__name__)
 
@@ -41,17 +35,19 @@ Values = dict[str, Array]
 Given = Mapping[str, Array | ir.TensorProtocol]
 """Inputs by name; a tensor is read when the block runs that is given it."""
 
-BYTES_IN_MEMORY = 1 << 28
-"""What crosses between blocks lies on the disk beyond so many bytes."""
-
-_LARGE = 1 << 20
-"""What is smaller stays in memory in any case."""
+TOGETHER = 8
+"""So many inputs go through a block before the next one is read."""
 
 _TYPES = {f"tensor({dtype.name.lower()})" for dtype in CARRIED}
 
 
 class Runner(Protocol):
     """Runs a model on several inputs."""
+
+    @property
+    def together(self) -> int:
+        """How many inputs are worth it to be run together."""
+        ...
 
     def run(
         self, feeds: Iterable[Given], outputs: Iterable[Sequence[str]], limits: Limits = UNLIMITED
@@ -68,10 +64,24 @@ class Runner(Protocol):
         """
         ...
 
+    def parts(
+        self, feeds: Iterable[Given], outputs: Iterable[Sequence[str]], limits: Limits = UNLIMITED
+    ) -> Iterator[tuple[int, Values]]:
+        """The number of an input and some of the values that are asked for, as soon as they are there.
+
+        The arguments and errors are those of `run`; every value comes once, and nothing that was given is kept.
+        """
+        ...
+
 
 @contextlib.contextmanager
 def open_runner(
-    model: ir.Model, outputs: Sequence[str], settings: SessionSettings, *, most: int | None = None
+    model: ir.Model,
+    outputs: Sequence[str],
+    settings: SessionSettings,
+    *,
+    most: int | None = None,
+    whole_up_to: int = 0,
 ) -> Iterator[Runner]:
     """A way to run a model: whole, or by blocks where it has more weights than one block holds.
 
@@ -80,14 +90,15 @@ def open_runner(
         outputs: Names of all values of the graph that will be asked for, outputs or not.
         settings: How its sessions are opened.
         most: How many bytes of weights a block holds at most, where the graph allows that; `BYTES_A_BLOCK` if None.
+        whole_up_to: A model of so many bytes of weights runs whole, because it runs often.
 
     Raises:
         CannotRun: ONNX Runtime does not accept the model.
     """
     most = BYTES_A_BLOCK if most is None else most
-    blocks = cut(model.graph, outputs, most) if bytes_of_weights(model.graph) > most else ()
+    blocks = cut(model.graph, outputs, most) if bytes_of_weights(model.graph) > max(most, whole_up_to) else ()
     if len(blocks) > 1:
-        yield _ByBlocks(model, blocks, settings)
+        yield _ByBlocks(model, blocks, replace(settings, prepack=False))
         return
     if blocks:
         logger.info("the model cannot be cut into blocks: it runs whole")
@@ -109,14 +120,20 @@ class _Whole:
     """Runs a model in one session."""
 
     session: ort.InferenceSession
+    together: int = 1
 
     def run(
         self, feeds: Iterable[Given], outputs: Iterable[Sequence[str]], limits: Limits = UNLIMITED
     ) -> Iterator[Values]:
-        taken = {spec.name for spec in (*self.session.get_inputs(), *self.session.get_overridable_initializers())}
+        doors = {spec.name for spec in (*self.session.get_inputs(), *self.session.get_overridable_initializers())}
         for feed, names in zip(feeds, outputs, strict=True):
-            given = {name: _array(numbers) for name, numbers in feed.items() if name in taken}
+            given = {name: _array(numbers) for name, numbers in feed.items() if name in doors}
             yield dict(zip(names, run(self.session, given, names, limits=limits), strict=True)) if names else {}
+
+    def parts(
+        self, feeds: Iterable[Given], outputs: Iterable[Sequence[str]], limits: Limits = UNLIMITED
+    ) -> Iterator[tuple[int, Values]]:
+        return enumerate(self.run(feeds, outputs, limits))
 
 
 def _array(numbers: Array | ir.TensorProtocol) -> Array:
@@ -135,13 +152,13 @@ def _putting_out(model: ir.Model, names: Sequence[str]) -> Iterator[None]:
     """Inner values are outputs of a model meanwhile: a copy of the graph would take as long as a run."""
     graph_outputs = model.graph.outputs
     there = {value.name for value in graph_outputs}
-    wanted = [name for name in dict.fromkeys(names) if name not in there]
-    by_name = {value.name: value for node in model.graph for value in node.outputs} if wanted else {}
-    graph_outputs.extend(by_name[name] for name in wanted)
+    missing = [name for name in dict.fromkeys(names) if name not in there]
+    by_name = {value.name: value for node in model.graph for value in node.outputs} if missing else {}
+    graph_outputs.extend(by_name[name] for name in missing)
     try:
         yield
     finally:
-        for _ in wanted:
+        for _ in missing:
             graph_outputs.pop()
 
 
@@ -154,12 +171,23 @@ class _CannotCarry(Exception):
 
 @dataclass
 class _Carried:
-    """What the blocks so far have made of one input, as long as somebody reads it."""
+    """What the blocks so far have made of one input, as long as somebody reads it.
 
-    given: Given
-    wanted: frozenset[str]
-    values: dict[str, Array | ir.TensorProtocol] = field(default_factory=dict)
+    Attributes:
+        outputs: The values that are asked for and were not given yet.
+        values: By name, the inputs too.
+        seconds: How long it took so far.
+    """
+
+    outputs: set[str]
+    values: dict[str, Array | ir.TensorProtocol]
     seconds: float = 0.0
+
+    def give(self) -> Values:
+        """What is asked for and there; it is not given again."""
+        ready = {name: _array(self.values[name]) for name in self.outputs & self.values.keys()}
+        self.outputs -= ready.keys()
+        return ready
 
 
 @dataclass
@@ -169,46 +197,63 @@ class _ByBlocks:
     model: ir.Model
     blocks: Sequence[Block]
     settings: SessionSettings
+    together: int = TOGETHER
 
     def run(
         self, feeds: Iterable[Given], outputs: Iterable[Sequence[str]], limits: Limits = UNLIMITED
     ) -> Iterator[Values]:
         feeds, outputs = list(feeds), list(outputs)
-        if self.blocks:
-            try:
-                yield from self._run(feeds, outputs, limits)
-                return
-            except _CannotCarry as reason:
-                logger.info("the model cannot be run by blocks: it runs whole (%s)", reason)
-                self.blocks = ()
-        names = list(dict.fromkeys(name for each in outputs for name in each))
-        with _whole(self.model, names, self.settings) as runner:
-            yield from runner.run(feeds, outputs, limits)
+        results: list[dict[str, Array | ir.TensorProtocol]] = [{} for _ in feeds]
+        with _folder() as folder:
+            for number, (k, part) in enumerate(self.parts(feeds, outputs, limits)):
+                results[k] |= part
+                del part
+                spill(results, folder, f"{number}")
+            for names, values in zip(outputs, results, strict=True):
+                yield {name: _array(values[name]) for name in names}
 
-    def _run(self, feeds: Sequence[Given], outputs: Sequence[Sequence[str]], limits: Limits) -> list[Values]:
-        names = {value.name for value in self.model.graph.inputs}
-        inputs = [{name: numbers for name, numbers in feed.items() if name in names} for feed in feeds]
-        runs = [_Carried(given, frozenset(wanted), dict(given)) for given, wanted in zip(inputs, outputs, strict=True)]
-        with tempfile.TemporaryDirectory(prefix="prunegraph-", ignore_cleanup_errors=True) as folder:
-            readers = {name: k for k, block in enumerate(self.blocks) for name in block.reads}
-            for k, block in enumerate(self.blocks):
-                read_later = {name for name, last in readers.items() if last > k}
-                self._run_block(block, runs, read_later, limits)
-                for each in runs:
-                    each.values = {n: v for n, v in each.values.items() if n in each.wanted or n in read_later}
-                _spill(runs, Path(folder), k)
-            return [self._asked(each, wanted) for each, wanted in zip(runs, outputs, strict=True)]
+    def parts(
+        self, feeds: Iterable[Given], outputs: Iterable[Sequence[str]], limits: Limits = UNLIMITED
+    ) -> Iterator[tuple[int, Values]]:
+        feeds = list(feeds)
+        doors = {value.name for value in self.model.graph.inputs}
+        runs = [
+            _Carried(set(names), self._with_weights({name: feed[name] for name in feed.keys() & doors}, names))
+            for feed, names in zip(feeds, outputs, strict=True)
+        ]
+        for k, each in enumerate(runs):
+            yield k, each.give()
+        try:
+            yield from self._through_blocks(runs, limits)
+        except _CannotCarry as reason:
+            logger.info("the model cannot be run by blocks: it runs whole (%s)", reason)
+            self.blocks, self.together = (), 1
+            names = list(dict.fromkeys(name for each in runs for name in each.outputs))
+            with _whole(self.model, names, self.settings) as runner:
+                yield from runner.parts(feeds, [list(each.outputs) for each in runs], limits)
 
-    def _asked(self, run: _Carried, names: Sequence[str]) -> Values:
-        """What was asked for; an output may be an input or a weight."""
+    def _with_weights(self, given: Given, outputs: Iterable[str]) -> dict[str, Array | ir.TensorProtocol]:
+        """Inputs, and weights that are outputs."""
         weights = self.model.graph.initializers
-        return {
-            name: _array(run.values[name]) if name in run.values else _array(_tensor(weights[name])) for name in names
-        }
+        tensors = {name: weights[name].const_value for name in outputs if name in weights}
+        return {**{name: tensor for name, tensor in tensors.items() if tensor is not None}, **given}
+
+    def _through_blocks(self, runs: Sequence[_Carried], limits: Limits) -> Iterator[tuple[int, Values]]:
+        if not self.blocks:
+            raise _CannotCarry("it was tried before")
+        last_reader = {name: k for k, block in enumerate(self.blocks) for name in block.reads}
+        with _folder() as folder:
+            for k, block in enumerate(self.blocks):
+                read_later = {name for name, last in last_reader.items() if last > k}
+                self._run_block(block, runs, read_later, limits)
+                for number, each in enumerate(runs):
+                    yield number, each.give()
+                    each.values = {name: array for name, array in each.values.items() if name in read_later}
+                spill([each.values for each in runs], folder, f"{k}")
 
     def _run_block(self, block: Block, runs: Sequence[_Carried], read_later: Collection[str], limits: Limits) -> None:
-        arrays = [{n: _array(each.values[n]) for n in block.reads if n in each.values} for each in runs]
-        message, weights = _message(self.model, block, arrays)
+        arrays = [{name: _array(each.values[name]) for name in block.reads if name in each.values} for each in runs]
+        message, weights = block_message(self.model, block, arrays)
         with contextlib.ExitStack() as stack:
             try:
                 session = stack.enter_context(open_message(message, weights, self.settings))
@@ -218,89 +263,24 @@ class _ByBlocks:
             for node in session.get_outputs():
                 if node.type not in _TYPES:
                     raise _CannotCarry(f"{node.name} is of type {node.type}")
-            made_before: dict[tuple[object, ...], Values] = {}
+            results: dict[tuple[object, ...], Values] = {}
             for each, given in zip(runs, arrays, strict=True):
-                asked = [name for name in block.makes if name in each.wanted or name in read_later]
+                names = [name for name in block.makes if name in each.outputs or name in read_later]
                 # Runs that were given other weights are alike up to the block that reads these.
-                key = (tuple(asked), *(id(each.values.get(name)) for name in block.reads))
-                if key not in made_before:
+                key = (tuple(names), *(id(each.values.get(name)) for name in block.reads))
+                if key not in results:
                     start = time.monotonic()
-                    made = run(session, given, asked, limits=_rest(limits, each.seconds)) if asked else []
+                    arrays_out = run(session, given, names, limits=_rest(limits, each.seconds)) if names else []
                     each.seconds += time.monotonic() - start
-                    made_before[key] = dict(zip(asked, made, strict=True))
-                each.values |= made_before[key]
+                    results[key] = dict(zip(names, arrays_out, strict=True))
+                each.values |= results[key]
 
 
 def _rest(limits: Limits, seconds: float) -> Limits:
     return limits if limits.seconds is None else replace(limits, seconds=max(limits.seconds - seconds, 0.0))
 
 
-def _tensor(value: ir.Value) -> ir.TensorProtocol:
-    assert value.const_value is not None, value.name
-    return value.const_value
-
-
-def _message(model: ir.Model, block: Block, arrays: Sequence[Mapping[str, Array]]) -> tuple[bytes, Mapping[str, Array]]:
-    """A block as a model of its own, whose inputs are what it is given, and its weights."""
-    graph = model.graph
-    proto = onnx.ModelProto(ir_version=model.ir_version)
-    proto.graph.name = graph.name or "block"
-    for domain, version in graph.opset_imports.items():
-        proto.opset_import.add(domain=domain, version=version)
-    proto.functions.extend(ir.serde.serialize_function(function) for function in model.functions.values())
-    proto.graph.node.extend(ir.serde.serialize_node(node) for node in block.nodes)
-    inputs = {value.name: value for value in graph.inputs}
-    for name in block.reads:
-        if name in inputs:
-            proto.graph.input.append(ir.serde.serialize_value(inputs[name]))
-        else:
-            proto.graph.input.append(_declared(name, [each[name] for each in arrays]))
-    proto.graph.output.extend(onnx.ValueInfoProto(name=name) for name in block.makes)
-    weights: dict[str, Array] = {}
-    for name in block.weights:
-        tensor = _tensor(graph.initializers[name])
-        if is_heavy(tensor):
-            tensor, weights[name] = without_numbers(tensor, name)
-        initializer = ir.serde.serialize_tensor(tensor)
-        initializer.name = name
-        proto.graph.initializer.append(initializer)
-    return proto.SerializeToString(), weights
-
-
-def _declared(name: str, arrays: Sequence[Array]) -> onnx.ValueInfoProto:
-    """An input of a block: of the type that was made, its lengths open where they differ."""
-    dtype = arrays[0].dtype
-    elem_type = ir.DataType.STRING if dtype.kind == "O" else ir.DataType.from_numpy(dtype)
-    shapes = {array.shape for array in arrays}
-    if len({len(shape) for shape in shapes}) > 1:
-        return onnx.helper.make_tensor_value_info(name, elem_type, None)
-    dims = [lengths[0] if len(set(lengths)) == 1 else None for lengths in zip(*shapes, strict=True)]
-    return onnx.helper.make_tensor_value_info(name, elem_type, dims)
-
-
-def _spill(runs: Sequence[_Carried], folder: Path, block: int) -> None:
-    """Write to the disk what takes too much memory together, and read it from there."""
-    spilled: dict[int, Array] = {}
-    held = 0
-    for each in runs:
-        for name, array in each.values.items():
-            if not isinstance(array, np.ndarray) or isinstance(array, np.memmap) or name in each.given:
-                continue
-            if id(array) in spilled:
-                each.values[name] = spilled[id(array)]
-                continue
-            held += array.nbytes
-            if held > BYTES_IN_MEMORY and array.nbytes >= _LARGE and array.dtype != object:
-                each.values[name] = spilled[id(array)] = _mapped(array, folder / f"{block}.{len(spilled)}.npy")
-
-
-def _mapped(array: Array, path: Path) -> Array:
-    """An array that lies in a file, which goes with it; itself where the disk is full."""
-    try:
-        np.save(path, array)
-        mapped: Array = np.load(path, mmap_mode="r")
-    except OSError:
-        return array
-    with contextlib.suppress(OSError):  # Windows removes it with the folder
-        path.unlink()
-    return mapped
+@contextlib.contextmanager
+def _folder() -> Iterator[Path]:
+    with tempfile.TemporaryDirectory(prefix="prunegraph-", ignore_cleanup_errors=True) as folder:
+        yield Path(folder)

@@ -15,7 +15,7 @@ import onnx_ir as ir
 
 from prunegraph.analysis.ops import traits_of
 
-BYTES_A_BLOCK = 1 << 27
+BYTES_A_BLOCK = 1 << 26
 """Weights of so many bytes make a block, about; one that is larger has a block of its own."""
 
 LENGTH = 64

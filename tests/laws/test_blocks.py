@@ -11,7 +11,7 @@ import onnx_ir as ir
 import pytest
 
 from prunegraph.passes.prove.trial_inputs import trial_inputs
-from prunegraph.runtime import blocks
+from prunegraph.runtime import blocks, spill
 from prunegraph.runtime.blocks import Values, bytes_of_weights, open_runner
 from prunegraph.runtime.cut import cut
 from prunegraph.runtime.limits import Limits, TooLong
@@ -202,13 +202,26 @@ def test_bodies_read_what_crosses() -> None:
 
 
 def test_what_crosses_may_lie_on_the_disk(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(blocks, "BYTES_IN_MEMORY", 0)
-    monkeypatch.setattr(blocks, "_LARGE", 0)
-    mapped: list[np.ndarray] = []
-    original = blocks._mapped
-    monkeypatch.setattr(blocks, "_mapped", lambda array, path: mapped.append(original(array, path)) or mapped[-1])
+    monkeypatch.setattr(spill, "BYTES_IN_MEMORY", 0)
+    monkeypatch.setattr(spill, "LARGE", 0)
+    on_disk: list[np.ndarray] = []
+    mapped = spill.mapped
+    monkeypatch.setattr(spill, "mapped", lambda array, path: on_disk.append(mapped(array, path)) or on_disk[-1])
     run_both(model_from(residual()), {"x": X})
-    assert mapped and all(isinstance(array, np.memmap) for array in mapped)
+    assert on_disk and all(isinstance(array, np.memmap) for array in on_disk)
+
+
+def test_values_come_as_soon_as_they_are_there() -> None:
+    """Every one once, in the order of the blocks."""
+    model = model_from(residual())
+    names = [node.outputs[0].name or "" for node in model.graph if node.op_type == "Add"]
+    feeds = [{"x": X}, {"x": X[:2] * 2}]
+    with open_runner(model, names, AS_WRITTEN, most=2 * 4 * 8 * 16) as runner:
+        parts = [(k, part) for k, part in runner.parts(feeds, [names, names]) if part]
+        assert runner.together > 1
+    assert [(k, *part) for k, part in parts] == [(k, name) for name in names for k in (0, 1)]
+    by_input = [{name: array for k, part in parts if k == each for name, array in part.items()} for each in (0, 1)]
+    assert_same(run(model, feeds, [names, names], WHOLE), by_input)
 
 
 def test_alike_inputs_run_once(monkeypatch: pytest.MonkeyPatch) -> None:

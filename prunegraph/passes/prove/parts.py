@@ -6,10 +6,28 @@ import math
 from collections.abc import Callable, Sequence
 
 from prunegraph.analysis.facts import Facts
+from prunegraph.runtime import limits
+from prunegraph.runtime.cut import BYTES_A_BLOCK
 from prunegraph.runtime.feeds import Feeds
 
 NUMBER = 4
 """Bytes of a number: everything is compared in float32."""
+
+LEAST = 1 << 26
+"""Values of so many bytes are compared together in any case."""
+
+
+def bytes_together(weights: int) -> int:
+    """How many bytes of inner values are compared together: where a model runs by blocks, a third of its weights.
+
+    There are three copies of them then: what is expected, what there is, and what other weights would make of it.
+
+    Args:
+        weights: Bytes of the weights.
+    """
+    if weights <= BYTES_A_BLOCK:
+        return limits.BYTES_OF_INNER
+    return min(limits.BYTES_OF_INNER, max(weights // 3, LEAST))
 
 
 def estimated_bytes(facts: Facts, feeds: Feeds) -> Callable[[str], int]:

@@ -27,11 +27,11 @@ from prunegraph.passes.prove.inner import Perturbation, Shadow, perturbation, sh
 from prunegraph.passes.prove.judge import Judge, in_words, worst_of
 from prunegraph.passes.prove.look import Look
 from prunegraph.passes.prove.normalizing import compare_normalized, compare_outputs, fault_of_runtime
-from prunegraph.passes.prove.parts import estimated_bytes, in_parts
+from prunegraph.passes.prove.parts import bytes_together, estimated_bytes, in_parts
 from prunegraph.passes.prove.positions import Positions
 from prunegraph.passes.prove.runs import Noise, Values, run_all
 from prunegraph.passes.prove.trial_inputs import Trial, on_trial_inputs
-from prunegraph.runtime import limits as runtime_limits
+from prunegraph.runtime.blocks import bytes_of_weights
 from prunegraph.runtime.feeds import Feeds
 from prunegraph.runtime.limits import CannotRun, OutOfLimits
 
@@ -206,7 +206,8 @@ class _Proof:
         behind = behind_choices(copies.slim.graph, list(other), common)
         inner = dict.fromkeys([*(shadow.value for shadow in shadows), *behind.last])
         size = estimated_bytes(solution.facts, self.trial.feeds[0])
-        parts = in_parts([name for name in inner if name not in self.outputs], size, runtime_limits.BYTES_OF_INNER)
+        most = bytes_together(bytes_of_weights(copies.slim.graph))
+        parts = in_parts([name for name in inner if name not in self.outputs], size, most)
         feeds = [self._cut_inputs(feed) for feed in self.trial.feeds]
         return Look(shadowed, shadows, other, behind, parts, feeds, self.trial.limits)
 
