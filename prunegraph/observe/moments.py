@@ -22,6 +22,8 @@ class Moments:
         squares: By value, the sum of squares along its axis.
     """
 
+    takes_parts = True
+
     def __init__(self, places: Sequence[tuple[str, int]]) -> None:
         """Observe values along one axis each, see `attention_sites.consumers`."""
         self.places = tuple(dict.fromkeys(places))
@@ -39,8 +41,10 @@ class Moments:
         return [ObservedValue(name) for name, _ in self.places]
 
     def update(self, batch: Batch, values: Mapping[str, Array]) -> None:
-        """Add one batch; rows that fill up a fixed batch and padded positions do not count."""
+        """Add one batch, or some of its values; rows that fill up a fixed batch and padding do not count."""
         for name, axis in self.places:
+            if name not in values:
+                continue
             rows = rows_of(values[name], axis, batch)
             self.count[name] = self.count.get(name, 0.0) + len(rows)
             self.sums[name] = self.sums.get(name, 0.0) + rows.sum(axis=0, dtype=np.float64)

@@ -5,10 +5,12 @@ A statistic names the values that it reads and is given them batch by batch; not
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import islice
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -23,10 +25,11 @@ from prunegraph.observe.data import DataLike, Sample, Samples, open_data
 from prunegraph.observe.images import Images, as_inputs
 from prunegraph.observe.text import MAX_LENGTH, Batch, TextReader, batches, check_data
 from prunegraph.observe.with_outputs import with_outputs
+from prunegraph.runtime.blocks import Runner, open_runner
 from prunegraph.runtime.inputs import InputSpec, input_specs, with_sizes
 from prunegraph.runtime.limits import CannotRun
 from prunegraph.runtime.providers import CPU, execution_providers
-from prunegraph.runtime.session import open_session, run
+from prunegraph.runtime.session import SessionSettings
 from prunegraph.runtime.widen import widened, widened_feeds
 
 logger = logging.getLogger(__name__)
@@ -36,8 +39,18 @@ SampleProgress = Callable[[int], None]
 """Called with the number of samples seen so far."""
 
 
+BYTES_RUN_WHOLE = 1 << 30
+"""A model with no more bytes of weights runs whole: it is faster where there are many batches."""
+
+_FIT_DATA = "check the data, shorten the texts (max_length) or give inputs that the model accepts"
+
+
 class Statistic(Gathered, Protocol):
-    """Something gathered from running a model."""
+    """Something gathered from running a model.
+
+    One that says `takes_parts = True` is given the values of a batch in parts where a model runs by blocks, each value
+    once; any other is given all of its values at once.
+    """
 
     def observed_values(self) -> Sequence[ObservedValue]:
         """The values that it reads."""
@@ -285,16 +298,52 @@ def _pass(
     statistics: Sequence[Statistic],
     progress: SampleProgress | None,
 ) -> None:
-    names_by_key = {s.key: [value.value for value in s.observed_values()] for s in statistics}
     sample_count = 0
-    for batch, arrays in run_batches(model, inputs.batches(), names, inputs.providers):
-        values = dict(zip(names, arrays, strict=True))
-        for statistic in statistics:
-            statistic.update(batch, {name: values[name] for name in names_by_key[statistic.key]})
-        del arrays, values
-        sample_count += len(batch.samples)
-        if progress is not None:
-            progress(sample_count)
+    with _runner(model, names, inputs.providers, "the model", _FIT_DATA) as runner:
+        together = runner.together if all(map(_takes_parts, statistics)) else 1
+        for some in _groups(inputs.batches(), together):
+            receivers = [_Receiver(batch, statistics) for batch in some]
+            for k, part in runner.parts([widened_feeds(batch.feeds) for batch in some], [names] * len(some)):
+                receivers[k].take(part)
+                del part
+            sample_count += sum(len(batch.samples) for batch in some)
+            if progress is not None:
+                progress(sample_count)
+
+
+def _takes_parts(statistic: Statistic) -> bool:
+    """Whether a statistic may be given its values in parts, some now and some later."""
+    return bool(getattr(statistic, "takes_parts", False))
+
+
+class _Receiver:
+    """Hands the values of one batch to statistics: to each as soon as it has what it needs."""
+
+    def __init__(self, batch: Batch, statistics: Sequence[Statistic]) -> None:
+        self.batch = batch
+        self.waiting = [(each, [value.value for value in each.observed_values()]) for each in statistics]
+        self.values: dict[str, Array] = {}
+
+    def take(self, part: Mapping[str, Array]) -> None:
+        self.values |= part
+        still_waiting = []
+        for statistic, names in self.waiting:
+            there = [name for name in names if name in self.values]
+            if there == names or (there and _takes_parts(statistic)):
+                statistic.update(self.batch, {name: self.values[name] for name in there})
+                names = [name for name in names if name not in there]
+                if not names:
+                    continue
+            still_waiting.append((statistic, names))
+        self.waiting = still_waiting
+        needed = {name for _, names in still_waiting for name in names}
+        self.values = {name: array for name, array in self.values.items() if name in needed}
+
+
+def _groups(batches: Iterable[Batch], size: int) -> Iterator[list[Batch]]:
+    remaining = iter(batches)
+    while some := list(islice(remaining, size)):
+        yield some
 
 
 def run_batches(
@@ -304,7 +353,7 @@ def run_batches(
     providers: Sequence[str] = CPU,
     *,
     title: str = "the model",
-    hint: str = "check the data, shorten the texts (max_length) or give inputs that the model accepts",
+    hint: str = _FIT_DATA,
 ) -> Iterator[tuple[Batch, list[Array]]]:
     """Run batches through a model, widened to float32: every batch with the values that were asked for.
 
@@ -319,9 +368,19 @@ def run_batches(
     Raises:
         PruneGraphError: ONNX Runtime does not run the model on the data.
     """
+    with _runner(model, outputs, providers, title, hint) as runner:
+        for some in _groups(batches, runner.together):
+            runs = runner.run([widened_feeds(batch.feeds) for batch in some], [outputs] * len(some))
+            for batch, values in zip(some, runs, strict=True):
+                yield batch, [values[name] for name in outputs]
+
+
+@contextlib.contextmanager
+def _runner(
+    model: ir.Model, outputs: Sequence[str], providers: Sequence[str], title: str, hint: str
+) -> Iterator[Runner]:
     try:
-        with open_session(model, providers=providers) as session:
-            for batch in batches:
-                yield batch, run(session, widened_feeds(batch.feeds), outputs) if outputs else []
+        with open_runner(model, outputs, SessionSettings(providers=providers), whole_up_to=BYTES_RUN_WHOLE) as runner:
+            yield runner
     except CannotRun as error:
         raise PruneGraphError(f"ONNX Runtime does not run {title} on the data: {error}", hint=hint) from error

@@ -13,9 +13,10 @@ import pytest
 import prunegraph
 from prunegraph.analyzed import Analyzed, load_and_analyze
 from prunegraph.errors import UsageError
+from prunegraph.observe import stream
 from prunegraph.observe.attention_sites import ObservedValue
 from prunegraph.observe.moments import Moments
-from prunegraph.observe.stream import Data, Inputs
+from prunegraph.observe.stream import Data, Inputs, observe
 from prunegraph.observe.text import Batch
 from prunegraph.observe.with_outputs import with_outputs
 from prunegraph.passes.repair.statistics import Gram
@@ -28,6 +29,8 @@ from prunegraph.passes.score.qk_scores import QkScores
 from prunegraph.passes.score.relations import RelationAttention
 from prunegraph.passes.score.signature import Signatures
 from prunegraph.passes.score.taylor import WeightGradients
+from prunegraph.runtime import blocks
+from prunegraph.runtime.blocks import bytes_of_weights
 from prunegraph.runtime.session import open_session, run
 from tests.graphs.text import SENTENCES, conllu, shifting, word_tokenizer
 
@@ -130,6 +133,33 @@ def test_two_parts_merged_are_one_pass(kind: type, observed: Observed) -> None:
         else:
             np.testing.assert_array_equal(merged[name], array)
     assert counted or any(not np.allclose(alone[name], expected[name], rtol=1e-3) for name in expected)
+
+
+@pytest.mark.parametrize("kind", [kind for kind in STATISTICS if "Gradients" not in kind.__name__])
+def test_by_blocks_statistics_gather_what_they_gather_of_the_whole(
+    kind: type, observed: Observed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole, by_blocks, also = (STATISTICS[kind](observed.found, observed.inputs) for _ in range(3))
+    moments = STATISTICS[Moments](observed.found, observed.inputs)
+    model = observed.found.normalized.model
+    observe(model, observed.inputs, [whole])
+    monkeypatch.setattr(stream, "BYTES_RUN_WHOLE", 0)
+    monkeypatch.setattr(blocks, "BYTES_A_BLOCK", bytes_of_weights(model.graph) // 4)
+    parts: list[int] = []
+    update = Moments.update
+    monkeypatch.setattr(Moments, "update", lambda *arguments: parts.append(1) or update(*arguments))
+    samples: list[int] = []
+    observe(model, observed.inputs, [by_blocks], progress=samples.append)
+    assert samples[-1] == SAMPLES
+    assert kind is not Moments or len(parts) > len(observed.batches)
+    observe(model, observed.inputs, [also, moments])
+    for each in (by_blocks, also):
+        for name, array in whole.state().items():
+            if array.dtype.kind == "f":
+                scale = np.abs(array).max(initial=0)
+                np.testing.assert_allclose(each.state()[name], array, rtol=1e-4, atol=1e-5 * scale)
+            else:
+                np.testing.assert_array_equal(each.state()[name], array)
 
 
 def test_every_statistic_is_in_the_table() -> None:
