@@ -138,12 +138,18 @@ class LatencyTable:
         return {"schema": SCHEMA, "what": "latency table", **asdict(self)}
 
     @classmethod
-    def from_dict(cls, data: Any) -> LatencyTable:
+    def from_dict(cls, data: Any, *, provider: str = "") -> LatencyTable:
         """A table from what `to_dict` or the script of a bundle wrote.
 
+        Args:
+            data: A table, or results that hold one.
+            provider: Which one, of results that hold those of several providers.
+
         Raises:
-            UsageError: it is something else.
+            UsageError: it is something else, or holds the tables of several providers, and of none that is named.
         """
+        if isinstance(data, dict) and isinstance(data.get("tables"), dict):
+            data = _one_of(data["tables"], provider)
         try:
             if data["what"] != "latency table" or data["schema"] != SCHEMA:
                 raise UsageError(f"this is no latency table of version {SCHEMA}", hint=_HINT)
@@ -179,16 +185,25 @@ class LatencyTable:
         write_text(target, json.dumps(self.to_dict(), indent=1, allow_nan=False) + "\n")
 
     @classmethod
-    def load(cls, path: str | os.PathLike[str]) -> LatencyTable:
-        """Read what `save` or the script of a bundle wrote.
+    def load(cls, path: str | os.PathLike[str], *, provider: str = "") -> LatencyTable:
+        """Read what `save` or the script of a bundle wrote; arguments and errors are those of `from_dict`.
 
         Raises:
             UsageError: it cannot be read, or is no table.
         """
         try:
-            return cls.from_dict(parse_json(Path(path).read_text(encoding="utf-8-sig")))
+            return cls.from_dict(parse_json(Path(path).read_text(encoding="utf-8-sig")), provider=provider)
         except (OSError, UnicodeDecodeError, ValueError) as error:
             raise UsageError(f"the latency table {path} cannot be read: {error}", hint=_HINT) from error
+
+
+def _one_of(tables: Mapping[str, Any], provider: str) -> Any:
+    """The only table of results, or that of a provider."""
+    if not tables:
+        raise UsageError("these results hold no latency table", hint="run the script of a bundle with --table")
+    if len(tables) > 1 and provider not in tables:
+        raise UsageError(f"these results hold the tables of {', '.join(tables)}", hint="name one with --ep")
+    return tables.get(provider, next(iter(tables.values())))
 
 
 def _timed(entry: Mapping[str, Any]) -> TimedCut:

@@ -37,6 +37,14 @@ def bundle(
     sequence: Annotated[int, typer.Option(metavar="N", help="Length of a dynamic sequence.")] = 128,
     size: Size = None,
     seed: Annotated[int, typer.Option(metavar="N", help="Of the inputs.")] = 0,
+    table: Annotated[
+        bool,
+        typer.Option(
+            "--table",
+            help="Pack smaller versions of MODEL, too, for run.py --table: what prune --speedup N --table results.json "
+            "plans by.",
+        ),
+    ] = False,
     json: Json = False,
 ) -> None:
     """Pack models for a device: one zip that needs nothing there but Python, numpy and onnxruntime.
@@ -48,11 +56,18 @@ def bundle(
     Examples
       prunegraph bundle model.onnx slim.onnx -o bundle.zip
       prunegraph bundle model.onnx slim.onnx -o bundle.zip --stack jetpack6.2 --static batch=1,sequence=128
+      prunegraph bundle model.onnx -o bundle.zip --table
     """  # noqa: D301 - \b keeps the lines that follow as they are
     with progress() as step:
         step("load")
         from prunegraph.export.bundle.build import bundle as write
 
+        versions = None
+        if table:
+            from prunegraph.api import analyze
+            from prunegraph.speed.device import versions_of
+
+            versions = versions_of(analyze(model, progress=step))
         result = write(
             [model, *(slim or ())],
             output,
@@ -62,6 +77,7 @@ def bundle(
             sequence=sequence,
             sizes=parse_sizes(size or ()),
             seed=seed,
+            versions=versions,
             progress=step,
         )
     if json:

@@ -8,24 +8,31 @@ import json
 import subprocess
 import sys
 import zipfile
+import zlib
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnx
+import onnx_ir as ir
 import onnxruntime as ort
 import pytest
-from onnx import TensorProto, helper
+from onnx import TensorProto, helper, numpy_helper
 from typer.testing import CliRunner, Result
 
 import prunegraph as pg
 from prunegraph.bench import PROVIDERS
+from prunegraph.bench.device_table import LatencyTable
 from prunegraph.bench.results import Comparison
 from prunegraph.bench.stats import paired_ratio
 from prunegraph.cli import app
 from prunegraph.export.bundle import run as script
 from prunegraph.export.bundle.build import bundle
 from prunegraph.export.bundle.stacks import STACKS
+from prunegraph.export.bundle.versions import with_patterns
+from prunegraph.speed.blocks import blocks_of
+from prunegraph.speed.device import versions_of
+from prunegraph.speed.times import times_of
 from tests.graphs.cli import averaged, classifier
 
 pytestmark = pytest.mark.slow
@@ -60,7 +67,7 @@ def show(*arguments: str) -> Result:
 def test_the_script_is_python_3_6_of_the_standard_library_numpy_and_onnxruntime() -> None:
     tree = ast.parse(SCRIPT.read_text(encoding="utf-8"), feature_version=(3, 6))
     names = {alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names}
-    assert names - {"numpy", "onnxruntime"} <= set(sys.stdlib_module_names)
+    assert {name.partition(".")[0] for name in names} - {"numpy", "onnxruntime"} <= set(sys.stdlib_module_names)
     assert not any(isinstance(node, ast.ImportFrom) for node in ast.walk(tree))
     later = {"capture_output", "perf_counter_ns", "default_rng", "removeprefix", "removesuffix", "missing_ok"}
     used = {node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
@@ -86,6 +93,55 @@ def test_a_slim_model_is_timed_beside_its_original_and_read_back(folder: Path) -
     printed = show(str(device / "results.json"))
     assert printed.exit_code == 0 and "slim.onnx" in printed.stdout and "x 1x7x5" in printed.stdout
     assert json.loads(show(str(device / "results.json"), "--json").stdout)["results"][0]["rounds"] == 6
+
+
+def test_a_table_that_was_measured_on_a_device_plans_here(folder: Path) -> None:
+    done = CliRunner().invoke(app, ["bundle", "model.onnx", "-o", "b.zip", "--table", "--sequence", "7"])
+    assert done.exit_code == 0, done.stderr
+    device = unpacked("b.zip")
+    done_there = run_script(device, "--table", "--in-process", "--rounds", "6", "--blocks")
+    assert done_there.returncode == 0, done_there.stderr
+    table = LatencyTable.load(device / "results.json")
+    graph = pg.analyze("model.onnx")
+    versions = versions_of(graph)
+    assert table.groups == versions.groups and table.model == versions.model
+    assert [(cut.name, cut.kept) for cut in table.cuts] == [(cut.name, cut.kept) for cut, _ in versions.models()]
+    results = Comparison.from_dict(json.loads((device / "results.json").read_text()))
+    assert table.protocol == results.protocol == "blocks"
+    for kinds in (("head", "ffn"), ("head", "ffn", "qk_dim", "v_dim")):  # without data and with it
+        blocks = blocks_of(graph, [name for name in table.groups if name.partition(".")[0] in kinds])
+        assert set(times_of(table, blocks).blocks) == {name for name in table.groups if "dim" not in name}
+
+
+def test_results_of_several_devices_name_the_one_whose_table_counts(folder: Path) -> None:
+    table = {"schema": 1, "what": "latency table", "model": "", "groups": {"ffn.0": 4}, "cuts": [], "whole_ms": 2.0}
+    table |= {"ep": "", "threads": 1, "sizes": {}, "protocol": "turns"}
+    results = {"tables": {name: {**table, "provider": name} for name in ("cpu", "cuda")}}
+    Path("results.json").write_text(json.dumps(results))
+    assert LatencyTable.load("results.json", provider="cuda").provider == "cuda"
+    with pytest.raises(pg.UsageError, match="hold the tables of cpu, cuda"):
+        LatencyTable.load("results.json", provider="tensorrt")
+    with pytest.raises(pg.UsageError, match="hold no latency table") as caught:
+        LatencyTable.from_dict({"tables": {}})
+    assert "--table" in caught.value.hint
+
+
+def test_a_bundle_without_versions_measures_no_table(folder: Path) -> None:
+    done = run_script(unpacked(bundle(["model.onnx"], "b.zip", sequence=7).path), "--table")
+    assert done.returncode == 2 and "prunegraph bundle --table" in done.stderr
+
+
+def test_weights_of_versions_repeat_and_compress(folder: Path) -> None:
+    weight = np.random.default_rng(0).standard_normal((512, 512)).astype(np.float32)
+    model = pg.analyze(onnx.load("model.onnx")).original
+    name = next(iter(model.graph.initializers))
+    model.graph.initializers[name].const_value = ir.tensor(weight, name=name)
+    tensor = with_patterns(model).graph.initializers[name].const_value
+    assert tensor is not None
+    patterned = tensor.numpy()
+    assert patterned.shape == weight.shape and not (patterned[0] == patterned[2]).all()
+    assert len(zlib.compress(patterned.tobytes())) < weight.nbytes / 50
+    assert set(np.ravel(patterned)) <= set(np.ravel(weight))
 
 
 def test_the_outputs_are_those_of_the_models_that_were_bundled(folder: Path) -> None:
@@ -155,6 +211,38 @@ def test_ops_that_are_newer_are_written_out_or_relabelled(folder: Path, op: str,
     onnx.checker.check_model(proto, full_check=True)
 
 
+def test_axes_that_are_an_operand_become_an_attribute_again(folder: Path) -> None:
+    proto = node_model("LayerNormalization", 18)  # which is written out with a mean over axes that are an operand
+    proto.graph.node[0].input.append("scale")
+    proto.graph.initializer.append(numpy_helper.from_array(np.linspace(1, 2, 4, dtype=np.float32), "scale"))
+    onnx.save(proto, "norm.onnx")
+    lowered = onnx.load(unpacked(bundle(["norm.onnx"], "b.zip", stack="jetpack4.6").path) / "models" / "0.onnx")
+    means = [node for node in lowered.graph.node if node.op_type == "ReduceMean"]
+    assert means and all(len(node.input) == 1 and node.attribute for node in means)
+    onnx.checker.check_model(lowered, full_check=True)
+
+
+def test_a_word_on_zeros_goes_where_there_are_none(folder: Path) -> None:
+    proto = node_model("Reshape", 14, allowzero=1)
+    proto.graph.node[0].input.append("shape")
+    proto.graph.initializer.append(numpy_helper.from_array(np.array([-1, 4]), "shape"))
+    onnx.save(proto, "reshape.onnx")
+    lowered = onnx.load(unpacked(bundle(["reshape.onnx"], "b.zip", stack="jetpack4.6").path) / "models" / "0.onnx")
+    assert not lowered.graph.node[0].attribute
+
+
+def test_a_static_model_computes_no_lengths(folder: Path) -> None:
+    proto = node_model("Identity", 17)
+    proto.graph.node[0].op_type = "Reshape"
+    proto.graph.node[0].input.append("shape")
+    proto.graph.node.insert(0, helper.make_node("Shape", ["x"], ["shape"]))
+    onnx.save(proto, "shaped.onnx")
+    device = unpacked(bundle(["shaped.onnx"], "b.zip", static={"batch": 3}).path)
+    graph = onnx.load(device / "models" / "0.onnx").graph
+    assert [node.op_type for node in graph.node] == ["Reshape"]
+    assert numpy_helper.to_array(graph.initializer[0]).tolist() == [3, 4]
+
+
 def test_what_an_older_stack_cannot_read_is_refused_with_the_op(folder: Path) -> None:
     image, grid, y = (
         helper.make_tensor_value_info(name, TensorProto.FLOAT, shape)
@@ -205,7 +293,13 @@ def test_an_onnxruntime_that_does_not_know_an_option_goes_without_it(
         return session(path, options, providers=providers)
 
     monkeypatch.setattr(ort, "InferenceSession", old)
-    provider = {"ep": "CPUExecutionProvider", "options": {"use_tf32": "0"}, "after": [], "device": "cpu"}
+    provider = {
+        "ep": "CPUExecutionProvider",
+        "options": {"use_tf32": "0"},
+        "after": [],
+        "device": "cpu",
+        "plugin": None,
+    }
     script.open_session(str(folder), {"file": "model.onnx"}, provider, 1)
     assert given == [[("CPUExecutionProvider", {"use_tf32": "0"})], ["CPUExecutionProvider"]]
 

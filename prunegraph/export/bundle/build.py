@@ -8,8 +8,8 @@ import io
 import json
 import os
 import zipfile
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -20,19 +20,25 @@ import onnx_ir as ir
 import onnxruntime as ort
 
 from prunegraph.atomic_write import check_target, stage
+from prunegraph.bench.device_table import Cut
 from prunegraph.bench.parity import TOLERANCES, number_format, output_error
 from prunegraph.clock import Clock, Progress
 from prunegraph.errors import ModelError, UsageError
 from prunegraph.export.bundle.lower import lowered
 from prunegraph.export.bundle.stacks import Stack, find_stack
+from prunegraph.export.bundle.versions import Versions, with_patterns
 from prunegraph.export.onnx_file import files_of, load
+from prunegraph.passes.normalize.static import freeze_sizes
 from prunegraph.runtime.feeds import ID_BOUNDS, Feeds, random_feeds
 from prunegraph.runtime.inputs import check_same_inputs, input_specs
 from prunegraph.runtime.providers import PROVIDERS
 from prunegraph.runtime.sizes_by_role import resolve_sizes
 
-SETTINGS = {"threads": 1, "warmup": 10, "rounds": 100, "max_seconds": 60.0, "seed": 0}
+SETTINGS = {"threads": 1, "warmup": 10, "rounds": 100, "max_seconds": 60.0, "seed": 0, "block": 1}
 """How the script times unless told otherwise."""
+
+TABLE_SETTINGS = {"rounds": 30, "max_seconds": 20.0}
+"""How it times each version of a latency table beside the whole model."""
 
 LARGEST = 2**31 - 2**24
 """Bytes of a model that still fit one message."""
@@ -47,8 +53,11 @@ _README = """Latency of {names} on {stack}.
        sudo jetson_clocks
 3. python3 run.py                    on every execution provider there is; --help for more
    python3 run.py --check            only whether the outputs are right
-
+{table}
 Bring results.json back: prunegraph bench --results results.json
+"""
+
+_TABLE = """   python3 run.py --table            a latency table too, for prunegraph prune --speedup 2 --table FILE
 """
 
 
@@ -83,6 +92,34 @@ class _Entry:
     tolerance: float
 
 
+@dataclass(frozen=True, slots=True)
+class _Table:
+    versions: Versions
+    cuts: Sequence[tuple[Cut, _Entry]]
+
+
+@dataclass(frozen=True, slots=True)
+class _Ready:
+    """Makes models ready for a stack."""
+
+    feeds: Feeds
+    static: bool
+    stack: Stack | None
+
+    def entry(self, model: ir.Model, name: str, outputs: Mapping[str, Any]) -> _Entry:
+        """The model at the stack's opset and format, which still has these outputs.
+
+        Raises:
+            ModelError: it cannot be lowered, or computes something else then.
+        """
+        proto = _proto(model, name, self.feeds, outputs, static=self.static)
+        if self.stack is not None:
+            proto = lowered(proto, name, self.stack)
+        entry = _Entry(name, proto, outputs, TOLERANCES[number_format(proto)])
+        _check(entry, self.feeds)
+        return entry
+
+
 def bundle(
     models: Sequence[str | os.PathLike[str]],
     path: str | os.PathLike[str],
@@ -93,6 +130,7 @@ def bundle(
     sequence: int = 128,
     sizes: Mapping[str, int] | None = None,
     seed: int = 0,
+    versions: Versions | None = None,
     progress: Progress | None = None,
 ) -> Bundle:
     """Write a zip that compares models on a device without prunegraph: unpack it there and run `run.py`.
@@ -107,6 +145,7 @@ def bundle(
         sequence: Size of dynamic sequence dims in them.
         sizes: Size of dynamic dims by name.
         seed: Of the inputs.
+        versions: What `run.py --table` times beside the first model; their weights are patterns, which take no room.
         progress: Called with the name of each step.
 
     Raises:
@@ -131,15 +170,21 @@ def bundle(
         check_same_inputs(input_specs(model.graph), random_feeds(specs, resolved), name, next(iter(loaded)))
     with clock.step("run"):
         feeds, expected = _run_all(loaded, resolved, seed)
+    ready = _Ready(feeds, static is not None, chosen)
     entries = []
     for name, model in loaded.items():
         with clock.step(f"write {name}"):
-            proto = _proto(model, name, feeds, expected[name], static=static is not None)
-            if chosen is not None:
-                proto = lowered(proto, name, chosen)
-            entries.append(_Entry(name, proto, expected[name], TOLERANCES[number_format(proto)]))
-            _check(entries[-1], feeds)
-    _write(target, entries, feeds, resolved, chosen, seed)
+            entries.append(ready.entry(model, name, expected[name]))
+    table = None
+    if versions is not None:
+        cuts = []
+        for cut, model in versions.models():
+            with clock.step(f"write {cut.name}"):
+                patterned = with_patterns(model)
+                entry = ready.entry(patterned, cut.name, _outputs(_message(patterned, cut.name), cut.name, feeds))
+                cuts.append((cut, entry))
+        table = _Table(versions, cuts)
+    _write(target, entries, feeds, resolved, chosen, seed, table)
     shapes = {name: array.shape for name, array in feeds.items()}
     return Bundle(target, chosen, shapes, {entry.name: entry.proto.opset_import[0].version for entry in entries})
 
@@ -194,17 +239,9 @@ def _message(model: ir.Model, name: str) -> bytes:
 
 
 def _proto(model: ir.Model, name: str, feeds: Feeds, outputs: Mapping[str, Any], *, static: bool) -> onnx.ModelProto:
-    proto = onnx.ModelProto.FromString(_message(model, name))
     if static:
-        arrays = {**feeds, **outputs}
-        for value in (*proto.graph.input, *proto.graph.output):
-            if value.name in arrays:
-                shape = value.type.tensor_type.shape
-                del shape.dim[:]
-                for size in arrays[value.name].shape:
-                    shape.dim.add().dim_value = size
-        del proto.graph.value_info[:]  # the runtime infers them from the inputs
-    return proto
+        model = freeze_sizes(model, {key: array.shape for key, array in {**feeds, **outputs}.items()})
+    return onnx.ModelProto.FromString(_message(model, name))
 
 
 def _check(entry: _Entry, feeds: Feeds) -> None:
@@ -218,56 +255,89 @@ def _check(entry: _Entry, feeds: Feeds) -> None:
 
 
 def _write(
-    target: Path, entries: Sequence[_Entry], feeds: Feeds, sizes: Mapping[str, int], stack: Stack | None, seed: int
+    target: Path,
+    entries: Sequence[_Entry],
+    feeds: Feeds,
+    sizes: Mapping[str, int],
+    stack: Stack | None,
+    seed: int,
+    table: _Table | None,
 ) -> None:
-    files = {f"models/{number}.onnx": entry.proto.SerializeToString() for number, entry in enumerate(entries)}
-    keys = [{name: f"m{k}o{j}" for j, name in enumerate(entry.outputs)} for k, entry in enumerate(entries)]
     inputs = {name: f"i{number}" for number, name in enumerate(feeds)}
-    models = [
-        {
-            "name": entry.name,
-            "file": file,
-            "sha256": hashlib.sha256(files[file]).hexdigest(),
-            "opset": {each.domain: each.version for each in entry.proto.opset_import},
-            "ir_version": entry.proto.ir_version,
-            "outputs": outputs,
-            "tolerance": entry.tolerance,
-        }
-        for entry, file, outputs in zip(entries, list(files), keys, strict=True)
-    ]
-    providers = {
-        name: {"ep": each.ep, "options": dict(each.options), "after": list(each.after), "device": each.device}
-        for name, each in PROVIDERS.items()
-    }
-    stated = {
-        "schema": 1,
-        "prunegraph": importlib.metadata.version("prunegraph"),
-        "stack": None if stack is None else stack.name,
-        "models": models,
-        "inputs": inputs,
-        "shapes": {name: list(array.shape) for name, array in feeds.items()},
-        "sizes": dict(sizes),
-        "providers": providers,
-        "settings": {**SETTINGS, "seed": seed},
-    }
-    files["bundle.json"] = json.dumps(stated, indent=1).encode()
-    files["inputs.npz"] = _npz({inputs[name]: array for name, array in feeds.items()})
-    files["expected.npz"] = _npz(
-        {key[name]: array for entry, key in zip(entries, keys, strict=True) for name, array in entry.outputs.items()}
-    )
-    files["run.py"] = resources.files("prunegraph.export.bundle").joinpath("run.py").read_bytes()
-    files["README.txt"] = _readme(entries, stack).encode()
+    timed = [entry for _, entry in table.cuts] if table is not None else []
     with stage(target) as folder, zipfile.ZipFile(folder / target.name, "w", zipfile.ZIP_DEFLATED) as archive:
-        for name, content in files.items():
+
+        def add(name: str, content: bytes) -> None:
             archive.writestr(zipfile.ZipInfo(name, _STAMP), content, zipfile.ZIP_DEFLATED)
 
+        stated: dict[str, Any] = {
+            "schema": 1,
+            "prunegraph": importlib.metadata.version("prunegraph"),
+            "stack": None if stack is None else stack.name,
+            "models": [_add_model(add, entry, f"models/{k}.onnx", f"m{k}") for k, entry in enumerate(entries)],
+            "inputs": inputs,
+            "shapes": {name: list(array.shape) for name, array in feeds.items()},
+            "sizes": dict(sizes),
+            "providers": _providers(),
+            "settings": {**SETTINGS, "seed": seed},
+        }
+        if table is not None:
+            cuts = [
+                {**_add_model(add, entry, f"cuts/{k}.onnx", f"c{k}"), "kept": dict(cut.kept)}
+                for k, (cut, entry) in enumerate(table.cuts)
+            ]
+            known = {"model": table.versions.model, "groups": dict(table.versions.groups), "forms": []}
+            stated["table"] = {**known, "cuts": cuts, "settings": TABLE_SETTINGS}
+        outputs = {
+            f"{letter}{k}o{j}": array
+            for letter, each in (("m", entries), ("c", timed))
+            for k, entry in enumerate(each)
+            for j, array in enumerate(entry.outputs.values())
+        }
+        add("bundle.json", json.dumps(stated, indent=1).encode())
+        add("inputs.npz", _npz({inputs[name]: array for name, array in feeds.items()}))
+        add("expected.npz", _npz(outputs))
+        add("run.py", resources.files("prunegraph.export.bundle").joinpath("run.py").read_bytes())
+        add("README.txt", _readme(entries, stack, table).encode())
 
-def _readme(entries: Sequence[_Entry], stack: Stack | None) -> str:
+
+def _add_model(add: Callable[[str, bytes], None], entry: _Entry, file: str, key: str) -> dict[str, Any]:
+    """Put a model in, and say what it is."""
+    content = entry.proto.SerializeToString()
+    add(file, content)
+    return {
+        "name": entry.name,
+        "file": file,
+        "sha256": hashlib.sha256(content).hexdigest(),
+        "opset": {each.domain: each.version for each in entry.proto.opset_import},
+        "ir_version": entry.proto.ir_version,
+        "outputs": {name: f"{key}o{j}" for j, name in enumerate(entry.outputs)},
+        "tolerance": entry.tolerance,
+    }
+
+
+def _providers() -> dict[str, dict[str, Any]]:
+    """What the script knows of execution providers."""
+    return {
+        name: {
+            "ep": each.ep,
+            "options": dict(each.options),
+            "after": list(each.after),
+            "device": each.device,
+            "tolerance": TOLERANCES[each.precision],
+            "plugin": None if each.plugin is None else asdict(each.plugin),
+        }
+        for name, each in PROVIDERS.items()
+    }
+
+
+def _readme(entries: Sequence[_Entry], stack: Stack | None, table: _Table | None) -> str:
     return _README.format(
         names=", ".join(entry.name for entry in entries),
         stack="any device" if stack is None else stack.name,
         python="3.6" if stack is None else stack.python,
         source="pip install onnxruntime numpy" if stack is None else stack.source,
+        table="" if table is None else _TABLE,
     )
 
 

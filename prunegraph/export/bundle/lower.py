@@ -5,12 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 import onnx
-from onnx import defs, helper, inliner, version_converter
+from onnx import defs, helper, inliner, numpy_helper, version_converter
 
 from prunegraph.errors import ModelError
 from prunegraph.export.bundle.stacks import Stack
 
 _STANDARD = ("", "ai.onnx")
+AXES_ARE_AN_OPERAND = 18
+REDUCTIONS = frozenset(f"Reduce{name}" for name in ("L1", "L2", "LogSum", "LogSumExp", "Max", "Mean", "Min", "Prod"))
+REDUCTIONS |= {"ReduceSumSquare"}
+"""Their axes were an attribute up to this opset."""
+
 _NEW_CONTRIB = ("MatMulNBits", "GatherBlockQuantized")
 
 
@@ -34,6 +39,7 @@ def lowered(proto: onnx.ModelProto, name: str, stack: Stack) -> onnx.ModelProto:
         result = _convert(result, name, opset, stack, hint)
         del result.metadata_props[:]
         result.metadata_props.extend(proto.metadata_props)
+    _without_needless_allowzero(result.graph)
     result.ir_version = min(proto.ir_version, stack.ir_version)
     try:
         onnx.checker.check_model(result, full_check=True)
@@ -85,6 +91,8 @@ def _relabel(proto: onnx.ModelProto, opset: int, target: int) -> str:
 
     The converter gives up on ops that merely take more types since, such as Identity.
     """
+    if target < AXES_ARE_AN_OPERAND <= opset:
+        _axes_as_attributes(proto.graph)
     for node in _nodes(proto.graph):
         if node.domain not in _STANDARD:
             continue
@@ -100,6 +108,39 @@ def _relabel(proto: onnx.ModelProto, opset: int, target: int) -> str:
         if entry.domain in _STANDARD:
             entry.version = target
     return ""
+
+
+def _axes_as_attributes(graph: onnx.GraphProto) -> None:
+    """Write the constant axes of reductions as the attribute that they were once."""
+    constants = _constants(graph)
+    for node in graph.node:
+        if node.op_type in REDUCTIONS and len(node.input) == 2 and node.input[1] in constants:
+            axes = numpy_helper.to_array(constants[node.input[1]]).tolist()
+            del node.input[1]
+            _drop_attribute(node, "noop_with_empty_axes")
+            node.attribute.append(helper.make_attribute("axes", axes))
+
+
+def _without_needless_allowzero(graph: onnx.GraphProto) -> None:
+    """Reshapes to a shape without zeros need no word on zeros; ONNX Runtime 1.10 takes it for an error beside a -1."""
+    constants = _constants(graph)
+    for node in graph.node:
+        if node.op_type == "Reshape" and node.input[1] in constants:
+            if numpy_helper.to_array(constants[node.input[1]]).all():
+                _drop_attribute(node, "allowzero")
+
+
+def _constants(graph: onnx.GraphProto) -> dict[str, onnx.TensorProto]:
+    """Constant values of the outer graph, by name."""
+    constants = {weight.name: weight for weight in graph.initializer}
+    made = ((node, attribute) for node in graph.node if node.op_type == "Constant" for attribute in node.attribute)
+    return constants | {node.output[0]: attribute.t for node, attribute in made if attribute.name == "value"}
+
+
+def _drop_attribute(node: onnx.NodeProto, name: str) -> None:
+    rest = [each for each in node.attribute if each.name != name]
+    del node.attribute[:]
+    node.attribute.extend(rest)
 
 
 def _opset(proto: onnx.ModelProto) -> int:

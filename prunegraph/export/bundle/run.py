@@ -6,6 +6,7 @@ Needs Python 3.6 or newer, numpy and any onnxruntime, and nothing else:
     python3 run.py                    every execution provider that this onnxruntime has
     python3 run.py --ep cpu,cuda      only these
     python3 run.py --check            only whether the outputs are right, no times
+    python3 run.py --table            a latency table as well, where the bundle holds what that takes
 
 Each provider is tried in a process of its own first, since one that is listed may still crash at its first run. No
 model is timed whose outputs are not those of the machine that made the bundle. All models of a provider then run in
@@ -16,6 +17,8 @@ import argparse
 import gc
 import glob
 import hashlib
+import importlib
+import importlib.util
 import json
 import os
 import platform
@@ -31,6 +34,8 @@ import numpy as np
 HERE = os.path.dirname(os.path.abspath(__file__))
 MIN_ROUNDS = 6
 WARMUP_SHARE = 0.25
+BLOCK = 8  # runs of a model that follow each other, all but the first counted
+REGISTERED = {}
 PROBE_SECONDS = 1800  # TensorRT builds its engine at the first run, for minutes
 
 
@@ -45,7 +50,7 @@ def read_bundle(folder):
     """What bundle.json says, with every model file checked against its sum."""
     with open(os.path.join(folder, "bundle.json"), encoding="utf-8") as file:
         bundle = json.load(file)
-    for model in bundle["models"]:
+    for model in bundle["models"] + bundle.get("table", {}).get("cuts", []):
         with open(os.path.join(folder, model["file"]), "rb") as file:
             if hashlib.sha256(file.read()).hexdigest() != model["sha256"]:
                 raise Refused("{} is not the file that was bundled; unpack the bundle anew".format(model["file"]))
@@ -83,17 +88,18 @@ def output_error(expected, actual):
     return float(np.abs(wide[finite] - other[finite]).max() / (scale if scale > 0 else 1.0))
 
 
-def check_parity(folder, model, session, feeds):
-    """The error of every output; refused where one is larger than the tolerance of the model's number format."""
+def check_parity(folder, model, session, feeds, provider):
+    """The error of every output; refused where one is larger than the number formats of model and provider allow."""
     expected = read_expected(folder, model)
     names = list(expected)
     outputs = session.run(names, feeds)
     errors = {name: output_error(expected[name], array) for name, array in zip(names, outputs)}
     worst = max(errors, key=lambda name: errors[name])
-    if not errors[worst] <= model["tolerance"]:
+    limit = max(model["tolerance"], provider["tolerance"])
+    if not errors[worst] <= limit:
         raise Refused(
             "the output {!r} of {} differs by {:.2g} of its scale from that of the machine that made the bundle, more "
-            "than {:g}".format(worst, model["name"], errors[worst], model["tolerance"])
+            "than {:g}".format(worst, model["name"], errors[worst], limit)
         )
     return errors
 
@@ -111,16 +117,19 @@ def open_session(folder, model, provider, threads):
     options.execution_mode = ort.ExecutionMode.ORT_SEQUENTIAL
     options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_ALL
     options.log_severity_level = 3
-    providers = [(provider["ep"], {key: text.format(threads=threads) for key, text in provider["options"].items()})]
+    providers = [(provider["ep"], with_threads(provider["options"], threads))]
     providers += [(name, {}) for name in provider["after"]]
     if provider["ep"] != "CPUExecutionProvider":
         providers.append(("CPUExecutionProvider", {}))
+    if provider["ep"] not in ort.get_available_providers():
+        add_plugin(options, provider, threads)
+        providers = None
     start = time.perf_counter()
     path = os.path.join(folder, model["file"])
     try:
         session = ort.InferenceSession(path, options, providers=providers)
     except Exception as error:
-        if not provider["options"] or "option" not in str(error).lower():
+        if providers is None or not provider["options"] or "option" not in str(error).lower():
             raise
         # An onnxruntime older than the option; what it would have kept in float32, the check of the outputs tells.
         session = ort.InferenceSession(path, options, providers=[name for name, _ in providers])
@@ -131,6 +140,42 @@ def open_session(folder, model, provider, threads):
     if actual[0] != provider["ep"]:
         raise Refused("asked for {}, but the session runs on {}".format(provider["ep"], ", ".join(actual)))
     return session, seconds
+
+
+def with_threads(options, threads):
+    """Options of a provider with the number of threads filled in."""
+    return {key: text.replace("{threads}", str(threads)) for key, text in options.items()}
+
+
+def has_plugin(provider):
+    """Whether a package brings the provider to an onnxruntime that was built without it."""
+    import onnxruntime as ort
+
+    if provider["plugin"] is None or not hasattr(ort, "register_execution_provider_library"):
+        return False
+    return importlib.util.find_spec(provider["plugin"]["module"]) is not None
+
+
+def add_plugin(options, provider, threads):
+    """Have a session run on the provider of a plugin."""
+    import onnxruntime as ort
+
+    plugin = provider["plugin"]
+    if not REGISTERED.get(plugin["module"]):
+        ort.register_execution_provider_library(
+            provider["ep"], importlib.import_module(plugin["module"]).get_library_path()
+        )
+        REGISTERED[plugin["module"]] = True
+    wanted = plugin["device"].items()
+    devices = [
+        each
+        for each in ort.get_ep_devices()
+        if each.ep_name == provider["ep"] and wanted <= dict(each.ep_metadata).items()
+    ]
+    if not devices:
+        raise Refused("its plugin finds no device here; it takes " + plugin["devices"])
+    settings = {device: with_threads(each, threads) for device, each in plugin["settings"].items()}
+    options.add_provider_for_devices(devices[:1], {"load_config": json.dumps(settings)} if settings else {})
 
 
 def bind(session, feeds, device):
@@ -156,8 +201,11 @@ def bind(session, feeds, device):
 # --- timing -------------------------------------------------------------------------------------------------------
 
 
-def interleave(arms, warmup, rounds, max_seconds, seed):
-    """Milliseconds of every arm in every round, each round in an order of its own."""
+def interleave(arms, warmup, rounds, max_seconds, seed, block=1):
+    """Milliseconds of every arm in every round, each round in an order of its own.
+
+    In blocks an arm runs several times before the next, and all runs but the first count.
+    """
     random = np.random.RandomState(seed)
     begin = time.perf_counter()
     for _ in range(warmup):
@@ -173,9 +221,12 @@ def interleave(arms, warmup, rounds, max_seconds, seed):
             if done >= MIN_ROUNDS and time.perf_counter() - begin > max_seconds:
                 return samples[:done]
             for arm in random.permutation(len(arms)):
+                if block > 1:
+                    arms[arm]()
                 start = time.perf_counter()
-                arms[arm]()
-                samples[done, arm] = (time.perf_counter() - start) * 1e3
+                for _ in range(max(1, block - 1)):
+                    arms[arm]()
+                samples[done, arm] = (time.perf_counter() - start) * 1e3 / max(1, block - 1)
     finally:
         if collecting:
             gc.enable()
@@ -203,11 +254,11 @@ def measure(folder, name, settings):
         run_once()
         first = (time.perf_counter() - start) * 1e3
         sessions.append((model, run_once, seconds, first))
-        parity[model["name"]] = check_parity(folder, model, session, feeds)
+        parity[model["name"]] = check_parity(folder, model, session, feeds, provider)
     if settings["check"]:
         return {"parity": parity, "results": []}
     arms = [run_once for _, run_once, _, _ in sessions]
-    samples = interleave(arms, settings["warmup"], settings["rounds"], settings["max_seconds"], settings["seed"])
+    samples = time_all(arms, settings)
     rows = []
     for arm, (model, _, seconds, first) in enumerate(sessions):
         rows.append(
@@ -226,6 +277,53 @@ def measure(folder, name, settings):
             }
         )
     return {"parity": parity, "results": rows, "peak_memory_kib": peak_memory()}
+
+
+def time_all(arms, settings):
+    """Milliseconds of every arm as the settings say."""
+    names = ("warmup", "rounds", "max_seconds", "seed", "block")
+    return interleave(arms, **{name: settings[name] for name in names})
+
+
+def measure_table(folder, name, settings):
+    """Every version of the first model beside it, one pair at a time; a latency table."""
+    bundle = read_bundle(folder)
+    provider, feeds, table = bundle["providers"][name], read_inputs(folder, bundle), bundle["table"]
+    settings = dict(settings, **table["settings"])
+
+    def opened(model):
+        session = open_session(folder, model, provider, settings["threads"])[0]
+        run_once = bind(session, feeds, provider["device"])
+        run_once()
+        check_parity(folder, model, session, feeds, provider)
+        return run_once
+
+    whole, medians, cuts = opened(bundle["models"][0]), [], []
+    for cut in table["cuts"]:
+        samples = time_all([whole, opened(cut)], settings)
+        ratio = paired_ratio(samples[:, 0], samples[:, 1], settings["seed"])
+        medians.append(float(np.median(samples[:, 0])))
+        cuts.append({"name": cut["name"], "kept": cut["kept"], "ratio": ratio})
+    return {
+        "schema": 1,
+        "what": "latency table",
+        "model": table["model"],
+        "groups": table["groups"],
+        "provider": name,
+        "ep": provider["ep"],
+        "threads": settings["threads"],
+        "sizes": bundle["sizes"],
+        "protocol": protocol(settings),
+        "whole_ms": sorted(medians)[len(medians) // 2],
+        "cuts": cuts,
+        "forms": table["forms"],
+        "environment": environment(bundle),
+    }
+
+
+def protocol(settings):
+    """What bench calls the way in which models take turns."""
+    return "turns" if settings["block"] == 1 else "blocks"
 
 
 def peak_memory():
@@ -309,13 +407,14 @@ def in_child(folder, name, settings):
     handle, path = tempfile.mkstemp(suffix=".json")
     os.close(handle)
     command = [sys.executable, os.path.abspath(__file__), "--child", name, path, "--settings", json.dumps(settings)]
+    pairs = len(read_bundle(folder).get("table", {}).get("cuts", []))
     try:
         done = subprocess.run(
             command,
             cwd=folder,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
-            timeout=PROBE_SECONDS + 2 * settings["max_seconds"],
+            timeout=PROBE_SECONDS + (2 + pairs) * settings["max_seconds"],
         )
         if done.returncode == 0:
             with open(path, encoding="utf-8") as file:
@@ -328,6 +427,14 @@ def in_child(folder, name, settings):
         raise Refused("it did not finish in time")
     finally:
         os.remove(path)
+
+
+def all_of(folder, name, settings):
+    """What a provider gives: times, and a table where one is wanted."""
+    part = measure(folder, name, settings)
+    if settings["table"]:
+        part["table"] = measure_table(folder, name, settings)
+    return part
 
 
 def trtexec(folder, bundle):
@@ -348,7 +455,8 @@ def run(folder, names, settings, child=True):
 
     available = ort.get_available_providers()
     if not names:
-        names = [name for name, provider in bundle["providers"].items() if provider["ep"] in available]
+        known = bundle["providers"].items()
+        names = [name for name, provider in known if provider["ep"] in available or has_plugin(provider)]
     results = {
         "schema": 1,
         "inputs": bundle["shapes"],
@@ -356,21 +464,23 @@ def run(folder, names, settings, child=True):
         "threads": settings["threads"],
         "warmup": settings["warmup"],
         "seed": settings["seed"],
+        "protocol": protocol(settings),
         "environment": environment(bundle),
         "stack": bundle["stack"],
         "results": [],
         "parity": {},
         "refused": {},
         "peak_memory_kib": {},
+        "tables": {},
         "before": conditions(),
     }
     for name in names:
         try:
             if name not in bundle["providers"]:
                 raise Refused("no such provider; known are " + ", ".join(bundle["providers"]))
-            if bundle["providers"][name]["ep"] not in available:
+            if bundle["providers"][name]["ep"] not in available and not has_plugin(bundle["providers"][name]):
                 raise Refused("it is not in this onnxruntime, which has " + ", ".join(available))
-            part = in_child(folder, name, settings) if child else measure(folder, name, settings)
+            part = in_child(folder, name, settings) if child else all_of(folder, name, settings)
         except Exception as error:
             results["refused"][name] = str(error)
             print("{}: refused: {}".format(name, error), file=sys.stderr)
@@ -378,6 +488,8 @@ def run(folder, names, settings, child=True):
         results["results"] += part["results"]
         results["parity"][name] = part["parity"]
         results["peak_memory_kib"][name] = part.get("peak_memory_kib")
+        if "table" in part:
+            results["tables"][name] = part["table"]
         for row in part["results"]:
             ratio = row["ratio"]
             faster = "" if ratio is None else ", {median:.2f} [{low:.2f}, {high:.2f}] times faster".format(**ratio)
@@ -396,6 +508,8 @@ def main():
     parser.add_argument("--rounds", type=int, help="rounds timed, at least %d" % MIN_ROUNDS)
     parser.add_argument("--max-seconds", type=float, help="time spent on one provider, at most")
     parser.add_argument("--check", action="store_true", help="compare the outputs, and time nothing")
+    parser.add_argument("--table", action="store_true", help="measure a latency table too")
+    parser.add_argument("--blocks", action="store_true", help="run each model %d times before the next" % BLOCK)
     parser.add_argument("--in-process", action="store_true", help="start no child processes (under an emulator)")
     parser.add_argument("--trtexec", action="store_true", help="run NVIDIA's trtexec as well")
     parser.add_argument("-o", "--output", default="results.json", help="where to write the results")
@@ -403,12 +517,16 @@ def main():
     parser.add_argument("--settings", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.child:
-        part = measure(HERE, arguments.child[0], json.loads(arguments.settings))
+        part = all_of(HERE, arguments.child[0], json.loads(arguments.settings))
         with open(arguments.child[1], "w", encoding="utf-8") as file:
             json.dump(part, file)
         return 0
     bundle = read_bundle(HERE)
-    settings = dict(bundle["settings"], check=arguments.check)
+    if arguments.table and "table" not in bundle:
+        parser.error("this bundle holds no versions for a table; make it with prunegraph bundle --table")
+    settings = dict(bundle["settings"], check=arguments.check, table=arguments.table and not arguments.check)
+    if arguments.blocks:
+        settings["block"] = BLOCK
     for key in ("threads", "rounds", "max_seconds"):
         if getattr(arguments, key) is not None:
             settings[key] = getattr(arguments, key)
@@ -422,6 +540,8 @@ def main():
         json.dump(results, file, indent=1)
     os.replace(arguments.output + ".new", arguments.output)
     print("wrote " + arguments.output)
+    for name in results["tables"]:
+        print("it holds the latency table of " + name)
     return 1 if results["refused"] else 0
 
 

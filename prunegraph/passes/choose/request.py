@@ -154,7 +154,7 @@ class Amount:
             hint = "remove dead units first, and prune what comes of that"
             raise UsageError("another amount beside dead units", hint=hint)
         if isinstance(self.table, (str, os.PathLike)):
-            self._set("table", LatencyTable.load(self.table))
+            self._set("table", LatencyTable.load(self.table, provider=self.ep))
         self._check_speed()
         align = 1 if self.align is None else self.align
         if isinstance(align, bool) or not isinstance(align, int) or align < 1:
