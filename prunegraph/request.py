@@ -12,7 +12,7 @@ from prunegraph.observe.data import DataLike, Sample
 from prunegraph.observe.stream import Data
 from prunegraph.passes.choose.amounts import Ratio
 from prunegraph.passes.choose.request import Amount, Scope, scorers_by_kind
-from prunegraph.passes.score import KindScorers, Scorers, needs_data
+from prunegraph.passes.score import Activation, KindScorers, Scorers, needs_data
 from prunegraph.quantization.options import Quantize, check_data
 from prunegraph.train.options import Finetune
 
@@ -93,6 +93,8 @@ class Request:
             hint = "give pg.Quantize() last: what follows it works on floats"
             raise UsageError("something follows the quantization", hint=hint)
         opened = Data.open(data)
+        if amount.by_speed and opened is not None and scorers == KindScorers():
+            scorers = KindScorers(Activation())  # what is seen of units says more of their harm than their weights do
         request = Request(amount, scorers, opened, scope or Scope(), steps, verify)
         if opened is None:
             request._check_without_data()

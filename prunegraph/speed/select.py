@@ -166,7 +166,12 @@ class SpeedSearch:
         """The equal forms that are written."""
         if self.given is not None:
             return self.given.forms
-        return tuple(trial.name for trial in self._forms or () if trial.kept)
+        return tuple(trial.name for trial in self.trials if trial.kept)
+
+    @property
+    def trials(self) -> tuple[FormTrial, ...]:
+        """What the timing of every equal form said."""
+        return self._forms or ()
 
     def try_forms(self, speedup: float) -> None:
         """Time equal forms on a model about as small as the one that is wanted, once.
@@ -208,7 +213,7 @@ class SpeedSearch:
             return self.times.ratio({name: selection.count(groups[name]) for name in selection.keep})
         key = selection.to_json()
         if key not in self._timed:
-            self._timed[key] = self.timer.pair(self.graph.original, self.slim(selection), rounds=ROUNDS)
+            self._timed[key] = self.timer.sure_pair(self.graph.original, self.slim(selection))
         ratio = self._timed[key].results[1].ratio
         assert ratio is not None
         return ratio
@@ -236,7 +241,7 @@ class SpeedSearch:
             planner = self.planner(inner=inner)
             try:
                 with self.clock.step("plan"):
-                    plans[name] = meet_speedup(speedup, self._by(planner), self.timed, most=planner.most)
+                    plans[name] = meet_speedup(speedup, self.by(planner), self.timed, most=planner.most)
             except UsageError as error:
                 failure = failure or error
         if not plans:
@@ -289,7 +294,12 @@ class SpeedSearch:
                     raise
                 return None
 
-    def _by(self, planner: Planner) -> Callable[[float], Selection]:
+    def by(self, planner: Planner) -> Callable[[float], Selection]:
+        """From the share of the time that is to be saved to what stays, the best units of every group.
+
+        Args:
+            planner: Makes the plans.
+        """
         return lambda removal: self.one_ratio.best(planner.plan(removal))
 
     def within_drop(self) -> Chosen:
@@ -309,7 +319,7 @@ class SpeedSearch:
             make, most, plan = self.one_ratio.at, self.one_ratio.most, "one ratio"
         else:
             planner = self.planner()
-            make, most, plan = self._by(planner), planner.most, "measured harm"
+            make, most, plan = self.by(planner), planner.most, "measured harm"
 
         def judged(removal: float) -> Drop:
             slim = self.harm.slim(make(removal))
@@ -334,7 +344,7 @@ class SpeedSearch:
         report = SpeedReport(
             self.amount.ep if self.given is None else self.given.provider,
             met,
-            forms=self._forms or (),
+            forms=self.trials,
             plan=plan,
             settings={"protocol": self.timer.protocol, **self.amount.timing},
             budgets=self._budgets(selection),

@@ -1,0 +1,177 @@
+"""Is a promise of speed kept, does the latency table foretell, and how good are models at measured speed?
+
+    python -m benchmarks.speed promise table plans accuracy [--markdown docs/speed.md]
+    python -m benchmarks.speed --list
+
+A case is named as a whole (`promise:minilm128:2`) or by how its name begins (`promise`, `plans:binary`).  Cases are
+short, run one at a time, and what has been run is recalled, so that a study can be stopped and go on.  `harm` before
+`plans` before `accuracy`: the first and the last time nothing and may run on a busy machine.  Dense models of the tasks
+are trained by `python -m benchmarks.movie` and `python -m benchmarks.fashion`; the others have random weights.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+
+from benchmarks.harness import Record, Records, Section, describe, fill_page, run_cases, study_parser, warm
+from benchmarks.speed_cases import BUILD, KEYS, MODELS, PARTS, SEEDS, SPEEDS, TASK_SPEEDS, TASKS, all_cases, run
+from prunegraph.bench.environment import environment
+from prunegraph.passes.choose.meet_time import OVER, UNDER
+
+MARKS = ("<!-- speed -->", "<!-- /speed -->")
+TIMEOUT = 540.0
+NAMES = {"binary": "movie, two classes", "five": "movie, five classes", "fashion": "Fashion ViT"}
+
+
+def main() -> None:
+    """Run the cases that are asked for, and print or write the tables of all that have been run."""
+    parser = study_parser("benchmarks.speed", __doc__)
+    parser.add_argument("cases", nargs="*", metavar="CASE", help="names of cases, or how they begin")
+    parser.add_argument("--list", action="store_true", help="list the names of the cases")
+    parser.add_argument("--again", action="store_true", help="run cases once more that failed")
+    parser.add_argument("--fresh", action="store_true", help="run the cases that are named even if they have been run")
+    parser.add_argument("--records", type=Path, default=BUILD / "records.jsonl", metavar="FILE")
+    parser.add_argument("--markdown", type=Path, metavar="FILE", help="put the tables between the marks of this page")
+    arguments = parser.parse_args()
+    names = list(all_cases())
+    if arguments.list:
+        print(*names, sep="\n")
+        return
+    wanted = [name for prefix in arguments.cases for name in names if name == prefix or name.startswith(f"{prefix}:")]
+    if unknown := [each for each in arguments.cases if not any(n == each or n.startswith(f"{each}:") for n in names)]:
+        sys.exit(f"there is no case {unknown[0]}; --list lists them")
+    records = Records(arguments.records)
+    if arguments.fresh:
+        for name in wanted:
+            records.keep(name, {"failure": "to be run again"})
+    warm("onnxruntime", "prunegraph")
+    for name in dict.fromkeys(wanted):  # one at a time: others would be heard in the timings
+        done = run_cases(
+            name, [name], records, lambda case: (run, (case,)), name=str, jobs=1, timeout=TIMEOUT,
+            again=arguments.again or arguments.fresh,
+        )  # fmt: skip
+        record = done[name]
+        Console(stderr=True).print(f"{name}: {record.get('failure') or str(round(record['took'])) + ' s'}")
+    sections = [promises(records), foretold(records), *(accuracies(records, task) for task in TASKS)]
+    sections = [section for section in sections if section.rows]
+    for section in sections:
+        section.show()
+    if arguments.markdown:
+        lines = [line for section in sections for line in ["", *section.lines()]]
+        note = describe(environment(), "onnxruntime")
+        fill_page(
+            arguments.markdown, MARKS, [*lines, f"Measured by `python -m benchmarks.speed` on {note}, one thread.", ""]
+        )
+
+
+def promises(records: Records) -> Section:
+    """What was asked for, what the report promised, and what a second measurement says."""
+    rows, met, count = [], 0, 0
+    for title, key in zip(MODELS, KEYS, strict=True):
+        for speed in SPEEDS:
+            record = records.recall(f"promise:{key}:{speed:g}")
+            if record is None or "failure" in record:
+                continue
+            if "refused" in record:
+                rows.append([title, f"{speed:g}", "refused", "", "", "", f"{record['seconds']:.0f}"])
+                continue
+            told, again = record["speed"]["measured"], record["again"]
+            within = UNDER * speed <= again["median"] <= OVER * speed
+            met, count = met + within, count + 1
+            other = next(iter(record["speed"]["other"].values()), None)
+            same = record["speed"]["same_form"]
+            cells = [title, f"{speed:g}", _ratio(told), _ratio(again) + ("" if within else " (outside)")]
+            rows.append([*cells, _ratio(other), _ratio(same), f"{record['seconds']:.0f}"])
+    header = ("model", "asked", "promised", "measured again", "in blocks", "beside the same form", "seconds")
+    note = f"Without data, in turns; {met} of {count} second measurements (100 rounds) lie within -2 and +5 %."
+    return Section("Is the promise kept?", header, rows, note)
+
+
+def foretold(records: Records) -> Section:
+    """How far what the table foretells of random plans is from what is measured."""
+    rows = []
+    for title, key in zip(MODELS, KEYS, strict=True):
+        record = records.recall(f"table:{key}")
+        if record is None or "failure" in record:
+            continue
+        measured = np.array([plan["measured"]["median"] for plan in record["plans"]])
+        cells = [
+            title,
+            str(record["cuts"]),
+            f"{record['seconds']:.0f}",
+            f"{measured.min():.1f} to {measured.max():.1f}",
+        ]
+        for source in ("foretold", "macs", "roofline"):
+            error = np.array([plan[source] for plan in record["plans"]]) / measured - 1
+            within = int((np.abs(error) <= 0.05).sum())
+            cells += [f"{100 * error.mean():+.1f}, {100 * np.abs(error).max():.1f}, {within}/{len(error)}"]
+        rows.append(cells)
+    header = ("model", "cuts", "seconds", "times faster", "table", "multiply-adds alone", "roofline")
+    note = "Speed foretold over measured of 30 random plans: mean and largest error in percent, how many within 5 %."
+    return Section("Does the table foretell?", header, rows, note)
+
+
+def accuracies(records: Records, task: str) -> Section:
+    """Accuracy of every part at every speed, differences to dense paired by example and pooled over seeds."""
+    rows = []
+    whole = [_right(records, task, seed, 0, "dense") for seed in SEEDS]
+    seeds = [each for each in whole if each is not None]
+    for number, part in enumerate(PARTS):
+        cells = [part]
+        for speed in TASK_SPEEDS:
+            pairs = [
+                (_right(records, task, seed, number, "dense"), _right(records, task, seed, number, f"{speed:g}"))
+                for seed in SEEDS
+            ]
+            known = [(a, b) for a, b in pairs if a is not None and b is not None]
+            cells.append(_difference(known, _speeds(records, task, part, speed)) if known else "")
+        if any(cells[1:]):
+            rows.append(cells)
+    mean = f"{100 * np.mean([each.mean() for each in seeds]):.1f}" if seeds else ""
+    title = f"Accuracy at measured speed, nothing trained: {NAMES[task]}"
+    header = ("", *(f"{speed:g} times" for speed in TASK_SPEEDS))
+    count = len(seeds[0]) if seeds else 0
+    note = (
+        f"Points beside dense ({mean} on {count:,} examples, {len(seeds)} seeds), with the 95 % bootstrap interval, "
+        "paired by example and pooled over seeds; in brackets the measured speed, smallest to largest over seeds."
+    )
+    return Section(title, header, rows, note)
+
+
+def _right(records: Records, task: str, seed: int, part: int, name: str) -> np.ndarray[Any, Any] | None:
+    record = records.recall(f"accuracy:{task}:{seed}:{part}")
+    text = (record or {}).get("right", {}).get(name)
+    return None if text is None else np.array([each == "1" for each in text], dtype=np.float64)
+
+
+def _speeds(records: Records, task: str, part: str, speed: float) -> list[float]:
+    found = []
+    for seed in SEEDS:
+        record: Mapping[str, Any] = records.recall(f"plans:{task}:{seed}") or {}
+        plan = record.get("plans", {}).get(f"{part} {speed:g}", {})
+        if "ratio" in plan:
+            found.append(plan["ratio"]["median"])
+    return found
+
+
+def _difference(pairs: Sequence[tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]], speeds: Sequence[float]) -> str:
+    rng = np.random.default_rng(0)
+    changes = [slim - dense for dense, slim in pairs]
+    draws = [np.mean([rng.choice(each, len(each)).mean() for each in changes]) for _ in range(1000)]
+    low, high = np.quantile(draws, (0.025, 0.975))
+    measured = f" ({min(speeds):.2f} to {max(speeds):.2f})" if speeds else ""
+    return f"{100 * np.mean([each.mean() for each in changes]):+.1f} [{100 * low:+.1f}, {100 * high:+.1f}]{measured}"
+
+
+def _ratio(ratio: Record | None) -> str:
+    return "" if not ratio else f"{ratio['median']:.2f} [{ratio['low']:.2f}, {ratio['high']:.2f}]"
+
+
+if __name__ == "__main__":
+    main()
