@@ -16,13 +16,20 @@ from prunegraph.analysis.cost import count_parameters
 from prunegraph.analysis.selection import Selection
 from prunegraph.analyzed import Analyzed
 from prunegraph.atomic_write import make_folder, stage
+from prunegraph.bench.profile import NodeTime, node_times
 from prunegraph.clock import Clock, Progress
-from prunegraph.errors import UsageError
+from prunegraph.errors import ModelError, UsageError
 from prunegraph.export.convert import Kind, Model, in_kind
 from prunegraph.export.onnx_file import files_of, load, name_of, save
 from prunegraph.export.report import render, report_facts
-from prunegraph.export.report.png import draw_heads
-from prunegraph.export.report.where import parameters_by_block
+from prunegraph.export.report.png import draw_heads, draw_where
+from prunegraph.export.report.where import (
+    macs_by_block,
+    names_of_wholes,
+    parameters_by_block,
+    times_by_block,
+    where_it_lies,
+)
 from prunegraph.export.torch_tensors import module_tensors
 from prunegraph.extras import require_extras
 from prunegraph.installed import installed_version
@@ -309,6 +316,7 @@ class PruneResult:
         commands: Sequence[str] = (),
         sizes: Mapping[str, tuple[int, int]] | None = None,
         sweep: Sequence[Mapping[str, Any]] = (),
+        times: tuple[Sequence[NodeTime], Sequence[NodeTime]] | None = None,
     ) -> dict[str, Any]:
         """Everything that a report says, as JSON types; `export.report` makes a page or Markdown of it.
 
@@ -318,6 +326,7 @@ class PruneResult:
             commands: What reproduces the result.
             sizes: Bytes of files, before and after, by what they are called.
             sweep: Points of a chart, see `speed.versions.Sweep.points`.
+            times: What `profile` returned.
         """
         scores = self.scores
         facts = report_facts(
@@ -334,9 +343,30 @@ class PruneResult:
             sweep=sweep,
             commands=commands,
         )
-        analyzed, names = self._analyzed(), self._analyzed().analysis.names
-        where = parameters_by_block(analyzed.original, self.ir_model, names, self.report.params)
-        return {**self.to_dict(), **facts, "where": where}
+        return {**self.to_dict(), **facts, "where": self._where(times)}
+
+    def profile(self, ep: str = "cpu", **timing: Any) -> tuple[Sequence[NodeTime], Sequence[NodeTime]]:
+        """What every node of the original and of the slim model takes, by ONNX Runtime's own profile.
+
+        Args:
+            ep: Short name of the execution provider.
+            timing: `batch`, `sequence`, `sizes` and `threads` of `bench.compare`.
+
+        Raises:
+            ModelError: ONNX Runtime cannot run one of them, or it is too large to be profiled.
+        """
+        original, slim = (_profiled(model, ep, **timing) for model in (self._analyzed().original, self.ir_model))
+        return original, slim
+
+    def _where(self, times: tuple[Sequence[NodeTime], Sequence[NodeTime]] | None) -> list[dict[str, Any]]:
+        """Parameters, multiply-adds and milliseconds of every block."""
+        analyzed = self._analyzed()
+        normalized, analysis = analyzed.normalized.model, analyzed.analysis
+        names = names_of_wholes(normalized, analysis.names)
+        params = parameters_by_block(analyzed.original, self.ir_model, names, self.report.params)
+        macs = macs_by_block(normalized, analysis, self.selection.keeps(analysis.groups), names)
+        spent = times_by_block(analyzed.original, self.ir_model, names, times) if times is not None else {}
+        return where_it_lies(params, macs, spent)
 
     def _tuning_evaluation(self) -> dict[str, Any] | None:
         tuned = self.tuned
@@ -361,8 +391,21 @@ class PruneResult:
         make_folder(target.parent)
         with stage(target) as aside:
             figures = [path for a in self.report.accounts.values() if a.draw is not None for path in a.draw(aside)]
-            figures += draw_heads(facts, aside)
+            figures += (*draw_heads(facts, aside), *draw_where(facts, aside))
             suffixes = (".json", ".html", ".md")
             for suffix in suffixes:
                 (aside / f"report{suffix}").write_text(render(facts, suffix), encoding="utf-8")
         return (*(target.with_suffix(suffix) for suffix in suffixes), *(target.parent / path.name for path in figures))
+
+
+def _profiled(model: ir.Model, ep: str, **timing: Any) -> Sequence[NodeTime]:
+    """What every node of a model takes."""
+    named = model.clone()
+    for number, node in enumerate(named.graph):
+        if not node.name:
+            node.name = f"{node.op_type}/{number}"
+    try:
+        serialized = ir.to_proto(named).SerializeToString()
+    except ValueError as error:
+        raise ModelError("a model of more than 2 GB is not profiled", hint="time it with `prunegraph bench`") from error
+    return node_times(serialized, ep, **timing)

@@ -344,7 +344,7 @@ def prune(
         from prunegraph.api import prune_graph
         from prunegraph.atomic_write import check_target
         from prunegraph.cli.model_folder import config_lines, opened
-        from prunegraph.cli.report import commands_of
+        from prunegraph.cli.report import commands_of, profiled
         from prunegraph.export.onnx_file import load, save
         from prunegraph.extras import require_extras
         from prunegraph.passes.choose.amounts import check_budget
@@ -414,7 +414,10 @@ def prune(
         if report is not None:
             evaluation = _evaluation(result, request["data"])
             facts = result.facts(
-                commands=commands_of(context), sizes=result.file_sizes(files[0]), evaluation=evaluation
+                commands=commands_of(context),
+                sizes=result.file_sizes(files[0]),
+                evaluation=evaluation,
+                times=profiled(result, step),
             )
             files += result.write_report(report, facts)
     filtered, tuned = result.filtered, result.tuned

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -11,6 +12,7 @@ from prunegraph.cli.arguments import Model
 from prunegraph.cli.console import progress, say
 
 if TYPE_CHECKING:
+    from prunegraph.bench.profile import NodeTime
     from prunegraph.cli.plan_file import Plan
     from prunegraph.clock import Progress
     from prunegraph.result import PruneResult
@@ -38,6 +40,12 @@ def report(
         Path | None,
         typer.Option(metavar="FILE", help="What `prunegraph evaluate --json` printed.", show_default=False),
     ] = None,
+    sweep: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE", help="The sweep.json of `prunegraph sweep`: accuracy over latency.", show_default=False
+        ),
+    ] = None,
     scores: Annotated[
         Path | None,
         typer.Option(
@@ -45,12 +53,15 @@ def report(
         ),
     ] = None,
     no_verify: Annotated[bool, typer.Option("--no-verify", help="Report without proving anew.")] = False,
+    no_profile: Annotated[
+        bool, typer.Option("--no-profile", help="Report without the time that every block takes.")
+    ] = False,
 ) -> None:
     """Write a report of one pruning: what was saved, what went, what the proof saw, what cannot go and why.
 
     The page is one file that needs no network: charts and their numbers, light and dark, for screens, phones and
-    paper. The same as Markdown for a pull request, and as JSON. The proof is made anew from the plan. Models that were
-    both timed and evaluated under one name make a chart of accuracy over latency.
+    paper. The same as Markdown for a pull request, and as JSON. The proof is made anew from the plan. A sweep makes a
+    chart of accuracy over latency, as do models that were both timed and evaluated under one name.
 
     Needs for .html: pip install "prunegraph[report]"
 
@@ -68,12 +79,32 @@ def report(
 
         _check_suffix(output)
         check_target(output, [model, slim])
-        measured: dict[str, Any] = {"latency": _read(bench, "results"), "evaluation": _read(evaluation, "models")}
+        latency, evaluated = _read(bench, "results"), _read(evaluation, "models")
+        versions = _read(sweep, "points") or {"points": ()}
         scored = _read(scores, "scores")
         result = _result(model, slim, read_plan(plan or plan_beside(slim)), scored, not no_verify, step)
-        facts = result.facts(**measured, commands=commands_of(context), sizes=result.file_sizes(slim))
+        facts = result.facts(
+            latency=latency,
+            evaluation=evaluated,
+            commands=commands_of(context),
+            sizes=result.file_sizes(slim),
+            sweep=versions["points"],
+            times=None if no_profile else profiled(result, step),
+        )
         write_text(output, render(facts, output.suffix))
     say("wrote ", str(output))
+
+
+def profiled(result: PruneResult, step: Progress) -> tuple[Sequence[NodeTime], Sequence[NodeTime]] | None:
+    """What every node takes, before and after; None where the runtime cannot tell, which is said."""
+    from prunegraph.errors import ModelError
+
+    step("profile")
+    try:
+        return result.profile()
+    except ModelError as error:
+        say(f"no milliseconds of blocks: {error.message}")
+        return None
 
 
 def commands_of(context: typer.Context) -> list[str]:

@@ -10,6 +10,7 @@ import typer
 from prunegraph.cli.arguments import (
     BatchSize,
     DataFile,
+    ImageOptions,
     Json,
     KeepForm,
     LabelColumn,
@@ -47,6 +48,7 @@ def sweep(
     text_column: TextColumns = None,
     label_column: LabelColumn = "",
     samples: Limit = None,
+    image: ImageOptions = None,
     evaluate: Annotated[
         Path | None,
         typer.Option(
@@ -123,8 +125,8 @@ def sweep(
             speedups,
             amount,
             scorer=scorers_of(scorer, None, 0.0, 0),
-            data=data_of(model, data, tokenizer, text_column, label_column, samples, ep),
-            evaluate=data_of(model, evaluate, tokenizer, text_column, label_column, None, ep),
+            data=data_of(model, data, tokenizer, text_column, label_column, samples, ep, image),
+            evaluate=data_of(model, evaluate, tokenizer, text_column, label_column, None, ep, image),
             metric=metric,
             verify=not no_verify,
             progress=step,

@@ -24,6 +24,7 @@ EVALUATION = [
     {"model": "model.onnx", "value": 0.9, "low": 0.8, "high": 1.0, "change": None},
     {"model": "slim.onnx", "value": 0.8, "low": 0.7, "high": 0.9, "change": -0.1},
 ]
+SWEEP = [{"name": "1.5x", "latency_ms": 1.0, "metric": 0.87, "low": 0.86, "high": 0.88}]
 
 
 def props(holder: onnx.ModelProto | onnx.NodeProto) -> dict[str, str]:
@@ -39,7 +40,7 @@ def slim(folder: Path) -> Path:
 
 def test_what_a_pruning_leaves(slim: Path) -> None:
     names = {path.name for path in (slim / "report").iterdir()}
-    assert names == {"report.html", "report.md", "report.json", "heads.png"}
+    assert names == {"report.html", "report.md", "report.json", "heads.png", "where.png"}
     facts = json.loads((slim / "report/report.json").read_text())
     assert facts["commands"] == ["prunegraph prune model.onnx -o slim.onnx --report report --annotate seen.onnx"]
     assert facts["params"][1] < facts["params"][0] and facts["verify"]["ok"] and facts["scorer"] == "magnitude"
@@ -80,10 +81,14 @@ def test_scores_of_a_graph(folder: Path) -> None:
 def test_a_report_of_what_lies_there(slim: Path, suffix: str) -> None:
     (slim / "bench.json").write_text(json.dumps({"results": BENCH}))
     (slim / "eval.json").write_text(json.dumps({"metric": "accuracy", "examples": 10, "models": EVALUATION}))
+    (slim / "sweep.json").write_text(json.dumps({"points": SWEEP}))
     (slim / "score.json").write_text(done("score", "model.onnx", "--scorer", "random", "--json").stdout)
     given = ("--bench", "bench.json", "--evaluation", "eval.json", "--scores", "score.json")
+    if suffix == ".md":
+        given += ("--sweep", "sweep.json", "--no-profile")
     done("report", "model.onnx", "slim.onnx", "-o", f"out{suffix}", *given)
     text = (slim / f"out{suffix}").read_text()
+    assert ("1.5x" in text) == (suffix == ".md") and ("Milliseconds" in text) == (suffix == ".html")
     if suffix != ".json":
         assert "0.8000" in text and "2.00" in text and "random" in text
         return

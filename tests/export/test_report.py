@@ -9,8 +9,11 @@ from typing import Any
 import numpy as np
 import pytest
 
+import prunegraph as pg
 from prunegraph.analysis.selection import Selection
-from prunegraph.export.report import render_html, render_markdown, report_facts
+from prunegraph.bench.profile import NodeTime
+from prunegraph.export.report import render, render_html, render_markdown, report_facts
+from tests.graphs.cli import classifier
 from tests.graphs.small import analysed
 
 LATENCY = {
@@ -107,8 +110,45 @@ def test_a_model_without_heads_or_widths_has_a_page() -> None:
 
 def test_everything_that_was_measured_is_shown() -> None:
     page, text = render_html(full()), render_markdown(full())
-    for shown in ("2.00", "0.8750", "1.00 M", "-50.0", "slim.onnx", "prunegraph prune a.onnx", "accuracy"):
+    common = ("2.00", "0.8750", "over latency", "0.8600", "1.00 M", "-50.0", "slim.onnx", "prunegraph prune a.onnx")
+    for shown in (*common, "accuracy"):
         assert shown in page and shown in text, shown
+
+
+BLOCKS = {
+    "units": {"head": 0.5, "ffn": 0.25},
+    "a whole group": pg.Amount({"head": 0.5}, drop="ffn.1"),
+}
+
+
+@pytest.mark.parametrize("case", BLOCKS)
+def test_every_block_has_its_share(case: str) -> None:
+    """Parameters and multiply-adds add up to those of the model, and milliseconds to those of all nodes."""
+    result = pg.prune_graph(classifier(), BLOCKS[case], verify=False)
+    spent = []
+    for model in (result.analyzed.original, result.ir_model) if result.analyzed else ():
+        nodes = [(node.op_type, [v.name or "" for v in node.outputs]) for node in model.graph]
+        spent.append([NodeTime(op, 1.0, (), tuple(outputs)) for op, outputs in nodes])
+        spent[-1].append(NodeTime("Fused", 0.5, (nodes[-1][1][0],), ("new",)))
+        spent[-1].append(NodeTime("Reorder", 0.25, ("new",), ("newer",)))
+    rows = result.facts(times=(spent[0], spent[1]))["where"]
+    for end in (0, 1):
+        assert sum((row["before"], row["after"])[end] for row in rows) == result.report.params[end]
+        assert sum(row["macs"][end] for row in rows) == result.report.macs[end]
+        assert sum(row["ms"][end] for row in rows) == pytest.approx(sum(each.ms for each in spent[end]))
+    blocks = {row["block"]: row for row in rows}
+    layers = [row for block, row in blocks.items() if "layer" in block]
+    assert len(layers) == 2 and all(row["macs"][0] > row["macs"][1] > 0 for row in layers)
+    page, text = (render({**full(), "where": rows}, suffix) for suffix in (".html", ".md"))
+    assert "Milliseconds" in page and "| block | parameters | after | change | multiply-adds |" in text
+
+
+def test_the_runtime_says_what_every_node_takes() -> None:
+    """Of the graph that it made of the model: nothing is left out, whatever was fused."""
+    result = pg.prune_graph(classifier(), {"ffn": 0.5}, verify=False)
+    for model, times in zip((result.analyzed.original, result.ir_model), result.profile(sequence=4), strict=True):
+        assert len(times) > 5 and all(each.ms >= 0 for each in times)
+        assert model.graph.outputs[0].name in {name for each in times for name in each.outputs}
 
 
 def test_names_from_a_file_stay_text() -> None:

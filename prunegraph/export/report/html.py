@@ -52,11 +52,17 @@ def _charts(facts: Mapping[str, Any]) -> dict[str, str]:
     heads = [layer for layer in layers if "kept" in layer]
     widths = [(layer["id"], layer["before"], layer["after"]) for layer in layers if "kept" not in layer]
     kinds = [(k["kind"], k["before"], k["after"]) for k in facts["kinds"]]
-    charts = dict.fromkeys(("heads", "head_scorers", "widths", "sweep", "where"), "")
+    charts = dict.fromkeys(("heads", "head_scorers", "widths", "sweep", "where", "where_macs", "where_ms"), "")
     charts["kinds"] = before_and_after(kinds, "Units")
     if facts.get("where"):
         blocks = [(row["block"], row["before"], row["after"]) for row in facts["where"]]
         charts["where"] = before_and_after(blocks, "Parameters of every block")
+        if any("macs" in row for row in facts["where"]):
+            macs = [(row["block"], *row["macs"]) for row in facts["where"]]
+            charts["where_macs"] = before_and_after(macs, "Multiply-adds of every block")
+        if any("ms" in row for row in facts["where"]):
+            spent = [(row["block"], *row["ms"]) for row in facts["where"]]
+            charts["where_ms"] = before_and_after(spent, "Milliseconds of every block")
     if heads:
         charts["heads"] = head_map(heads)
         scored = (layer["scorer"] for layer in heads if "scores" in layer)

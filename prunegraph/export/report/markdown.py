@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from prunegraph.export.report.html import count, share
@@ -33,6 +33,13 @@ def _lines(facts: Mapping[str, Any]) -> Iterator[str]:
             for row in facts["evaluation"]["models"]
         ]
         yield from _table(["model", facts["evaluation"]["metric"], "change"], rows)
+    if facts["sweep"]:
+        yield from ("", "## Accuracy over latency", "")
+        rows = [
+            [each["name"], *map("{:.4f}".format, (each["latency_ms"], each["metric"], each["low"], each["high"]))]
+            for each in facts["sweep"]
+        ]
+        yield from _table(["model", "ms", "metric", "from", "to"], rows)
     yield from ("", "## What went", "")
     yield from _table(["kind", "before", "after"], [[k["kind"], k["before"], k["after"]] for k in facts["kinds"]])
     heads = [layer for layer in facts["layers"] if "kept" in layer]
@@ -41,12 +48,19 @@ def _lines(facts: Mapping[str, Any]) -> Iterator[str]:
         yield from (f"{layer['id']:>12} {''.join('#' if stays else '.' for stays in layer['kept'])}" for layer in heads)
         yield "```"
     if facts.get("where"):
-        yield from ("", "## Where parameters lie", "")
+        yield from ("", "## Where it lies", "")
+        columns: dict[str, tuple[str, Callable[[float], str]]] = {
+            name: (key, write)
+            for name, key, write in (("multiply-adds", "macs", count), ("ms", "ms", "{:.3f}".format))
+            if any(key in row for row in facts["where"])
+        }
+        headings = ["parameters", *columns]
         rows = [
-            [row["block"], count(row["before"]), count(row["after"]), share(row["before"], row["after"])]
+            [row["block"], *_both(row["before"], row["after"], count)]
+            + [cell for key, write in columns.values() for cell in _both(row[key][0], row[key][1], write)]
             for row in facts["where"]
         ]
-        yield from _table(["block", "before", "after", "change"], rows)
+        yield from _table(["block", *(each for name in headings for each in (name, "after", "change"))], rows)
     if facts["proof"]:
         yield from ("", "## What the proof saw", "")
         yield from _table(["", ""], facts["proof_rows"])
@@ -67,6 +81,10 @@ def _arm(arm: Mapping[str, Any]) -> list[Any]:
     ratio = arm.get("ratio")
     faster = f"{ratio['median']:.2f} [{ratio['low']:.2f}, {ratio['high']:.2f}]" if ratio else ""
     return [arm["model"], arm["provider"], f"{arm['median_ms']:.3f}", faster]
+
+
+def _both(before: float, after: float, write: Callable[[float], str]) -> tuple[str, str, str]:
+    return write(before), write(after), share(before, after)
 
 
 def _change(change: float | None) -> str:
