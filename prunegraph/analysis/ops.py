@@ -104,6 +104,8 @@ class Traits:
         lengths_from: Inputs whose numbers say how long its outputs are.
         lengths_by_data: How long its outputs are hangs on what it is given (or on a body, or on a branch), not on the
             lengths of that alone.
+        jumps: Its outputs jump where its inputs move a little: it compares, ranks, rounds, or takes a branch.
+        endless: Nothing but what it computes says when it ends.
         states_lengths: It states lengths of its input, and nothing that its input holds.
         sequences: It deals in sequences of tensors.
     """
@@ -140,6 +142,8 @@ class Traits:
     counts: bool = False
     lengths_from: Collection[int] = ()
     lengths_by_data: bool = False
+    jumps: bool = False
+    endless: bool = False
     states_lengths: bool = False
     sequences: bool = False
 

@@ -1,1 +1,1 @@
-"""Passes: each takes a model and returns a new one."""
+"""The passes, a room each: normalize, rotate, dead units, score, choose, rewrite, prove, repair."""

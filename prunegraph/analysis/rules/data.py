@@ -44,7 +44,7 @@ def compress(node: NodeView) -> AxisRule:
     return rule + pinned((x[axis], y[axis]), chosen, why="slots are picked by the data")
 
 
-@axis_rule("NonZero", "Unique", lengths_by_data=True)
+@axis_rule("NonZero", "Unique", lengths_by_data=True, jumps=True)
 def positions(node: NodeView) -> AxisRule:
     """Every slot counts."""
     return pinned(*node.inputs, *node.outputs, why=f"{node.op} compares all slots")
@@ -59,7 +59,7 @@ def matrices(node: NodeView) -> AxisRule:
     return rule + pinned(x[-2:], y[len(x) - 2 :], why=f"{node.op} of a whole matrix")
 
 
-@axis_rule("Multinomial", random=True)
+@axis_rule("Multinomial", random=True, jumps=True)
 def multinomial(node: NodeView) -> AxisRule:
     """Classes and samples stay whole, the batch passes through."""
     x, y = node.input(0), node.output()

@@ -36,12 +36,14 @@ def pointwise(node: NodeView, *inputs: int) -> AxisRule:
 
 
 _UNARY = "Acos Acosh Atanh BitwiseNot Cosh IsInf IsNaN Log Not Shrink ThresholdedRelu"
-_UNARY_AT_ZERO = "Asin Asinh Atan Ceil Celu Elu Floor Gelu HardSwish LeakyRelu Mish Round Selu Sign Sin Sinh Swish Tan"
-_NARY = "And BitShift BitwiseAnd BitwiseOr BitwiseXor Equal Greater GreaterOrEqual Less LessOrEqual Mod Or Pow Xor"
+_UNARY_AT_ZERO = "Asin Asinh Atan Celu Elu Gelu HardSwish LeakyRelu Mish Selu Sin Sinh Swish Tan"
+_NARY = "And BitShift BitwiseAnd BitwiseOr BitwiseXor Or Pow Xor"
+_COMPARE = "Equal Greater GreaterOrEqual Less LessOrEqual Mod"
 
 
 @axis_rule(*_UNARY.split(), pointwise=True)
 @axis_rule(*_UNARY_AT_ZERO.split(), pointwise=True, keeps_zero=True)
+@axis_rule("Ceil", "Floor", "Round", "Sign", pointwise=True, keeps_zero=True, jumps=True)
 @axis_rule("Cast", "Identity", carries=FIRST, keeps_order=True, moves=True)
 @axis_rule("Neg", moves=True, pointwise=True, keeps_zero=True)
 @axis_rule("Abs", "Relu", "Sqrt", nonnegative=True, pointwise=True, keeps_zero=True)
@@ -55,6 +57,7 @@ def unary(node: NodeView) -> AxisRule:
 
 
 @axis_rule(*_NARY.split(), broadcasts=True, pointwise=True)
+@axis_rule(*_COMPARE.split(), broadcasts=True, pointwise=True, jumps=True)
 @axis_rule("Max", "Min", broadcasts=True, pointwise=True, keeps_zero=True)
 @axis_rule("Mean", broadcasts=True, mixes=EVERY, pointwise=True, keeps_zero=True)
 @axis_rule("Where", broadcasts=True, mixes=(1, 2), pointwise=True)

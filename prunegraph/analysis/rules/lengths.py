@@ -10,7 +10,9 @@ from prunegraph.analysis.rules.elementwise import MICROSOFT
 declare("BlackmanWindow", "HammingWindow", "HannWindow", lengths_from=FIRST)
 declare("MelWeightMatrix", lengths_from=EVERY)
 declare("MaxUnpool", lengths_from=(2,))
-declare("If", "Loop", "NonMaxSuppression", "Optional", "OptionalGetElement", lengths_by_data=True)
+declare("If", "NonMaxSuppression", lengths_by_data=True, jumps=True)
+declare("Loop", lengths_by_data=True, jumps=True, endless=True)
+declare("Optional", "OptionalGetElement", lengths_by_data=True)
 declare("RegexFullMatch", "StringSplit", "TfIdfVectorizer", lengths_by_data=True)
 declare(
     *("BeamSearch", "DynamicTimeWarping", "GreedySearch", "RemovePadding", "Sampling", "WhisperBeamSearch"),

@@ -64,7 +64,8 @@ def local_response(node: NodeView) -> AxisRule:
 
 
 @axis_rule("Softmax", softmax=True, keeps_order=True, lifts_zero=True)
-@axis_rule("LogSoftmax", "Hardmax", "LpNormalization", "MeanVarianceNormalization")
+@axis_rule("LogSoftmax", "LpNormalization", "MeanVarianceNormalization")
+@axis_rule("Hardmax", jumps=True)
 def along_axis(node: NodeView) -> AxisRule:
     """Every axis passes through; the one worked along is pinned, since all its slots see each other."""
     x = node.input(0)

@@ -40,7 +40,7 @@ def reduction(node: NodeView) -> AxisRule:
     return rule + AxisRule(reduces=tuple(Reduce(x[k], kind) for k in sorted(gone) if not node.one(x[k])))
 
 
-@axis_rule("ArgMax", "ArgMin")
+@axis_rule("ArgMax", "ArgMin", jumps=True)
 def arg(node: NodeView) -> AxisRule:
     """The axis is pinned: the output is a position along it."""
     x, y = node.input(0), node.output()
@@ -69,7 +69,7 @@ def reverse_sequence(node: NodeView) -> AxisRule:
     return pointwise(node, 0) + AxisRule(equal=((node.input(1)[0], batch),), pins=pins)
 
 
-@axis_rule("TopK", lengths_from=(1,))
+@axis_rule("TopK", lengths_from=(1,), jumps=True)
 def top_k(node: NodeView) -> AxisRule:
     """The ranked axis is pinned unless all that is done with the positions is to look slots up; the others pass."""
     x = node.input(0)

@@ -14,11 +14,8 @@ from typing import Any
 import onnx_ir as ir
 from onnx import helper
 
+from prunegraph.passes.rewrite.nest_branches import CHOOSE, DOMAIN, IF
 from prunegraph.runtime.edit import Editor
-
-DOMAIN, CHOOSE = "prunegraph", "Choose"
-IF = "prunegraph.if"
-"""The key of a choice's metadata that says which If it comes from."""
 
 
 def flatten_branches(model: ir.Model) -> bool:

@@ -10,11 +10,7 @@ from dataclasses import dataclass
 
 import onnx_ir as ir
 
-CHOICES = {
-    *("TopK", "ArgMax", "ArgMin", "NonMaxSuppression", "NonZero", "Hardmax", "Unique", "Multinomial", "Mod"),
-    *("Greater", "GreaterOrEqual", "Less", "LessOrEqual", "Equal", "Round", "Floor", "Ceil", "Sign"),
-}
-"""Ops whose outputs jump where their inputs move a little; a Cast to integers or truths does, too."""
+from prunegraph.analysis.ops import traits_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,10 +66,11 @@ def _read(node: ir.Node) -> Iterator[ir.Value]:
 
 
 def _is_choice(node: ir.Node) -> bool:
+    """Whether its outputs jump where its inputs move a little; a Cast to integers or truths does, too."""
     if node.op_type == "Cast":
         to = ir.DataType(node.attributes.get_int("to", 1))
         return not to.is_floating_point()
-    return node.op_type in CHOICES or node.op_type in ("If", "Loop")
+    return traits_of(node).jumps
 
 
 def _shared(value: ir.Value, moved: Collection[ir.Value], shared: Collection[str]) -> Iterator[str]:

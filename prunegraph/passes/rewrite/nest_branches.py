@@ -7,8 +7,11 @@ from collections.abc import Iterable, Mapping
 import onnx_ir as ir
 from onnx_ir.passes.common import RemoveUnusedFunctionsPass, TopologicalSortPass
 
-from prunegraph.passes.normalize.flatten_branches import CHOOSE, DOMAIN, IF
 from prunegraph.runtime.edit import Editor
+
+DOMAIN, CHOOSE = "prunegraph", "Choose"
+IF = "prunegraph.if"
+"""The key of a choice's metadata that says which If it comes from."""
 
 
 def nest_branches(model: ir.Model) -> ir.Model:
