@@ -250,7 +250,8 @@ SELECT = [
         axis=0,
         reduction="add",
     ),
-    case("Pad", "a b -> a 2+b+1", arg(3, 5), ints(0, 2, 0, 1)),
+    case("Pad", "a b -> a c+b+1", arg(3, 5), ints(0, 2, 0, 1)),
+    case("Pad", "a b -> a b+c", arg(3, 5), ints(0, 0, 0, 4)),
     case("Pad", "a 5 -> a 8", arg(3, 5), ints(0, 2, 0, 1), mode="reflect"),
     case(
         "OneHot", "a b, 2 -> a 9 b", arg(3, 5, dtype=INT, low=0, high=9), ints(9), np.array([0, 1], np.float32), axis=1

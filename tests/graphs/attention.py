@@ -9,6 +9,7 @@ from collections.abc import Callable
 
 import numpy as np
 import onnx
+from onnx import TensorProto
 
 from tests.graphs.builder import Builder, Operand, linear
 
@@ -276,6 +277,19 @@ def mqa_broadcast() -> onnx.ModelProto:
     return finish(g, g("Add", h, merge(g, attend(g, q, k, v), "o")))
 
 
+def bias_for_all_layers() -> onnx.ModelProto:
+    """T5: one small table [buckets, heads], gathered by positions, biases the scores of two layers."""
+    g = Builder("bias_for_all_layers")
+    h = stem(g)
+    position = g("Range", np.array(0), g("Gather", g("Shape", h), np.array(1), axis=0), np.array(1))
+    distance = g("Sub", g("Unsqueeze", position, [0]), g("Unsqueeze", position, [1]))
+    before = g("Cast", g("Less", distance, np.array(0)), to=TensorProto.INT64)
+    bias = g("Unsqueeze", g("Transpose", g("Gather", g.weight("table", 2, H), before), perm=[2, 0, 1]), [0])
+    for layer in ("_1", "_2"):
+        h = separate(g, h, layer, bias=bias)
+    return finish(g, h)
+
+
 def bias_table() -> onnx.ModelProto:
     """A relative-position table [distances, heads], gathered by a table of distances."""
     g = Builder("bias_table")
@@ -362,5 +376,5 @@ ATTENTION: tuple[Callable[[], onnx.ModelProto], ...] = (
     *(mha, fused_qkv, packed_3hd, packed_h3d, packed_h_3d, shape_chain, self_adjusting),
     *(rope_half, rope_partial, rope_interleaved, rope_partial_interleaved, slice_assigned, block_assigned),
     *(gqa, gqa_rope, mqa, mqa_broadcast),
-    *(bias_table, bias_folded, masked, mask_expanded, padded_to_blocks, cross_attention),
+    *(bias_table, bias_for_all_layers, bias_folded, masked, mask_expanded, padded_to_blocks, cross_attention),
 )

@@ -184,6 +184,15 @@ def grouped() -> onnx.ModelProto:
     return classify(g, g("Add", h, conv(g, y, "c", 20, 10, 1)), 10)
 
 
+def padded_shortcut() -> onnx.ModelProto:
+    """ResNet as it was published: a shortcut with fewer channels is padded with zeros, on both sides."""
+    g = Builder("padded_shortcut")
+    h = g("Relu", conv(g, image(g, 10), "a", 10, 7, 1))
+    wide = g("Pad", h, [0, 2, 0, 0, 0, 5, 0, 0])
+    y = g("Add", wide, conv(g, h, "b", 7, 14))
+    return classify(g, conv(g, g("Relu", y), "c", 14, 10, 1), 10)
+
+
 def two_group_counts() -> onnx.ModelProto:
     """The outputs of convolutions with 2 and with 3 groups are added."""
     g = Builder("two_group_counts")
@@ -233,6 +242,14 @@ def instance_norm() -> onnx.ModelProto:
 VISION: tuple[Callable[[], onnx.ModelProto], ...] = (
     *(residual_bn, cat_twice, c2f, unet, resize_sizes, conv_flatten_gemm, gemm_reshape_transposed, transposed_grouped),
     *(patch_merging, pixel_shuffle, space_to_depth, channel_shuffle, channel_shuffle_odd, shuffle_split),
-    *(depthwise, depthwise_multiplier, depthwise_multiplier_residual, grouped, two_group_counts, densenet),
+    *(
+        depthwise,
+        depthwise_multiplier,
+        depthwise_multiplier_residual,
+        grouped,
+        padded_shortcut,
+        two_group_counts,
+        densenet,
+    ),
     *(group_norm_reshaped, group_norm_op, instance_norm),
 )

@@ -7,6 +7,7 @@ commit it.
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -14,8 +15,11 @@ import onnx
 import onnx_ir as ir
 import pytest
 
+from prunegraph.analysis.lengths import Lengths
 from prunegraph.analysis.selection import Selection
 from prunegraph.analyzed import Analyzed, load_and_analyze
+from prunegraph.passes.choose.request import Amount, Scope, scorers_by_kind
+from prunegraph.passes.choose.select_units import choose_targets
 from prunegraph.result import apply
 from tests.graphs.selections import part
 from tests.graphs.skeleton import load_skeleton, skeleton_names
@@ -64,6 +68,27 @@ def test_groups_of_decoders_are_numbered_by_layer_and_bear_the_scope_of_what_mak
     name, analyzed = named_analysis
     if name in DECODERS:
         assert scopes(analyzed) == read(SCOPES)[name]
+
+
+def test_half_of_everything_leaves_two_fifths_of_every_axis(found: tuple[str, Analyzed]) -> None:
+    """Groups and widths of a convolution, or key-value groups and their query heads, do not multiply to a quarter."""
+    _, analyzed = found
+    assert min(shares_left(analyzed), default=1) >= 0.4
+
+
+def shares_left(analyzed: Analyzed) -> Iterator[float]:
+    """How much a plain 0.5 leaves of every axis of every weight."""
+    analysis = analyzed.analysis
+    targets = choose_targets(analysis, analyzed.normalized, Amount(0.5), Scope(), scorers_by_kind(None))
+    groups = {group.id: group for group in analysis.groups}
+    keep = {
+        name: np.broadcast_to(np.arange(groups[name].units) < n, groups[name].shape) for name, n in targets.kept.items()
+    }
+    lengths = Lengths(analysis.solution, Selection(keep).keeps(analysis.groups))
+    for name in dict.fromkeys(place.name for group in analysis.groups for place in group.places):
+        for axis in analysis.solution.resolve(name):
+            before, after = lengths.both(axis)
+            yield after[0] / before[0]
 
 
 @pytest.mark.parametrize("kinds", ["every kind", "half of the groups"])

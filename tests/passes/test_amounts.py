@@ -12,7 +12,7 @@ import onnx
 import pytest
 from typer.testing import CliRunner
 
-from prunegraph import prune_graph
+from prunegraph import analyze, prune_graph
 from prunegraph.analysis.cost import count_macs, count_parameters
 from prunegraph.analysis.lengths import Lengths
 from prunegraph.analyzed import Analyzed, load_and_analyze
@@ -26,6 +26,7 @@ from prunegraph.passes.choose.request import Amount, Scope
 from prunegraph.passes.choose.select_units import in_scope
 from prunegraph.passes.choose.targets import Kept, resolve_targets
 from prunegraph.passes.score import resolve_scorers
+from tests.graphs import vision
 from tests.graphs.cli import classifier
 from tests.graphs.skeleton import load_skeleton
 
@@ -357,3 +358,13 @@ def test_budget_and_file_on_the_command_line(tmp_path: Path) -> None:
     assert pruned(tmp_path, "--budget", "macs=0.9", "--kind", "ffn", "--kind", "hidden")["hidden.0"] < 8
     (tmp_path / "ratios.json").write_text('{"ffn": [0.5, 0.25]}')
     assert pruned(tmp_path, "--ratio", str(tmp_path / "ratios.json")) == {"ffn.0": 6, "ffn.1": 9}
+
+
+def test_one_ratio_takes_one_factor_of_a_product(caplog: pytest.LogCaptureFixture) -> None:
+    """Groups or widths of a grouped convolution, not both; what is named is taken all the same."""
+    model = vision.grouped()
+    kept = {g.id: (g.before, g.after) for g in prune_graph(model, 0.5).report.groups}
+    left = {group.id for group in analyze(model).groups} - kept.keys()
+    assert left and "leaves alone" in caplog.text and all(name in caplog.text for name in left)
+    both = prune_graph(model, {"channel": 0.5}).report.groups
+    assert left <= {group.id for group in both}

@@ -186,7 +186,7 @@ def scatter_nd(node: NodeView) -> AxisRule:
 
 @axis_rule("Pad", lengths_from=(1, 3))
 def pad(node: NodeView) -> AxisRule:
-    """`y = before + x + after`; added slots stay."""
+    """`y = before + x + after`; fewer slots are added where what reads them gets smaller."""
     x, y = node.input(0), node.output()
     amounts = node.ints("pads", None if node.version < 11 else 1)
     axes = node.ints("axes", 3) if node.version >= 18 else None
@@ -198,9 +198,14 @@ def pad(node: NodeView) -> AxisRule:
         if amounts is None or node.attr("mode", "constant") != "constant" or min(amounts) < 0:
             rule += pinned((x[k], y[k]), why="padded")
             continue
-        before = node.fresh((amounts[position],) * node.probes, "pad", "padding")
-        after = node.fresh((amounts[position + len(where)],) * node.probes, "pad", "padding")
-        rule += AxisRule(equal=((y[k], Sum((before, x[k], after))),))
+        place: int | str = "pads" if node.version < 11 else 1
+        parts: list[Expr] = [x[k]]
+        for entry in (position, position + len(where)):
+            if amount := amounts[entry]:
+                added = node.fresh((amount,) * node.probes, "pad")
+                parts = [added, *parts] if entry == position else [*parts, added]
+                rule += AxisRule(rewrites=(SizeSite(place, entry, added),))
+        rule += AxisRule(equal=((y[k], Sum(tuple(parts))),))
     return rule
 
 

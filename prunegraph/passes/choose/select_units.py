@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -12,12 +13,15 @@ from prunegraph.analysis.selection import Selection
 from prunegraph.errors import UsageError
 from prunegraph.passes.choose.budget import cost, totals
 from prunegraph.passes.choose.nothing_to_prune import nothing_to_prune
+from prunegraph.passes.choose.products import beside_another
 from prunegraph.passes.choose.rank import even_counts, global_counts, rounded_count, select
 from prunegraph.passes.choose.request import Amount, Scope
 from prunegraph.passes.choose.targets import ByScorer, Kept, Ranked, Target, resolve_targets
 from prunegraph.passes.choose.whole_layers import WHOLE_KINDS, dropped, names_of
 from prunegraph.passes.normalize import Normalized
 from prunegraph.passes.score import Context, KindScorers, Scores
+
+logger = logging.getLogger(__name__)
 
 _EXPLAIN = "`prunegraph explain` shows groups; with --json, the id and the scope of each"
 
@@ -55,11 +59,33 @@ def choose_targets(
     amount = amount.in_fractions(totals(analysis, normalized)) if amount.budget else amount
     check_patterns([*scope.include, *scope.exclude], [n for g in groups for n in g.names], "group", hint=_EXPLAIN)
     among = {group.id for group in groups if in_scope(group, scope)}
-    of_group = resolve_targets(groups, amount, scorers, cost(analysis, normalized), among)
+    alone = _left_alone(analysis, amount, among)
+    of_group = resolve_targets(groups, amount, scorers, cost(analysis, normalized), among, alone)
     whole = _dropped_ids(groups, amount)
     if not of_group and not whole:
         raise nothing_to_prune(analysis, amount)
     return Targets(of_group, whole, amount)
+
+
+def _left_alone(analysis: Analysis, amount: Amount, among: Collection[str]) -> Collection[str]:
+    """The groups that one ratio does not take since it takes others that they are multiplied with; the log names them.
+
+    Whoever names kinds, patterns or kept numbers means all of them.
+    """
+    if not amount.plain_ratio or amount.kinds:
+        return ()
+    by_default = [g for g in analysis.groups if g.id in among and amount.by_default(g.kind, g.exact)]
+    beside = beside_another(analysis, by_default)
+    if beside:
+        listed = ", ".join(f"{name} (beside {other})" for name, other in list(beside.items())[:3])
+        more = f" and {len(beside) - 3} more" if len(beside) > 3 else ""
+        logger.warning(
+            "one ratio takes one factor of what is multiplied along an axis, such as the groups or the widths of a "
+            "grouped convolution, and leaves alone %s%s; a ratio for the kind or the group takes it, too",
+            listed,
+            more,
+        )
+    return beside
 
 
 def in_scope(group: Group, scope: Scope) -> bool:

@@ -54,7 +54,12 @@ Target = Kept | Ranked | ByScorer
 
 
 def resolve_targets(
-    groups: Sequence[Group], amount: Amount, scorers: KindScorers, cost: Cost, among: Collection[str] | None = None
+    groups: Sequence[Group],
+    amount: Amount,
+    scorers: KindScorers,
+    cost: Cost,
+    among: Collection[str] | None = None,
+    alone: Collection[str] = (),
 ) -> dict[str, Target]:
     """By id of every group that gets smaller, or may, how many units of it stay and who says so.
 
@@ -64,6 +69,7 @@ def resolve_targets(
         scorers: Some of them decide themselves how much stays, where the caller gives no amount.
         cost: For a budget.
         among: The ids of groups that may get smaller; all if None.
+        alone: The ids of groups that one ratio for all kinds leaves alone, see `products.beside_another`.
 
     Raises:
         UsageError: an amount does not fit the model, or a budget cannot be met.
@@ -73,6 +79,7 @@ def resolve_targets(
     own = _by_group(groups, amount.ratios, "ratio")
     asked_of_all = bool(amount.budget) or isinstance(amount.ratio, (int, float))
     only_own = amount.ratio is None and scorers.every is not None and scorers.every.decides
+    plain = bool(amount.plain_ratio) and not only_own  # nobody asked for less of what the scorer does not decide
     targets: dict[str, Target] = {}
     shared: list[Group] = []  # what a budget finds one ratio for
     for group in groups:
@@ -88,7 +95,7 @@ def resolve_targets(
             targets[group.id] = ByScorer()
         elif amount.budget and by_default:
             shared.append(group)
-        elif by_default and amount.plain_ratio and not only_own:  # nobody asked for less of what it does not decide
+        elif by_default and plain and group.id not in alone:
             targets[group.id] = _by_ratio(group, amount.plain_ratio, amount, scorer.comparable)
     if amount.budget:
         fixed = {name: target.units for name, target in targets.items() if isinstance(target, (Kept, Ranked))}

@@ -1,12 +1,15 @@
 """One copy per use of tables that a graph computes without weights, such as cos and sin of rotary positions.
 
-Exporters compute such a table once for all layers, and so tie dims of heads that have nothing else in common.  What
+Exporters compute such a table once for all layers, and so tie dims of heads that have nothing else in common.  A small
+table that is looked up by positions and added to what several layers compute, such as the relative position bias of
+T5, ties their heads alike; every layer gets a copy of it.  What
 stays equal after pruning is computed once again: Cleanup merges equal nodes.
 """
 
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Collection
 from dataclasses import replace
 
 import onnx_ir as ir
@@ -15,7 +18,7 @@ from onnx_ir.passes.common import RemoveUnusedNodesPass
 from prunegraph.analysis.facts import Facts
 from prunegraph.analysis.ops import traits_of
 from prunegraph.analysis.solve import Solution, solve
-from prunegraph.passes.normalize.copy_constants_per_use import bytes_of_constants, is_table
+from prunegraph.passes.normalize.copy_constants_per_use import TABLE_SHARE, bytes_of_constants, is_table
 from prunegraph.runtime.edit import Editor
 
 
@@ -26,7 +29,8 @@ def copy_tables(model: ir.Model, facts: Facts) -> Facts:
         The facts, those of the copies included.
     """
     graph = model.graph
-    weightless = _weightless(graph)
+    tables = _looked_up_by_position(graph)
+    weightless = _weightless(graph, tables)
     uses = [
         (node, index)
         for node in graph
@@ -47,7 +51,7 @@ def copy_tables(model: ir.Model, facts: Facts) -> Facts:
             continue
         free = {each for each in values if _is_free(each, solution)}
         if free & used:  # the first use keeps the originals
-            copy = _Copier(editor, solution, shapes, f"{node.name}/{index}").copy(value)
+            copy = _Copier(editor, solution, shapes, f"{node.name}/{index}", tables).copy(value)
             node.replace_input_with(index, copy)
         used |= free
     RemoveUnusedNodesPass()(model)
@@ -55,19 +59,50 @@ def copy_tables(model: ir.Model, facts: Facts) -> Facts:
 
 
 def _computed_from(value: ir.Value | None) -> set[ir.Value]:
-    """A value and what it is computed from, constants and inputs left out."""
+    """A value and what it is computed from, constants, inputs and what only lends its lengths left out."""
     behind: set[ir.Value] = set()
     waiting = [value]
     while waiting:
         each = waiting.pop()
         if each is not None and each not in behind and (node := each.producer()) is not None:
             behind.add(each)
-            waiting += node.inputs
+            waiting += () if traits_of(node).states_lengths else node.inputs
     return behind
 
 
-def _weightless(graph: ir.Graph) -> set[str]:
-    """Values that follow from positions, vectors of constants and tables: no weight and no activation is among them."""
+def _looked_up_by_position(graph: ir.Graph) -> frozenset[str]:
+    """Small tables of which nodes take rows by positions alone, which follow from lengths."""
+    total = bytes_of_constants(graph)
+    positional = {name for name, value in graph.initializers.items() if value.dtype is not None and _counts(value)}
+    tables: set[str] = set()
+    for node in graph:
+        operands = [value for value in node.inputs if value is not None]
+        if traits_of(node).states_lengths or (node.inputs and all(v.name in positional for v in operands)):
+            positional.update(value.name or "" for value in node.outputs)
+        for lookup in traits_of(node).looks_up:
+            table, by = node.inputs[lookup.table], node.inputs[lookup.by]
+            tensor = table.const_value if table is not None and table.is_initializer() else None
+            if table is None or by is None or tensor is None or by.name not in positional or not lookup.rows:
+                continue
+            small = tensor.dtype.is_floating_point() and tensor.nbytes <= TABLE_SHARE * total
+            if small and len(list(table.uses())) == 1:
+                tables.add(table.name or "")
+    return frozenset(tables)
+
+
+def _counts(value: ir.Value) -> bool:
+    """Whether a constant holds positions or lengths, or one number for all."""
+    tensor = value.const_value
+    return tensor is not None and (tensor.dtype.is_integer() or tensor.size == 1)
+
+
+def _weightless(graph: ir.Graph, tables: Collection[str]) -> set[str]:
+    """Values that follow from positions, vectors of constants and tables: no weight and no activation is among them.
+
+    Args:
+        graph: The graph.
+        tables: Tables that are looked up by position.
+    """
     total = bytes_of_constants(graph)
     weightless = {value.name or "" for value in graph.inputs if value.dtype is not None and value.dtype.is_integer()}
     for name, value in graph.initializers.items():
@@ -75,7 +110,7 @@ def _weightless(graph: ir.Graph) -> set[str]:
         if tensor is None:
             continue
         narrow = tensor.dtype.is_integer() or sum(n > 1 for n in tensor.shape.numpy()) <= 1
-        if narrow or is_table(tensor, list(value.uses()), total):
+        if narrow or name in tables or is_table(tensor, list(value.uses()), total):
             weightless.add(name)
     for node in graph:
         stated = traits_of(node).states_lengths
@@ -93,20 +128,30 @@ class _Copier:
     """Copies the nodes behind one use, as far back as they hold a free axis."""
 
     def __init__(
-        self, editor: Editor, solution: Solution, shapes: dict[str, tuple[tuple[int, ...], ...]], label: str
+        self,
+        editor: Editor,
+        solution: Solution,
+        shapes: dict[str, tuple[tuple[int, ...], ...]],
+        label: str,
+        tables: Collection[str],
     ) -> None:
         self.editor, self.solution, self.shapes, self.label = editor, solution, shapes, label
+        self.tables = tables
         self.copies: dict[ir.Value, ir.Value] = {}
 
     def copy(self, value: ir.Value) -> ir.Value:
         node = value.producer()
+        if value.name in self.tables and value not in self.copies and _is_free(value, self.solution):
+            self.copies[value] = copy = self.editor.copy_constant(value, f"{value.name}/{self.label}")
+            self.shapes[copy.name or ""] = self.shapes[value.name or ""]
+        if value in self.copies:
+            return self.copies[value]
         if node is None or value.is_graph_output() or not _is_free(value, self.solution):
             return value
-        if value not in self.copies:
-            inputs = [None if each is None else self.copy(each) for each in node.inputs]
-            clone = self.editor.at(node).after().clone(node, inputs, self.label)
-            for old, new in zip(node.outputs, clone.outputs, strict=True):
-                self.copies[old] = new
-                if old.name in self.shapes:
-                    self.shapes[new.name or ""] = self.shapes[old.name]
+        inputs = [None if each is None else self.copy(each) for each in node.inputs]
+        clone = self.editor.at(node).after().clone(node, inputs, self.label)
+        for old, new in zip(node.outputs, clone.outputs, strict=True):
+            self.copies[old] = new
+            if old.name in self.shapes:
+                self.shapes[new.name or ""] = self.shapes[old.name]
         return self.copies[value]
