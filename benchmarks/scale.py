@@ -1,7 +1,7 @@
 """How long large models take and how much memory they need: Llama-like decoders of one width and several depths.
 
-    python -m benchmarks.scale [--size 1.1B] [--layers 3,8] [--float32] [--proof-up-to 1.0] [--folder FOLDER]
-                               [--markdown docs/scale.md]
+    python -m benchmarks.scale [--size 1.1B] [--layers 3,8] [--float32] [--proof-up-to GB] [--samples 64]
+                               [--folder FOLDER] [--markdown docs/scale.md]
 
 Weights are random, in float16, and lie in a data file that is written layer by layer.  Every command runs in a process
 of its own, one after the other; its peak is what the operating system reports, pages of mapped files included.  Put the
@@ -11,6 +11,7 @@ folder where there is room: a model needs it twice, once for the weights and onc
 from __future__ import annotations
 
 import argparse
+import math
 import os
 import subprocess
 import sys
@@ -21,6 +22,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import linear_regression
 
+import numpy as np
 from rich.console import Console
 
 from benchmarks.harness import Record, Section, describe, in_child, study_parser, write_page
@@ -34,6 +36,7 @@ SIZES = {
 """The widths of decoders that people use, with grouped queries, and how deep they are."""
 
 RATIO = "0.3"
+TOKENS = 128
 HEADER = ("model", "weights, GB", "command", "seconds", "peak, GB", "peak / weights")
 HOURS = 3600.0 * 12
 UNIT = 1 if sys.platform == "darwin" else 1024
@@ -42,9 +45,14 @@ UNIT = 1 if sys.platform == "darwin" else 1024
 INTRODUCTION = """\
 Llama-like decoders with random float16 weights in a data file. `explain` looks at shapes and at a few numbers of every
 weight, so its memory hardly grows with them. `prune --no-verify` reads, cuts and writes one weight after the other.
-**The proof still runs whole models**: ONNX Runtime holds the weights of the model that runs in float32, twice as many
-bytes as the file has, and in one of the runs every rewritten weight a second time, with other numbers. So its memory
-grows with the weights.
+What runs the model, the proof and `score`, cuts the graph where little crosses, at the sums of the residual stream, and
+runs it **block by block**: in memory are the weights of one block, in float32, and what crosses and is compared, which
+lies on the disk where it is large. Run so, a model computes what it computes whole, to the last bit where ONNX Runtime
+does not optimize (`tests/laws/test_blocks.py`). Blocks hold about 64 MB of weights; a larger weight, such as a table of
+tokens, has a block of its own and is what the peak consists of. A model that cannot be cut runs whole.
+
+`score` gathers activations of sequences of 128 tokens. A model of up to 1 GB of weights (in float32) runs whole there,
+which is faster for many batches.
 """
 
 
@@ -99,8 +107,9 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--size", choices=SIZES, default="1.1B", help="whose widths (default 1.1B)")
     parser.add_argument("--layers", type=_depths, metavar="N,N", help="depths (default: the size's own)")
     parser.add_argument("--float32", action="store_true", help="weights in float32")
-    help = "GB of weights up to which the proof runs, too (default 1)"
-    parser.add_argument("--proof-up-to", type=float, default=1.0, metavar="GB", help=help)
+    help = "GB of weights up to which the proof runs, too (default: all)"
+    parser.add_argument("--proof-up-to", type=float, default=math.inf, metavar="GB", help=help)
+    parser.add_argument("--samples", type=int, default=64, metavar="N", help="sequences to score with (default 64)")
     parser.add_argument("--folder", type=Path, help="where the models are written, and removed in the end")
     parser.add_argument("--markdown", type=Path, metavar="FILE", help="also write the report as Markdown")
     return parser.parse_args()
@@ -135,9 +144,14 @@ def measure(arguments: argparse.Namespace, folder: Path, log: Console) -> Iterat
         if failure:
             raise SystemExit(f"the model could not be written: {failure}")
         weights = path.with_name(f"{path.name}.data").stat().st_size
+        ids = np.random.default_rng(0).integers(0, shape.vocabulary, (arguments.samples, TOKENS))
+        np.savez(folder / "ids.npz", input_ids=ids)
         commands = {"explain": ("explain", path), "prune --no-verify": _prune(path, slim, "--no-verify")}
         if weights <= arguments.proof_up_to * 1e9:
             commands["prune, with the proof"] = _prune(path, slim)
+            commands["verify"] = ("verify", path, slim)
+        scorer = ("--scorer", "activation", "--data", folder / "ids.npz")
+        commands[f"score, activation, {arguments.samples} x {TOKENS} tokens"] = ("score", path, *scorer)
         for name, command in commands.items():
             measured = Measured(f"{arguments.size} wide, {layers} layers", weights, name, *run(command))
             log.print(f"  {', '.join(measured.row()[2:])}")
@@ -167,16 +181,19 @@ def run(command: Sequence[str | Path]) -> tuple[float, int | None]:
 
 
 def growth(measured: Sequence[Measured]) -> Iterator[Section]:
-    """How peaks grow with the weights, where there are two depths."""
+    """How peaks and times grow with the weights, where there are two depths."""
     rows = []
     for command in dict.fromkeys(each.command for each in measured):
-        points = [(each.weights, each.peak) for each in measured if each.command == command and each.peak is not None]
-        if len({weights for weights, _ in points}) > 1:
-            slope, start = linear_regression(*zip(*points, strict=True))
-            rows.append((command, str(len(points)), f"{start / 1e9:.2f}", f"{slope:.2f}"))
+        runs = [each for each in measured if each.command == command and each.peak is not None]
+        if len({each.weights for each in runs}) > 1:
+            weights = [each.weights / 1e9 for each in runs]
+            peak = linear_regression(weights, [(each.peak or 0) / 1e9 for each in runs])
+            seconds = linear_regression(weights, [each.seconds for each in runs])
+            lines = (f"{peak.intercept:.2f}", f"{peak.slope:.2f}", f"{seconds.intercept:.0f}", f"{seconds.slope:.0f}")
+            rows.append((command, str(len(runs)), *lines))
     if rows:
-        header = ("command", "depths", "peak without weights, GB", "peak of a further GB of weights, GB")
-        yield Section("How the peak grows with depth", header, rows, "A line through the peaks above.")
+        per_gb = ("peak without weights, GB", "of a further GB, GB", "seconds without weights", "of a further GB")
+        yield Section("Growth with depth", ("command", "depths", *per_gb), rows, "Lines through the figures above.")
 
 
 if __name__ == "__main__":
