@@ -223,7 +223,12 @@ class PruneResult:
         return self.analyzed
 
     def save(
-        self, path: str | os.PathLike[str], *, strip: bool = False, progress: Progress | None = None
+        self,
+        path: str | os.PathLike[str],
+        *,
+        strip: bool = False,
+        shard: int | None = None,
+        progress: Progress | None = None,
     ) -> tuple[Path, ...]:
         """Write the model, and beside it `NAME.plan.json` with what was removed; all files appear or none.
 
@@ -232,6 +237,7 @@ class PruneResult:
         Args:
             path: Where to write it.
             strip: Leave out these metadata.
+            shard: Split the weights into data files of no more than so many bytes.
             progress: Told how much of a large model is written.
 
         Raises:
@@ -248,7 +254,7 @@ class PruneResult:
             if progress is not None:
                 progress(f"save: {done / 1e6:,.0f} of {total / 1e6:,.0f} MB")
 
-        return save(model, path, companions={f"{Path(path).stem}.plan.json": plan}, progress=report)
+        return save(model, path, companions={f"{Path(path).stem}.plan.json": plan}, shard=shard, progress=report)
 
     def annotated(self) -> ir.Model:
         """A copy of the original whose nodes and weights say their groups, units, scores, and what stays of them.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
@@ -377,6 +378,26 @@ def parse_sizes(given: Iterable[str]) -> dict[str, int]:
             raise UsageError(f"--size: {text!r} is no NAME=N", hint="for example --size height=224")
         sizes[name] = int(number)
     return sizes
+
+
+def parse_bytes(option: str, text: str) -> int:
+    """A size such as `2GB`, `500 MB` or `1GiB` in bytes.
+
+    Raises:
+        UsageError: it is none.
+
+    >>> parse_bytes("--shard", "2GB"), parse_bytes("--shard", "1.5 MiB"), parse_bytes("--shard", "4096")
+    (2000000000, 1572864, 4096)
+    """
+    match = re.fullmatch(r"\s*([0-9]*\.?[0-9]+)\s*(?:([kmgt]?)(i?)b?)\s*", text, re.IGNORECASE)
+    size = (
+        0
+        if match is None
+        else int(float(match[1]) * (1024 if match[3] else 1000) ** " kmgt".index(match[2].lower() or " "))
+    )
+    if size < 1:
+        raise UsageError(f"{option}: {text!r} is no size", hint=f"for example {option} 2GB")
+    return size
 
 
 def parse_values(given: Iterable[str]) -> dict[str, float]:

@@ -32,7 +32,13 @@ class ModelFolder:
     place: Path
 
     def write(
-        self, target: Path, result: PruneResult, facts: Mapping[str, Any], *, strip: bool = False
+        self,
+        target: Path,
+        result: PruneResult,
+        facts: Mapping[str, Any],
+        *,
+        strip: bool = False,
+        shard: int | None = None,
     ) -> tuple[list[Path], SlimConfig]:
         """Write the slim folder, whole or not at all: model, plan, configuration, tokenizer and the like, and a card.
 
@@ -41,6 +47,7 @@ class ModelFolder:
             result: What becomes of the model.
             facts: What `PruneResult.facts` returned.
             strip: See `PruneResult.save`.
+            shard: See `PruneResult.save`.
 
         Returns:
             The files, the model first; and what `config.json` says now, and cannot say.
@@ -53,7 +60,7 @@ class ModelFolder:
         slim = slim_config_of(result, config or {})
         with new_folder(target) as staging:
             (staging / self.place).parent.mkdir(parents=True, exist_ok=True)
-            files = list(result.save(staging / self.place, strip=strip))
+            files = list(result.save(staging / self.place, strip=strip, shard=shard))
             sizes = result.file_sizes(files[0])
             text = render_markdown({**facts, "name": self.name, "sizes": sizes})
             card = model_card(self.name, text, slim)

@@ -32,6 +32,7 @@ from prunegraph.cli.arguments import (
     data_of,
     load_for,
     parse_budget,
+    parse_bytes,
     parse_keep,
     parse_ratio,
     parse_sizes,
@@ -306,6 +307,14 @@ def prune(
     strip: Annotated[
         bool, typer.Option("--strip", help="Leave out of the slim model's metadata what was removed and by whom.")
     ] = False,
+    shard: Annotated[
+        str | None,
+        typer.Option(
+            metavar="SIZE",
+            help="Split the weights into data files of no more than that, such as 2GB.",
+            show_default=False,
+        ),
+    ] = None,
     json: Json = False,
 ) -> None:
     """Remove a part of a model, prove the result, and write it.
@@ -339,6 +348,7 @@ def prune(
         --tokenizer folder --finetune --report folder
     """  # noqa: D301 - \b keeps the lines that follow as they are
     amount = parse_ratio(ratio) if ratio else None
+    shard_bytes = None if shard is None else parse_bytes("--shard", shard)
     with ExitStack() as stack, progress() as step:
         step("load")
         from prunegraph.api import prune_graph
@@ -406,9 +416,10 @@ def prune(
         step("save")
         changed = None
         if folder is None:
-            files = list(result.save(output, strip=strip, progress=step))
+            files = list(result.save(output, strip=strip, shard=shard_bytes, progress=step))
         else:
-            files, changed = folder.write(output, result, result.facts(commands=commands_of(context)), strip=strip)
+            facts = result.facts(commands=commands_of(context))
+            files, changed = folder.write(output, result, facts, strip=strip, shard=shard_bytes)
         if annotate is not None:
             files += save(result.annotated(), annotate)
         if report is not None:

@@ -5,9 +5,11 @@ from __future__ import annotations
 import copy
 import logging
 import os
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import onnx
 import onnx_ir as ir
@@ -31,6 +33,8 @@ INLINE_LIMIT = 1_800_000_000
 _SOURCE = "prunegraph.source"
 _TEXT_ERRORS = (json_format.Error, text_format.Error, onnx.parser.ParseError)
 _DIGITS = 12  # of the fingerprint in the name of a data file
+_PAGE = 1 << 16  # bytes; what Windows maps files in, others in less
+_SHARD = re.compile(r"-\d{5}-of-\d{5}")  # in the name of one data file of several
 _SMALL = 1000  # bytes; the checker pass leaves out larger tensors, so those are checked one by one
 _CHECK_HINT = f"onnx.checker rejects it; if it is newer than onnx {onnx.__version__}: pip install --upgrade onnx"
 
@@ -115,19 +119,22 @@ def save(
     *,
     input_path: str | os.PathLike[str] | None = None,
     companions: Mapping[str, str] | None = None,
+    shard: int | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> tuple[Path, ...]:
     """Write the model to ``path``, replacing what is there; all the files appear, or none changes.
 
     The weights go to a data file beside the model if they lay outside the model file when it was read, or if they
     exceed `INLINE_LIMIT`. It is named after the model and what it holds (``slim.onnx.0123456789ab.data``), so that
-    whoever opens the model while it is replaced reads all old or all new; the data of a replaced model go.
+    whoever opens the model while it is replaced reads all old or all new; the data of a replaced model go. Large
+    weights begin at addresses that systems can map into memory.
 
     Args:
         model: The model; it is not changed.
         path: Where to write it. An existing file is replaced, its permissions are kept.
         input_path: A file that must not be written over, beside those that `files_of` lists.
         companions: Text files to write beside the model, by file name, such as ``{"slim.plan.json": "{}"}``.
+        shard: Split the data into files of no more than so many bytes; a larger weight has one of its own.
         progress: Called with the bytes of the data file that are written, and with all.
 
     Returns:
@@ -141,9 +148,11 @@ def save(
     inputs = [*record.files, *([input_path] if input_path is not None else [])]
     tensors = [value.const_value for graph in model.graphs() for value in graph.initializers.values()]
     need = sum(t.nbytes for t in tensors if t is not None and t.dtype is not ir.DataType.STRING)
-    outside = record.external or any(isinstance(tensor, ir.ExternalTensor) for tensor in tensors) or need > INLINE_LIMIT
+    outside = record.external or any(isinstance(tensor, ir.ExternalTensor) for tensor in tensors)
+    outside = outside or need > INLINE_LIMIT or shard is not None
     data_name = f"{_text_name(target)}.{fingerprint(model)[:_DIGITS]}.data" if outside else None
     names = [target.name, *([data_name] if data_name else []), *(companions or {})]
+    written: list[str] = []
     for name in names:
         check_target(target.parent / name, inputs)
     check_room(target, need)
@@ -151,7 +160,7 @@ def save(
 
     def outdated() -> Iterator[Path]:
         inputs = {os.path.realpath(path) for path in record.files}
-        for path in {*old, *_unused_data(target)} - {target.parent / name for name in names}:
+        for path in {*old, *_unused_data(target)} - {target.parent / name for name in written}:
             if os.path.realpath(path) not in inputs:
                 yield path
 
@@ -162,14 +171,29 @@ def save(
                 folder / target.name,
                 external_data=data_name,
                 size_threshold_bytes=_SMALL,
-                callback=None if progress is None else lambda _, at: progress(at.offset, need),
+                max_shard_size_bytes=shard if data_name else None,
+                alignment=_PAGE if data_name else None,
+                callback=None if progress is None else _counted(progress, need),
             )
         except (EncodeError, ValueError) as error:
             raise OutputError(f"cannot write {target}: {error}", hint="the graph may exceed 2 GiB of nodes") from error
         for name, text in (companions or {}).items():
             (folder / name).write_text(text, encoding="utf-8")
-        written = [name for name in names if (folder / name).exists()]  # without large weights there is no data file
+        data = sorted(path.name for path in folder.iterdir() if path.name not in {target.name, *(companions or {})})
+        written += [target.name, *data, *(companions or {})]  # without large weights there is no data file
     return tuple(target.parent / name for name in written)
+
+
+def _counted(progress: Callable[[int, int], None], need: int) -> Callable[[ir.TensorProtocol, Any], None]:
+    """Tells how many bytes are written before each tensor."""
+    total = 0
+
+    def count(tensor: ir.TensorProtocol, _: Any) -> None:
+        nonlocal total
+        progress(total, need)
+        total += tensor.nbytes
+
+    return count
 
 
 def check_outputs(path: Path, inputs: Iterable[str | os.PathLike[str]] = (), companions: Iterable[str] = ()) -> None:
@@ -208,6 +232,7 @@ def _unused_data(target: Path) -> Iterator[Path]:
 
 def _is_data_of(target: Path, name: str) -> bool:
     start = _text_name(target)
+    name = _SHARD.sub("", name, count=1) if not _SHARD.search(start) else name
     digits = name.removeprefix(f"{start}.").removesuffix(".data")
     return name == f"{start}.{digits}.data" and len(digits) == _DIGITS and set(digits) <= set("0123456789abcdef")
 

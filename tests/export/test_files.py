@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import signal
 import stat
 import subprocess
@@ -559,6 +560,48 @@ def test_progress_of_a_data_file_is_told_in_bytes(tmp_path: Path, monkeypatch: p
     calls: list[tuple[int, int]] = []
     door.save(door.load(tiny()), tmp_path / "slim.onnx", progress=lambda done, total: calls.append((done, total)))
     assert calls == [(0, WEIGHT.nbytes)]
+
+
+def test_the_data_may_be_split_and_come_back(tmp_path: Path) -> None:
+    """Three weights of 16 KiB in files of two; what is written over them later leaves none of these."""
+    graph = helper.make_graph(
+        [helper.make_node("Sum", ["a", "b", "c"], ["w"]), helper.make_node("MatMul", ["x", "w"], ["y"])],
+        "split",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["batch", 64])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["batch", 64])],
+        [numpy_helper.from_array(WEIGHT * k, name) for k, name in enumerate("abc", 1)],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
+    slim = tmp_path / "slim.v2.onnx"
+    calls: list[int] = []
+    files = door.save(door.load(model), slim, shard=2 * WEIGHT.nbytes, progress=lambda done, _: calls.append(done))
+    assert files[0] == slim and [path.stat().st_size for path in files[1:]] == [2 * WEIGHT.nbytes, WEIGHT.nbytes]
+    assert calls == [0, WEIGHT.nbytes, 2 * WEIGHT.nbytes]
+    assert {path.name for path in tmp_path.iterdir()} == {path.name for path in files}
+    assert output(slim).tobytes() == output(model).tobytes()
+    (tmp_path / "again").mkdir()
+    again = door.save(door.load(slim), tmp_path / "again" / "one.onnx")
+    assert output(again[0]).tobytes() == output(model).tobytes()
+    shutil.rmtree(tmp_path / "again")
+    whole = door.save(door.load(model), slim)
+    assert {path.name for path in tmp_path.iterdir()} == {path.name for path in whole} == {slim.name}
+
+
+def test_large_weights_begin_where_files_can_be_mapped(tmp_path: Path) -> None:
+    large = np.ones((1 << 19), np.float32)
+    names = {"small": WEIGHT, "large": large, "last": large * 2}
+    graph = helper.make_graph(
+        [helper.make_node("Sum", ["x", "last", "large"], ["y"]), helper.make_node("MatMul", ["z", "small"], ["v"])],
+        "mapped",
+        [helper.make_tensor_value_info("x", 1, [1 << 19]), helper.make_tensor_value_info("z", 1, ["batch", 64])],
+        [helper.make_tensor_value_info("y", 1, [1 << 19]), helper.make_tensor_value_info("v", 1, ["batch", 64])],
+        [numpy_helper.from_array(array, name) for name, array in names.items()],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
+    path, _ = door.save(door.load(model), tmp_path / "m.onnx", shard=1 << 30)
+    tensors = {each.name: each for each in onnx.load(path, load_external_data=False).graph.initializer}
+    offsets = {name: {e.key: e.value for e in tensors[name].external_data}["offset"] for name in ("large", "last")}
+    assert all(int(offset) % (1 << 16) == 0 for offset in offsets.values())
 
 
 def test_a_data_file_that_goes_while_it_is_read_is_named_with_its_tensor(tmp_path: Path) -> None:
