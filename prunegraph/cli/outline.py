@@ -99,24 +99,31 @@ def shorten(names: Iterable[str]) -> str:
 
     >>> shorten(["attention.query", "attention.key", "output"])
     'attention.(query, key), output'
-    >>> shorten(["h.0.fc", "h.0.proj", "h.1.fc", "h.1.proj", "head"])
+    >>> shorten(["h.0.fc", "h.0.proj", "h.1.proj", "h.1.fc", "head"])
     'h.0-1.(fc, proj), head'
     """
-    return ", ".join(_children([name.split(".") for name in dict.fromkeys(names)]))
+    return ", ".join(_children([name.split(".") for name in dict.fromkeys(names)]).values())
 
 
-def _children(paths: Sequence[Sequence[str]]) -> list[str]:
+def _children(paths: Sequence[Sequence[str]]) -> dict[object, str]:
+    """The children of a module in short, by what tells one from another: the order of what lies in it does not."""
     below: dict[str, list[Sequence[str]]] = defaultdict(list)
     for path in paths:
         below[path[0]].append(path[1:])
-    alike: dict[tuple[str, str], list[str]] = defaultdict(list)
+    alike: dict[tuple[str, object], list[str]] = defaultdict(list)
+    inside: dict[object, str] = {frozenset(): ""}
     for head, rests in below.items():
         stem = "" if head.isdigit() else _PART if head.removeprefix(_PART).isdigit() else head
         if any(not rest for rest in rests):
-            alike[stem, ""].append(head)
+            alike[stem, frozenset()].append(head)
         if deeper := _children([rest for rest in rests if rest]):
-            alike[stem, f".({', '.join(deeper)})" if len(deeper) > 1 else f".{deeper[0]}"].append(head)
-    return [_numbered(stem, heads) + inner for (stem, inner), heads in alike.items()]
+            texts = list(deeper.values())
+            inside.setdefault(frozenset(deeper), f".({', '.join(texts)})" if len(texts) > 1 else f".{texts[0]}")
+            alike[stem, frozenset(deeper)].append(head)
+    return {
+        (_numbered(stem, heads), inner): _numbered(stem, heads) + inside[inner]
+        for (stem, inner), heads in alike.items()
+    }
 
 
 def _numbered(stem: str, heads: Sequence[str]) -> str:

@@ -19,6 +19,7 @@ from prunegraph.cli.explain_view import render
 from prunegraph.cli.outline import blocks, modules, ranges, shared_prefix, shorten
 from prunegraph.export.onnx_file import load
 from tests.graphs.cli import FFN, classifier, frozen
+from tests.graphs.decoder import llama
 
 
 def text(analysis: Analysis, *, width: int = 100, verbose: bool = False) -> str:
@@ -103,6 +104,36 @@ def test_blocks_fold_in_whatever_order_their_groups_come() -> None:
     rows = {tuple(group.id for group in row) for block in straight for row in block.members}
     assert {tuple(group.id for group in row) for block in turned for row in block.members} == rows
     assert len(second) > 1
+
+
+DEEP = """\
+across the model
+  group            units           one unit takes  of all
+  hidden.0         12 ~                     2,537    8.2%
+      embed_tokens, layers.0-23.(input_layernorm,
+      self_attn.(q_proj, k_proj, v_proj, o_proj),
+      post_attention_layernorm, mlp.(gate_proj, up_proj,
+      down_proj)), norm, lm_head
+
+layers.0-23  24 blocks alike
+  qk_dim.0-23      2                          656    2.1%
+      cos, sin, self_attn.(q_proj, k_proj)
+  kv_group.0-23    2                          288    0.9%
+      self_attn.(q_proj, k_proj, v_proj, o_proj)
+  query_head.0-23  2 per kv_group             192    0.6%
+      self_attn.(q_proj, o_proj)
+  v_dim.0-23       4 per kv_group              72    0.2%
+      self_attn.(v_proj, o_proj)
+  ffn.0-23         18                          36    0.1%
+      mlp.(gate_proj, up_proj, down_proj)
+"""
+
+
+def test_two_dozen_layers_take_few_lines_on_a_narrow_screen() -> None:
+    """Whatever order their weights come in, alike layers are one block, and no name is broken in the middle."""
+    written = text(analyze(llama(24)), width=60)
+    assert DEEP in written and len(written.splitlines()) < 50
+    assert "24 qk_dim, 24 kv_group, 24 query_head" in " ".join(written.split())
 
 
 def test_verbose_lists_every_group_every_weight_and_every_pin() -> None:
