@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from prunegraph.errors import PruneGraphError
+from prunegraph.errors import PruneGraphError, UsageError
 from prunegraph.observe.text import Batch
 from prunegraph.train.checkpoint import Checkpoint
 from prunegraph.train.loss import Loss, Tally
@@ -107,7 +107,7 @@ class Trainer:
         """Train, and leave the student with the weights that validated best.
 
         Raises:
-            PruneGraphError: the loss is no number any more.
+            PruneGraphError: the loss is no number any more, or no weight moves it.
         """
         if self.checkpoint is not None and self.checkpoint.state is not None:
             self.checkpoint.resume(self._restore)
@@ -150,6 +150,9 @@ class Trainer:
                 f"the loss is {value} after {self._at.batches} steps of epoch {self._at.epoch}",
                 hint="lower the learning rate (lr=…, --lr)",
             )
+        if not loss.requires_grad:
+            hint = "choose another output (output=…, --output): this one reads none, or only their integers"
+            raise UsageError("no weight that is trained moves the output", hint=hint)
         self._optimizer.zero_grad()
         loss.backward()
         clip_grad_norm_(self._weights, self.options.clip)

@@ -248,6 +248,16 @@ def test_what_is_refused(tokenizer: Path, arguments: dict[str, Any], message: st
     assert refusal.value.hint
 
 
+def test_an_output_that_no_weight_moves_is_refused() -> None:
+    g = Builder("integers")
+    h = g("MatMul", g.input("x", "batch", 4), g.weight("w", 4, 2))
+    g.output(g("Cast", g("Cast", h, to=TensorProto.INT64), to=TensorProto.FLOAT), "batch", 2)
+    data = {"x": np.ones((20, 4), np.float32), "labels": np.arange(20) % 2}
+    with pytest.raises(UsageError, match="no weight that is trained moves the output") as refusal:
+        finetune(g.model(), data, epochs=1)
+    assert "--output" in refusal.value.hint
+
+
 def test_a_checkpoint_is_of_one_run(tokenizer: Path, tmp_path: Path) -> None:
     def run(**more: Any) -> FinetuneResult:
         return finetune(reader(), sentences(40), tokenizer=tokenizer, checkpoint=tmp_path / "run", **more)
