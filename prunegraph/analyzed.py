@@ -23,6 +23,7 @@ from prunegraph.passes.dead import Folded, fold_as_planned
 from prunegraph.passes.normalize import Normalized, normalize
 from prunegraph.passes.normalize.fix_inputs import fix_inputs
 from prunegraph.passes.rotate import Rotated
+from prunegraph.runtime.limits import SECONDS_A_TRIAL, Limits
 
 T = TypeVar("T", bound="Analyzed")
 
@@ -58,10 +59,14 @@ class Analyzed:
     def inputs(self, data: Data) -> Inputs:
         """Data for this model, at the sizes that it was found to run at.
 
+        Where trial runs did not end, a batch ends when its time is over, too.
+
         Raises:
             UsageError: they do not fit it.
         """
-        return data.inputs(self.original, self.normalized.settled)
+        inputs = data.inputs(self.original, self.normalized.settled)
+        endless = self.normalized.facts.endless
+        return replace(inputs, limits=Limits(seconds=SECONDS_A_TRIAL)) if endless else inputs
 
 
 def load_and_analyze(

@@ -18,9 +18,11 @@ class Facts:
         shapes: Value name -> one `Size` an axis; a value of unknown rank is missing.
         integers: Value name -> the small integers it held in every probe, where they do not depend on the data.
         unseen: Why the model could not be run, so that shapes are missing; empty where it could.
+        endless: Whether that is because a run did not end in its time.
     """
 
     probes: int
     shapes: Mapping[str, tuple[Size, ...]]
     integers: Mapping[str, tuple[IntArray, ...]]
     unseen: str = ""
+    endless: bool = False

@@ -27,7 +27,7 @@ from prunegraph.observe.text import MAX_LENGTH, Batch, TextReader, batches, chec
 from prunegraph.observe.with_outputs import with_outputs
 from prunegraph.runtime.blocks import Runner, open_runner
 from prunegraph.runtime.inputs import InputSpec, input_specs, with_sizes
-from prunegraph.runtime.limits import CannotRun
+from prunegraph.runtime.limits import UNLIMITED, CannotRun, Limits
 from prunegraph.runtime.providers import CPU, execution_providers
 from prunegraph.runtime.session import SessionSettings
 from prunegraph.runtime.widen import widened, widened_feeds
@@ -71,6 +71,7 @@ class Inputs:
         specs: The inputs that they are for.
         batch_size: How many run together, unless the model fixes it.
         providers: Execution providers of ONNX Runtime that run them.
+        limits: What a batch may take.
     """
 
     source: Samples
@@ -78,6 +79,7 @@ class Inputs:
     specs: tuple[InputSpec, ...]
     batch_size: int = 16
     providers: tuple[str, ...] = CPU
+    limits: Limits = UNLIMITED
 
     @property
     def fingerprint(self) -> str:
@@ -303,7 +305,9 @@ def _pass(
         together = runner.together if all(map(_takes_parts, statistics)) else 1
         for some in _groups(inputs.batches(), together):
             receivers = [_Receiver(batch, statistics) for batch in some]
-            for k, part in runner.parts([widened_feeds(batch.feeds) for batch in some], [names] * len(some)):
+            for k, part in runner.parts(
+                [widened_feeds(batch.feeds) for batch in some], [names] * len(some), inputs.limits
+            ):
                 receivers[k].take(part)
                 del part
             sample_count += sum(len(batch.samples) for batch in some)
@@ -352,6 +356,7 @@ def run_batches(
     outputs: Sequence[str],
     providers: Sequence[str] = CPU,
     *,
+    limits: Limits = UNLIMITED,
     title: str = "the model",
     hint: str = _FIT_DATA,
 ) -> Iterator[tuple[Batch, list[Array]]]:
@@ -362,6 +367,7 @@ def run_batches(
         batches: What to run it on.
         outputs: Names of its outputs; without any it is not run.
         providers: Execution providers of ONNX Runtime.
+        limits: What a batch may take.
         title: What an error calls the model.
         hint: What to do about an error.
 
@@ -370,7 +376,7 @@ def run_batches(
     """
     with _runner(model, outputs, providers, title, hint) as runner:
         for some in _groups(batches, runner.together):
-            runs = runner.run([widened_feeds(batch.feeds) for batch in some], [outputs] * len(some))
+            runs = runner.run([widened_feeds(batch.feeds) for batch in some], [outputs] * len(some), limits)
             for batch, values in zip(some, runs, strict=True):
                 yield batch, [values[name] for name in outputs]
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import sys
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -207,6 +208,9 @@ def check_data(source: Samples, reader: TextReader | None, specs: Sequence[Input
         if not spec.dims:
             hint = "give it an axis of examples, or make it a constant (onnx.compose, onnx.helper)"
             raise UsageError(f"the input {spec.name!r} is one number for a whole batch, no data of examples", hint=hint)
+        if spec.dims[0] == 0:
+            hint = "export the model with a dynamic batch"
+            raise UsageError(f"the model takes batches of 0 examples: {spec.name!r} is stated so", hint=hint)
         array, dims = sample.feeds[spec.name], spec.dims[1:]
         if array.ndim != len(dims) or any(
             isinstance(d, int) and d != n for d, n in zip(dims, array.shape, strict=True)
@@ -242,7 +246,7 @@ def batches(source: Samples, reader: TextReader | None, specs: Sequence[InputSpe
     """One pass over the data, in batches of samples of like length."""
     fixed = [spec.dims[0] for spec in specs if spec.dims and isinstance(spec.dims[0], int)]
     rows = fixed[0] if fixed and isinstance(fixed[0], int) else size
-    for window in _chunks(source.read(), rows * WINDOW):
+    for window in _chunks(source.read(), min(rows * WINDOW, sys.maxsize)):
         if fixed:
             _check_filled("examples in a batch", rows, len(window))
         if window[0].texts:

@@ -185,6 +185,8 @@ def run(
     """
     taken = {spec.name for spec in (*session.get_inputs(), *session.get_overridable_initializers())}
     given = {name: array for name, array in feeds.items() if name in taken}
+    if missing := [spec.name for spec in session.get_inputs() if spec.name not in given]:
+        raise CannotRun(f"there is nothing for its input {missing[0]!r}")
     try:
         arrays = interruptible(session, given, outputs, seconds=limits.seconds, shrink=limits.memory)
     except UnicodeDecodeError as error:

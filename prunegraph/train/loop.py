@@ -151,7 +151,7 @@ class Trainer:
                 hint="lower the learning rate (lr=…, --lr)",
             )
         if not loss.requires_grad:
-            hint = "choose another output (output=…, --output): this one reads none, or only their integers"
+            hint = "choose another output (output=…): no weight reaches this one, or only by way of whole numbers"
             raise UsageError("no weight that is trained moves the output", hint=hint)
         self._optimizer.zero_grad()
         loss.backward()

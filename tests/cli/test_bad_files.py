@@ -98,6 +98,29 @@ def test_what_a_tensor_says_of_itself_is_text(field: str, folder: Path) -> None:
     refused(("explain", "m.onnx"), 1, "no text in UTF-8", "export it again")
 
 
+BATCHES = {0: "batches of 0 examples", 1 << 20: "exactly 1,048,576 examples", 1 << 62: "exactly 4,611,686,"}
+
+
+@pytest.mark.parametrize(("rows", "message"), BATCHES.items())
+def test_fixed_batches_that_no_data_fill(rows: int, message: str, folder: Path) -> None:
+    model = mlp()
+    model.graph.input[0].type.tensor_type.shape.dim[0].dim_value = rows
+    onnx.save(model, folder / "m.onnx")
+    np.savez(folder / "d.npz", x=np.ones((5, 4), "f4"))
+    arguments = ("prune", "m.onnx", "-o", SLIM, "--scorer", "activation", "--data", "d.npz")
+    refused(arguments, 2, message, "dynamic")
+
+
+def test_data_of_the_first_model_may_not_fit_another(folder: Path) -> None:
+    other = mlp()
+    other.graph.input[0].name = other.graph.node[0].input[0] = "pixels"
+    onnx.save(mlp(), folder / "one.onnx")
+    onnx.save(other, folder / "other.onnx")
+    np.savez(folder / "d.npz", x=np.ones((5, 4), "f4"))
+    arguments = ("evaluate", "one.onnx", "other.onnx", "--data", "d.npz")
+    refused(arguments, 1, "does not run other.onnx on the data: there is nothing for its input 'pixels'", "fit")
+
+
 @pytest.mark.parametrize("command", ["bench", "bundle"])
 def test_inputs_that_fit_into_no_memory_are_not_made(command: str, folder: Path) -> None:
     model = mlp()

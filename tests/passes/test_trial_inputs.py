@@ -10,11 +10,12 @@ import onnx_ir as ir
 import pytest
 from onnx import TensorProto, helper
 
+from prunegraph import prune_graph
 from prunegraph.analysis.selection import Selection
 from prunegraph.errors import PruneGraphError
 from prunegraph.passes.prove.trial_inputs import trial_inputs
 from prunegraph.passes.prove.verify import Verification, verify
-from prunegraph.runtime.limits import TRIAL, TooLarge
+from prunegraph.runtime.limits import TRIAL, Limits, TooLarge
 from prunegraph.runtime.session import open_session, run
 from tests.graphs.builder import Builder, linear
 from tests.graphs.small import analysed_model
@@ -119,7 +120,7 @@ def test_sizes_and_data_are_the_callers() -> None:
     assert feeds[-1]["x"].shape[1] > 100  # and random ones, at a length that nobody gave
 
 
-def with_a_loop(turns_while: str) -> onnx.ModelProto:
+def with_a_loop(turns_while: str, *, at_the_end: bool = False) -> onnx.ModelProto:
     """A loop that ends at once where the first number is 1, as it is while shapes are learnt."""
     value = helper.make_tensor_value_info
     body = helper.make_graph(
@@ -141,8 +142,8 @@ def with_a_loop(turns_while: str) -> onnx.ModelProto:
     g.const("never", False)
     g.nodes.append(helper.make_node("Not", [g("Equal", first, 1.0)], ["other"]))
     turns, yes = g.const("turns", np.array(2**62)), g.const("yes", np.array(True))
-    g.nodes.append(helper.make_node("Loop", [turns, yes, x], ["looped"], body=body))
-    g.output(ffn(g, "looped"), "B", 6)
+    g.nodes.append(helper.make_node("Loop", [turns, yes, ffn(g, x) if at_the_end else x], ["looped"], body=body))
+    g.output("looped" if at_the_end else ffn(g, "looped"), "B", 6)
     return g.model()
 
 
@@ -154,6 +155,16 @@ def test_a_proof_of_a_loop_ends(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "--no-verify" in caught.value.hint and "--size" in caught.value.hint
     given = [{"x": np.ones((2, 6), np.float32)}]
     assert proof(with_a_loop("other"), feeds=given).ok  # on which it ends
+
+
+def test_where_trials_do_not_end_data_have_a_limit_of_time_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("prunegraph.passes.normalize.trial.TRIAL", Limits(memory=True, seconds=0.2))
+    monkeypatch.setattr("prunegraph.passes.prove.trial_inputs.SECONDS_A_TRIAL", 0.3)
+    monkeypatch.setattr("prunegraph.analyzed.SECONDS_A_TRIAL", 0.3)
+    given = {"x": np.ones((2, 6), np.float32)}
+    for scorer in ("magnitude", "activation"):  # it is the proof that runs first, and the scorer
+        with pytest.raises(PruneGraphError, match=r"did not end within 0\.3 seconds"):
+            prune_graph(with_a_loop("yes", at_the_end=True), {"ffn": 0.5}, scorer=scorer, data=given)
 
 
 FEW = "prunegraph.passes.prove.limits.BYTES_FED", 3000

@@ -95,7 +95,7 @@ def normalize(
     if inline_branches(model, certain(model.graph, probed.held)):
         probed = probe(model, sizes, likely)
     flat = model.clone()
-    if flatten_branches(flat):
+    if not probed.facts.endless and flatten_branches(flat):
         seen = probe(flat, sizes, likely)
         if not seen.facts.unseen:  # a branch need not run where the other one is taken
             model, probed = flat, seen

@@ -87,7 +87,7 @@ def probe(model: ir.Model, sizes: Mapping[str, int] | None = None, likely: Mappi
             continue
         return _facts(trial, plan, by_probe)
     why = f"ONNX Runtime runs it at none of the sizes tried: {reason}"
-    return _unseen(trial, last, why)
+    return _unseen(trial, last, why, endless=isinstance(reason, TooLong))
 
 
 def _checked(specs: Sequence[InputSpec], sizes: Mapping[str, int]) -> Mapping[str, int]:
@@ -143,12 +143,12 @@ def _facts(trial: Trial, plan: Plan, by_probe: Sequence[Seen]) -> Probed:
     return Probed(Facts(probes, shapes, integers(trial.graph, values, probes)), values, blocks, plan)
 
 
-def _unseen(trial: Trial, plan: Plan, why: str) -> Probed:
+def _unseen(trial: Trial, plan: Plan, why: str, *, endless: bool) -> Probed:
     """What static shapes say of a model that could not be run: nothing in it is frozen."""
     probes = max(len(plan), 1)
     shapes: dict[str, tuple[Size, ...]] = dict(_constant_shapes(trial.graph, probes))
     shapes |= _agreeing(trial.static_shapes(plan))
-    return Probed(Facts(probes, shapes, integers(trial.graph, {}, probes), why), {}, {}, ())
+    return Probed(Facts(probes, shapes, integers(trial.graph, {}, probes), why, endless), {}, {}, ())
 
 
 def _agreeing(by_probe: Sequence[Mapping[str, tuple[int, ...]]]) -> dict[str, tuple[Size, ...]]:

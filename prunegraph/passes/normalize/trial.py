@@ -158,6 +158,8 @@ class Trial:
             for fill in (1, 0):
                 try:
                     runs = [run(session, _filled(self.specs, sizes, fill), limits=TRIAL) for sizes in plan]
+                except TooLong:
+                    raise
                 except CannotRun as error:
                     reason = error
                     continue

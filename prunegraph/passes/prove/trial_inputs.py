@@ -22,7 +22,7 @@ from prunegraph.passes.prove.runs import Values
 from prunegraph.runtime.blocks import Runner, open_runner
 from prunegraph.runtime.feeds import Feeds, random_feeds
 from prunegraph.runtime.inputs import InputSpec, input_specs
-from prunegraph.runtime.limits import UNLIMITED, CannotRun, Limits, OutOfLimits, TooLarge, TooLong
+from prunegraph.runtime.limits import SECONDS_A_TRIAL, UNLIMITED, CannotRun, Limits, OutOfLimits, TooLarge, TooLong
 from prunegraph.runtime.session import SessionSettings
 from prunegraph.runtime.trial_sizes import size_plans
 from prunegraph.runtime.widen import widened_feeds
@@ -95,6 +95,8 @@ def on_trial_inputs(
     outputs: Sequence[str],
     feeds: Iterable[Feeds] | None,
     sizes: Mapping[str, int] | None = None,
+    *,
+    endless: bool = False,
 ) -> Result:
     """What a comparison says of trial inputs; of the smallest ones where it goes beyond its limits on others.
 
@@ -104,12 +106,13 @@ def on_trial_inputs(
         outputs: See there.
         feeds: See there.
         sizes: See there.
+        endless: See there.
 
     Raises:
         PruneGraphError: the original runs on none, or the comparison goes beyond its limits on all.
     """
     try:
-        return compare(trial_inputs(model, outputs, feeds, sizes))
+        return compare(trial_inputs(model, outputs, feeds, sizes, endless=endless))
     except TooLarge:  # only made-up inputs have a limit
         logger.debug("the comparison is too large; it is tried again on the smallest inputs")
     except OutOfLimits as reason:
@@ -131,6 +134,7 @@ def trial_inputs(
     sizes: Mapping[str, int] | None = None,
     *,
     smallest: bool = False,
+    endless: bool = False,
 ) -> Trial:
     """Inputs that the original accepts, and what it makes of them: the caller's before random ones.
 
@@ -140,6 +144,7 @@ def trial_inputs(
         feeds: The caller's inputs; the first ones are taken.
         sizes: Sizes that the caller gives to dynamic dims of random inputs.
         smallest: Whether random inputs are as small as they may be.
+        endless: Whether trial runs of the model did not end: then the caller's inputs have a limit of time, too.
 
     Raises:
         PruneGraphError: it runs on none of them, or nothing that it makes is a number.
@@ -151,7 +156,8 @@ def trial_inputs(
             if feeds is None:
                 best = random.trial()
             else:
-                best = _and_random(_given(runner, model, list(islice(feeds, BATCHES)), outputs, limits), random)
+                own = Limits(memory=limits.memory, seconds=SECONDS_A_TRIAL if endless else None)
+                best = _and_random(_given(runner, model, list(islice(feeds, BATCHES)), outputs, own), random)
     except CannotRun as reason:
         raise _cannot(reason) from reason
     if best.finite == 0:
@@ -162,11 +168,12 @@ def trial_inputs(
 
 def _given(runner: Runner, model: ir.Model, feeds: list[Feeds], outputs: Sequence[str], limits: Limits) -> Trial:
     """What the original makes of the caller's inputs, which may take what they take."""
+    own = replace(limits, memory=False)
     try:
-        return replace(_tried(runner, feeds, outputs, Limits(memory=limits.memory)), limits=UNLIMITED)
+        return replace(_tried(runner, feeds, outputs, limits), limits=own)
     except TooLarge:
         with open_runner(model, outputs, SessionSettings(prepack=False)) as unlimited:
-            return _tried(unlimited, feeds, outputs, UNLIMITED)
+            return _tried(unlimited, feeds, outputs, own)
 
 
 def _and_random(given: Trial, random: Random) -> Trial:

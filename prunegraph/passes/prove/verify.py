@@ -123,7 +123,7 @@ def verify(
     def proven(trial: Trial) -> Verification:
         return _Proof(normalized.graph, copies, outputs, trial, analysis, keeps, positions).verification()
 
-    return on_trial_inputs(proven, copies.given, outputs, feeds, sizes)
+    return on_trial_inputs(proven, copies.given, outputs, feeds, sizes, endless=analysis.solution.facts.endless)
 
 
 @dataclass
