@@ -17,7 +17,7 @@ from prunegraph.passes.normalize.state_defaults import state_defaults
 from prunegraph.passes.normalize.without_weights import is_large, without_weights
 from prunegraph.runtime.feeds import Feeds, check_size, constant_feeds
 from prunegraph.runtime.inputs import InputSpec, input_specs, shape_of
-from prunegraph.runtime.limits import TRIAL, CannotRun
+from prunegraph.runtime.limits import TRIAL, CannotRun, TooLong
 from prunegraph.runtime.session import open_session, run
 from prunegraph.runtime.trial_sizes import Plan
 from prunegraph.runtime.widen import widened_feeds
