@@ -102,6 +102,19 @@ def main() -> int:
     return 0 if all(each.peak is not None for each in measured) else 1
 
 
+def sections_of(measured: Sequence[Measured]) -> list[Section]:
+    """The tables of the page."""
+    commands = Section("Commands", HEADER, [each.row() for each in measured], _note(), texts=3)
+    return [commands, *growth(measured)]
+
+
+def write(path: Path, before: str, sections: Sequence[Section]) -> None:
+    """Write the page."""
+    made = f"Made by `python -m benchmarks.scale {' '.join(sys.argv[1:])}`."
+    lines = [line for section in sections for line in section.lines()]
+    write_page(path, ["# Large models", "", INTRODUCTION, made, "", before, "", *lines])
+
+
 def _arguments() -> argparse.Namespace:
     parser = study_parser("benchmarks.scale", __doc__)
     parser.add_argument("--size", choices=SIZES, default="1.1B", help="whose widths (default 1.1B)")
@@ -140,7 +153,7 @@ def measure(arguments: argparse.Namespace, folder: Path, log: Console) -> Iterat
         shape = replace(whole, layers=layers)
         path, slim = folder / "decoder.onnx", folder / "slim.onnx"
         log.print(f"writing {layers} layers, {shape.parameters / 1e6:,.0f} M parameters")
-        failure = in_child(HOURS, write, shape, path, not arguments.float32).get("failure")
+        failure = in_child(HOURS, write_model, shape, path, not arguments.float32).get("failure")
         if failure:
             raise SystemExit(f"the model could not be written: {failure}")
         weights = path.with_name(f"{path.name}.data").stat().st_size
@@ -162,7 +175,7 @@ def _prune(path: Path, slim: Path, *more: str) -> Sequence[str | Path]:
     return ("prune", path, "-o", slim, "--ratio", RATIO, *more)
 
 
-def write(shape: DecoderShape, path: Path, half: bool) -> Record:
+def write_model(shape: DecoderShape, path: Path, half: bool) -> Record:
     """Write a decoder, in a process of its own: what that needs is no part of what a command needs."""
     write_decoder(shape, path, half=half)
     return {}

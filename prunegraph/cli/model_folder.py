@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from prunegraph.clock import Progress
-    from prunegraph.export.folder import SlimConfig
+    from prunegraph.export.folder import Cut, SlimConfig
     from prunegraph.result import PruneResult
 
 EXPORTED = Path("onnx/model.onnx")
@@ -39,7 +39,7 @@ class ModelFolder:
         *,
         strip: bool = False,
         shard: int | None = None,
-    ) -> tuple[list[Path], SlimConfig]:
+    ) -> tuple[list[Path], list[SlimConfig]]:
         """Write the slim folder, whole or not at all: model, plan, configuration, tokenizer and the like, and a card.
 
         Args:
@@ -50,24 +50,32 @@ class ModelFolder:
             shard: See `PruneResult.save`.
 
         Returns:
-            The files, the model first; and what `config.json` says now, and cannot say.
+            The files, the model first; and what `config.json` and `genai_config.json` say now, and cannot say.
+
+        Raises:
+            PruneGraphError: the runtime that the folder is for takes one number for layers that differ.
         """
         from prunegraph.atomic_write import new_folder
         from prunegraph.export.folder import model_card, read_config, write_companions
+        from prunegraph.export.genai import read_genai_config, slim_genai_config, write_genai_config
         from prunegraph.export.report import render_markdown
 
-        config = read_config(self.folder)
+        config, genai = read_config(self.folder), read_genai_config(self.folder)
         slim = slim_config_of(result, config or {})
+        slim_genai = None if genai is None else slim_genai_config(genai, cuts_of(result))
         with new_folder(target) as staging:
             (staging / self.place).parent.mkdir(parents=True, exist_ok=True)
             files = list(result.save(staging / self.place, strip=strip, shard=shard))
             sizes = result.file_sizes(files[0])
             text = render_markdown({**facts, "name": self.name, "sizes": sizes})
-            card = model_card(self.name, text, slim)
+            card = model_card(self.name, text, slim_genai if config is None and slim_genai else slim)
             write_companions(self.folder, self.model, staging, None if config is None else slim.config, card)
+            if slim_genai is not None:
+                write_genai_config(staging, slim_genai, self.place.name)
             names = [*files, *sorted(path for path in staging.rglob("*") if path.is_file() and path not in files)]
             written = [target / path.relative_to(staging) for path in names]
-        return written, slim
+        said = [slim] if config is not None or slim_genai is None else []
+        return written, [*said, *([slim_genai] if slim_genai is not None else [])]
 
     @property
     def name(self) -> str:
@@ -77,11 +85,18 @@ class ModelFolder:
 
 def slim_config_of(result: PruneResult, config: Mapping[str, Any]) -> SlimConfig:
     """What a configuration has to say of a pruned model."""
-    from prunegraph.export.folder import Cut, slim_config
+    from prunegraph.export.folder import slim_config
+
+    return slim_config(config, cuts_of(result))
+
+
+def cuts_of(result: PruneResult) -> list[Cut]:
+    """Every group of a model and what is left of it."""
+    from prunegraph.export.folder import Cut
 
     left = {group.id: group.after for group in result.report.groups}
     groups = result.analyzed.analysis.groups if result.analyzed is not None else ()
-    return slim_config(config, [Cut(group.kind, group.units, left.get(group.id, group.units)) for group in groups])
+    return [Cut(group.kind, group.units, left.get(group.id, group.units)) for group in groups]
 
 
 def is_folder(model: Path) -> bool:
@@ -105,11 +120,13 @@ def opened(model: Path, output: Path, step: Progress) -> Iterator[ModelFolder | 
 
     from prunegraph.atomic_write import check_new_folder
     from prunegraph.export.folder import find_model, lacks_onnx
+    from prunegraph.export.genai import decoder_file, read_genai_config
 
     check_new_folder(output)
     folder = Path(str(model).removeprefix("hf:"))
     if not lacks_onnx(folder):
-        onnx_file = find_model(folder)
+        genai = read_genai_config(folder)
+        onnx_file = (decoder_file(folder, genai) if genai is not None else None) or find_model(folder)
         yield ModelFolder(folder, onnx_file, onnx_file.relative_to(folder))
         return
     from prunegraph.export.hub import export_model
@@ -124,11 +141,12 @@ def config_lines(slim: SlimConfig) -> Sequence[str]:
     """What a configuration says now, and what it cannot say, in words."""
     lines = []
     if slim.changed:
-        lines.append("config.json: " + ", ".join(f"{key} = {slim.config[key]}" for key in slim.changed))
+        numbers = slim.config if slim.file == "config.json" else slim.config["model"]["decoder"]
+        lines.append(f"{slim.file}: " + ", ".join(f"{key} = {numbers[key]}" for key in slim.changed))
     for kind, left in slim.uneven.items():
         lines.append(
-            f"config.json cannot say how many {kind} there are: {min(left)} to {max(left)} by layer; "
+            f"{slim.file} cannot say how many {kind} there are: {min(left)} to {max(left)} by layer; "
             "--uniform evens them"
         )
-    lines += [f"config.json has no number for {kind}: {number} in every layer" for kind, number in slim.unsaid.items()]
+    lines += [f"{slim.file} has no number for {kind}: {number} in every layer" for kind, number in slim.unsaid.items()]
     return lines

@@ -453,7 +453,7 @@ def prune(
 
             show("", evaluation_table(tuned.evaluation, "held out from training"))
     if changed is not None:
-        show("", *config_lines(changed))
+        show("", *(line for each in changed for line in config_lines(each)))
     say("\nwrote ", _listed(files))
     if folder is None or folder.model.is_relative_to(folder.folder):
         say("next: ", (f"prunegraph bench {model} {files[0]}", "bold"))

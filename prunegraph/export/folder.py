@@ -27,7 +27,7 @@ CONFIG_KEYS: Mapping[str, tuple[str, ...]] = {
     "head": ("num_attention_heads", "n_head", "n_heads", "num_heads", "encoder_attention_heads"),
     "kv_group": ("num_key_value_heads", "n_head_kv", "num_kv_heads"),
     "ffn": ("intermediate_size", "n_inner", "ffn_dim", "hidden_dim", "d_ff", "encoder_ffn_dim", "decoder_ffn_dim"),
-    "qk_dim": ("head_dim",),
+    "qk_dim": ("head_dim", "head_size"),
     "hidden": ("hidden_size", "n_embd", "d_model", "dim"),
     "expert": ("num_local_experts", "n_routed_experts", "num_experts"),
 }
@@ -56,12 +56,14 @@ class SlimConfig:
         uneven: Kinds whose layers differ, so that one number cannot say what they have, with what they have.
         unsaid: Kinds that got smaller alike in all layers, but for which the configuration has no number, with what
             is left.
+        file: The name of the file that says it.
     """
 
     config: Mapping[str, Any]
     changed: tuple[str, ...]
     uneven: Mapping[str, tuple[int, ...]]
     unsaid: Mapping[str, int] = field(default_factory=dict)
+    file: str = "config.json"
 
 
 def find_model(folder: Path) -> Path:
@@ -252,7 +254,7 @@ def model_card(name: str, facts: str, slim: SlimConfig) -> str:
         facts,
     ]
     if slim.uneven or slim.unsaid:
-        lines += ["## What config.json cannot say", ""]
+        lines += [f"## What {slim.file} cannot say", ""]
         lines += [f"- {kind}: the layers have {', '.join(map(str, left))}" for kind, left in slim.uneven.items()]
         lines += [f"- {kind}: every layer has {number}" for kind, number in slim.unsaid.items()]
         lines += ["", "ONNX Runtime needs none of these numbers; a library that builds caches from them does."]

@@ -1,0 +1,163 @@
+"""Folders of ONNX Runtime GenAI: a slim folder says how many heads there are, and generates what it should."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto
+
+from prunegraph import Amount, Scope, prune_graph
+from prunegraph.cli.model_folder import cuts_of, opened
+from prunegraph.errors import ModelError, PruneGraphError
+from prunegraph.export.folder import Cut
+from prunegraph.export.genai import NAME, slim_genai_config
+from prunegraph.passes.prove.mask import masked
+from prunegraph.result import PruneResult
+from prunegraph.runtime.session import open_session, run
+from tests.graphs.builder import Builder
+
+LAYERS, HIDDEN, KV, QUERIES, SIZE, FFN, WORDS = 2, 32, 4, 2, 16, 24, 48
+CACHES = ("past_key_values.*", "present.*")
+
+DECODER = {
+    "filename": "model.onnx",
+    "head_size": SIZE,
+    "hidden_size": HIDDEN,
+    "inputs": {
+        "input_ids": "input_ids",
+        "attention_mask": "attention_mask",
+        "past_key_names": "past_key_values.%d.key",
+        "past_value_names": "past_key_values.%d.value",
+    },
+    "outputs": {
+        "logits": "logits",
+        "present_key_names": "present.%d.key",
+        "present_value_names": "present.%d.value",
+    },
+    "num_attention_heads": KV * QUERIES,
+    "num_hidden_layers": LAYERS,
+    "num_key_value_heads": KV,
+}
+CONFIG: dict[str, Any] = {
+    "model": {
+        "bos_token_id": 1,
+        "context_length": 64,
+        "decoder": DECODER,
+        "eos_token_id": 2,
+        "pad_token_id": 0,
+        "type": "llama",
+        "vocab_size": WORDS,
+    },
+    "search": {"do_sample": False, "max_length": 64, "past_present_share_buffer": False},
+}
+
+
+def decoder() -> onnx.ModelProto:
+    """What the model builder writes: packed queries, keys and values, caches, lengths from the mask; without norms."""
+    b = Builder("genai")
+    b.domains["com.microsoft"] = 1
+    ids = b.input("input_ids", "batch_size", "sequence_length", dtype=TensorProto.INT64)
+    mask = b.input("attention_mask", "batch_size", "total_sequence_length", dtype=TensorProto.INT64)
+    caches = [f"{layer}.{part}" for layer in range(LAYERS) for part in ("key", "value")]
+    for name in caches:
+        b.input(f"past_key_values.{name}", "batch_size", KV, "past_sequence_length", SIZE)
+    last = b("Cast", b("Sub", b("ReduceSum", mask, [1], keepdims=0), [1]), to=TensorProto.INT32)
+    total = b("Cast", b("Gather", b("Shape", mask), np.array(1), axis=0), to=TensorProto.INT32)
+    x = b("Gather", b.weight("embed", WORDS, HIDDEN, scale=1.0), ids)
+    for layer in range(LAYERS):
+        width = KV * QUERIES * SIZE
+        packed = b("MatMul", x, b.weight(f"qkv{layer}", HIDDEN, width + 2 * KV * SIZE))
+        past = [f"past_key_values.{layer}.{part}" for part in ("key", "value")]
+        operands = (packed, None, None, *past, last, total)
+        y, *_ = b(
+            "GroupQueryAttention", *operands, n=3, domain="com.microsoft", num_heads=KV * QUERIES, kv_num_heads=KV
+        )
+        b.nodes[-1].output[1:] = [f"present.{layer}.key", f"present.{layer}.value"]
+        x = b("Add", x, b("MatMul", y, b.weight(f"o{layer}", width, HIDDEN)))
+        hidden = b("Relu", b("MatMul", x, b.weight(f"up{layer}", HIDDEN, FFN)))
+        x = b("Add", x, b("MatMul", hidden, b.weight(f"down{layer}", FFN, HIDDEN)))
+    b.nodes.append(onnx.helper.make_node("MatMul", [x, b.weight("head", HIDDEN, WORDS)], ["logits"], "lm_head"))
+    b.output("logits", "batch_size", "sequence_length", WORDS)
+    for name in caches:
+        b.output(f"present.{name}", "batch_size", KV, "total_sequence_length", SIZE)
+    return b.model()
+
+
+def genai_folder(where: Path) -> Path:
+    where.mkdir()
+    onnx.save(decoder(), where / "model.onnx", save_as_external_data=True, location="model.onnx.data")
+    (where / NAME).write_text(json.dumps(CONFIG))
+    return where
+
+
+def prune(folder: Path, target: Path, **amount: Any) -> PruneResult:
+    """What `prunegraph prune FOLDER` does."""
+    with opened(folder, target, lambda _: None) as found:
+        assert found is not None
+        result = prune_graph(found.model, Amount(**amount), scorer="random", scope=Scope(allow_io=CACHES))
+        found.write(target, result, result.facts())
+    return result
+
+
+def test_a_slim_folder_says_what_is_left(tmp_path: Path) -> None:
+    source = genai_folder(tmp_path / "whole")
+    result = prune(source, tmp_path / "slim", ratio={"kv_group": 0.5, "ffn": 0.5})
+    config = json.loads((tmp_path / "slim" / NAME).read_text())
+    assert config["model"]["decoder"] == DECODER | {"num_key_value_heads": 2, "num_attention_heads": 4}
+    assert {**config, "model": 0} == {**CONFIG, "model": 0}
+    assert {cut.kind: cut.after for cut in cuts_of(result)}["ffn"] == FFN // 2
+    assert not list((tmp_path / "slim").glob("model.onnx.data"))
+    slim = onnx.load(tmp_path / "slim" / "model.onnx")
+    past = {value.name: [d.dim_value for d in value.type.tensor_type.shape.dim] for value in slim.graph.input}
+    assert past["past_key_values.1.key"][1] == 2
+
+
+def test_heads_of_queries_alone_are_counted() -> None:
+    cuts = [Cut("kv_group", KV, KV)] * 2 + [Cut("query_head", QUERIES, 1)] * 2
+    assert slim_genai_config(CONFIG, cuts).config["model"]["decoder"]["num_attention_heads"] == KV
+
+
+def test_layers_that_differ_are_refused_where_the_runtime_takes_one_number() -> None:
+    ffn = [Cut("ffn", FFN, 3), Cut("ffn", FFN, 4)]
+    assert slim_genai_config(CONFIG, ffn).config == CONFIG
+    with pytest.raises(PruneGraphError, match="one number for all layers, and the layers keep 1 to 2 of kv_group") as e:
+        slim_genai_config(CONFIG, [Cut("kv_group", KV, 1), Cut("kv_group", KV, 2)])
+    assert "--uniform" in e.value.hint
+
+
+def test_a_configuration_without_a_decoder_is_refused(tmp_path: Path) -> None:
+    source = genai_folder(tmp_path / "whole")
+    (source / NAME).write_text("{}")
+    with pytest.raises(ModelError, match="says nothing of a decoder"), opened(source, tmp_path / "s", lambda _: None):
+        pass
+
+
+def test_the_runtime_generates_what_the_masked_original_does(tmp_path: Path) -> None:
+    genai = pytest.importorskip("onnxruntime_genai", reason="onnxruntime-genai is not installed")
+    source = genai_folder(tmp_path / "whole")
+    result = prune(source, tmp_path / "slim", ratio={"kv_group": 0.5, "ffn": 0.5})
+    analyzed = result.analyzed
+    assert analyzed is not None
+    keeps = result.selection.keeps(analyzed.analysis.groups)
+    oracle = masked(analyzed.normalized.model, analyzed.analysis.solution, keeps)
+    prompt, length = [1, 7, 30, 12, 45, 5], 16
+    parameters = genai.GeneratorParams(genai.Model(str(tmp_path / "slim")))
+    parameters.set_search_options(max_length=length, min_length=length, do_sample=False)
+    generator = genai.Generator(genai.Model(str(tmp_path / "slim")), parameters)
+    generator.append_tokens(np.array([prompt], np.int32))
+    while not generator.is_done():
+        generator.generate_next_token()
+    tokens = list(prompt)
+    past = {value.name: np.zeros((1, KV, 0, SIZE), np.float32) for value in decoder().graph.input[2:]}
+    with open_session(oracle) as session:
+        while len(tokens) < length:
+            ids = np.array([tokens])
+            (logits,) = run(session, {"input_ids": ids, "attention_mask": np.ones_like(ids), **past}, ["logits"])
+            last = np.where(np.arange(WORDS) == 2, -np.inf, logits[0, -1])  # the end may not come yet
+            tokens.append(int(last.argmax()))
+    assert list(map(int, generator.get_sequence(0))) == tokens
