@@ -19,6 +19,7 @@ import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from importlib.metadata import version
 from pathlib import Path
 from statistics import linear_regression
 
@@ -27,6 +28,7 @@ from rich.console import Console
 
 from benchmarks.harness import Record, Section, describe, in_child, study_parser, write_page
 from benchmarks.zoo.decoder import DecoderShape, write_decoder
+from prunegraph.bench.environment import environment
 
 SIZES = {
     "0.1B": DecoderShape(layers=12, hidden=768, heads=12, kv_heads=4, head_dim=64, ffn=2048, vocabulary=8000),
@@ -87,18 +89,15 @@ def main() -> int:
     arguments = _arguments()
     console, log = Console(), Console(stderr=True)
     with tempfile.TemporaryDirectory(prefix="prunegraph-scale-", dir=arguments.folder) as folder:
-        before = describe(in_child(HOURS, machine), "python", "numpy", "onnx", "onnx-ir", "onnxruntime")
-        measured = list(measure(arguments, Path(folder), log))
-    commands = Section("Commands", HEADER, [each.row() for each in measured], _note(), texts=3)
-    sections = [commands, *growth(measured)]
-    for section in sections:
+        before = describe(machine(), "python", "numpy", "onnx", "onnx-ir", "onnxruntime")
+        measured: list[Measured] = []
+        for each in measure(arguments, Path(folder), log):
+            measured.append(each)
+            if arguments.markdown:  # a study of hours that is interrupted has its page
+                write(arguments.markdown, before, sections_of(measured))
+    for section in sections_of(measured):
         section.show(console)
     console.print(before, highlight=False)
-    if arguments.markdown:
-        words = sys.argv[1:]
-        folder_of_files = f"Made by `python -m benchmarks.scale {' '.join(words)}`."
-        lines = [line for section in sections for line in section.lines()]
-        write_page(arguments.markdown, ["# Large models", "", INTRODUCTION, folder_of_files, "", before, "", *lines])
     return 0 if all(each.peak is not None for each in measured) else 1
 
 
@@ -141,9 +140,7 @@ def _note() -> str:
 
 def machine() -> Record:
     """The machine and the versions."""
-    from benchmarks.pass_time_steps import machine
-
-    return machine()
+    return environment() | {name: version(name) for name in ("onnx", "onnx-ir")}
 
 
 def measure(arguments: argparse.Namespace, folder: Path, log: Console) -> Iterator[Measured]:
