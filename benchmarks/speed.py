@@ -25,7 +25,6 @@ from prunegraph.bench.environment import environment
 from prunegraph.passes.choose.meet_time import OVER, UNDER
 
 MARKS = ("<!-- speed -->", "<!-- /speed -->")
-TIMEOUT = 540.0
 NAMES = {"binary": "movie, two classes", "five": "movie, five classes", "fashion": "Fashion ViT"}
 
 
@@ -36,6 +35,7 @@ def main() -> None:
     parser.add_argument("--list", action="store_true", help="list the names of the cases")
     parser.add_argument("--again", action="store_true", help="run cases once more that failed")
     parser.add_argument("--fresh", action="store_true", help="run the cases that are named even if they have been run")
+    parser.add_argument("--timeout", type=float, default=540.0, metavar="S", help="for one case (default: 540)")
     parser.add_argument("--records", type=Path, default=BUILD / "records.jsonl", metavar="FILE")
     parser.add_argument("--markdown", type=Path, metavar="FILE", help="put the tables between the marks of this page")
     arguments = parser.parse_args()
@@ -53,7 +53,7 @@ def main() -> None:
     warm("onnxruntime", "prunegraph")
     for name in dict.fromkeys(wanted):  # one at a time: others would be heard in the timings
         done = run_cases(
-            name, [name], records, lambda case: (run, (case,)), name=str, jobs=1, timeout=TIMEOUT,
+            name, [name], records, lambda case: (run, (case,)), name=str, jobs=1, timeout=arguments.timeout,
             again=arguments.again or arguments.fresh,
         )  # fmt: skip
         record = done[name]

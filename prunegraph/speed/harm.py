@@ -24,13 +24,14 @@ from prunegraph.passes.score.base import Scores
 from prunegraph.pipeline import rewrite
 from prunegraph.speed.blocks import Block
 from prunegraph.speed.cuts import ONE
+from prunegraph.speed.tail import Tails
 
 logger = logging.getLogger(__name__)
 
 EXAMPLES = 256
 """Examples that harm is measured on, the first of the data."""
 
-MAIN, INNER = (0.75, 0.5, 0.25, 0.125, ONE), (0.75, 0.5, 0.25)
+MAIN, INNER = (0.75, 0.5, 0.25, 0.125, ONE), (0.5, 0.25)
 """Shares of units that stay at which harm is measured: of a block, and of the dims inside of its units."""
 
 Progress = Callable[[int], None]
@@ -88,6 +89,7 @@ class Harm:
         examples = self.inputs.first(EXAMPLES)
         self.outputs: Outputs = outputs_of(model, analysis, examples)
         self.moments = gather_moments(model, analysis, self.inputs)
+        self.tails = Tails(model, analysis, self.inputs, self.outputs, self.moments)
         key = hashlib.sha256(f"{fingerprint(model)}|{self.inputs.fingerprint}|{EXAMPLES}".encode()).hexdigest()[:32]
         self.notes = Notes.at(None if cache is None else cache / f"{key}.jsonl")
 
@@ -96,7 +98,11 @@ class Harm:
         if not selection.keep:
             return 0.0
         key = hashlib.sha256(selection.to_json().encode()).hexdigest()[:32]
-        return self.notes.of(key, lambda: divergence(self.slim(selection), self.outputs))
+        return self.notes.of(key, lambda: self._measured(selection))
+
+    def _measured(self, selection: Selection) -> float:
+        value = self.tails.harm(selection)
+        return divergence(self.slim(selection), self.outputs) if value is None else value
 
     def slim(self, selection: Selection) -> ir.Model:
         """The re-fitted slim model, unproven."""
