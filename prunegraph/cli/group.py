@@ -11,6 +11,7 @@ import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import typer
@@ -19,13 +20,6 @@ from typer.core import TyperGroup
 from prunegraph.atomic_write import recorded
 from prunegraph.cli.console import Warnings, complain, give_up_stdout
 from prunegraph.errors import PruneGraphError
-
-INTERRUPTED = 130
-"""The exit code of what Ctrl-C ends: 128 and the number of its signal."""
-
-
-TERMINATED = 143
-"""The exit code of what SIGTERM ends."""
 
 
 class Terminated(BaseException):
@@ -50,9 +44,10 @@ class Commands(TyperGroup):
     def invoke(self, ctx: Any) -> Any:
         """Run a command."""
         logging.getLogger("onnx_ir").setLevel(logging.ERROR)  # it warns of what is none of the caller's business
+        received: list[int] = []
         with recorded() as files:
             try:
-                with Warnings(), warnings.catch_warnings(), ended_by_signals():
+                with Warnings(), warnings.catch_warnings(), ended_by_signals(received):
                     if not sys.warnoptions:
                         warnings.simplefilter("ignore")
                     return super().invoke(ctx)
@@ -63,11 +58,13 @@ class Commands(TyperGroup):
                 complain(f"there is not enough memory; {_left(files)}", "give smaller data or a machine with more")
                 raise typer.Exit(1) from error
             except KeyboardInterrupt:
-                complain(f"interrupted; {_left(files)}")
-                raise typer.Exit(INTERRUPTED) from None
-            except Terminated as signal_:
-                complain(f"ended by {signal.Signals(signal_.number).name}; {_left(files)}")
-                raise typer.Exit(128 + signal_.number) from None
+                raise _end_by(signal.SIGINT, files) from None
+            except Terminated as ended:
+                raise _end_by(ended.number, files) from None
+            except Exception:
+                if not received:
+                    raise
+                raise _end_by(received[0], files) from None  # an import that was under way made another error of it
 
     def main(self, args: Any = None, standalone_mode: bool = True, **rest: Any) -> Any:  # type: ignore[override]
         """Run the command line, telling of wrong usage as of any other error."""
@@ -96,17 +93,24 @@ _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EBADF)
 
 
 @contextmanager
-def ended_by_signals() -> Iterator[None]:
-    """Turn the signals that end a process into an exception, so that nothing is left behind."""
+def ended_by_signals(received: list[int]) -> Iterator[None]:
+    """Turn the signals that end a process into an exception, so that nothing is left behind.
 
-    def end(number: int, _: object) -> None:
+    Args:
+        received: Takes their numbers, since not everything lets that exception pass.
+    """
+
+    def end(number: int, frame: FrameType | None) -> None:
+        received.append(number)
+        if number == signal.SIGINT:
+            signal.default_int_handler(number, frame)
         raise Terminated(number)
 
     before: dict[signal.Signals, Any] = {}
     if threading.current_thread() is threading.main_thread():
-        names = [name for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]  # not all systems have both
+        names = [name for name in ("SIGTERM", "SIGHUP", "SIGINT") if hasattr(signal, name)]  # some systems lack one
         for each in (signal.Signals[name] for name in names):
-            if signal.getsignal(each) is signal.SIG_DFL:  # nohup asks to ignore one
+            if signal.getsignal(each) in (signal.SIG_DFL, signal.default_int_handler):  # nohup asks to ignore one
                 before[each] = signal.signal(each, end)
     try:
         yield
@@ -115,6 +119,14 @@ def ended_by_signals() -> Iterator[None]:
             signal.signal(each, handler)
 
 
+def _end_by(number: int, files: Sequence[Path]) -> typer.Exit:
+    """Say what ended the command, and what is left of it."""
+    what = "interrupted" if number == signal.SIGINT else f"ended by {signal.Signals(number).name}"
+    complain(f"{what}; {_left(files)}")
+    return typer.Exit(128 + number)
+
+
 def _left(files: Sequence[Path]) -> str:
-    """What an interruption leaves."""
-    return f"written before: {', '.join(map(str, files))}" if files else "no file was changed"
+    """What an interruption leaves; folders for the time of a command are gone by then."""
+    left = [str(file) for file in files if file.exists()]
+    return f"written before: {', '.join(left)}" if left else "no file was changed"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -57,3 +58,25 @@ def test_a_worker_that_dies_is_a_crash_and_another_takes_over(monkeypatch: pytes
     monkeypatch.setattr(fuzz.Worker, "take", take_and_die)
     endings = [outcome.ending for outcome in fuzz.run(numbers, 0, workers=1)]
     assert endings[1] == "crash" and {endings[0], endings[2]} <= {"done", "refused"}
+
+
+def test_a_run_goes_on_where_it_was_stopped_and_fills_a_page(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    cases: list[list[int]] = []
+
+    def pretended(numbers: list[int], *_: object, **__: object) -> Iterator[fuzz.Outcome]:
+        cases.append(numbers)
+        for number in numbers[:2]:
+            yield fuzz.Outcome(number, "mlp", "done")
+
+    monkeypatch.setattr(fuzz, "run", pretended)
+    page, log = tmp_path / "page.md", tmp_path / "log.jsonl"
+    page.write_text(f"before\n{fuzz.MARKS[0]}\nold\n{fuzz.MARKS[1]}\nafter\n")
+    for _ in range(2):
+        monkeypatch.setattr("sys.argv", ["fuzz", "--cases", "4", "--log", str(log), "--write", str(page)])
+        with pytest.raises(SystemExit) as ended:
+            fuzz.main()
+        assert not ended.value.code
+    assert cases == [[0, 1, 2, 3], [2, 3]]
+    text = page.read_text()
+    assert text.startswith("before\n") and text.endswith("after\n") and "old" not in text
+    assert "| all | 4 | 4 | 0 | 0 | 0 | 0 | 0 |" in text

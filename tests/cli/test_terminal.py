@@ -185,9 +185,28 @@ def test_a_signal_leaves_nothing_behind_and_says_what_is_true(
     assert sorted(os.listdir(folder)) == ["model.onnx", *(["slim.onnx"] if when == "after" else [])]
 
 
+@pytest.mark.parametrize(
+    ("number", "code", "message"),
+    [(signal.SIGTERM, 143, "ended by SIGTERM; no file"), (signal.SIGINT, 130, "interrupted; no file")],
+)
+def test_a_signal_that_an_import_makes_another_error_of_is_a_signal(
+    number: signal.Signals, code: int, message: str, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def imported(*_: object, **__: object) -> None:
+        try:
+            os.kill(os.getpid(), number)
+            time.sleep(10)
+        except BaseException as error:
+            raise ImportError("initialization failed") from error
+
+    monkeypatch.setattr("prunegraph.api.analyze", imported)
+    result = run("explain", "model.onnx")
+    assert result.exit_code == code and message in result.stderr and "initialization" not in result.stderr
+
+
 def test_signals_are_as_they_were_afterwards() -> None:
     before = signal.getsignal(signal.SIGTERM)
-    with group.ended_by_signals():
+    with group.ended_by_signals([]):
         assert signal.getsignal(signal.SIGTERM) is not before
     assert signal.getsignal(signal.SIGTERM) is before
 

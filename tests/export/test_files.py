@@ -322,6 +322,17 @@ def test_a_round_trip_keeps_everything(external: bool, tmp_path: Path, monkeypat
     assert output(back).tobytes() == output(given).tobytes()
 
 
+@pytest.mark.parametrize("spelled", ["{}", "./{}", "../here/{}", "../here/../here/./{}", "deep/../{}"])
+def test_a_folder_may_be_spelled_as_one_likes(spelled: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    here = tmp_path / "here"
+    (here / "deep").mkdir(parents=True)
+    for location in ("w.bin", "./w.bin", "deep/../w.bin"):
+        name = write_external(here, location).name
+        monkeypatch.chdir(here)
+        value = door.load(spelled.format(name)).graph.initializers["w"].const_value
+        assert value is not None and np.array_equal(value.numpy(), WEIGHT)
+
+
 def test_external_data_stays_external_and_lazy(tmp_path: Path) -> None:
     given = write_external(tmp_path, offset=0, length=WEIGHT.nbytes)
     model = door.load(given)
