@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 
-import onnx_ir as ir
-
 from prunegraph.errors import UsageError
+from prunegraph.runtime.dim_expressions import symbols_in, value_of
 from prunegraph.runtime.inputs import InputSpec
 from prunegraph.runtime.roles import role_by_name, role_by_place
 
@@ -34,19 +32,19 @@ def resolve_sizes(
         for axis, dim in enumerate(spec.dims):
             if isinstance(dim, str):
                 places.setdefault(dim, (axis, len(spec.dims)))
-    known = {*places, *(symbol for dim in places for symbol in _symbols(dim))}
+    known = {*places, *(symbol for dim in places for symbol in symbols_in(dim))}
     _check_given(given, known)
     guesses = {"batch": batch, "sequence": sequence}
     resolved: dict[str, int] = {}
     for dim, (axis, rank) in places.items():
         if dim in given:
             resolved[dim] = given[dim]
-        elif symbols := _symbols(dim):
+        elif symbols := symbols_in(dim):
             bindings = given | {
                 symbol: guesses[role] for symbol in symbols - given.keys() if (role := role_by_name(symbol))
             }
-            value = ir.SymbolicDim(dim).evaluate(bindings)
-            if isinstance(value, int):
+            value = value_of(dim, bindings)
+            if value is not None:
                 resolved[dim] = value
         elif role := role_by_name(dim) or role_by_place(axis, rank):
             resolved[dim] = guesses[role]
@@ -67,8 +65,3 @@ def _check_given(given: Mapping[str, int], known: set[str]) -> None:
         )
     if negative := [name for name, size in given.items() if size < 0]:
         raise UsageError(f"the size of {negative[0]!r} is negative", hint="sizes are 0 or more")
-
-
-def _symbols(dim: str) -> frozenset[str]:
-    """The names in an arithmetic expression; none in a plain name."""
-    return ir.SymbolicDim(dim).free_symbols() if re.search(r"[-+*/(]", dim) else frozenset()

@@ -12,6 +12,7 @@ from itertools import islice, product
 
 import onnx_ir as ir
 
+from prunegraph.runtime.dim_expressions import is_expression, value_of
 from prunegraph.runtime.inputs import InputSpec
 from prunegraph.runtime.roles import role_of
 
@@ -98,7 +99,7 @@ def _sequences(specs: Sequence[InputSpec], fixed: Mapping[str, int]) -> list[str
         for axis, dim in enumerate(spec.dims)
         if isinstance(dim, str) and dim not in fixed and role_of(spec, axis) in ("row", "mask")
     }
-    return [name for name in names if not any(sign in name for sign in "+*-/ ")]
+    return [name for name in names if not is_expression(name)]
 
 
 def _roles(specs: Sequence[InputSpec], fixed: Mapping[str, int]) -> set[str]:
@@ -122,16 +123,13 @@ def _assign(specs: Sequence[InputSpec], sizes: Mapping[str, int], fixed: Mapping
     for spec in sorted(specs, key=lambda spec: any(role_of(spec, axis) == "mask" for axis in range(len(spec.dims)))):
         for axis, dim in enumerate(spec.dims):
             if isinstance(dim, str) and dim not in assigned:
-                if any(sign in dim for sign in "+*-/ "):
+                if is_expression(dim):
                     computed.append((dim, role_of(spec, axis)))
                 else:
                     assigned[dim] = sizes[role_of(spec, axis)]
     for dim, role in computed:
-        try:
-            value = ir.SymbolicDim(dim).evaluate(assigned)
-        except (ValueError, TypeError, KeyError):
-            value = None
-        assigned[dim] = value if isinstance(value, int) else sizes[role]
+        value = value_of(dim, assigned)
+        assigned[dim] = sizes[role] if value is None else value
     return assigned
 
 

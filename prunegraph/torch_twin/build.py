@@ -117,6 +117,7 @@ class _Builder:
                 self.nodes[value] = self._add("call_function", output_of, (call, k), {}, value.name)
 
     def _add(self, kind: str, target: Any, args: tuple[Any, ...], kwargs: dict[str, Any], name: str) -> fx.Node:
+        name = f"{name}_" if name in _CALLED else name  # what generated code calls must not be a variable in it
         return self.graph.create_node(kind, target, args, kwargs, name=name)
 
     def _operands(self, node: ir.Node, op: TorchOp) -> list[Any]:

@@ -98,6 +98,19 @@ def test_what_a_tensor_says_of_itself_is_text(field: str, folder: Path) -> None:
     refused(("explain", "m.onnx"), 1, "no text in UTF-8", "export it again")
 
 
+DIMS = ("../up", "9**9**9**9", "a%0", "a/0", "a-100", "(" * 3000, "*", "a b", "é+1", "a\nb", "-1", "")
+
+
+@pytest.mark.parametrize("dim", DIMS)
+def test_dims_of_any_name(dim: str, folder: Path) -> None:
+    model = mlp()
+    model.graph.input[0].type.tensor_type.shape.dim[0].dim_param = dim
+    onnx.save(model, folder / "m.onnx")
+    done("prune", "m.onnx", "-o", SLIM)
+    assert run("bench", "m.onnx", "--rounds", "10", "--max-seconds", "0.1").exit_code in (0, 1, 2)
+    assert isinstance(run("bundle", "m.onnx", "-o", "b.zip").exception, SystemExit | None)
+
+
 BATCHES = {0: "batches of 0 examples", 1 << 20: "exactly 1,048,576 examples", 1 << 62: "exactly 4,611,686,"}
 
 

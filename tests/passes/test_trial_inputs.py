@@ -50,6 +50,12 @@ def logarithm() -> onnx.ModelProto:
     return g.model()
 
 
+def above_one() -> onnx.ModelProto:
+    g = Builder("above_one")
+    g.output(ffn(g, g("Acosh", g.input("x", "B", 6))), "B", 6)
+    return g.model()
+
+
 def chosen_rows() -> onnx.ModelProto:
     """The mean of what is above a threshold: of nothing it is no number."""
     g = Builder("chosen_rows")
@@ -60,7 +66,7 @@ def chosen_rows() -> onnx.ModelProto:
     return g.model()
 
 
-@pytest.mark.parametrize("make", [hidden_rows, logarithm, chosen_rows])
+@pytest.mark.parametrize("make", [hidden_rows, logarithm, above_one, chosen_rows])
 def test_other_numbers_are_tried_where_the_original_makes_none(make: Callable[[], onnx.ModelProto]) -> None:
     verification = proof(make())
     assert verification.ok and not verification.notes and verification.moved > 1e-3

@@ -29,6 +29,17 @@ def two(first: str, second: str, weight: str = "w") -> onnx.ModelProto:
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
 
 
+@pytest.mark.parametrize("name", [*INPUTS, "inf", "nan", "device"])
+@pytest.mark.parametrize("place", ["weight", "inner"])
+def test_a_value_of_any_name_hides_nothing_that_is_called(name: str, place: str) -> None:
+    model = two("first", "second", name if place == "weight" else "w")
+    if place == "inner":
+        model.graph.node[1].output[0] = model.graph.node[2].input[0] = name
+    module = to_torch(model)
+    ones, fives = torch.ones(3, 4), torch.full((3, 4), 5.0)
+    assert module(ones, fives)[0].unique().tolist() == [-3]
+
+
 @pytest.mark.parametrize("name", INPUTS)
 def test_an_input_of_any_name_is_fed_by_it(name: str) -> None:
     for pair in ((name, "x_0"), ("x_0", name), (name, f"x_{name}")):

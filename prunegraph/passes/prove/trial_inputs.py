@@ -66,6 +66,7 @@ FILLS = (
     Fill("positive", "counts"),
     Fill("negative"),
     Fill("unit"),
+    Fill("above one"),
 )
 """What is tried in turn where the original makes something of it that is not finite."""
 
@@ -292,7 +293,7 @@ def filled(specs: Sequence[InputSpec], sizes: Mapping[str, int], seed: int, fill
 def _floats(array: Array, how: str, rng: np.random.Generator) -> Array:
     if how == "normal":
         return array
-    low, high = {"positive": (0.5, 2.0), "negative": (-2.0, -0.5), "unit": (0.05, 0.95)}[how]
+    low, high = {"positive": (0.5, 2.0), "negative": (-2.0, -0.5), "unit": (0.05, 0.95), "above one": (1.5, 4.0)}[how]
     return rng.uniform(low, high, array.shape)
 
 
