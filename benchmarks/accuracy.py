@@ -1,138 +1,167 @@
-"""SNP against other scorers on real tasks: accuracy at equal widths, without training, repaired, and fine-tuned.
+"""Accuracy without training: what rotation, selection and repair cost on real tasks, three dense models each.
 
-    python -m benchmarks.accuracy [fashion binary five] [--markdown docs/accuracy.md]
+    python -m benchmarks.accuracy [--markdown docs/accuracy.md]
 
-Every scorer prunes the same kinds by the same ratio, found so that the MACs fall to the target; only the choice of
-units differs. Results are kept in `build/accuracy.jsonl`, so that a run that was stopped goes on where it stopped.
+Models that are not there are trained first (benchmarks.movie, benchmarks.fashion), unless `--trained` leaves them out.
+Nothing reads a label but the judge, `taylor` and what trained the dense models. Results are kept in
+`build/accuracy.jsonl`, so that a run that was stopped goes on where it stopped.
 """
 
 from __future__ import annotations
 
-import dataclasses
-import itertools
+import argparse
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnx_ir as ir
+import numpy.typing as npt
 
-from benchmarks import fashion
-from benchmarks.accuracy_page import Case, bits, render
+import prunegraph as pg
+from benchmarks import fashion, movie, rotate
+from benchmarks.accuracy_page import Case, Cell, render
+from benchmarks.accuracy_study import Arm, Dense, Study, judged, record
+from benchmarks.datasets import fashion_images
 from benchmarks.harness import Records, study_parser
-from benchmarks.judge import right
-from benchmarks.movie import FROZEN, movie
-from prunegraph import Amount, Repair, prune_graph, scorers
-from prunegraph.observe.stream import Data
-from prunegraph.train.finetune import finetune
 
 RESULTS = Path("build/accuracy.jsonl")
-SCORERS = ("snp", "magnitude", "activation", "taylor", "random")
-FEWER = (0.25, 0.5, 0.65)
-WIDTHS = {"inner": ("qk_dim", "v_dim", "ffn"), "inner and hidden": ("qk_dim", "v_dim", "ffn", "hidden")}
-"""What is pruned: the widths inside of the blocks, which leave the stream whole, and with the residual width, as SNP
-does it."""
-RECOVERIES = ("none", "repair", "finetune")
-DRAWS = 3
-"""How often `random` draws."""
+TEXT, EVERY = ("binary", "five"), ("binary", "five", "fashion")
+SEEDS = (0, 1, 2)
+CALIBRATION, TEST_IMAGES = 512, 4000
+INNER = ("qk_dim", "v_dim", "ffn")
+
+CELLS = (
+    Cell("half of the Q/K dims", pg.Amount(ratio={"qk_dim": 0.5}), EVERY, 0.3),
+    Cell("half of the Q/K and V dims", pg.Amount(ratio={"qk_dim": 0.5, "v_dim": 0.5}), EVERY, 0.7),
+    Cell("inner widths, 50 % fewer MACs", pg.Amount(macs=0.5, kinds=INNER), EVERY, 1.0),
+    Cell("inner widths, 65 % fewer MACs", pg.Amount(macs=0.35, kinds=INNER), EVERY, 3.0),
+    Cell("hidden, 288 of 384", pg.Amount(keep={"hidden": 288}), TEXT, 1.2),
+    Cell("hidden, 192 of 384", pg.Amount(keep={"hidden": 192}), TEXT, 4.0),
+    Cell("inner widths and hidden, 50 % fewer MACs", pg.Amount(macs=0.5, kinds=(*INNER, "hidden")), ("fashion",), 2.0),
+)
+"""What is cut, and how many points it may cost."""
 
 
-@dataclasses.dataclass(frozen=True)
-class Task:
-    """A trained model with data: to look at while scoring (unlabelled but for taylor), to train on, to judge by."""
+SELECTED = {"qk_dim": "snp", "v_dim": "activation", "ffn": "activation", "hidden": "activation"}
+ARMS = (
+    Arm("as by default", None, "activation"),
+    Arm("not rotated", False, SELECTED, ("auto",)),
+    Arm("taylor, with labels", None, "taylor", labels=True),
+    Arm("swept in any case", None, "activation", ("sweep",)),
+)
 
-    model: Path
-    calibration: Data
-    train: Data
-    validation: Data
-    test: Data
-    lr: float
-    freeze: Sequence[str] = ()
+HALF = pg.Amount(macs=0.5, kinds=("head", "ffn"))
+CHOICES = (
+    Cell("scorer: half of the MACs of heads and FFN", HALF, TEXT),
+    Cell("kinds: heads and FFN", HALF, TEXT),
+    Cell("kinds: Q/K dims, V dims and FFN", pg.Amount(macs=0.5, kinds=INNER), TEXT),
+    Cell("kinds: heads, Q/K dims and FFN", pg.Amount(macs=0.5, kinds=("head", "qk_dim", "ffn")), TEXT),
+)
+"""What defaults were chosen by, on validation data of the first dense model."""
+SCORERS = tuple(
+    Arm(name, None, name, ("none", "auto"), name == "taylor") for name in ("activation", "magnitude", "obs", "taylor")
+)
 
 
-def task(name: str) -> Task:
+def dense_path(task: str, seed: int) -> Path:
+    """Where the model of a task lies, if it is there."""
+    folder = fashion.FASHION if task == "fashion" else movie.CACHE / task
+    return folder / f"seed{seed}" / "model.onnx"
+
+
+def dense(task: str, seed: int) -> Dense:
     """The model, trained now if it is not there, and its data."""
-    if name == "fashion":
-        sizes = (("train", 512), ("train", 3_000), ("validation", 1000), ("test", 4_000))
-        images = [Data(fashion.rows(split, count), batch_size=64) for split, count in sizes]
-        return Task(fashion.trained(), *images, lr=3e-4)
-    files = movie(name)
-    counts = (("train", 512), ("train", 2000), ("validation", None), ("test", None))
-    texts = [files.data(split, limit=count) for split, count in counts]
-    return Task(files.model, *texts, lr=5e-5, freeze=FROZEN)
+    if task == "fashion":
+        data = fashion_images()
+        splits = (("train", CALIBRATION), ("validation", 1000), ("test", TEST_IMAGES))
+        return Dense(fashion.trained(seed), *(pg.Data(_rows(data[s], n), batch_size=64) for s, n in splits))
+    files = movie.movie(task, seed)
+    limits = ((files.train, CALIBRATION), (files.validation, None), (files.test, None))
+    return Dense(files.model, *(pg.Data(path, files.tokenizer, limit=count) for path, count in limits))
 
 
-def cases(tasks: Sequence[str]) -> Iterator[Case]:
-    """Everything that is measured, quick ones first; random draws are repeated only where nothing follows."""
-    for recovery, name in itertools.product(RECOVERIES, tasks):
-        for widths, fewer, scorer in itertools.product(WIDTHS, FEWER, SCORERS):
-            trained = recovery == "finetune"
-            if trained and widths == "inner":
-                continue  # what training brings is asked of SNP's own setting
-            for draw in range(DRAWS if scorer == "random" and recovery == "none" else 1):
-                yield Case(name, widths, fewer, scorer, recovery, draw)
+def _rows(path: Path, count: int) -> dict[str, npt.NDArray[Any]]:
+    """The first images, called as the model's input is, and their labels."""
+    with np.load(path) as arrays:
+        return {"x": arrays["image"][:count], "label": arrays["label"][:count]}
 
 
-def measure(case: Case, on: Task) -> dict[str, Any]:
-    """Prune, recover, and judge on the test split."""
-    kinds = WIDTHS[case.widths]
-    result = prune_graph(
-        on.model,
-        Amount(macs=1 - case.fewer, kinds=kinds),
-        scorer=scorers.Random(seed=case.draw) if case.scorer == "random" else case.scorer,
-        data=on.calibration,
-        after=Repair("auto" if case.recovery != "none" else "none"),
-    )
-    slim = result.ir_model
-    if case.recovery == "finetune":
-        slim = finetune(
-            slim, on.train, teacher=on.model, validation=on.validation, epochs=1, lr=on.lr, freeze=on.freeze
-        ).ir_model
-    before, after = result.report.macs
-    proof = result.report.verify
-    assert proof is not None
-    return answers(slim, on.test) | {"macs": after / before, "error": proof.max_rel_error}
+def measure(task: str, seed: int, records: Records, cells: Sequence[tuple[Cell, Arm]], split: str) -> None:
+    """Cut, repair and judge whatever of the cells of one dense model is missing."""
+    todo = [
+        (cell, arm)
+        for cell, arm in cells
+        if task in cell.tasks
+        and any(records.recall(str(Case(task, seed, split, cell.name, arm.name, way))) is None for way in arm.repairs)
+    ]
+    if not todo:
+        return
+    on = dense(task, seed)
+    study, inputs = Study(on), on.graph.inputs((on.test if split == "test" else on.validation).opened())
+    whole = str(Case(task, seed, split, "whole", "", ""))
+    if records.recall(whole) is None:
+        records.keep(whole, record(judged(on.graph.original, inputs), macs=1.0))
+    for cell, arm in todo:
+        for way, slim, facts in study.slims(cell.amount, arm, verify=seed == 0):
+            case = Case(task, seed, split, cell.name, arm.name, way)
+            result = records.keep(str(case), record(judged(slim, inputs), labels=arm.labels, **facts))
+            share = np.unpackbits(np.array(result["right"], np.uint8), count=result["count"]).mean()
+            print(f"{case}: {share:.1%} {result.get('ways') or ''}", file=sys.stderr, flush=True)
 
 
-def answers(model: Path | ir.Model, test: Data) -> dict[str, Any]:
-    """Which test examples a model classifies rightly, as it is kept."""
-    every = right(model, test)
-    return {"right": np.packbits(every).tolist(), "count": len(every)}
+def plan(arguments: argparse.Namespace) -> Iterator[tuple[str, int, list[tuple[Cell, Arm]], str]]:
+    """Everything that is measured, the most telling first."""
+    for seed in SEEDS:
+        for task in arguments.tasks:
+            yield task, seed, [(cell, ARMS[0]) for cell in CELLS], "test"
+    for task in (task for task in arguments.tasks if task in TEXT):
+        yield task, 0, [(CHOICES[0], arm) for arm in SCORERS] + [(cell, ARMS[0]) for cell in CHOICES[1:]], "validation"
+    for task in (task for task in arguments.tasks if task in TEXT):
+        yield task, 0, [(cell, ARMS[-1]) for cell in CELLS if cell.amount.kinds == INNER], "test"
+    for arm in ARMS[1:-1]:
+        for seed in SEEDS:
+            for task in arguments.tasks:
+                yield task, seed, [(cell, arm) for cell in CELLS], "test"
 
 
-def dense(name: str) -> Case:
-    """The case that stands for the whole model."""
-    return Case(name, "whole", 0.0, "whole", "none")
+def embedding() -> dict[str, Any]:
+    """How near sentence embeddings stay with half of the Q/K dims; see benchmarks.rotate."""
+    model, calibrate, test = rotate.prepared()
+    graph = pg.analyze(model)
+    inputs = test.opened().inputs(graph.original)
+    (arm,) = (arm for arm in rotate.ARMS if arm.name == "Q/K: rotated by data")
+    result = rotate.measure(model, arm, rotate.KEPT[0], calibrate, inputs, rotate.embeddings(graph.original, inputs))
+    return {"cosine": result.cosine, "calibration": rotate.CALIBRATE, "test": rotate.TEST}
 
 
 def main() -> None:
     """Run the command line."""
     parser = study_parser("benchmarks.accuracy", __doc__)
-    parser.add_argument("tasks", nargs="*", default=["fashion", "binary", "five"])
-    parser.add_argument("--recoveries", nargs="+", choices=RECOVERIES, default=RECOVERIES)
-    parser.add_argument("--scorers", nargs="+", choices=SCORERS, default=SCORERS)
-    parser.add_argument("--draws", type=int, default=DRAWS, help="of random units")
-    parser.add_argument("--markdown", type=Path, help="write the page and its plots here")
+    parser.add_argument("tasks", nargs="*", default=list(EVERY))
+    parser.add_argument("--split", choices=("test", "validation"), help="only what is judged by this split")
+    parser.add_argument("--trained", action="store_true", help="leave out dense models that are not there yet")
+    parser.add_argument("--markdown", type=Path, help="write the page and its plot here")
     parser.add_argument("--no-run", action="store_true", help="show what was measured before")
     arguments = parser.parse_args()
     records = Records(RESULTS)
-    chosen = [
-        case
-        for case in cases(arguments.tasks)
-        if case.recovery in arguments.recoveries and case.scorer in arguments.scorers and case.draw < arguments.draws
-    ]
-    todo = [case for case in chosen if not arguments.no_run and records.recall(str(case)) is None]
-    tasks = {} if arguments.no_run else {name: task(name) for name in arguments.tasks}
-    for name, on in tasks.items():
-        if records.recall(str(dense(name))) is None:
-            records.keep(str(dense(name)), answers(on.model, on.test) | {"macs": 1.0, "error": 0.0})
-    for number, case in enumerate(todo, 1):
-        result = records.keep(str(case), measure(case, tasks[case.task]))
-        print(f"{number}/{len(todo)} {case}: {bits(result).mean():.1%}", file=sys.stderr, flush=True)
-    every = [*map(dense, arguments.tasks), *cases(arguments.tasks)]
+    for task, seed, cells, split in plan(arguments):
+        if arguments.split not in (None, split):
+            continue
+        if not arguments.no_run and not (arguments.trained and not dense_path(task, seed).is_file()):
+            measure(task, seed, records, cells, split)
+    if not arguments.no_run and records.recall("embedding") is None:
+        records.keep("embedding", embedding())
     if arguments.markdown:
-        render({c: r for c in every if (r := records.recall(str(c))) is not None}, arguments.markdown)
+        render(
+            records.recall,
+            arguments.markdown,
+            calibration=CALIBRATION,
+            cells=CELLS,
+            arms=ARMS,
+            choices=CHOICES,
+            scorers=SCORERS,
+        )
 
 
 if __name__ == "__main__":

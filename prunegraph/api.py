@@ -58,8 +58,8 @@ def prune_graph(
         scorer: Which units go first: "magnitude", "random", "activation", "obs", "snp", "taylor", and for heads
             "michel", "cahp" and "sap"; or a scorer with its options, such as `scorers.Sap(k=7)`; or a function from a
             group and a context to an array of the group's shape, high for what should stay; or one a kind
-            (`{"head": "michel", "ffn": "snp"}`). Where none is given, and kinds that one cannot score, go by magnitude,
-            `qk_dim` by SNP where data are given.
+            (`{"head": "michel", "ffn": "snp"}`). Where none is given, and kinds that one cannot score, go by magnitude;
+            where data are given by activation, `qk_dim` by SNP.
         data: For scorers that run the model, for head filtering and for what follows the proof: a file, rows, arrays,
             or `Data`, which says how they are read and run.
         scope: Which groups may get smaller, and which graph inputs and outputs may shrink with them.

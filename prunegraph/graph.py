@@ -105,7 +105,7 @@ class Graph(Analyzed):
 
     @property
     def bases(self) -> dict[str, str]:
-        """By id of every group of dims inside of heads why it may not be turned, "" where it may."""
+        """By id of every group of dims inside of heads, and residual width, why it may not turn; "" where it may."""
         return reasons(self.normalized.model.graph, self.analysis)
 
     def targets(self, amount: Amount | Ratio | None = None, scorer: Scorers | KindScorers | None = None) -> Targets:
@@ -121,14 +121,22 @@ class Graph(Analyzed):
         """
         return find_targets(self, Amount.of(amount), scorers_by_kind(scorer))
 
-    def rotate(self, data: DataLike | Data | None = None, *, groups: Iterable[str] | None = None) -> Graph:
+    def rotate(
+        self,
+        data: DataLike | Data | None = None,
+        *,
+        groups: Iterable[str] | None = None,
+        kept: Mapping[str, int] | None = None,
+    ) -> Graph:
         """The same model with the dims inside of its heads turned, such that the last ones contribute least.
 
         It computes what it did, and has the same groups; `score` gives turned groups what their dims contribute.
 
         Args:
             data: What they contribute to; without data the weights alone say.
-            groups: The ids of `qk_dim` and `v_dim` groups; all if None. Those that may not turn stay what they are.
+            groups: The ids of `qk_dim`, `v_dim` and `hidden` groups; all if None. Those that may not turn stay as they
+                are.
+            kept: By group id how many units shall stay: a residual stream is turned for one width, and not without.
 
         Raises:
             UsageError: the model was turned already, there is no such group, or the data do not fit the model.
@@ -140,7 +148,8 @@ class Graph(Analyzed):
         for name in chosen:
             if name not in names:
                 raise UsageError(f"there is no group {name!r}", hint="`Graph.groups` lists them")
-        return rotate(self, chosen, Data.open(data), self.clock)
+        widths = {name: (kept or {}).get(name) for name in chosen}
+        return rotate(self, widths, Data.open(data), self.clock)
 
     def without_dead(self) -> tuple[Graph, Selection]:
         """The same model with constant units moved into biases, and the selection that removes all dead units.

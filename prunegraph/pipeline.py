@@ -26,14 +26,13 @@ from prunegraph.passes.choose.scored import Scores
 from prunegraph.passes.choose.select_units import Targets, choose_targets, in_scope, rank_and_keep
 from prunegraph.passes.choose.whole_layers import with_whole
 from prunegraph.passes.dead import fold_constants, select_dead
-from prunegraph.passes.repair import Repaired, repaired
+from prunegraph.passes.repair import SAMPLES, Outcome, Repaired, repaired
 from prunegraph.passes.rewrite.cleanup import cleanup
 from prunegraph.passes.rewrite.for_runtime import write_forms
 from prunegraph.passes.rewrite.nest_branches import nest_branches
 from prunegraph.passes.rewrite.remove_groups import remove_whole_groups
-from prunegraph.passes.rotate import (
-    rotate_groups,
-)
+from prunegraph.passes.rotate import rotate_groups
+from prunegraph.passes.rotate.refit_scores import refit_scores
 from prunegraph.passes.score import Context, KindScorers, observe_for, score_with, with_stand_ins
 from prunegraph.proof import prove
 from prunegraph.report import GroupReport, Report
@@ -46,8 +45,8 @@ def find_targets(analyzed: Analyzed, amount: Amount, scorers: KindScorers) -> Ta
     return choose_targets(analyzed.analysis, analyzed.normalized, amount, analyzed.scope, scorers)
 
 
-def rotate(analyzed: T, groups: Sequence[str], data: Data | None = None, clock: Clock | None = None) -> T:
-    """Turn the dims of heads in some groups, by data or by the weights alone; see `passes.rotate`.
+def rotate(analyzed: T, groups: Mapping[str, int | None], data: Data | None = None, clock: Clock | None = None) -> T:
+    """Turn heads and residual streams, by data or by the weights alone; see `passes.rotate.rotate_groups`.
 
     Groups that may not be turned stay what they are; where nothing turns, so does the model.
     """
@@ -200,6 +199,11 @@ def rewrite(
             proof = prove(analyzed, slim, keeps, data)
             if rotated is not None and rotated.rotation:
                 rotated = replace(rotated, error=proof.normalize_error)
+    if rotated is not None and rotated.streams:
+        again = remove_whole_groups(analyzed.normalized.model, analysis.solution, keeps)
+        gains = rotated.lengthen(again.model, keeps)
+        slim = nest_branches(write_forms(cleanup(again.model, analysis.solution, again.lengths), forms))
+        rotated = replace(rotated, lengthened=tuple(name for name in gains if name in slim.graph.initializers))
     report = Report(
         params=(count_parameters(analyzed.original.graph), count_parameters(slim.graph)),
         macs=count_macs(analysis.solution, shrunk.lengths, shrunk.gone),
@@ -239,7 +243,21 @@ def repair(
         keeps = selection.keeps(analyzed.analysis.groups)
         inputs = analyzed.inputs(data)
         model = analyzed.normalized.model
-        return repaired(model, analyzed.analysis, keeps, inputs, method, progress=clock.count)
+        rotated, amended, outcomes = analyzed.rotated, None, tuple[Outcome, ...]()
+        if method in ("lstsq", "auto", "sweep"):
+            turned = list(rotated.rotation) if rotated is not None else []
+            amended, outcomes = refit_scores(model, analyzed.analysis, keeps, inputs.first(SAMPLES), turned)
+        slim, done = repaired(
+            model,
+            analyzed.analysis,
+            keeps,
+            inputs,
+            method,
+            prepare=rotated.lengthen if rotated is not None else None,
+            amended=amended,
+            progress=clock.count,
+        )
+        return slim, replace(done, outcomes=(*outcomes, *done.outcomes))
 
 
 def _cannot_go_whole(analysis: Analysis, refused: Mapping[int, str]) -> UsageError:

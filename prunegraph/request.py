@@ -16,7 +16,7 @@ from prunegraph.passes.score import Activation, KindScorers, Scorers, needs_data
 from prunegraph.quantization.options import Quantize, check_data
 from prunegraph.train.options import Finetune
 
-METHODS = ("none", "bias", "lstsq", "auto")
+METHODS = ("none", "bias", "lstsq", "auto", "sweep")
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,8 +26,8 @@ class Repair:
     Only where the error on held-out samples falls.
 
     Attributes:
-        method: "lstsq" (weight and bias), "bias" (the mean of what went), "auto" (the better one of each weight) or
-            "none".
+        method: "lstsq" (weight and bias), "bias" (the mean of what went), "auto" (the better one of each weight, or all
+            front to back where norms lost units), "sweep" (front to back tried in any case) or "none".
     """
 
     method: str = "auto"

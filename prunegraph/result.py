@@ -41,6 +41,7 @@ from prunegraph.passes.choose.head_filter import Filtered
 from prunegraph.passes.choose.scored import Scores
 from prunegraph.passes.dead import to_plan as folded_to_plan
 from prunegraph.passes.prove.verify import Verification
+from prunegraph.passes.repair import Written
 from prunegraph.passes.rewrite.for_runtime import write_forms
 from prunegraph.passes.rotate import to_plan
 from prunegraph.pipeline import repair, rewrite
@@ -181,8 +182,7 @@ class PruneResult:
             hint = "verify the result before it is fine-tuned"
             raise UsageError("all weights were trained after the proof: there is nothing to compare", hint=hint)
         self._check_floats()
-        written = self.report.repair.written if self.report.repair is not None else None
-        opened = Data.open(data)
+        written, opened = self._written, Data.open(data)
         return compare(self._analyzed(), self.ir_model, self.selection, repair=written, data=opened, clock=self.clock)
 
     def to_module(self) -> Any:
@@ -198,6 +198,13 @@ class PruneResult:
         keeps = self.selection.keeps(analyzed.analysis.groups)
         normalized = analyzed.normalized.model
         return slim_module(self.ir_model, tensors, analyzed.original, normalized, analyzed.analysis, keeps)
+
+    @property
+    def _written(self) -> Written:
+        """Which initializers are not what Shrink makes: re-fitted ones, and gains of norms of a turned stream."""
+        written = self.report.repair.written if self.report.repair is not None else Written()
+        lengthened = self.report.rotate.lengthened if self.report.rotate is not None else ()
+        return replace(written, changed=tuple(dict.fromkeys((*written.changed, *lengthened))))
 
     def evaluate(self, data: DataLike | Data, metric: str = "auto", *, output: str = "") -> Evaluation:
         """How good the original and the slim model are on data, both run by ONNX Runtime.
@@ -285,8 +292,7 @@ class PruneResult:
 
     def plan(self) -> str:
         """The JSON of the plan: what stays of every smaller group, which doors may differ and which weights do."""
-        repair = self.report.repair
-        changed: dict[str, Any] = {"repair": repair.written.to_plan()} if repair is not None and repair.written else {}
+        changed: dict[str, Any] = {"repair": self._written.to_plan()} if self._written else {}
         rotation = self.report.rotate.rotation if self.report.rotate is not None else {}
         if cut := {name: each for name, each in rotation.items() if name in self.selection.keep}:
             changed["rotate"] = to_plan(cut)

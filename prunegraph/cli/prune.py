@@ -196,7 +196,8 @@ def prune(
             metavar="[KIND=]NAME",
             help="What decides which units go first: magnitude, random, activation, obs, snp (neurons), taylor, "
             "michel (heads), cahp (heads), or sap (heads, by the syntax in --data); or that of another package. "
-            "KIND=NAME is for that kind alone. Repeatable.  [default: magnitude; with --data snp for Q/K dims]",
+            "KIND=NAME is for that kind alone. Repeatable.  [default: magnitude; with --data activation, and snp for "
+            "Q/K dims]",
             show_default=False,
         ),
     ] = None,
@@ -263,8 +264,9 @@ def prune(
         typer.Option(
             metavar="NAME",
             help="Re-fit what reads removed units on --data, after the proof and without labels: lstsq (weight and "
-            "bias), bias (the mean of what went), auto (the better one of each weight) or none; only where the error "
-            "on held-out examples falls.  [default: auto with --data, else none]",
+            "bias), bias (the mean of what went), auto (the better one of each weight; front to back where norms lost "
+            "units), sweep (front to back tried in any case) or none; only where the error on held-out examples "
+            "falls.  [default: auto with --data, else none]",
             show_default=False,
         ),
     ] = None,

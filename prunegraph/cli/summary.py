@@ -107,7 +107,11 @@ def rotation(done: Rotated | None) -> Sequence[Text]:
     if done.rotation:
         by = "the data" if any(turned.by_data for turned in done.rotation.values()) else "the weights alone"
         same = "" if done.error is None else f"; the turned original equals the original to {done.error:.1e}"
-        text = f"{len(done.rotation)} groups of dims inside of heads by {by}{same}"
+        streams = {stream.group.id for stream in done.streams}
+        heads = len(done.rotation) - len(streams)
+        counts = [f"{heads} groups of dims inside of heads"] if heads else []
+        counts += [f"{len(streams)} residual width{'s' if len(streams) > 1 else ''}"] if streams else []
+        text = f"{' and '.join(counts)} by {by}{same}"
         lines.append(Text.assemble(("rotated: ", "bold green"), text))
     if done.reasons:
         name, reason = next(iter(done.reasons.items()))
@@ -130,6 +134,9 @@ def repair(done: Repaired | None) -> Sequence[Text]:
         )
         error = f"error of their outputs on held-out examples: mean {mean}, worst {worst}"
         lines.append(Text.assemble(("repaired: ", "bold green"), f"{len(tried)} weights ({chosen}); {error}"))
+    if done.ways:
+        figures = ", ".join(f"{way} {harm:.3g}" for way, harm in done.ways.items())
+        lines.append(Text(f"repair {done.way!r} was taken: harm on examples set apart: {figures}"))
     if left:
         lines.append(Text(f"not repaired: {len(left)} weights; {left[0].weight or left[0].where[0]}: {left[0].reason}"))
     return lines

@@ -129,6 +129,16 @@ def open_data(
     return source
 
 
+def every_nth(source: Samples, n: int, first: int, *, others: bool = False) -> Samples:
+    """Every n-th sample, beginning with number `first`; or all the others."""
+
+    def read() -> Iterator[Sample]:
+        return (sample for k, sample in enumerate(source.read()) if (k % n == first) != others)
+
+    which = f"{'without ' if others else ''}{first} of {n}"
+    return Samples(read, f"{source.fingerprint}/{which}", source.name)
+
+
 def _limited(read: Callable[[], Iterator[Sample]], limit: int) -> Callable[[], Iterator[Sample]]:
     return lambda: islice(read(), limit)
 

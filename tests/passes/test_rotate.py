@@ -545,7 +545,7 @@ def test_a_graph_without_heads_has_nothing_to_turn() -> None:
 
 def planned(analyzed: Analysed) -> tuple[Rotated, dict[str, Turned]]:
     rotated_model = rotate_groups(
-        analyzed.normalized, analyzed.analysis, [turn.group.id for turn in turns_of(analyzed)]
+        analyzed.normalized, analyzed.analysis, dict.fromkeys(turn.group.id for turn in turns_of(analyzed))
     )
     return rotated_model, from_plan(json.loads(json.dumps({"rotate": to_plan(rotated_model.rotation)})))
 
@@ -570,11 +570,11 @@ def test_sixteen_bits_are_allowed_more() -> None:
 
 def test_groups_that_may_not_turn_stay_and_say_why() -> None:
     analyzed = model_named("rope_half")
-    rotated_model = rotate_groups(analyzed.normalized, analyzed.analysis, ["qk_dim.0", "v_dim.0"])
+    rotated_model = rotate_groups(analyzed.normalized, analyzed.analysis, dict.fromkeys(["qk_dim.0", "v_dim.0"]))
     assert list(rotated_model.rotation) == ["v_dim.0"]
     assert ROTATED in rotated_model.reasons["qk_dim.0"]
     assert rotated_model.to_dict()["groups"] == {"v_dim.0": "weights"}
-    alone = rotate_groups(analyzed.normalized, analyzed.analysis, ["qk_dim.0"])
+    alone = rotate_groups(analyzed.normalized, analyzed.analysis, {"qk_dim.0": None})
     assert alone.model is analyzed.normalized and not alone.rotation
     assert reasons(analyzed.normalized.graph, analyzed.analysis)["v_dim.0"] == ""
 

@@ -1,136 +1,200 @@
-"""Another basis for the residual stream: at full width, or where directions carry nothing, the model is what it was."""
+"""Another basis for the residual stream: the turned model is the original, and directions without use cost nothing."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
+from pathlib import Path
 
 import numpy as np
 import onnx
 import onnx_ir as ir
 import pytest
 from onnx import numpy_helper
+from typer.testing import CliRunner
 
-from prunegraph.passes.rotate.stream import StreamBasis, absorbed, seen_by_norm, stream_basis
+import prunegraph as pg
+from prunegraph.cli import app
+from prunegraph.passes.rotate.stream import seen_by_norm, stream_basis
 from prunegraph.runtime.session import open_session, run
 from tests.graphs.builder import Builder, layer_norm, linear
 
-WIDTH = 10
-PIXELS = np.random.default_rng(0).normal(size=(2, 3, 8, 8)).astype(np.float32)
-WRITERS = ("w_patch", "b_patch", "cls_token", "pos_embed", "w_o", "b_o", "w_down", "b_down")
-READERS = {"norm0": ("q", "k", "v"), "norm1": ("up",), "norm2": ("fc",)}
-Weights = Mapping[str, np.ndarray]
+WIDTH, TOKENS = 10, 5
+NORMS = {"LayerNormalization": True, "RMSNormalization": False}
 
 
-def vit(width: int, norm: str = "LayerNormalization", epsilon: float = 1e-5) -> onnx.ModelProto:
-    """Patches, a class token, positions, one head of attention, an FFN, the norms first."""
-    g = Builder("stream", 23)
-    h = g(
-        "Conv",
-        g.input("x", 2, 3, 8, 8),
-        g.weight("w_patch", width, 3, 4, 4),
-        g.weight("b_patch", width),
-        strides=[4, 4],
-    )
+def vit(norm: str = "LayerNormalization", spoil: str = "", shift: float = 0.5) -> Builder:
+    """Patches, a class token, positions, one head of attention, an FFN, the norms first.
+
+    Args:
+        norm: The op of the norms.
+        spoil: What keeps the stream in its basis.
+        shift: The size of the offsets of norms.
+    """
+    g, width = Builder("stream", 23), WIDTH
+    kernel = g.weight("w_patch", width, 3, 4, 4)
+    h = g("Conv", g.input("x", "B", 3, 8, 8), kernel, g.weight("b_patch", width), strides=[4, 4])
     h = g("Transpose", g("Reshape", h, [0, width, 4]), perm=[0, 2, 1])
-    h = g(
-        "Add",
-        g("Concat", g("Expand", g.weight("cls_token", 1, 1, width), [2, 1, width]), h, axis=1),
-        g.weight("pos_embed", 1, 5, width),
-    )
+    batch = g("Slice", g("Shape", h), [0], [1])
+    token = g("Expand", g.weight("cls_token", 1, 1, width), g("Concat", batch, [1, width], axis=0))
+    h = g("Add", g("Concat", token, h, axis=1), g.weight("pos_embed", 1, TOKENS, width))
 
     def normed(h: str, name: str) -> str:
         if norm == "LayerNormalization":
             y = layer_norm(g, h, name, width)
-        else:
-            y = g(norm, h, g.const(f"{name}_scale", g.rng.uniform(0.5, 2, width), np.float32), axis=-1)
-        g.nodes[-1].attribute.append(onnx.helper.make_attribute("epsilon", epsilon))
-        return y
+            g.initializers[f"{name}_bias"][:] *= shift
+            return y
+        return g(norm, h, g.const(f"{name}_scale", g.rng.uniform(0.5, 2, width), np.float32), axis=-1)
 
-    q, k, v = (linear(g, normed_h, part, width, 4) for normed_h in (normed(h, "norm0"),) for part in "qkv")
+    q, k, v = (linear(g, first, part, width, 4) for first in (normed(h, "norm0"),) for part in "qkv")
     scores = g("Softmax", g("MatMul", q, g("Transpose", k, perm=[0, 2, 1])), axis=-1)
     h = g("Add", h, linear(g, g("MatMul", scores, v), "o", 4, width))
-    h = g("Add", h, linear(g, g("Gelu", linear(g, normed(h, "norm1"), "up", width, 14)), "down", 14, width))
-    g.output(linear(g, g("Gather", normed(h, "norm2"), np.array(0), axis=1), "fc", width, 5), 2, 5)
+    if spoil == "a gain along it":
+        h = g("Mul", h, g.weight("scale", width))
+    if spoil == "an activation function":
+        h = g("Relu", h)
+    second = normed(h, "norm1")
+    up = linear(g, second, "up", width, 14, bias=spoil != "no bias")
+    if spoil == "post-norm":
+        h = second
+    if spoil == "an output":
+        g.output(h, "B", TOKENS, width)
+    h = g("Add", h, linear(g, g("Gelu", up), "down", 14, width))
+    g.output(linear(g, g("Gather", normed(h, "norm2"), np.array(0), axis=1), "fc", width, 5), "B", 5)
+    return g
+
+
+WRITERS = ("w_patch", "b_patch", "cls_token", "pos_embed", "w_o", "b_o", "w_down", "b_down")
+
+
+def narrow(g: Builder, directions: int, rest: float = 0) -> onnx.ModelProto:
+    """The stream takes so many directions, and of the others a small part."""
+    every = np.linalg.qr(np.random.default_rng(2).normal(size=(WIDTH, WIDTH)))[0]
+    carried = every * np.where(np.arange(WIDTH) < directions, 1, rest)
+    for name in WRITERS:
+        array, axis = g.initializers[name], 0 if name == "w_patch" else -1
+        g.initializers[name] = np.moveaxis(np.moveaxis(array, axis, -1) @ carried @ every.T, -1, axis).astype("f4")
     return g.model()
 
 
-def weights_of(model: onnx.ModelProto) -> dict[str, np.ndarray]:
-    floats = [each for each in model.graph.initializer if each.data_type == onnx.TensorProto.FLOAT]
-    return {each.name: numpy_helper.to_array(each).astype(np.float64) for each in floats}
+def images(count: int = 24) -> Mapping[str, np.ndarray]:
+    return {"x": np.random.default_rng(0).normal(size=(count, 3, 8, 8)).astype(np.float32)}
 
 
-def with_weights(model: onnx.ModelProto, weights: Weights) -> onnx.ModelProto:
-    for each in model.graph.initializer:
-        if each.name in weights:
-            before = numpy_helper.to_array(each)
-            assert before.shape == weights[each.name].shape
-            each.CopyFrom(numpy_helper.from_array(weights[each.name].astype(before.dtype), each.name))
-    return model
+def output(model: ir.Model | onnx.ModelProto) -> np.ndarray:
+    with open_session(model if isinstance(model, ir.Model) else ir.from_proto(model)) as session:
+        return run(session, images())[0]
 
 
-def turned(weights: Weights, basis: StreamBasis) -> dict[str, np.ndarray]:
-    width = len(basis.matrix)
-    copies = dict(weights)
-    for name in WRITERS:
-        if name == "w_patch":
-            copies[name] = np.moveaxis(basis.written(np.moveaxis(weights[name], 0, -1)), -1, 0)
-        else:
-            copies[name] = basis.written(weights[name])
-    for norm, readers in READERS.items():
-        gain = weights[f"{norm}_scale"]
-        offset = weights.get(f"{norm}_bias", np.zeros_like(gain))
-        for reader in readers:
-            weight, copies[f"b_{reader}"] = absorbed(weights[f"w_{reader}"], weights[f"b_{reader}"], gain, offset)
-            copies[f"w_{reader}"] = basis.read(weight)
-        copies[f"{norm}_scale"], copies[f"{norm}_bias"] = np.ones(width), np.zeros(width)
-    return copies
-
-
-def output(model: onnx.ModelProto) -> np.ndarray:
-    with open_session(ir.from_proto(model)) as session:
-        return run(session, {"x": PIXELS})[0]
-
-
-NORMS = {"LayerNormalization": True, "RMSNormalization": False}
-
-
-def apart(a: onnx.ModelProto, b: onnx.ModelProto) -> float:
+def apart(a: ir.Model | onnx.ModelProto, b: ir.Model | onnx.ModelProto) -> float:
     left, right = output(a), output(b)
     return float(np.abs(left - right).max() / np.abs(left).max())
 
 
+# ---- the basis itself ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("width", [1, 2, 5, 7])
+@pytest.mark.parametrize("centred", NORMS.values())
+def test_the_basis_keeps_lengths_and_means_and_its_energies_descend(width: int, centred: bool) -> None:
+    moments = seen_by_norm(np.random.default_rng(3).normal(size=(40, 7)) @ np.diag(np.arange(1.0, 8)), centred=centred)
+    basis = stream_basis(moments, width, centred=centred)
+    assert np.allclose(basis.matrix @ basis.matrix.T, np.eye(7))
+    assert not centred or np.allclose(basis.matrix.sum(axis=1), 1)
+    assert (np.diff(basis.energy) < 0).all()
+    assert (width == 1 and centred) or np.isclose(basis.energy.sum(), np.trace(moments), rtol=1e-3)
+
+
+def test_cut_to_its_width_a_position_keeps_its_first_directions_whatever_the_others_hold() -> None:
+    rng = np.random.default_rng(4)
+    seen = rng.normal(size=(60, 9)) @ np.diag(np.arange(9.0, 0, -1))
+    basis = stream_basis(seen_by_norm(seen), 4)
+    values, vectors = np.linalg.eigh(seen_by_norm(seen))
+    x = rng.normal(size=(5, 9))
+    cut = (x @ basis.matrix)[:, :4]
+    held = (x - x.mean(axis=1, keepdims=True)) @ vectors[:, np.argsort(-values)[:3]]
+    assert np.allclose(np.linalg.norm(cut - cut.mean(axis=1, keepdims=True), axis=1), np.linalg.norm(held, axis=1))
+
+
+# ---- models ----------------------------------------------------------------------------------------------------------
+
+
 @pytest.mark.parametrize("norm", NORMS)
-def test_at_full_width_the_model_is_the_original(norm: str) -> None:
-    rng = np.random.default_rng(1)
-    original = vit(WIDTH, norm)
-    basis = stream_basis(seen_by_norm(rng.normal(size=(30, WIDTH)), centred=NORMS[norm]), WIDTH, centred=NORMS[norm])
-    changed = turned(weights_of(original), basis)
-    assert np.abs(changed["w_up"] - weights_of(original)["w_up"]).max() > 0.1
-    assert apart(original, with_weights(vit(WIDTH, norm), changed)) < 1e-5
+def test_a_turned_stream_computes_what_it_did(norm: str) -> None:
+    model = vit(norm).model()
+    graph = pg.analyze(model)
+    turned = graph.rotate(images(), groups=["hidden.0"], kept={"hidden.0": 6})
+    assert turned.rotated is not None and list(turned.rotated.rotation) == ["hidden.0"]
+    weights = [each.normalized.model.graph.initializers["w_up"].const_value for each in (graph, turned)]
+    assert all(each is not None for each in weights)
+    assert np.abs(weights[0].numpy() - weights[1].numpy()).max() > 0.1  # type: ignore[union-attr]
+    assert apart(model, turned.normalized.model) < 1e-5
 
 
 @pytest.mark.parametrize("norm", NORMS)
 def test_directions_that_carry_nothing_cost_nothing(norm: str) -> None:
-    rng = np.random.default_rng(2)
-    carried, epsilon = np.linalg.qr(rng.normal(size=(WIDTH, 5)))[0], 0.3
-    weights = weights_of(vit(WIDTH, norm))
-    projector = StreamBasis(carried @ carried.T, np.ones(WIDTH))
-    for name in WRITERS:
-        moved = np.moveaxis(weights[name], 0, -1) if name == "w_patch" else weights[name]
-        weights[name] = np.moveaxis(projector.written(moved), -1, 0) if name == "w_patch" else projector.written(moved)
-    original = with_weights(vit(WIDTH, norm, epsilon), weights)
-    positions = rng.normal(size=(30, 5)) @ carried.T
+    model = narrow(vit(norm), 5)
     for width, exact in ((6, True), (4, False)):
-        basis = stream_basis(seen_by_norm(positions, centred=NORMS[norm]), width, centred=NORMS[norm])
-        slim = with_weights(vit(width, norm, basis.epsilon(epsilon)), turned(weights, basis))
-        assert (apart(original, slim) < 1e-5) == exact
+        result = pg.prune_graph(model, pg.Amount(keep={"hidden": width}), data=images(), after=[])
+        assert result.report.rotate is not None and result.report.rotate.error < 1e-5
+        assert result.report.verify is not None and result.report.verify.ok
+        assert (apart(model, result.ir_model) < 1e-4) == exact
 
 
-def test_the_energy_is_what_the_norms_see() -> None:
-    rng = np.random.default_rng(3)
-    moments = seen_by_norm(rng.normal(size=(40, 6)) + 2)
-    basis = stream_basis(moments, 6)
-    assert np.isclose(basis.energy.sum(), np.trace(moments)) and (np.diff(basis.energy) <= 0).all()
-    assert np.allclose(basis.matrix @ np.ones(6), 0, atol=1e-12) and np.allclose(
-        basis.matrix.sum(axis=0), 0, atol=1e-12
-    )
+@pytest.mark.parametrize("norm", NORMS)
+def test_a_cut_stream_is_nearer_than_a_selected_one_before_and_after_repair(norm: str) -> None:
+    model = narrow(vit(norm), 5, 0.001)
+    for after in ([], [pg.Repair()]):
+        errors = {}
+        for rotate in (True, False):
+            amount = pg.Amount(keep={"hidden": 6}, rotate=rotate)
+            result = pg.prune_graph(model, amount, scorer="activation", data=images(), after=after)
+            errors[rotate] = apart(model, result.ir_model)
+        assert errors[True] < 0.7 * errors[False]
+
+
+@pytest.mark.parametrize(
+    ("spoil", "what"),
+    [
+        ("a gain along it", "varies along it"),
+        ("an activation function", "is not linear along it"),
+        ("post-norm", "part of the stream"),
+        ("no bias", "no bias of its own"),
+    ],
+)
+def test_what_keeps_a_stream_in_its_basis_is_named(spoil: str, what: str) -> None:
+    assert what in pg.analyze(vit(spoil=spoil).model()).bases["hidden.0"]
+
+
+def test_without_offsets_no_bias_is_needed_and_a_shown_stream_is_pinned() -> None:
+    assert pg.analyze(vit("RMSNormalization", "no bias").model()).bases["hidden.0"] == ""
+    assert "hidden.0" not in pg.analyze(vit(spoil="an output").model()).bases
+
+
+def test_without_data_or_a_width_a_stream_stays() -> None:
+    graph = pg.analyze(vit().model())
+    for turned in (graph.rotate(kept={"hidden.0": 6}), graph.rotate(images())):
+        assert turned.rotated is not None and "hidden.0" in turned.rotated.reasons
+
+
+def test_a_written_model_is_proven_from_its_plan_and_tampering_is_refused(tmp_path: Path) -> None:
+    whole, slim, plan = tmp_path / "whole.onnx", tmp_path / "slim.onnx", tmp_path / "slim.plan.json"
+    onnx.save(vit().model(), whole)
+    result = pg.prune_graph(whole, pg.Amount(keep={"hidden": 6, "qk_dim": 2}), data=images(), after=[pg.Repair()])
+    assert result.verify().ok
+    result.save(slim)
+    verified = ["verify", str(whole), str(slim)]
+    assert CliRunner().invoke(app, verified).exit_code == 0
+    stated = json.loads(plan.read_text())
+    assert {"hidden.0", "qk_dim.0"} <= set(stated["rotate"])
+    other = stream_basis(np.eye(WIDTH), 6).matrix
+    for matrix in (np.eye(WIDTH), other, 2 * other, np.linalg.qr(np.random.default_rng(0).normal(size=(10, 10)))[0]):
+        entry = pg.passes.rotate.plan.to_plan({"hidden.0": pg.passes.rotate.Turned((matrix[None],), np.zeros(0), True)})
+        plan.write_text(json.dumps({**stated, "rotate": {**stated["rotate"], **entry}}))
+        assert CliRunner().invoke(app, verified).exit_code == 1
+    plan.write_text(json.dumps(stated))
+    model = onnx.load(slim)
+    (weight,) = (each for each in model.graph.initializer if each.name == "cls_token")
+    weight.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(weight) * 1.1, weight.name))
+    onnx.save(model, slim)
+    assert CliRunner().invoke(app, verified).exit_code == 1

@@ -17,7 +17,7 @@ class Outcome:
     Attributes:
         weight: The initializer.
         where: The nodes that it is used by.
-        method: "none", "bias" or "lstsq".
+        method: "none", "bias" or "lstsq", "gain" of a norm, or "scores" of queries and keys.
         errors: By method, the error of what the weight makes on held-out samples: root of the mean over positions of
             the squared error relative to that position's output. Empty where nothing could be tried.
         features: How many inputs it had and has.
@@ -63,11 +63,19 @@ class Repaired:
         requested: What the caller asked for, see `repaired`.
         outcomes: One a weight that lost inputs.
         written: Which initializers of the slim model it changed and added.
+        ways: By way ("none", "at once", "sweep") how far the outputs are from those of the whole model on samples
+            that the sweep did not see; empty where no sweep was tried.
     """
 
     requested: str
     outcomes: tuple[Outcome, ...]
     written: Written = field(default_factory=Written)
+    ways: Mapping[str, float] = field(default_factory=dict)
+
+    @property
+    def way(self) -> str:
+        """The way that was taken; empty where no sweep was tried."""
+        return min(self.ways, key=self.ways.__getitem__, default="")
 
     @property
     def chosen(self) -> Counter[str]:
@@ -82,6 +90,8 @@ class Repaired:
         return {
             "asked": self.requested,
             "chosen": dict(self.chosen),
+            "way": self.way,
+            "ways": dict(self.ways),
             "worst": worst,
             "mean": mean if tried else [None, None],
             "weights": [outcome.to_dict() for outcome in self.outcomes],

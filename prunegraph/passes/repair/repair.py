@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import logging
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -20,12 +20,15 @@ import onnx_ir as ir
 from prunegraph.analysis.analyze import Analysis
 from prunegraph.analysis.slots import Keeps
 from prunegraph.arrays import Mask
+from prunegraph.observe.data import every_nth
+from prunegraph.observe.divergence import divergence, outputs_of
 from prunegraph.observe.stream import Inputs, SampleProgress, observe
 from prunegraph.passes.repair.fit import RIDGE, TRIED, Change, judged
 from prunegraph.passes.repair.outcome import Outcome, Repaired
 from prunegraph.passes.repair.sites import RepairSite, UnrepairedSum, sites
 from prunegraph.passes.repair.statistics import Gram
-from prunegraph.passes.repair.write import Written, amend, differing, insert
+from prunegraph.passes.repair.sweep import sweep
+from prunegraph.passes.repair.write import Written, amend, differing, insert, put
 from prunegraph.passes.rewrite.cleanup import cleanup
 from prunegraph.passes.rewrite.remove_groups import remove_whole_groups
 
@@ -36,6 +39,12 @@ MEMORY = 4 << 30
 
 SAMPLES = 2048
 """Samples that are looked at, the first of the data: a training set needs not be read to its end."""
+
+APART = 8
+"""One sample in so many chooses between repair at once and a sweep, and has no part in the sweep."""
+
+
+Prepare = Callable[[ir.Model, Keeps], Sequence[str]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,25 +86,107 @@ def repaired(
     ridge: float = RIDGE,
     memory: int = MEMORY,
     moments: Gram | None = None,
+    prepare: Prepare | None = None,
+    amended: ir.Model | None = None,
     progress: SampleProgress | None = None,
 ) -> tuple[ir.Model | None, Repaired]:
     """A slim model whose weights make up for what was removed, and what was done to them.
+
+    All weights at once, or front to back (see `sweep`): where both are tried, what the slim model puts out on samples
+    that the sweep has not seen decides.
 
     Args:
         model: The normalized model, whole; it is not changed.
         analysis: Its analysis.
         keeps: What stays.
         inputs: Calibration data, see `SAMPLES`; no labels are read. Every fourth sample judges, the others are fitted.
-        method: "bias" (fold the mean of what goes into the bias), "lstsq" (ridge least squares for weight and bias) or
-            "auto" (whichever is best); in all cases only where the error on held-out samples falls.
+        method: "bias" (fold the mean of what goes into the bias), "lstsq" (ridge least squares for weight and bias),
+            "auto" (whichever is best, with a sweep where norms lost units) or "sweep" (the same, with one in any case);
+            in all cases only where the error on held-out samples falls.
         ridge: See `fit.RIDGE`.
         memory: Bytes of statistics that are held at a time.
         moments: What `gather_moments` saw of the data, to try several selections after one pass.
+        prepare: Changes what Shrink makes, in place, whatever is repaired then; returns what it changed.
+        amended: The whole model with weights that were re-fitted otherwise: what is cut in place of `model`.
         progress: Called with the number of samples seen.
 
     Returns:
         The model, None where no weight could be improved: the slim model stays what it is.
     """
+    once = "auto" if method == "sweep" else method
+    slim, done = _at_once(
+        model,
+        analysis,
+        keeps,
+        inputs,
+        once,
+        ridge=ridge,
+        memory=memory,
+        moments=moments,
+        prepare=prepare,
+        amended=amended,
+        progress=progress,
+    )
+    done = replace(done, requested=method)
+    inexact = any(group.dim in keeps and not group.exact for group in analysis.groups)
+    if method != "sweep" and not (method == "auto" and inexact):
+        return slim, done
+    return _with_sweep(model, analysis, keeps, inputs.first(SAMPLES), (slim, done), prepare, amended, progress)
+
+
+def _with_sweep(
+    model: ir.Model,
+    analysis: Analysis,
+    keeps: Keeps,
+    inputs: Inputs,
+    at_once: tuple[ir.Model | None, Repaired],
+    prepare: Prepare | None,
+    amended: ir.Model | None,
+    progress: SampleProgress | None,
+) -> tuple[ir.Model | None, Repaired]:
+    """The better one of what was repaired at once and of a sweep, or nothing, by outputs on samples set apart."""
+    slim, done = at_once
+    apart = replace(inputs, source=every_nth(inputs.source, APART, APART - 1))
+    if not any(True for _ in apart.source.read()):
+        return at_once
+    seen = replace(inputs, source=every_nth(inputs.source, APART, APART - 1, others=True))
+    bare = remove_whole_groups(amended or model, analysis.solution, keeps)
+    prepared = [*(prepare(bare.model, keeps) if prepare is not None else ())]
+    if amended is not None:
+        prepared += differing(bare.model.graph, remove_whole_groups(model, analysis.solution, keeps).model.graph)
+    swept = sweep(model, bare.model, analysis, keeps, seen, progress)
+    reference = outputs_of(model, analysis, apart)
+    plain, _ = rewritten(model, analysis, keeps, [], prepare)
+    ways = {"none": divergence(plain, reference)}
+    if slim is not None:
+        ways["at once"] = divergence(slim, reference)
+    put(bare.model, swept.weights)
+    front_to_back = cleanup(bare.model, analysis.solution, bare.lengths)
+    if swept.weights:
+        ways["sweep"] = divergence(front_to_back, reference)
+    done = replace(done, ways=ways)
+    if done.way == "sweep":
+        changed = dict.fromkeys((*prepared, *swept.weights))
+        written = Written(tuple(name for name in changed if name in front_to_back.graph.initializers))
+        return front_to_back, replace(done, outcomes=swept.outcomes, written=written)
+    return (slim, done) if done.way == "at once" else (None, replace(done, written=Written()))
+
+
+def _at_once(
+    model: ir.Model,
+    analysis: Analysis,
+    keeps: Keeps,
+    inputs: Inputs,
+    method: str,
+    *,
+    ridge: float,
+    memory: int,
+    moments: Gram | None,
+    prepare: Prepare | None,
+    amended: ir.Model | None,
+    progress: SampleProgress | None,
+) -> tuple[ir.Model | None, Repaired]:
+    """Every weight by the statistics of the whole model; see `repaired`."""
     outcomes: list[Outcome] = []
     changes: list[tuple[tuple[RepairSite, ...], Change]] = []
     for each in evidence(model, analysis, keeps, inputs, memory=memory, moments=moments, progress=progress):
@@ -105,9 +196,9 @@ def repaired(
             changes.append((each.task.sites, change))
         what = outcome.reason or f"{outcome.before:.3f} -> {outcome.after:.3f}"
         logger.info("repair %s: %s, %s", outcome.weight, outcome.method, what)
-    if not changes:
+    if not changes and amended is None:
         return None, Repaired(method, tuple(outcomes))
-    slim, written = rewritten(model, analysis, keeps, changes)
+    slim, written = rewritten(model, analysis, keeps, changes, prepare, amended)
     return slim, Repaired(method, tuple(outcomes), written)
 
 
@@ -177,13 +268,20 @@ def solved(observed: Evidence, method: str, ridge: float = RIDGE) -> tuple[Outco
 
 
 def rewritten(
-    model: ir.Model, analysis: Analysis, keeps: Keeps, changes: Sequence[tuple[Sequence[RepairSite], Change]]
+    model: ir.Model,
+    analysis: Analysis,
+    keeps: Keeps,
+    changes: Sequence[tuple[Sequence[RepairSite], Change]],
+    prepare: Prepare | None = None,
+    amended: ir.Model | None = None,
 ) -> tuple[ir.Model, Written]:
     """The slim model of a whole one with changed weights, and what sets it apart from the one without the changes."""
-    twin = model.clone()
+    twin = (amended or model).clone()
     missing = amend(twin, changes)
     cut, bare = (remove_whole_groups(each, analysis.solution, keeps) for each in (twin, model))
     added = insert(cut.model, analysis, keeps, missing)
+    if prepare is not None:
+        prepare(cut.model, keeps)
     changed = differing(cut.model.graph, bare.model.graph)
     slim = cleanup(cut.model, analysis.solution, cut.lengths)
     left = slim.graph.initializers  # copies that are equal have become one

@@ -127,6 +127,30 @@ def _found(model: ir.Model, analysis: Analysis, dims: set[int]) -> Iterator[Repa
             yield UnrepairedSum(node.name or "", weight.value, str(reason))
 
 
+def cut_products(model: ir.Model, analysis: Analysis, keeps: Keeps) -> list[RepairSite | UnrepairedSum]:
+    """Every product with a weight that loses inputs or outputs, in the order of the graph.
+
+    Args:
+        model: The normalized model.
+        analysis: Its analysis.
+        keeps: What stays.
+    """
+    nodes, solution = list(model.graph), analysis.solution
+    places: list[RepairSite | UnrepairedSum] = []
+    for contraction in solution.contractions():
+        weight, node = contraction.weight, nodes[contraction.node]
+        if weight is None:
+            continue
+        masks = kept_positions(solution.resolve(weight.value), keeps, solution.dim_size)
+        if all(mask is None or mask.all() for mask in masks):
+            continue
+        try:
+            places.append(_site(node, contraction))
+        except _CannotRepair as reason:
+            places.append(UnrepairedSum(node.name or "", weight.value, str(reason)))
+    return places
+
+
 def _site(node: ir.Node, contraction: ContractionSite) -> RepairSite:
     read = _READ.get(node.op_type)
     x, weight = (node.inputs[operand.index] for operand in contraction.operands)

@@ -13,7 +13,7 @@ import onnx_ir as ir
 
 from prunegraph.analysis.analyze import Analysis
 from prunegraph.analysis.slots import Keeps, kept_positions
-from prunegraph.arrays import Floats
+from prunegraph.arrays import Array, Floats
 from prunegraph.errors import UsageError
 from prunegraph.passes.repair.fit import Change
 from prunegraph.passes.repair.sites import RepairSite
@@ -63,7 +63,7 @@ def amend(model: ir.Model, changes: Changes) -> list[tuple[RepairSite, Floats]]:
         if change.weight is not None:
             assert weight.const_value is not None
             _add_to(weight, sites[0].weight_of(change.weight, tuple(weight.const_value.shape.numpy())))
-        biases = [_bias(makers[site.y], len(change.bias)) for site in sites]
+        biases = [own_bias(makers[site.y], len(change.bias)) for site in sites]
         uses = Counter(value.name for value in biases if value is not None)
         done: set[str | None] = set()
         for site, value in zip(sites, biases, strict=True):
@@ -132,6 +132,15 @@ def restored(slim: ir.Model, bare: Mapping[str, ir.Value], written: Written) -> 
     return twin
 
 
+def put(model: ir.Model, arrays: Mapping[str, Array]) -> None:
+    """Give initializers of a model other numbers, in place, in the format that each has."""
+    for name, array in arrays.items():
+        value = model.graph.initializers[name]
+        assert value.const_value is not None
+        dtype = value.const_value.dtype
+        value.const_value = ir.Tensor(array.astype(dtype.numpy()), dtype=dtype, name=name)
+
+
 def _add_to(value: ir.Value, more: npt.NDArray[Any]) -> None:
     assert value.const_value is not None
     old = value.const_value.numpy()
@@ -139,7 +148,7 @@ def _add_to(value: ir.Value, more: npt.NDArray[Any]) -> None:
     value.const_value = ir.Tensor(new, dtype=value.const_value.dtype, name=value.name)
 
 
-def _bias(node: ir.Node, length: int) -> ir.Value | None:
+def own_bias(node: ir.Node, length: int) -> ir.Value | None:
     """The initializer that is added to what a node makes, if that is all that happens to it."""
     candidates: list[ir.Value | None] = list(node.inputs[2:3])
     if node.op_type == "MatMul":

@@ -17,6 +17,7 @@ import numpy.typing as npt
 from prunegraph.errors import UsageError
 from prunegraph.passes.rotate.rotate import Rotation, Turned
 from prunegraph.passes.rotate.sites import Stays, Turn
+from prunegraph.passes.rotate.stream_sites import StreamTurn
 
 CONDITION = 1e8
 """A matrix whose largest and smallest singular value differ by more counts as not invertible; see `basis.RIDGE`."""
@@ -44,26 +45,29 @@ def from_plan(plan: Mapping[str, Any]) -> dict[str, Turned]:
         raise UsageError(f"the plan does not say how the model was turned: {error}", hint=_HINT) from error
 
 
-def turns_of_plan(every: Sequence[Turn | Stays], rotation: Rotation) -> list[Turn]:
-    """The groups that a plan has turned, in the order of the graph.
+def turns_of_plan(every: Sequence[Turn | StreamTurn | Stays], rotation: Rotation) -> list[Turn | StreamTurn]:
+    """The groups that a plan has turned.
 
     Raises:
         UsageError: the model has no such group, it may not be turned, or the matrices do not fit it.
     """
     by_id = {site.group.id: site for site in every}
-    turns = []
+    turns: list[Turn | StreamTurn] = []
     for name, turned in rotation.items():
         site = by_id.get(name)
-        if not isinstance(site, Turn):
+        if site is None or isinstance(site, Stays):
             why = "there is no such group" if site is None else site.reason
             raise UsageError(f"the plan turns {name}, which cannot be: {why}", hint=_HINT)
         shape = (int(np.prod(site.group.rows)), site.group.units, site.group.units)
-        if [each.shape for each in turned.matrices] != [shape] * len(site.parts):
+        orthogonal = [True] if isinstance(site, StreamTurn) else [part.orthogonal for part in site.parts]
+        if [each.shape for each in turned.matrices] != [shape] * len(orthogonal):
             raise UsageError(f"the matrices of the plan do not fit {name}", hint=_HINT)
         if not all(_is_invertible(each) for each in turned.matrices):
             raise UsageError(f"a matrix of the plan for {name} is not invertible", hint=_HINT)
-        if not all(_keeps_lengths(m) for m, part in zip(turned.matrices, site.parts, strict=True) if part.orthogonal):
+        if not all(_keeps_lengths(m) for m, only in zip(turned.matrices, orthogonal, strict=True) if only):
             raise UsageError(f"a matrix of the plan for {name} does not keep lengths", hint=_HINT)
+        if isinstance(site, StreamTurn) and site.centred and not _keeps_means(turned.matrices[0]):
+            raise UsageError(f"a matrix of the plan for {name} does not keep means", hint=_HINT)
         turns.append(site)
     return turns
 
@@ -79,6 +83,10 @@ def _is_invertible(matrices: npt.NDArray[np.float32]) -> bool:
 def _keeps_lengths(matrices: npt.NDArray[np.float32]) -> bool:
     values = matrices.astype(np.float64)
     return bool(np.allclose(values @ np.swapaxes(values, -1, -2), np.eye(values.shape[-1]), rtol=0, atol=1e-5))
+
+
+def _keeps_means(matrices: npt.NDArray[np.float32]) -> bool:
+    return bool(np.allclose(matrices.astype(np.float64).sum(axis=-1), 1, rtol=0, atol=1e-4))
 
 
 def _encoded(matrices: npt.NDArray[np.float32]) -> dict[str, Any]:

@@ -104,15 +104,10 @@ def sites(graph: ir.Graph, analysis: Analysis, groups: Collection[str] | None = 
         return []
     follower = Follower(graph, analysis.solution)
     places = touching(graph, analysis.solution)
-    return [_Finder(analysis.solution, follower, group, places.get(group.dim, [])).site() for group in chosen_groups]
+    return [Finder(analysis.solution, follower, group, places.get(group.dim, [])).site() for group in chosen_groups]
 
 
-def reasons(graph: ir.Graph, analysis: Analysis) -> dict[str, str]:
-    """By id of every group of dims inside of heads why its basis may not change, "" where it may."""
-    return {site.group.id: site.reason if isinstance(site, Stays) else "" for site in sites(graph, analysis)}
-
-
-class _Finder:
+class Finder:
     """Looks at one group."""
 
     def __init__(self, solution: Solution, follower: Follower, group: Group, nodes: Sequence[int]) -> None:
@@ -121,16 +116,17 @@ class _Finder:
         self.values = {v.name: v for v in operands if v is not None and follower.spots(v, group.dim)}
 
     def site(self) -> Turn | Stays:
+        """What may be said of the group."""
         try:
             for value in self.values.values():
-                _check_door(value)
+                check_door(value)
             links = self._links()
             unmoved = {spot for k in self.nodes for spot in self.follower.unmoved(k, self.group.dim)}
             if any(link.a in unmoved or link.b in unmoved for link in links):
                 raise Bends("a gain along it is used for something else, too")
             every = [spot for value in self.values.values() for spot in self.follower.spots(value, self.group.dim)]
             spots = [spot for spot in every if spot not in unmoved]
-            parts = tuple(self._part(members, links) for members in _components(spots, links))
+            parts = tuple(self._part(members, links) for members in components(spots, links))
         except Bends as reason:
             return Stays(self.group, str(reason))
         return Turn(self.group, parts)
@@ -174,12 +170,12 @@ class _Finder:
         return Part(
             turned=by_side[False],
             mirrored=by_side[True],
-            compared=tuple(self._compared(link, members, members[link.a] != flip) for link in compared),
-            read=tuple(self._held(spot) for spot in read),
+            compared=tuple(self.compared(link, members, members[link.a] != flip) for link in compared),
+            read=tuple(self.held(spot) for spot in read),
             orthogonal=any(link.orthogonal and link.a in members for link in links),
         )
 
-    def _compared(self, link: Link, members: Mapping[Spot, bool], swapped: bool) -> Compared:
+    def compared(self, link: Link, members: Mapping[Spot, bool], swapped: bool) -> Compared:
         """What a link compares, its second side first where it is swapped."""
         node = self.follower.nodes[link.node]
         if projects_qkv(node):
@@ -189,8 +185,8 @@ class _Finder:
         biases: dict[bool, Held] = {}
         if (node.domain, node.op_type) in FUSED and len(node.inputs) > 3:
             added = [spot for spot in self.follower.spots(node.inputs[3], self.group.dim) if spot in members]
-            biases = {members[spot] == members[a]: self._held(spot) for spot in added}
-        left, right, keys = self._held(a), self._held(b), self._keys(link)
+            biases = {members[spot] == members[a]: self.held(spot) for spot in added}
+        left, right, keys = self.held(a), self.held(b), self._keys(link)
         along = next((operand for operand in (left, right) if operand.value == keys), None)
         return Compared(left, right, along, (biases.get(True), biases.get(False)))
 
@@ -200,17 +196,18 @@ class _Finder:
         assert x is not None and weight is not None and weight.shape is not None
         number = self.follower.spots(weight, self.group.dim).index(spot)
         biased = self.follower.spots(bias, self.group.dim)
-        through = (self._held(spot), *(self._held(each) for each in biased[number : number + 1]))
+        through = (self.held(spot), *(self.held(each) for each in biased[number : number + 1]))
         rows = np.arange(int(weight.shape.numpy()[0]))[None]
         return Held(x.name or "", Layout(2, rows, (), ()), through)
 
     def _weight(self, spot: Spot) -> Held:
-        weight = self._held(spot)
+        weight = self.held(spot)
         if weight.layout is None:
             raise Bends(f"its place in {weight.value} is not clear")
         return weight
 
-    def _held(self, spot: Spot) -> Held:
+    def held(self, spot: Spot) -> Held:
+        """Where the units lie at one place."""
         value, axis, number = spot
         assert isinstance(value, str)
         on_axis = layouts(self.solution, self.solution.resolve(value), self.group, axis)
@@ -235,7 +232,7 @@ class _Finder:
         return ""
 
 
-def _check_door(value: ir.Value) -> None:
+def check_door(value: ir.Value) -> None:
     """What holds the Dim is no door of the graph, and no weight with integers.
 
     Raises:
@@ -262,7 +259,7 @@ def _softened(node: ir.Node) -> int | None:
     return None
 
 
-def _components(spots: Iterable[Spot], links: Iterable[Link]) -> list[dict[Spot, bool]]:
+def components(spots: Iterable[Spot], links: Iterable[Link]) -> list[dict[Spot, bool]]:
     """Places that hang together, and whether each is mirrored against the first of them.
 
     Raises:

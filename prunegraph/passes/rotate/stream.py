@@ -1,62 +1,20 @@
-"""Fewer directions for the residual stream of a pre-norm model: one basis for all of it, and its norms stay norms.
+"""A basis for the residual stream of a pre-norm model in which its last directions contribute least.
 
-Whatever writes to the stream is given the basis `M`, whatever reads a norm of it the inverse.  LayerNormalization takes
-the mean off, so `M` keeps only directions without one and leads to where all means are zero: there it divides by the
-root of the mean square, which depends on lengths alone.  That `M` is as long as the stream is wide changes nothing, and
-directions that the stream never takes cost nothing.  SliceGPT (arXiv 2401.15024), with one basis and no adapters.
+All that writes to the stream is turned, all that reads a norm of it turned back.  LayerNormalization takes the mean
+off, so the basis keeps means: what has none goes to what has none.  It is made for one width: cut to that, the stream
+holds the directions that the norms see most of, and of all others at most a shift of a whole position, which the norms
+take off.  SliceGPT (arXiv 2401.15024), with one basis for the whole stream, no adapters, and norms that stay norms.
 """
 
 from __future__ import annotations
 
-import math
-from dataclasses import dataclass
-
 import numpy as np
-import numpy.typing as npt
 
-Floats = npt.NDArray[np.float64]
+from prunegraph.arrays import Floats
+from prunegraph.passes.rotate.basis import Basis
 
-
-@dataclass(frozen=True, slots=True)
-class StreamBasis:
-    """What a stream is turned and cut by.
-
-    Attributes:
-        matrix: `[width, old width]`; a position `x` of the stream becomes `matrix @ x`.
-        energy: What each direction that stays holds of what the norms see, descending; a LayerNormalization leaves one
-            less than the width.
-    """
-
-    matrix: Floats
-    energy: Floats
-
-    @property
-    def lengthening(self) -> float:
-        """How much larger the mean square of a position becomes, for it is taken over fewer numbers."""
-        width, before = self.matrix.shape
-        return float(before / width)
-
-    def written(self, array: Floats) -> Floats:
-        """A weight `[inputs, old width]`, a bias or a table that writes to the stream."""
-        return np.asarray(array @ self.matrix.T)
-
-    def read(self, weight: Floats) -> Floats:
-        """A weight `[old width, outputs]` that reads a norm of the stream without gain and offset, see `absorbed`."""
-        return np.asarray(math.sqrt(self.lengthening) * (self.matrix @ weight))
-
-    def epsilon(self, before: float) -> float:
-        """What the norm adds to the mean square."""
-        return before * self.lengthening
-
-
-def absorbed(weight: Floats, bias: Floats, gain: Floats, offset: Floats) -> tuple[Floats, Floats]:
-    """The weight `[width, outputs]` and bias of what reads a norm, with the norm's gain and offset taken in.
-
-    >>> weight, bias = absorbed(np.ones((2, 1)), np.zeros(1), np.array([2.0, 3.0]), np.array([1.0, 1.0]))
-    >>> weight.ravel().tolist(), bias.tolist()
-    ([2.0, 3.0], [2.0])
-    """
-    return np.asarray(gain[:, None] * weight), np.asarray(bias + offset @ weight)
+_TIE = 1e-6
+"""By this share the energies of slots descend that contribute alike, so that the first ones stay."""
 
 
 def seen_by_norm(positions: Floats, *, centred: bool = True) -> Floats:
@@ -67,22 +25,43 @@ def seen_by_norm(positions: Floats, *, centred: bool = True) -> Floats:
     return np.asarray(unit.T @ unit)
 
 
-def stream_basis(moments: Floats, width: int, *, centred: bool = True) -> StreamBasis:
-    """The directions that hold most of what the norms of a stream see.
+def stream_basis(moments: Floats, width: int, *, centred: bool = True) -> Basis:
+    """The orthogonal basis of a stream that shall be so wide: a position x becomes `x @ matrix`.
+
+    >>> basis = stream_basis(np.diag([1.0, 9.0, 4.0]), 2, centred=False)
+    >>> abs(np.array([0.0, 5.0, 0.0]) @ basis.matrix).round(6).tolist()
+    [5.0, 0.0, 0.0]
 
     Args:
         moments: The sum of `seen_by_norm` over all norms.
-        width: How wide the stream shall be.
+        width: How many slots shall stay; they are the first ones.
         centred: Whether the norms take the mean off (LayerNormalization, not RMSNormalization).
     """
     before = len(moments)
     inside = _without_mean(before) if centred else np.eye(before)
     values, vectors = np.linalg.eigh(inside.T @ ((moments + moments.T) / 2) @ inside)
-    kept = width - 1 if centred else width
-    order = np.argsort(-values, kind="stable")[:kept]
-    directions = inside @ vectors[:, order]
-    frame = _without_mean(width) if centred else np.eye(width)
-    return StreamBasis(np.asarray(frame @ directions.T), np.maximum(values[order], 0))
+    order = np.argsort(-values, kind="stable")
+    directions, values = inside @ vectors[:, order], np.maximum(values[order], 0)
+    if not centred:
+        return Basis(directions, _descending(values))
+    frame = np.zeros((before, before - 1))
+    frame[:width, : width - 1] = _without_mean(width)
+    frame[:, width - 1 :] = _complement(frame[:, : width - 1])
+    matrix = directions @ frame.T + np.full((before, before), 1 / before)
+    gone = values[width - 1 :].sum() / max(before - width, 1)
+    kept = max(values[: width - 1].sum() / width, gone)
+    return Basis(matrix, _descending(np.where(np.arange(before) < width, kept, gone)))
+
+
+def _descending(energy: Floats) -> Floats:
+    lowered = 1 - _TIE * np.arange(len(energy)) / len(energy)
+    return np.asarray(energy * lowered if energy.any() else lowered)
+
+
+def _complement(frame: Floats) -> Floats:
+    """Orthonormal directions without a mean that some such directions do not span."""
+    every = np.concatenate([np.ones((len(frame), 1)), frame, np.eye(len(frame))], axis=1)
+    return np.asarray(np.linalg.qr(every)[0][:, frame.shape[1] + 1 :])
 
 
 def _without_mean(width: int) -> Floats:

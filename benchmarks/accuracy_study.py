@@ -1,0 +1,115 @@
+"""Cut one dense model in many ways, observed once for all of them, and judge what is left by its labels."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+import onnx_ir as ir
+
+import prunegraph as pg
+from prunegraph.passes.choose.select_units import Targets
+from prunegraph.passes.repair import gather_moments, repaired
+from prunegraph.passes.repair.statistics import Gram
+from prunegraph.runtime.session import open_session, run
+
+
+@dataclass(frozen=True, slots=True)
+class Arm:
+    """One way to cut.
+
+    Attributes:
+        name: What the tables call it.
+        rotate: See `Amount.rotate`.
+        scorer: What chooses where nothing turned.
+        repairs: Ways of repair, each judged.
+        labels: Whether it reads labels.
+    """
+
+    name: str
+    rotate: bool | None
+    scorer: Any
+    repairs: tuple[str, ...] = ("auto",)
+    labels: bool = False
+
+
+@dataclass(frozen=True)
+class Dense:
+    """A trained model with data: to look at while choosing and repairing, and to judge by."""
+
+    model: Path | onnx.ModelProto
+    calibration: pg.Data
+    validation: pg.Data
+    test: pg.Data
+
+    @cached_property
+    def graph(self) -> pg.Graph:
+        """The model, analysed."""
+        return pg.analyze(self.model)
+
+
+class Study:
+    """One dense model: analysed, turned and observed once for all that is cut of it."""
+
+    def __init__(self, on: Dense) -> None:
+        self.on, self._graphs, self._moments = on, dict[str, pg.Graph](), dict[str, Gram | None]()
+
+    def slims(self, amount: pg.Amount, arm: Arm, *, verify: bool) -> Iterator[tuple[str, ir.Model, dict[str, Any]]]:
+        """By way of repair the slim model, and what is to be recorded of it."""
+        plain = self.on.graph
+        targets = plain.targets(amount, arm.scorer)
+        graph, key = self._turned(targets, arm)
+        scores = graph.score(arm.scorer, self.on.calibration, groups=targets.of_group, kept=targets.kept)
+        result = graph.apply(graph.select(scores, targets), verify=verify)
+        proof = result.report.verify
+        before, after = result.report.macs
+        facts = {"macs": after / before, "error": proof.max_rel_error if proof is not None else None}
+        inputs = graph.inputs(self.on.calibration.opened())
+        for way in arm.repairs:
+            if way == "none":
+                yield way, result.ir_model, facts
+                continue
+            keeps = result.selection.keeps(graph.groups)
+            prepare = graph.rotated.lengthen if graph.rotated is not None else None
+            model, analysis = graph.normalized.model, graph.analysis
+            slim, done = repaired(
+                model, analysis, keeps, inputs, way, moments=self._seen(graph, key, inputs), prepare=prepare
+            )
+            yield way, slim or result.ir_model, {**facts, "way": done.way, "ways": dict(done.ways)}
+
+    def _turned(self, targets: Targets, arm: Arm) -> tuple[pg.Graph, str]:
+        """The graph in the basis that it is cut in; heads turn once, a stream for every width."""
+        if arm.rotate is False:
+            return self.on.graph, ""
+        heads = [group.id for group in self.on.graph.groups if group.kind in ("qk_dim", "v_dim")]
+        widths = {name: n for name, n in targets.kept.items() if name.startswith("hidden")}
+        key = f"turned {sorted(widths.items())}"
+        if key not in self._graphs:
+            self._graphs[key] = self.on.graph.rotate(self.on.calibration, groups=[*heads, *widths], kept=widths)
+        return self._graphs[key], key
+
+    def _seen(self, graph: pg.Graph, key: str, inputs: Any) -> Gram | None:
+        if key not in self._moments:
+            self._moments = {key: gather_moments(graph.normalized.model, graph.analysis, inputs)}
+        return self._moments[key]
+
+
+def judged(model: ir.Model, inputs: Any) -> npt.NDArray[np.bool_]:
+    """Whether each example is classified rightly, run by ONNX Runtime."""
+    right = []
+    with open_session(model) as session:
+        for batch in inputs.batches():
+            logits = run(session, batch.feeds)[0]
+            right.append(logits[: len(batch.samples)].argmax(axis=-1) == [sample.label for sample in batch.samples])
+    return np.asarray(np.concatenate(right))
+
+
+def record(right: npt.NDArray[np.bool_], **more: Any) -> dict[str, Any]:
+    """What is kept of a judgement."""
+    return {"right": np.packbits(right).tolist(), "count": len(right), **more}

@@ -1,0 +1,130 @@
+"""Run a model piece by piece, each piece on what the one before it has left on disk for every batch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import onnx_ir as ir
+
+from prunegraph.arrays import Array
+from prunegraph.errors import PruneGraphError
+from prunegraph.runtime.feeds import Feeds
+from prunegraph.runtime.limits import CannotRun
+from prunegraph.runtime.session import open_session, run
+
+
+class Pieces:
+    """One model, and how far it has been run.
+
+    Attributes:
+        model: The model, in float32; weights of nodes that are still to run may be changed.
+        nodes: Its nodes, in order.
+        position: The first node that has not been run.
+    """
+
+    def __init__(self, model: ir.Model, folder: Path, providers: Sequence[str]) -> None:
+        """Nothing has been run yet; what batches hold is left in an empty folder."""
+        self.model, self.nodes, self.position = model, list(model.graph), 0
+        self._folder, self._providers = folder, providers
+        self._places = {value.name or "": -1 for value in model.graph.inputs}
+        for place, node in enumerate(self.nodes):
+            self._places |= {value.name or "": place for value in node.outputs if value.name}
+        self._types: dict[str, ir.DataType] = {}
+        self._held: dict[int, list[str]] = {}
+
+    def place(self, value: str) -> int | None:
+        """Which node makes a value; -1 for an input of the graph, None where there is no such value."""
+        return self._places.get(value)
+
+    def begin(self, batch: int, feeds: Feeds) -> None:
+        """Take in what a batch gives the model."""
+        self._leave(batch, 0, {name: feeds[name] for name in self._boundary(0) if name in feeds})
+
+    def run(self, batches: int, end: int, values: Sequence[str], *, move: bool) -> Iterator[Mapping[str, Array]]:
+        """Run up to a node, batch by batch, and give some values on the way.
+
+        Args:
+            batches: How many there are.
+            end: The first node that is not needed; `values` are made before it.
+            values: Names of values.
+            move: Whether the next piece begins there.
+
+        Raises:
+            PruneGraphError: ONNX Runtime does not run the model on the data.
+        """
+        first, following = self._boundary(self.position), self._boundary(end) if move else []
+        needed = list(dict.fromkeys((*values, *following)))
+        fresh = [name for name in needed if name not in first]
+        try:
+            yield from self._batches(batches, first, fresh, values, following, end)
+        except CannotRun as error:
+            hint = "check the data, or repair in one step: --repair lstsq"
+            raise PruneGraphError(f"ONNX Runtime does not run a piece of the model: {error}", hint=hint) from error
+        if move:
+            for batch in range(batches):
+                self._file(batch, self.position).unlink(missing_ok=True)
+            self.position = end
+
+    def _batches(
+        self,
+        batches: int,
+        first: Sequence[str],
+        fresh: Sequence[str],
+        values: Sequence[str],
+        following: Sequence[str],
+        end: int,
+    ) -> Iterator[Mapping[str, Array]]:
+        piece = self._piece(first, fresh) if fresh else None
+        if piece is None:
+            for batch in range(batches):
+                held = self._take(batch, self.position)
+                self._pass_on(batch, end, held, following)
+                yield {name: held[name] for name in values}
+            return
+        with open_session(piece, providers=self._providers) as session:
+            for batch in range(batches):
+                held = self._take(batch, self.position)
+                made = {**held, **dict(zip(fresh, run(session, held, fresh), strict=True))}
+                self._pass_on(batch, end, made, following)
+                yield {name: made[name] for name in values}
+
+    def _pass_on(self, batch: int, end: int, values: Mapping[str, Array], following: Sequence[str]) -> None:
+        if following:
+            self._leave(batch, end, {name: values[name] for name in following})
+
+    def _piece(self, first: Sequence[str], fresh: Sequence[str]) -> ir.Model:
+        graph = ir.convenience.extract(self.model.graph, list(first), list(fresh))
+        for value in graph.inputs:
+            value.type, value.shape = ir.TensorType(self._types[value.name or ""]), None
+        return ir.Model(graph, ir_version=self.model.ir_version, functions=list(self.model.functions.values()))
+
+    def _boundary(self, position: int) -> list[str]:
+        """What nodes before a place, or inputs of the graph, give to those behind it."""
+        read = dict.fromkeys(name for node in self.nodes[position:] for name in _reads(node))
+        return [name for name in read if (place := self._places.get(name)) is not None and place < position]
+
+    def _leave(self, batch: int, position: int, values: Mapping[str, Array]) -> None:
+        self._types |= {name: ir.DataType.from_numpy(array.dtype) for name, array in values.items()}
+        np.savez(self._file(batch, position), *values.values())
+        self._held[position] = list(values)
+
+    def _take(self, batch: int, position: int) -> dict[str, Array]:
+        with np.load(self._file(batch, position)) as arrays:
+            return {name: arrays[f"arr_{k}"] for k, name in enumerate(self._held[position])}
+
+    def _file(self, batch: int, position: int) -> Path:
+        return self._folder / f"{position}-{batch}.npz"
+
+
+def _reads(node: ir.Node) -> Iterator[str]:
+    """Names of all values that a node reads, those that its bodies read from outside among them."""
+    yield from (value.name for value in node.inputs if value is not None and value.name)
+    for attribute in node.attributes.values():
+        bodies = [attribute.as_graph()] if attribute.type == ir.AttributeType.GRAPH else []
+        bodies += attribute.as_graphs() if attribute.type == ir.AttributeType.GRAPHS else []
+        for body in bodies:
+            for inner in body:
+                yield from _reads(inner)
+            yield from (value.name for value in body.outputs if value.name)
