@@ -15,12 +15,12 @@ from functools import partial
 import numpy as np
 import onnx_ir as ir
 
+from prunegraph.analysis.kept_positions import Positions
 from prunegraph.analysis.lengths import Lengths
 from prunegraph.analysis.selection import Selection
 from prunegraph.analysis.slots import Keeps
 from prunegraph.passes.prove.copies import Copies
 from prunegraph.passes.prove.judge import all_gaps
-from prunegraph.passes.prove.positions import Positions
 from prunegraph.passes.prove.runs import run_all
 from prunegraph.passes.prove.trial_inputs import trial_inputs
 from prunegraph.passes.prove.verify import verify

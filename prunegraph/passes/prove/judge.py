@@ -8,10 +8,10 @@ from dataclasses import dataclass, field
 import numpy as np
 import onnx_ir as ir
 
+from prunegraph.analysis.kept_positions import Positions
 from prunegraph.passes.prove.choices import Behind
 from prunegraph.passes.prove.compare import TOLERANCE, Gap, compare, noisier
 from prunegraph.passes.prove.inner import Shadow
-from prunegraph.passes.prove.positions import Positions
 from prunegraph.passes.prove.runs import Noise, Values, jittered, jittered_feeds, noise_of, run_all
 from prunegraph.runtime.feeds import Feeds
 from prunegraph.runtime.limits import UNLIMITED, Limits

@@ -12,13 +12,13 @@ from collections.abc import Sequence
 import numpy as np
 import onnx_ir as ir
 
+from prunegraph.analysis.kept_positions import Positions
 from prunegraph.analysis.ops import Norm, traits_of
 from prunegraph.analysis.relations import Reduction
 from prunegraph.analysis.slots import Keeps
 from prunegraph.analysis.solve import ReduceSite, Solution
 from prunegraph.arrays import Mask
 from prunegraph.errors import VerificationFailed
-from prunegraph.passes.prove.positions import Positions
 from prunegraph.runtime.edit import Editor
 
 _FILL = {

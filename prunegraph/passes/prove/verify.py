@@ -15,6 +15,7 @@ import numpy as np
 import onnx_ir as ir
 
 from prunegraph.analysis.analyze import Analysis
+from prunegraph.analysis.kept_positions import Positions
 from prunegraph.analysis.read_weight import read_weight
 from prunegraph.analysis.slots import Keeps
 from prunegraph.errors import REPORT_MODEL, VerificationFailed
@@ -28,7 +29,6 @@ from prunegraph.passes.prove.judge import Judge, in_words, worst_of
 from prunegraph.passes.prove.look import Look
 from prunegraph.passes.prove.normalizing import compare_normalized, compare_outputs, fault_of_runtime
 from prunegraph.passes.prove.parts import bytes_together, estimated_bytes, in_parts
-from prunegraph.passes.prove.positions import Positions
 from prunegraph.passes.prove.runs import Noise, Values, run_all
 from prunegraph.passes.prove.trial_inputs import Trial, on_trial_inputs
 from prunegraph.runtime.blocks import bytes_of_weights

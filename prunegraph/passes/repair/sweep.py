@@ -18,6 +18,7 @@ import numpy as np
 import onnx_ir as ir
 
 from prunegraph.analysis.analyze import Analysis
+from prunegraph.analysis.kept_positions import Positions
 from prunegraph.analysis.ops import traits_of
 from prunegraph.analysis.read_weight import read_weight
 from prunegraph.analysis.slots import Keeps, kept_positions
@@ -26,7 +27,6 @@ from prunegraph.observe.data import Sample
 from prunegraph.observe.padding import owner, real
 from prunegraph.observe.stream import Inputs, SampleProgress
 from prunegraph.observe.text import Batch
-from prunegraph.passes.prove.positions import Positions
 from prunegraph.passes.repair.outcome import Outcome
 from prunegraph.passes.repair.pieces import Pieces
 from prunegraph.passes.repair.residual_fit import Fitted, NormMoments, ProductMoments
