@@ -23,9 +23,8 @@ def llama(layers: int) -> onnx.ModelProto:
         h = g("Add", h, _attention(g, _norm(g, h, f"{layer}.input_layernorm"), f"{layer}.self_attn", k % 2, cos, sin))
         x = _norm(g, h, f"{layer}.post_attention_layernorm")
         gate, up = (_dense(g, x, f"{layer}.mlp.{part}_proj", WIDTH, FFN) for part in ("gate", "up"))
-        h = g(
-            "Add", h, _dense(g, g("Mul", g("Mul", gate, g("Sigmoid", gate)), up), f"{layer}.mlp.down_proj", FFN, WIDTH)
-        )
+        gated = g("Mul", g("Mul", gate, g("Sigmoid", gate)), up)
+        h = g("Add", h, _dense(g, gated, f"{layer}.mlp.down_proj", FFN, WIDTH))
     g.output(_dense(g, _norm(g, h, "model.norm"), "lm_head", WIDTH, WORDS), "B", "S", WORDS)
     return g.model()
 
