@@ -41,7 +41,11 @@ from prunegraph.cli.arguments import (
 )
 from prunegraph.cli.console import progress, say, show, show_json
 
+CHOSEN_BY = "that units were chosen by"
+"""What is to be said of examples that a model is judged by, and was pruned by."""
+
 if TYPE_CHECKING:
+    from prunegraph.observe.evaluation import Evaluation
     from prunegraph.observe.stream import Data
     from prunegraph.result import PruneResult
 
@@ -424,25 +428,29 @@ def prune(
             files, changed = folder.write(output, result, facts, strip=strip, shard=shard_bytes)
         if annotate is not None:
             files += save(result.annotated(), annotate)
+        evaluation = _evaluation(result, request["data"])
         if report is not None:
-            evaluation = _evaluation(result, request["data"])
             facts = result.facts(
                 commands=commands_of(context),
                 sizes=result.file_sizes(files[0]),
-                evaluation=evaluation,
+                evaluation=None if evaluation is None else {**evaluation.to_dict(), "on": CHOSEN_BY},
                 times=profiled(result, step),
             )
             files += result.write_report(report, facts)
     filtered, tuned = result.filtered, result.tuned
     if json:
-        show_json({**result.to_dict(), "files": [str(path) for path in files]})
+        measured = {} if evaluation is None else {"evaluation": {**evaluation.to_dict(), "on": CHOSEN_BY}}
+        show_json({**result.to_dict(), **measured, "files": [str(path) for path in files]})
         return
+    from prunegraph.cli.evaluate import evaluation_table
     from prunegraph.cli.summary import pruned, speed_lines
 
     show(pruned(result.report))
     if result.speed:
         for line in speed_lines(result.speed):
             say(line)
+    if evaluation is not None:
+        show("", evaluation_table(evaluation, CHOSEN_BY))
     if filtered:
         left = f"{filtered.metric} {filtered.before:.3f} -> {filtered.after:.3f}, {filtered.evaluations} evaluations"
         went = f"{len(filtered.removed)} of {len(filtered.candidates)} candidates went ({filtered.ratio:.0%})"
@@ -451,8 +459,6 @@ def prune(
         change = f"{tuned.metric} {tuned.before:.4f} -> {tuned.after:.4f} of {tuned.examples[1]:,} validation examples"
         say(f"\nfine-tuned: {change}, epoch {tuned.best} of {tuned.history[-1].number}")
         if tuned.evaluation is not None:
-            from prunegraph.cli.evaluate import evaluation_table
-
             show("", evaluation_table(tuned.evaluation, "held out from training"))
     if changed is not None:
         show("", *(line for each in changed for line in config_lines(each)))
@@ -461,13 +467,17 @@ def prune(
         say("next: ", (f"prunegraph bench {model} {files[0]}", "bold"))
 
 
-def _evaluation(result: PruneResult, data: Data | None) -> dict[str, Any] | None:
-    """The original and the slim model on labelled data, for the report; training has its own held-out examples."""
-    if data is None or result.tuned is not None:
+def _evaluation(result: PruneResult, data: Data | None) -> Evaluation | None:
+    """The original and the slim model on labelled data; training has its own held-out examples."""
+    from prunegraph.errors import PruneGraphError
+
+    if data is None or result.tuned is not None or data.opened().inputs(result.ir_model).source.first().label is None:
         return None
-    if data.opened().inputs(result.ir_model).source.first().label is None:
+    try:
+        return result.evaluate(data)
+    except PruneGraphError as error:
+        say(f"not evaluated: {error.message}")
         return None
-    return {**result.evaluate(data).to_dict(), "on": "that units were chosen by"}
 
 
 def _listed(files: Iterable[Path]) -> str:

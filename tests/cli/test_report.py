@@ -120,6 +120,10 @@ def test_labelled_data_are_measured_for_the_report(folder: Path) -> None:
         done("prune", "model.onnx", "-o", "slim.onnx", "--data", data, "--report", "report")
         evaluation = json.loads((folder / "report/report.json").read_text())["evaluation"]
         assert [row["model"] for row in (evaluation or {}).get("models", [])] == measured
+    shown = done("prune", "model.onnx", "-o", "slim.onnx", "--data", "data.npz").stdout
+    assert "40 examples that units were chosen by" in shown and "accuracy" in shown
+    printed = json.loads(done("prune", "model.onnx", "-o", "slim.onnx", "--data", "data.npz", "--json").stdout)
+    assert [row["model"] for row in printed["evaluation"]["models"]] == ["original", "slim"]
     done("evaluate", "model.onnx", "slim.onnx", "--data", "data.npz")
 
 
