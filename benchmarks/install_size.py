@@ -15,7 +15,7 @@ import tempfile
 import venv
 from pathlib import Path
 
-EXTRAS = ("text", "syntax", "cluster", "report", "graphsurgeon", "torch")
+EXTRAS = ("text", "syntax", "cluster", "image", "report", "graphsurgeon", "torch")
 ROOT = Path(__file__).parents[1]
 
 

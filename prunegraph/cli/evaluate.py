@@ -56,7 +56,10 @@ def evaluate(
     """Measure models on labelled or unlabelled examples, side by side.
 
     All models see the same examples. Differences to the first model come with the 95 % interval of the paired bootstrap
-    over examples.
+    over examples. A folder with a folder a class is data where the model reads images; preprocessor_config.json beside
+    MODEL, or --image, says how an image becomes an input.
+
+    Needs for texts: pip install "prunegraph[text]", for images: pip install "prunegraph[image]"
 
     \b
     Examples
