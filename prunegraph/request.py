@@ -74,8 +74,18 @@ class Request:
         scope: Scope | None,
         after: Step | Iterable[Step] | None,
         verify: bool,
+        more_extras: Iterable[str] = (),
     ) -> Request:
         """A request from what stands for its parts, checked, with the data opened.
+
+        Args:
+            amount: See `prune_graph`, as what follows.
+            scorer: See there.
+            data: See there.
+            scope: See there.
+            after: See there.
+            verify: See there.
+            more_extras: Extras that are needed besides; all that is missing is told at once.
 
         Raises:
             UsageError: a part is wrong, or needs data and there are none, or there is something wrong with them.
@@ -98,13 +108,14 @@ class Request:
         request = Request(amount, scorers, opened, scope or Scope(), steps, verify)
         if opened is None:
             request._check_without_data()
-        require_extras(request.extras())
+        require_extras([*request.extras(), *more_extras])
         return request
 
     def extras(self) -> list[str | tuple[str, str]]:
         """The extras that the data, the scorers and the steps need, those that are installed among them."""
         sample = self.data.first() if self.data is not None else Sample()
         needed: list[str | tuple[str, str]] = [("text", "tokenizers")] if sample.texts else []
+        needed += ["image"] if sample.image is not None else []
         scorers = dict.fromkeys(self.scorers.of(kind) for kind in filter(self.amount.may_prune, KINDS))
         for scorer in scorers:
             needed += scorer.extras

@@ -50,6 +50,8 @@ def explain(
     ranks it, what stays counts for more, and a maximum is that of what stays: such a group is inexact (~). What is
     pinned stays whole.
 
+    Needs for --html: pip install "prunegraph[report]"
+
     \b
     Examples
       prunegraph explain model.onnx

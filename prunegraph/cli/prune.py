@@ -334,6 +334,17 @@ def prune(
 
     `prunegraph explain` lists the groups and tells what the kinds are.
 
+    Most of it needs nothing but the core; pip install "prunegraph[all,zoo]" brings all of these:
+
+    \b
+      texts as --data                        prunegraph[text]
+      images as --data                       prunegraph[image]
+      --scorer sap without dependency trees  prunegraph[syntax]
+      --scorer cahp                          prunegraph[cluster]
+      --scorer taylor, --finetune            prunegraph[torch]
+      --report                               prunegraph[report]
+      a folder without an ONNX file          prunegraph[zoo]
+
     \b
     Examples
       prunegraph prune model.onnx -o slim.onnx
@@ -362,11 +373,10 @@ def prune(
         from prunegraph.cli.model_folder import config_lines, opened
         from prunegraph.cli.report import commands_of, profiled
         from prunegraph.export.onnx_file import load, save
-        from prunegraph.extras import require_extras
         from prunegraph.passes.choose.amounts import check_budget
         from prunegraph.passes.choose.head_filter import FilterOptions
         from prunegraph.passes.choose.request import Amount, Scope
-        from prunegraph.request import Repair, Step
+        from prunegraph.request import Repair, Request, Step
         from prunegraph.train.options import Finetune
 
         budgets: dict[str, Any] = parse_budget(budget or ())
@@ -417,7 +427,7 @@ def prune(
         if annotate is not None:
             check_target(annotate, [model, output])
         if report is not None:
-            require_extras(["report"])
+            Request.of(**request, more_extras=["report"])
         result = prune_graph(original, **request, progress=step)
         step("save")
         changed = None

@@ -63,6 +63,9 @@ def score(
     sap parses the texts, ranks the relations between words by frequency, and counts for every head how often it
     misses frequent ones: the head map shows these penalties, and what has the most goes first.
 
+    Needs for texts: pip install "prunegraph[text]", for sap without dependency trees "prunegraph[syntax]", for cahp
+    "prunegraph[cluster]", for taylor "prunegraph[torch]"
+
     \b
     Examples
       prunegraph score model.onnx --data reviews.txt --tokenizer folder

@@ -9,11 +9,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
+from typer.testing import CliRunner
 
 import prunegraph as pg
+from prunegraph.cli import app
 from prunegraph.errors import MissingExtra
 from prunegraph.extras import PACKAGES, require_extras
+from tests.graphs.cli import classifier
 
 PYPROJECT = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text(encoding="utf-8"))
 
@@ -74,3 +78,16 @@ def test_what_needs_no_extra_asks_for_none(call: dict[str, Any], monkeypatch: py
     monkeypatch.setattr("prunegraph.extras.find_spec", lambda name: None)
     with pytest.raises(pg.ModelError, match="no such file"):
         pg.prune_graph("there is no such file.onnx", 0.5, **call)
+
+
+def test_the_command_line_names_what_data_and_report_lack_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    onnx.save(classifier(), tmp_path / "model.onnx")
+    (tmp_path / "texts.txt").write_text("a dog")
+    monkeypatch.setattr("prunegraph.extras.find_spec", without("tokenizers", "jinja2", "matplotlib"))
+    command = ["prune", "model.onnx", "-o", "slim.onnx", "--data", "texts.txt", "--report", "report"]
+    monkeypatch.chdir(tmp_path)
+    ran = CliRunner().invoke(app, command)
+    assert ran.exit_code == 1 and 'pip install "prunegraph[report,text]"' in ran.stderr
+    assert not (tmp_path / "slim.onnx").exists()
