@@ -84,6 +84,14 @@ ImageOptions = Annotated[
 Limit = Annotated[
     int | None, typer.Option("--samples", metavar="N", min=1, help="Read only the first N examples of the data.")
 ]
+Jobs = Annotated[
+    int,
+    typer.Option(
+        "--jobs",
+        metavar="N",
+        help="So many parts of the data are observed at a time, each in a process of its own; -1: one a processor.",
+    ),
+]
 RunBy = Annotated[
     str,
     typer.Option(
@@ -129,6 +137,7 @@ def data_of(
     samples: int | None = None,
     ep: str = "cpu",
     image: list[str] | None = None,
+    jobs: int = 1,
 ) -> Data | None:
     """The data that the options of a command name; None if none are given."""
     from prunegraph.observe.stream import Data
@@ -143,6 +152,7 @@ def data_of(
         label2id=classes_of(model),
         limit=samples,
         providers=ep.split(","),
+        jobs=jobs,
         images=parse_images(image) if image else beside(model, "preprocessor_config.json"),
     )
 

@@ -15,6 +15,7 @@ from prunegraph.cli.arguments import (
     DataFile,
     Fixed,
     ImageOptions,
+    Jobs,
     Json,
     KeepForm,
     LabelColumn,
@@ -213,6 +214,7 @@ def prune(
     label_column: LabelColumn = "",
     samples: Limit = None,
     image: ImageOptions = None,
+    jobs: Jobs = 1,
     ep: RunBy = "cpu",
     parser_noise: ParserNoise = 0.0,
     tolerance: Annotated[
@@ -412,7 +414,7 @@ def prune(
                 rotate=rotate,
             ),
             "scorer": scorers_of(scorer, scorer_option, parser_noise, seed),
-            "data": data_of(model, data, tokenizer, text_column, label_column, samples, ep, image),
+            "data": data_of(model, data, tokenizer, text_column, label_column, samples, ep, image, jobs),
             "scope": Scope(
                 include or (), exclude or (), allow_io or (), parse_sizes(size or ()), parse_values(fixed or ())
             ),

@@ -10,6 +10,7 @@ import typer
 from prunegraph.cli.arguments import (
     DataFile,
     ImageOptions,
+    Jobs,
     Json,
     LabelColumn,
     Limit,
@@ -44,6 +45,7 @@ def score(
     label_column: LabelColumn = "",
     samples: Limit = None,
     image: ImageOptions = None,
+    jobs: Jobs = 1,
     ep: RunBy = "cpu",
     parser_noise: ParserNoise = 0.0,
     output: Annotated[
@@ -85,7 +87,7 @@ def score(
         scorers = scorers_of([scorer], scorer_option, parser_noise, seed)
         judge = scorers.every
         assert judge is not None
-        given = data_of(model, data, tokenizer, text_column, label_column, samples, ep, image)
+        given = data_of(model, data, tokenizer, text_column, label_column, samples, ep, image, jobs)
         if given is not None:
             given = given.opened()
         elif any(needs_data(judge, kind) for kind in judge.kinds):

@@ -10,6 +10,7 @@ import logging
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any, Protocol
@@ -23,6 +24,7 @@ from prunegraph.observe.attention_sites import ObservedValue
 from prunegraph.observe.cache import Gathered, through_cache
 from prunegraph.observe.data import DataLike, Sample, Samples, open_data
 from prunegraph.observe.images import Images, as_inputs
+from prunegraph.observe.jobs import can_be_sent, gather_in_jobs
 from prunegraph.observe.text import MAX_LENGTH, Batch, TextReader, batches, check_data
 from prunegraph.observe.with_outputs import with_outputs
 from prunegraph.runtime.blocks import Runner, open_runner
@@ -72,6 +74,7 @@ class Inputs:
         batch_size: How many run together, unless the model fixes it.
         providers: Execution providers of ONNX Runtime that run them.
         limits: What a batch may take.
+        jobs: How many parts of the data are gathered at a time, see `Data`.
     """
 
     source: Samples
@@ -80,6 +83,7 @@ class Inputs:
     batch_size: int = 16
     providers: tuple[str, ...] = CPU
     limits: Limits = UNLIMITED
+    jobs: int | None = 1
 
     @property
     def fingerprint(self) -> str:
@@ -114,6 +118,8 @@ class Data:
         label2id: Numbers of classes by name, for labels that are no numbers.
         providers: Execution providers that run them, see `execution_providers`.
         images: How images become inputs; `Images`, or the `preprocessor_config.json` that says so.
+        jobs: How many parts of the data scorers and repair see at a time, each in a process of its own; all processors
+            if -1. None leaves it to `joblib.parallel_config`, and so to a Dask or Ray cluster.
     """
 
     source: DataLike | Samples
@@ -126,6 +132,7 @@ class Data:
     providers: str | Sequence[str] = ()
     label2id: Mapping[str, int] = field(default_factory=dict)
     images: Images | Mapping[str, Any] | str | os.PathLike[str] | None = None
+    jobs: int | None = 1
 
     @staticmethod
     def open(data: DataLike | Data | None) -> Data | None:
@@ -217,7 +224,7 @@ class Data:
         if sizes:
             inputs = replace(inputs, specs=with_sizes(inputs.specs, sizes))
             check_data(inputs.source, inputs.reader, inputs.specs)
-        return replace(inputs, providers=execution_providers(as_patterns(self.providers)))
+        return replace(inputs, providers=execution_providers(as_patterns(self.providers)), jobs=self.jobs)
 
 
 def prepare(
@@ -286,28 +293,34 @@ def observe(
     """
 
     def gather(missing: Sequence[Statistic]) -> None:
-        observed = list(dict.fromkeys(value for statistic in missing for value in statistic.observed_values()))
-        names = [value.value for value in observed]
-        _pass(with_outputs(widened(model), observed), names, inputs, missing, progress)
+        one_pass = partial(_pass, inputs.providers, inputs.limits)
+        apart = [each for each in missing if inputs.jobs != 1 and can_be_sent(each)]
+        here = [each for each in missing if each not in apart]
+        if apart:
+            gather_in_jobs(model, inputs.batches(), apart, one_pass, inputs.jobs, progress)
+        if here:
+            one_pass(model, inputs.batches(), here, progress)
 
     through_cache(statistics, gather, model, inputs.fingerprint, cache)
 
 
 def _pass(
+    providers: Sequence[str],
+    limits: Limits,
     model: ir.Model,
-    names: Sequence[str],
-    inputs: Inputs,
+    batches: Iterable[Batch],
     statistics: Sequence[Statistic],
-    progress: SampleProgress | None,
+    progress: SampleProgress | None = None,
 ) -> None:
+    observed = list(dict.fromkeys(value for statistic in statistics for value in statistic.observed_values()))
+    names = [value.value for value in observed]
     sample_count = 0
-    with _runner(model, names, inputs.providers, "the model", _FIT_DATA) as runner:
+    with _runner(with_outputs(widened(model), observed), names, providers, "the model", _FIT_DATA) as runner:
         together = runner.together if all(map(_takes_parts, statistics)) else 1
-        for some in _groups(inputs.batches(), together):
+        for some in _groups(batches, together):
             receivers = [_Receiver(batch, statistics) for batch in some]
-            for k, part in runner.parts(
-                [widened_feeds(batch.feeds) for batch in some], [names] * len(some), inputs.limits
-            ):
+            feeds = [widened_feeds(batch.feeds) for batch in some]
+            for k, part in runner.parts(feeds, [names] * len(some), limits):
                 receivers[k].take(part)
                 del part
             sample_count += sum(len(batch.samples) for batch in some)

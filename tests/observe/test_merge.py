@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -154,12 +155,47 @@ def test_by_blocks_statistics_gather_what_they_gather_of_the_whole(
     assert kind is not Moments or len(parts) > len(observed.batches)
     observe(model, observed.inputs, [also, moments])
     for each in (by_blocks, also):
-        for name, array in whole.state().items():
-            if array.dtype.kind == "f":
-                scale = np.abs(array).max(initial=0)
-                np.testing.assert_allclose(each.state()[name], array, rtol=1e-4, atol=1e-5 * scale)
-            else:
-                np.testing.assert_array_equal(each.state()[name], array)
+        assert_alike(each, whole)
+
+
+def assert_alike(statistic: Any, expected: Any) -> None:
+    """Equal to the rounding of float32."""
+    state = statistic.state()
+    for name, array in expected.state().items():
+        if array.dtype.kind == "f":
+            np.testing.assert_allclose(state[name], array, rtol=1e-4, atol=1e-5 * np.abs(array).max(initial=0))
+        else:
+            np.testing.assert_array_equal(state[name], array)
+
+
+@pytest.mark.parametrize("kind", [kind for kind in STATISTICS if "Gradients" not in kind.__name__])
+def test_parts_gathered_by_jobs_are_one_pass(kind: type, observed: Observed) -> None:
+    """Batches shared out among jobs, here one after the other; see below for some at a time."""
+    joblib = pytest.importorskip("joblib")
+    whole, parts = (STATISTICS[kind](observed.found, observed.inputs) for _ in range(2))
+    model = observed.found.normalized.model
+    observe(model, observed.inputs, [whole])
+    progress: list[int] = []
+    with joblib.parallel_config(backend="threading", n_jobs=2):
+        observe(model, replace(observed.inputs, jobs=None), [parts], progress=progress.append)
+    sent = kind is not RelationAttention  # it writes to a file of its own, and sees everything here
+    assert progress == ([24, SAMPLES] if sent else [8, 16, 24, 32, SAMPLES])
+    assert_alike(parts, whole)
+
+
+@pytest.mark.slow
+def test_a_dask_cluster_gathers_the_parts(observed: Observed) -> None:
+    joblib = pytest.importorskip("joblib")
+    distributed = pytest.importorskip("distributed", reason="dask.distributed is not installed")
+    whole, parts = (STATISTICS[Moments](observed.found, observed.inputs) for _ in range(2))
+    model = observed.found.normalized.model
+    observe(model, observed.inputs, [whole])
+    progress: list[int] = []
+    with distributed.Client(processes=False, n_workers=2, threads_per_worker=1, dashboard_address=None):
+        with joblib.parallel_config(backend="dask"):
+            observe(model, replace(observed.inputs, jobs=None), [parts], progress=progress.append)
+    assert len(progress) == 2
+    assert_alike(parts, whole)
 
 
 def test_every_statistic_is_in_the_table() -> None:
