@@ -27,7 +27,7 @@ from prunegraph.bench.environment import environment
 from prunegraph.clock import Clock
 from prunegraph.errors import PruneGraphError, UsageError
 from prunegraph.graph import Graph, analyze_source
-from prunegraph.observe.stream import run_batches
+from prunegraph.observe.run_batches import run_batches
 from prunegraph.passes.choose.meet_time import meet_speedup
 from prunegraph.request import Request
 from prunegraph.runtime.widen import widened

@@ -74,8 +74,8 @@ class ModelFolder:
                 write_genai_config(staging, slim_genai, self.place.name)
             names = [*files, *sorted(path for path in staging.rglob("*") if path.is_file() and path not in files)]
             written = [target / path.relative_to(staging) for path in names]
-        said = [slim] if config is not None or slim_genai is None else []
-        return written, [*said, *([slim_genai] if slim_genai is not None else [])]
+        configs = [slim] if config is not None or slim_genai is None else []
+        return written, [*configs, *([slim_genai] if slim_genai is not None else [])]
 
     @property
     def name(self) -> str:

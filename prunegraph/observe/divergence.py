@@ -12,7 +12,8 @@ import onnx_ir as ir
 from prunegraph.analysis.analyze import Analysis
 from prunegraph.arrays import Array, Floats
 from prunegraph.observe.metric import cosines, is_embedding, log_softmax, rows_of
-from prunegraph.observe.stream import Inputs, run_batches
+from prunegraph.observe.run_batches import run_batches
+from prunegraph.observe.stream import Inputs
 from prunegraph.observe.text import Batch
 from prunegraph.runtime.widen import widened
 

@@ -19,7 +19,8 @@ import onnx_ir as ir
 from prunegraph.arrays import Array, Floats
 from prunegraph.errors import UsageError
 from prunegraph.observe.metric import cosines, log_softmax, rows_of
-from prunegraph.observe.stream import Inputs, SampleProgress, run_batches
+from prunegraph.observe.run_batches import run_batches
+from prunegraph.observe.stream import Inputs, SampleProgress
 from prunegraph.observe.text import Batch, text_role
 from prunegraph.runtime.widen import widened
 

@@ -5,62 +5,35 @@ A statistic names the values that it reads and is given them batch by batch; not
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
-from itertools import islice
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy.typing as npt
 import onnx_ir as ir
 
 from prunegraph.analysis.names import as_patterns
-from prunegraph.errors import PruneGraphError, UsageError
-from prunegraph.observe.attention_sites import ObservedValue
-from prunegraph.observe.cache import Gathered, through_cache
+from prunegraph.errors import UsageError
+from prunegraph.observe.cache import through_cache
 from prunegraph.observe.data import DataLike, Sample, Samples, open_data
 from prunegraph.observe.images import Images, as_inputs
 from prunegraph.observe.jobs import can_be_sent, gather_in_jobs
+from prunegraph.observe.one_pass import SampleProgress as SampleProgress
+from prunegraph.observe.one_pass import Statistic as Statistic
+from prunegraph.observe.one_pass import gather_in_one_pass
+from prunegraph.observe.run_batches import run_batches as run_batches
 from prunegraph.observe.text import MAX_LENGTH, Batch, TextReader, batches, check_data
-from prunegraph.observe.with_outputs import with_outputs
-from prunegraph.runtime.blocks import Runner, open_runner
 from prunegraph.runtime.inputs import InputSpec, input_specs, with_sizes
-from prunegraph.runtime.limits import UNLIMITED, CannotRun, Limits
+from prunegraph.runtime.limits import UNLIMITED, Limits
 from prunegraph.runtime.providers import CPU, execution_providers
-from prunegraph.runtime.session import SessionSettings
-from prunegraph.runtime.widen import widened, widened_feeds
 
 logger = logging.getLogger(__name__)
 
 Array = npt.NDArray[Any]
-SampleProgress = Callable[[int], None]
-"""Called with the number of samples seen so far."""
-
-
-BYTES_RUN_WHOLE = 1 << 30
-"""A model with no more bytes of weights runs whole: it is faster where there are many batches."""
-
-_FIT_DATA = "check the data, shorten the texts (max_length) or give inputs that the model accepts"
-
-
-class Statistic(Gathered, Protocol):
-    """Something gathered from running a model.
-
-    One that says `takes_parts = True` is given the values of a batch in parts where a model runs by blocks, each value
-    once; any other is given all of its values at once.
-    """
-
-    def observed_values(self) -> Sequence[ObservedValue]:
-        """The values that it reads."""
-        ...
-
-    def update(self, batch: Batch, values: Mapping[str, Array]) -> None:
-        """Take in one batch; `values` are by their names and must not be kept."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -293,7 +266,7 @@ def observe(
     """
 
     def gather(missing: Sequence[Statistic]) -> None:
-        one_pass = partial(_pass, inputs.providers, inputs.limits)
+        one_pass = partial(gather_in_one_pass, inputs.providers, inputs.limits)
         apart = [each for each in missing if inputs.jobs != 1 and can_be_sent(each)]
         here = [each for each in missing if each not in apart]
         if apart:
@@ -302,104 +275,3 @@ def observe(
             one_pass(model, inputs.batches(), here, progress)
 
     through_cache(statistics, gather, model, inputs.fingerprint, cache)
-
-
-def _pass(
-    providers: Sequence[str],
-    limits: Limits,
-    model: ir.Model,
-    batches: Iterable[Batch],
-    statistics: Sequence[Statistic],
-    progress: SampleProgress | None = None,
-) -> None:
-    observed = list(dict.fromkeys(value for statistic in statistics for value in statistic.observed_values()))
-    names = [value.value for value in observed]
-    sample_count = 0
-    with _runner(with_outputs(widened(model), observed), names, providers, "the model", _FIT_DATA) as runner:
-        together = runner.together if all(map(_takes_parts, statistics)) else 1
-        for some in _groups(batches, together):
-            receivers = [_Receiver(batch, statistics) for batch in some]
-            feeds = [widened_feeds(batch.feeds) for batch in some]
-            for k, part in runner.parts(feeds, [names] * len(some), limits):
-                receivers[k].take(part)
-                del part
-            sample_count += sum(len(batch.samples) for batch in some)
-            if progress is not None:
-                progress(sample_count)
-
-
-def _takes_parts(statistic: Statistic) -> bool:
-    """Whether a statistic may be given its values in parts, some now and some later."""
-    return bool(getattr(statistic, "takes_parts", False))
-
-
-class _Receiver:
-    """Hands the values of one batch to statistics: to each as soon as it has what it needs."""
-
-    def __init__(self, batch: Batch, statistics: Sequence[Statistic]) -> None:
-        self.batch = batch
-        self.waiting = [(each, [value.value for value in each.observed_values()]) for each in statistics]
-        self.values: dict[str, Array] = {}
-
-    def take(self, part: Mapping[str, Array]) -> None:
-        self.values |= part
-        still_waiting = []
-        for statistic, names in self.waiting:
-            there = [name for name in names if name in self.values]
-            if there == names or (there and _takes_parts(statistic)):
-                statistic.update(self.batch, {name: self.values[name] for name in there})
-                names = [name for name in names if name not in there]
-                if not names:
-                    continue
-            still_waiting.append((statistic, names))
-        self.waiting = still_waiting
-        needed = {name for _, names in still_waiting for name in names}
-        self.values = {name: array for name, array in self.values.items() if name in needed}
-
-
-def _groups(batches: Iterable[Batch], size: int) -> Iterator[list[Batch]]:
-    remaining = iter(batches)
-    while some := list(islice(remaining, size)):
-        yield some
-
-
-def run_batches(
-    model: ir.Model,
-    batches: Iterable[Batch],
-    outputs: Sequence[str],
-    providers: Sequence[str] = CPU,
-    *,
-    limits: Limits = UNLIMITED,
-    title: str = "the model",
-    hint: str = _FIT_DATA,
-) -> Iterator[tuple[Batch, list[Array]]]:
-    """Run batches through a model, widened to float32: every batch with the values that were asked for.
-
-    Args:
-        model: A widened model.
-        batches: What to run it on.
-        outputs: Names of its outputs; without any it is not run.
-        providers: Execution providers of ONNX Runtime.
-        limits: What a batch may take.
-        title: What an error calls the model.
-        hint: What to do about an error.
-
-    Raises:
-        PruneGraphError: ONNX Runtime does not run the model on the data.
-    """
-    with _runner(model, outputs, providers, title, hint) as runner:
-        for some in _groups(batches, runner.together):
-            runs = runner.run([widened_feeds(batch.feeds) for batch in some], [outputs] * len(some), limits)
-            for batch, values in zip(some, runs, strict=True):
-                yield batch, [values[name] for name in outputs]
-
-
-@contextlib.contextmanager
-def _runner(
-    model: ir.Model, outputs: Sequence[str], providers: Sequence[str], title: str, hint: str
-) -> Iterator[Runner]:
-    try:
-        with open_runner(model, outputs, SessionSettings(providers=providers), whole_up_to=BYTES_RUN_WHOLE) as runner:
-            yield runner
-    except CannotRun as error:
-        raise PruneGraphError(f"ONNX Runtime does not run {title} on the data: {error}", hint=hint) from error

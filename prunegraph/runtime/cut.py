@@ -106,19 +106,19 @@ class _Wiring:
         if any(place[maker] >= k for k, node in enumerate(nodes) for maker in makers[node]):
             return None
         needed = {value for value in there if value.name in set(outputs)}
-        wanted: set[ir.Node] = set()
+        needed_nodes: set[ir.Node] = set()
         waiting = [node for node in nodes if needed & set(node.outputs)]
         while waiting:
             node = waiting.pop()
-            if node not in wanted:
-                wanted.add(node)
+            if node not in needed_nodes:
+                needed_nodes.add(node)
                 waiting += makers[node]
         constant: dict[ir.Node, int] = {}
         given = set(graph.inputs)
         for node in nodes:
             if _repeats(node) and not given & set(reads[node]) and all(maker in constant for maker in makers[node]):
                 constant[node] = place[node]
-        order = [node for node in nodes if node in wanted and node not in constant]
+        order = [node for node in nodes if node in needed_nodes and node not in constant]
         return cls(graph, order, reads, constant, needed, place)
 
     def with_constants(self, nodes: Sequence[ir.Node]) -> list[ir.Node]:
@@ -256,8 +256,8 @@ def _blocks(wiring: _Wiring, ranges: Sequence[tuple[int, int]], outputs: Collect
     for k, (start, end) in enumerate(ranges):
         last = k == len(ranges) - 1
         nodes = wiring.with_constants([*wiring.order[start:end], *(constants if last else ())])
-        made = {value for node in nodes for value in node.outputs}
-        read = dict.fromkeys(value for node in nodes for value in wiring.reads[node] if value not in made)
+        inside = {value for node in nodes for value in node.outputs}
+        read = dict.fromkeys(value for node in nodes for value in wiring.reads[node] if value not in inside)
         given = set(wiring.graph.inputs)
         makes = [
             value

@@ -20,7 +20,8 @@ from prunegraph.arrays import Array
 from prunegraph.observe.attention_sites import ObservedValue
 from prunegraph.observe.divergence import Outputs, divergence_of
 from prunegraph.observe.metric import rows_of
-from prunegraph.observe.stream import Inputs, run_batches
+from prunegraph.observe.run_batches import run_batches
+from prunegraph.observe.stream import Inputs
 from prunegraph.observe.with_outputs import with_outputs
 from prunegraph.passes.repair.repair import Evidence, evidence, solved
 from prunegraph.passes.repair.sites import RepairSite, sites

@@ -35,18 +35,18 @@ def model_of(name: str) -> ir.Model:
 def inner_values(graph: ir.Graph) -> list[str]:
     """Every seventh value inside."""
     there = {value.name for value in graph.outputs}
-    made = [value.name for node in graph for value in node.outputs if value.name and value.dtype == ir.DataType.FLOAT]
-    return [name for name in made if name not in there][::7]
+    inner = [value.name for node in graph for value in node.outputs if value.name and value.dtype == ir.DataType.FLOAT]
+    return [name for name in inner if name not in there][::7]
 
 
 def run(
-    model: ir.Model, feeds: Sequence[dict[str, np.ndarray]], wanted: Sequence[list[str]], most: int
+    model: ir.Model, feeds: Sequence[dict[str, np.ndarray]], names_by_run: Sequence[list[str]], most: int
 ) -> list[Values]:
-    names = list(dict.fromkeys(name for each in wanted for name in each))
+    names = list(dict.fromkeys(name for each in names_by_run for name in each))
     with open_runner(model, names, AS_WRITTEN, most=most) as runner:
-        made = list(runner.run(feeds, wanted))
+        results = list(runner.run(feeds, names_by_run))
         assert most == WHOLE or runner.blocks, "a block could not be run by itself"  # type: ignore[attr-defined]
-    return made
+    return results
 
 
 def assert_same(left: Sequence[Values], right: Sequence[Values]) -> None:
@@ -63,12 +63,12 @@ def check(name: str, parts: int) -> int:
     model = model_of(name)
     outputs = [value.name or "" for value in model.graph.outputs]
     feeds = [widened_feeds(feed) for feed in trial_inputs(model, outputs, None).feeds]
-    wanted = [[*outputs, *inner_values(model.graph)], *[outputs] * (len(feeds) - 1)]
+    names_by_run = [[*outputs, *inner_values(model.graph)], *[outputs] * (len(feeds) - 1)]
     most = max(bytes_of_weights(model.graph) // parts, 1)
-    if len(cut(model.graph, wanted[0], most)) < 2:
+    if len(cut(model.graph, names_by_run[0], most)) < 2:
         return 1
-    assert_same(run(model, feeds, wanted, WHOLE), run(model, feeds, wanted, most))
-    return len(cut(model.graph, wanted[0], most))
+    assert_same(run(model, feeds, names_by_run, WHOLE), run(model, feeds, names_by_run, most))
+    return len(cut(model.graph, names_by_run[0], most))
 
 
 @pytest.mark.parametrize("name", FEW)
@@ -103,10 +103,10 @@ def model_from(b: Builder) -> ir.Model:
 
 
 def run_both(model: ir.Model, feed: dict[str, np.ndarray], most: int = 1) -> list[Values]:
-    wanted = [[value.name or "" for value in model.graph.outputs]]
-    made = run(model, [feed], wanted, WHOLE)
-    assert_same(made, run(model, [feed], wanted, most))
-    return made
+    names_by_run = [[value.name or "" for value in model.graph.outputs]]
+    results = run(model, [feed], names_by_run, WHOLE)
+    assert_same(results, run(model, [feed], names_by_run, most))
+    return results
 
 
 def test_a_stream_is_cut_at_its_sums() -> None:
@@ -170,8 +170,8 @@ def test_a_value_that_turns_out_to_be_a_sequence_lets_the_model_run_whole() -> N
     model = model_from(b)
     outputs = [model.graph.outputs[0].name or ""]
     with open_runner(model, outputs, AS_WRITTEN, most=1) as runner:
-        made = list(runner.run([{"x": X}], [outputs]))
-    assert_same(run(model, [{"x": X}], [outputs], WHOLE), made)
+        results = list(runner.run([{"x": X}], [outputs]))
+    assert_same(run(model, [{"x": X}], [outputs], WHOLE), results)
 
 
 def test_an_output_may_be_an_input_or_a_weight_or_made_of_weights() -> None:
@@ -179,8 +179,8 @@ def test_an_output_may_be_an_input_or_a_weight_or_made_of_weights() -> None:
     b.output("x", "batch", 8)
     b.output(b("Transpose", "up0", perm=[1, 0]), 16, 8)
     b.output("down0", 16, 8)
-    made = run_both(model_from(b), {"x": X})
-    np.testing.assert_array_equal(made[0]["x"], X)
+    results = run_both(model_from(b), {"x": X})
+    np.testing.assert_array_equal(results[0]["x"], X)
 
 
 def test_bodies_read_what_crosses() -> None:
@@ -242,10 +242,10 @@ def test_alike_inputs_run_once(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(blocks, "run", counted)
     with open_runner(model, outputs, AS_WRITTEN, most=2 * 4 * 8 * 16) as runner:
-        made = list(runner.run(feeds, [outputs, outputs]))
+        results = list(runner.run(feeds, [outputs, outputs]))
     assert runs == 7
     with open_runner(model, outputs, AS_WRITTEN, most=WHOLE) as runner:
-        assert_same(made, list(runner.run(feeds, [outputs, outputs])))
+        assert_same(results, list(runner.run(feeds, [outputs, outputs])))
 
 
 def test_a_limit_in_time_holds_over_all_blocks() -> None:

@@ -14,7 +14,7 @@ import pytest
 import prunegraph
 from prunegraph.analyzed import Analyzed, load_and_analyze
 from prunegraph.errors import UsageError
-from prunegraph.observe import stream
+from prunegraph.observe import run_batches
 from prunegraph.observe.attention_sites import ObservedValue
 from prunegraph.observe.moments import Moments
 from prunegraph.observe.stream import Data, Inputs, observe
@@ -144,7 +144,7 @@ def test_by_blocks_statistics_gather_what_they_gather_of_the_whole(
     moments = STATISTICS[Moments](observed.found, observed.inputs)
     model = observed.found.normalized.model
     observe(model, observed.inputs, [whole])
-    monkeypatch.setattr(stream, "BYTES_RUN_WHOLE", 0)
+    monkeypatch.setattr(run_batches, "BYTES_RUN_WHOLE", 0)
     monkeypatch.setattr(blocks, "BYTES_A_BLOCK", bytes_of_weights(model.graph) // 4)
     parts: list[int] = []
     update = Moments.update
