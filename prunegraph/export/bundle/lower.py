@@ -65,7 +65,12 @@ def _convert(proto: onnx.ModelProto, name: str, opset: int, stack: Stack, hint: 
         message = f"{name}: opset {stack.opset} has no {left[0]}, which ONNX does not define by older ops"
         raise ModelError(message, hint=hint)
     try:
-        return version_converter.convert_version(proto, stack.opset)
+        converted = version_converter.convert_version(proto, stack.opset)
+        if stack.opset < AXES_ARE_AN_OPERAND:
+            for node in converted.graph.node:
+                if node.op_type in REDUCTIONS:  # which the converter leaves there
+                    _drop_attribute(node, "noop_with_empty_axes")
+        return converted
     except Exception as error:  # RuntimeError and its own
         reason = _relabel(proto, opset, stack.opset)
         if reason:
