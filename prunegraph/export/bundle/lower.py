@@ -87,8 +87,22 @@ def _written_out(proto: onnx.ModelProto, ops: Sequence[str]) -> onnx.ModelProto:
             proto.graph.value_info.append(helper.make_tensor_value_info(weight.name, weight.data_type, weight.dims))
     functions = [(domain, op) for domain in _STANDARD for op in ops]
     proto = inliner.inline_selected_functions(proto, functions, inline_schema_functions=True)
+    _plain_casts(proto)
     del proto.graph.value_info[:]
     return proto
+
+
+def _plain_casts(proto: onnx.ModelProto) -> None:
+    """Casts to the type of another value, of which definitions are full, as casts to a type: converters know those."""
+    graph = onnx.shape_inference.infer_shapes(proto).graph
+    types = {value.name: value.type.tensor_type.elem_type for value in (*graph.input, *graph.value_info)}
+    types |= {weight.name: weight.data_type for weight in graph.initializer}
+    for node in proto.graph.node:
+        if node.op_type == "CastLike" and types.get(node.input[1]):
+            to = helper.make_attribute("to", types[node.input[1]])
+            node.op_type = "Cast"
+            del node.input[1], node.attribute[:]
+            node.attribute.append(to)
 
 
 def _relabel(proto: onnx.ModelProto, opset: int, target: int) -> str:
