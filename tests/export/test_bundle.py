@@ -220,6 +220,9 @@ def test_axes_that_are_an_operand_become_an_attribute_again(folder: Path) -> Non
     means = [node for node in lowered.graph.node if node.op_type == "ReduceMean"]
     assert means and all(len(node.input) == 1 and node.attribute for node in means)
     assert not any(node.op_type == "CastLike" for node in lowered.graph.node)
+    onnx.save(node_model("Gelu", 20), "gelu.onnx")  # whose definition adds by Sum
+    gelu = onnx.load(unpacked(bundle(["gelu.onnx"], "g.zip", stack="jetpack5.1").path) / "models" / "0.onnx")
+    assert not {"Sum", "CastLike"} & {node.op_type for node in gelu.graph.node}
     onnx.checker.check_model(lowered, full_check=True)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Sequence, Set
 
 import onnx
 from onnx import defs, helper, inliner, numpy_helper, version_converter
@@ -86,18 +86,21 @@ def _written_out(proto: onnx.ModelProto, ops: Sequence[str]) -> onnx.ModelProto:
         if weight.name not in known:
             proto.graph.value_info.append(helper.make_tensor_value_info(weight.name, weight.data_type, weight.dims))
     functions = [(domain, op) for domain in _STANDARD for op in ops]
+    given = {name for node in proto.graph.node for name in node.output}
     proto = inliner.inline_selected_functions(proto, functions, inline_schema_functions=True)
-    _plain_casts(proto)
+    _plain_ops(proto, given)
     del proto.graph.value_info[:]
     return proto
 
 
-def _plain_casts(proto: onnx.ModelProto) -> None:
-    """Casts to the type of another value, of which definitions are full, as casts to a type: converters know those."""
+def _plain_ops(proto: onnx.ModelProto, given: Set[str]) -> None:
+    """Definitions in words that converters of small runtimes know: casts to a stated type, and sums of two as Add."""
     graph = onnx.shape_inference.infer_shapes(proto).graph
     types = {value.name: value.type.tensor_type.elem_type for value in (*graph.input, *graph.value_info)}
     types |= {weight.name: weight.data_type for weight in graph.initializer}
     for node in proto.graph.node:
+        if not given & set(node.output) and node.op_type == "Sum" and len(node.input) == 2:
+            node.op_type = "Add"
         if node.op_type == "CastLike" and types.get(node.input[1]):
             to = helper.make_attribute("to", types[node.input[1]])
             node.op_type = "Cast"
