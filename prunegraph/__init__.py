@@ -11,10 +11,13 @@ forward_old_paths()
 if TYPE_CHECKING:
     from prunegraph import scorers
     from prunegraph.analysis.analyze import Analysis
+    from prunegraph.analysis.axes import Axis
     from prunegraph.analysis.groups import Group
     from prunegraph.analysis.selection import Selection
     from prunegraph.api import analyze, from_torch, prune_graph, to_module, to_torch, verify, verify_files, write_back
     from prunegraph.bench.device_table import LatencyTable
+    from prunegraph.bench.profile import NodeTime
+    from prunegraph.clock import Clock, Progress
     from prunegraph.errors import (
         MissingExtra,
         ModelError,
@@ -24,25 +27,33 @@ if TYPE_CHECKING:
         UsageError,
         VerificationFailed,
     )
+    from prunegraph.export.convert import Model, ModelLike
     from prunegraph.graph import Graph
+    from prunegraph.observe.data import DataLike
     from prunegraph.observe.evaluation import Evaluation
     from prunegraph.observe.images import Images
     from prunegraph.observe.stream import Data
+    from prunegraph.passes.choose.amounts import Ratio
     from prunegraph.passes.choose.head_filter import FilterOptions
     from prunegraph.passes.choose.request import Amount, Scope
     from prunegraph.passes.choose.scored import Scores
     from prunegraph.passes.choose.select_units import Targets
     from prunegraph.passes.choose.targets import ByScorer, Kept, Ranked
+    from prunegraph.passes.dead import Folded
     from prunegraph.passes.prove.verify import Verification
-    from prunegraph.passes.score import Context, Scorer
+    from prunegraph.passes.repair import Written
+    from prunegraph.passes.rotate import Rotation
+    from prunegraph.passes.score import Context, KindScorers, Scorer, Scorers
     from prunegraph.quantization.options import Quantize
     from prunegraph.quantization.quantize import QuantizeReport, QuantizeResult, quantize
     from prunegraph.report import Report, SpeedReport
-    from prunegraph.request import Repair
+    from prunegraph.request import Repair, Step
     from prunegraph.result import PruneResult
     from prunegraph.speed.here import latency_table
+    from prunegraph.speed.roofline import Device
     from prunegraph.speed.versions import Sweep, sweep
     from prunegraph.train.finetune import FinetuneResult, finetune
+    from prunegraph.train.loop import TrainingProgress
     from prunegraph.train.options import Finetune
 
     __version__: str
@@ -50,40 +61,56 @@ else:
     _HOMES = {
         "Amount": "passes.choose.request",
         "Analysis": "analysis.analyze",
+        "Axis": "analysis.axes",
         "ByScorer": "passes.choose.targets",
+        "Clock": "clock",
         "Context": "passes.score",
         "Data": "observe.stream",
+        "DataLike": "observe.data",
+        "Device": "speed.roofline",
         "Evaluation": "observe.evaluation",
         "FilterOptions": "passes.choose.head_filter",
         "Finetune": "train.options",
         "FinetuneResult": "train.finetune",
+        "Folded": "passes.dead",
         "Graph": "graph",
         "Group": "analysis.groups",
         "Images": "observe.images",
         "Kept": "passes.choose.targets",
+        "KindScorers": "passes.score",
         "LatencyTable": "bench.device_table",
         "MissingExtra": "errors",
+        "Model": "export.convert",
         "ModelError": "errors",
+        "ModelLike": "export.convert",
+        "NodeTime": "bench.profile",
         "NothingToPrune": "errors",
         "OutputError": "errors",
+        "Progress": "clock",
         "PruneGraphError": "errors",
         "PruneResult": "result",
         "Quantize": "quantization.options",
         "QuantizeReport": "quantization.quantize",
         "QuantizeResult": "quantization.quantize",
         "Ranked": "passes.choose.targets",
+        "Ratio": "passes.choose.amounts",
         "Repair": "request",
         "Report": "report",
+        "Rotation": "passes.rotate",
         "Scope": "passes.choose.request",
         "Scorer": "passes.score",
+        "Scorers": "passes.score",
         "Scores": "passes.choose.scored",
         "Selection": "analysis.selection",
         "SpeedReport": "report",
+        "Step": "request",
         "Sweep": "speed.versions",
         "Targets": "passes.choose.select_units",
+        "TrainingProgress": "train.loop",
         "UsageError": "errors",
         "Verification": "passes.prove.verify",
         "VerificationFailed": "errors",
+        "Written": "passes.repair",
         "analyze": "api",
         "finetune": "train.finetune",
         "from_torch": "api",
@@ -120,40 +147,56 @@ else:
 __all__ = [
     "Amount",
     "Analysis",
+    "Axis",
     "ByScorer",
+    "Clock",
     "Context",
     "Data",
+    "DataLike",
+    "Device",
     "Evaluation",
     "FilterOptions",
     "Finetune",
     "FinetuneResult",
+    "Folded",
     "Graph",
     "Group",
     "Images",
     "Kept",
+    "KindScorers",
     "LatencyTable",
     "MissingExtra",
+    "Model",
     "ModelError",
+    "ModelLike",
+    "NodeTime",
     "NothingToPrune",
     "OutputError",
+    "Progress",
     "PruneGraphError",
     "PruneResult",
     "Quantize",
     "QuantizeReport",
     "QuantizeResult",
     "Ranked",
+    "Ratio",
     "Repair",
     "Report",
+    "Rotation",
     "Scope",
     "Scorer",
+    "Scorers",
     "Scores",
     "Selection",
     "SpeedReport",
+    "Step",
     "Sweep",
     "Targets",
+    "TrainingProgress",
     "UsageError",
     "Verification",
     "VerificationFailed",
+    "Written",
     "__version__",
     "analyze",
     "finetune",

@@ -32,7 +32,7 @@ class Clock:
 
     @contextmanager
     def step(self, name: str) -> Iterator[None]:
-        """Run one step."""
+        """Time one step, and tell the listener that it begins."""
         self._running = name
         if self._progress is not None:
             self._progress(name)

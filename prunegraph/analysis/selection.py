@@ -41,7 +41,7 @@ class ModelMark:
     digest: str
 
     def __str__(self) -> str:
-        """For messages."""
+        """The name of the file and how its digest begins, for messages."""
         return f"{self.name} ({self.digest[:12]})"
 
 

@@ -1,4 +1,4 @@
-"""`prunegraph bundle`."""
+"""`prunegraph bundle`: models, inputs and a script for a device, in one archive."""
 
 from __future__ import annotations
 

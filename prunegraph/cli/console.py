@@ -135,17 +135,17 @@ class Warnings(logging.Handler):
     """Warnings of the library, as lines on stderr, while it is entered."""
 
     def __enter__(self) -> Warnings:
-        """Start listening."""
+        """Show warnings of the library on the terminal from now on."""
         self.setLevel(logging.WARNING)
         logging.getLogger("prunegraph").addHandler(self)
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Stop listening."""
+        """Show no more warnings of the library."""
         logging.getLogger("prunegraph").removeHandler(self)
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Print one."""
+        """Print one record of the log."""
         say(("warning: ", "bold yellow"), record.getMessage())
 
 

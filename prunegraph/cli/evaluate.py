@@ -1,4 +1,4 @@
-"""`prunegraph evaluate`."""
+"""`prunegraph evaluate`: the same examples through several models, with a metric."""
 
 from __future__ import annotations
 

@@ -42,7 +42,7 @@ class Commands(TyperGroup):
         return context
 
     def invoke(self, ctx: Any) -> Any:
-        """Run a command."""
+        """Run a command, and print errors with their hints."""
         logging.getLogger("onnx_ir").setLevel(logging.ERROR)  # it warns of what is none of the caller's business
         received: list[int] = []
         with recorded() as files:

@@ -1,4 +1,4 @@
-"""`prunegraph prune`."""
+"""`prunegraph prune`: remove a part of a model, prove the result, and write it."""
 
 from __future__ import annotations
 

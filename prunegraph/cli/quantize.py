@@ -1,4 +1,4 @@
-"""`prunegraph quantize`."""
+"""`prunegraph quantize`: store a model in 8 bits, and say how far its outputs move."""
 
 from __future__ import annotations
 

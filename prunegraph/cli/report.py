@@ -1,4 +1,4 @@
-"""`prunegraph report`."""
+"""`prunegraph report`: what was removed and what it costs, as HTML, Markdown and JSON."""
 
 from __future__ import annotations
 

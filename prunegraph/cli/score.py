@@ -1,4 +1,4 @@
-"""`prunegraph score`."""
+"""`prunegraph score`: the scores of all units, without removing any."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`prunegraph verify`."""
+"""`prunegraph verify`: compare a slim model with the masked original by its plan."""
 
 from __future__ import annotations
 

@@ -47,7 +47,7 @@ class Gathered(Protocol):
         ...
 
     def state(self) -> dict[str, Array]:
-        """Everything gathered."""
+        """Everything that was gathered, as arrays by name."""
         ...
 
     def restore(self, state: Mapping[str, Array]) -> None:

@@ -37,7 +37,7 @@ class Moments:
         return f"moments/{self.places}"
 
     def observed_values(self) -> Sequence[ObservedValue]:
-        """The values."""
+        """The values whose moments are gathered."""
         return [ObservedValue(name) for name, _ in self.places]
 
     def update(self, batch: Batch, values: Mapping[str, Array]) -> None:

@@ -111,7 +111,7 @@ class Place:
     """Beside a node of a graph."""
 
     def __init__(self, editor: Editor, node: ir.Node) -> None:
-        """See `Editor.at`."""
+        """Insert before or after one node; see `Editor.at`."""
         self._editor, self._node = editor, node
 
     def before(self) -> Insertion:

@@ -37,7 +37,7 @@ class Plugin:
         return hasattr(ort, "register_execution_provider_library") and importlib.util.find_spec(self.module) is not None
 
     def options(self, threads: int) -> dict[str, str]:
-        """The provider options."""
+        """Options of the provider for so many threads."""
         filled = {
             device: {key: value.replace("{threads}", str(threads)) for key, value in each.items()}
             for device, each in self.settings.items()

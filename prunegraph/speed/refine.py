@@ -38,7 +38,7 @@ class Refined:
     after: float
 
     def to_dict(self) -> dict[str, float]:
-        """Plain numbers."""
+        """The fields as JSON writes them."""
         return {"before": self.before, "after": self.after, "tried": float(self.tried)}
 
 

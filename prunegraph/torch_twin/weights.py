@@ -124,7 +124,7 @@ def _is_plain(part: str) -> bool:
 
 
 def by_initializer(module: fx.GraphModule) -> dict[str, Tensor]:
-    """See `prunegraph.torch_twin.initializers`."""
+    """Parameters by initializer; see `prunegraph.torch_twin.initializers`."""
     tensors = dict(module.named_parameters()) | dict(module.named_buffers())
     return {
         name: tensors[path].t() if turned else tensors[path]
@@ -134,7 +134,7 @@ def by_initializer(module: fx.GraphModule) -> dict[str, Tensor]:
 
 
 def write(model: ir.Model, module: fx.GraphModule) -> ir.Model:
-    """See `prunegraph.torch_twin.write_back`."""
+    """Write trained weights into the model; see `prunegraph.torch_twin.write_back`."""
     result = model.clone()
     values = {name: value for graph in result.graphs() for name, value in graph.initializers.items()}
     for path, parameter in module.named_parameters():

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib
+import inspect
+import re
 import sys
 import traceback
 from collections.abc import Callable
@@ -10,6 +12,7 @@ from typing import Any
 
 import pytest
 
+import prunegraph as pg
 from prunegraph import Amount, Scope, analyze, prune_graph
 from prunegraph.errors import UsageError
 from prunegraph.moved import MOVED
@@ -56,3 +59,22 @@ def test_a_plain_string_is_one_pattern(part: Callable[[str | list[str]], dict[st
 
 def test_a_plain_string_is_one_pattern_of_what_may_shrink() -> None:
     assert analyze(classifier(), scope=Scope(allow_io="logits")).params > 0
+
+
+def test_every_type_that_a_signature_names_is_on_the_face() -> None:
+    functions = [value for name in pg.__all__ if inspect.isfunction(value := getattr(pg, name))]
+    for staged in (pg.Graph, pg.PruneResult):
+        functions += [f for name, f in vars(staged).items() if inspect.isfunction(f) and not name.startswith("_")]
+    for function in functions:
+        named = re.findall(r"[A-Z]\w+", " ".join(map(str, function.__annotations__.values())))
+        ours = [name for name in named if name != "Array" and is_ours(function, name)]  # that is numpy's
+        assert set(ours) <= set(pg.__all__), function.__qualname__
+
+
+def is_ours(function: Callable[..., Any], name: str) -> bool:
+    """Whether a name in a signature is a type or an alias of this package; those of type checkers alone count too."""
+    source = inspect.getsource(sys.modules[function.__module__])
+    return (
+        re.search(rf"^ *from prunegraph[.\w]* import [^\n]*\b{name}\b|^class {name}\b", source, re.MULTILINE)
+        is not None
+    )

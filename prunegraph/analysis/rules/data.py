@@ -46,7 +46,7 @@ def compress(node: NodeView) -> AxisRule:
 
 @axis_rule("NonZero", "Unique", lengths_by_data=True, jumps=True)
 def positions(node: NodeView) -> AxisRule:
-    """Every slot counts."""
+    """NonZero and Unique compare all slots of their input, so that none may go."""
     return pinned(*node.inputs, *node.outputs, why=f"{node.op} compares all slots")
 
 

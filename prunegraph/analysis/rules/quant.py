@@ -127,7 +127,7 @@ def qlinear_conv(node: NodeView) -> AxisRule:
 
 @axis_rule("QLinearAdd", "QLinearMul", domain=MICROSOFT)
 def qlinear_binary(node: NodeView) -> AxisRule:
-    """Two operands broadcast."""
+    """Two quantized operands broadcast against each other, as Add and Mul do it."""
     return pointwise(node, 0, 3) + (added(node, 0, 3) if node.op == "QLinearAdd" else AxisRule())
 
 

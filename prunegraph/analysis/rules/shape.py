@@ -58,7 +58,7 @@ def flatten(node: NodeView) -> AxisRule:
 
 @axis_rule("Transpose", carries=FIRST, moves=True, permutes=True)
 def transpose(node: NodeView) -> AxisRule:
-    """Axes permuted."""
+    """Transpose: the axes of the input in another order."""
     x, y = node.input(0), node.output()
     order = node.attr("perm") or range(len(x))[::-1]
     return AxisRule(equal=tuple((x[k], y[position]) for position, k in enumerate(order)))

@@ -262,7 +262,7 @@ class _Remote:
     providers: tuple[str, ...]
 
     def many(self, head_masks: Sequence[HeadMask]) -> list[float]:
-        """As `_Worker.many`."""
+        """The metric of several head masks; see `_Worker.many`."""
         model = ir.from_proto(onnx.load_model_from_string(self.model))
         with open_session(model, providers=self.providers) as session:
             return [float(self.evaluate(HeadMaskSession(session, head_mask))) for head_mask in head_masks]

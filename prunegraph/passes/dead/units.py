@@ -205,7 +205,7 @@ class _States:
         return joined
 
     def none(self) -> Mask:
-        """No unit."""
+        """A mask that names no unit of the value."""
         return np.zeros(self.group.shape, dtype=bool)
 
     def varying(self) -> State:

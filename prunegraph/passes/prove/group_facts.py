@@ -47,7 +47,7 @@ class GroupFacts:
     fill: str
 
     def to_dict(self) -> dict[str, str]:
-        """For JSON."""
+        """The fields as JSON writes them."""
         return {"id": self.id, "seen": self.seen, "fill": self.fill}
 
 

@@ -72,7 +72,7 @@ class Perturbation:
     axis: int | None
 
     def of(self, array: Array) -> Array:
-        """The other numbers."""
+        """The numbers that stand in for those of a weight."""
         return _scaled(array) if self.axis is None else np.roll(array, 1, axis=self.axis)
 
 

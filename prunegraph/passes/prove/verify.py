@@ -78,7 +78,7 @@ class Verification:
     notes: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
-        """For JSON."""
+        """The fields as JSON writes them."""
         plain = {each.name: getattr(self, each.name) for each in fields(self)}
         lists = {name: list(value) for name, value in plain.items() if isinstance(value, tuple)}
         return {**plain, **lists, "groups": [group.to_dict() for group in self.groups]}

@@ -53,7 +53,7 @@ class Bends(Exception):
     """
 
     def __init__(self, why: str, *, telling: bool = False) -> None:
-        """Say why."""
+        """Keep why the basis may not change."""
         super().__init__(why)
         self.telling = telling
 

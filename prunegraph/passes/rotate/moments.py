@@ -37,7 +37,7 @@ class HeadMoments:
         return f"head moments/{sorted(self.places)}"
 
     def observed_values(self) -> Sequence[ObservedValue]:
-        """The activations."""
+        """The activations whose moments say how groups turn."""
         return [ObservedValue(name) for name in dict.fromkeys(name for name, _ in self.places.values())]
 
     def update(self, batch: Batch, values: Mapping[str, Array]) -> None:

@@ -66,7 +66,7 @@ class HeadMaskGradients:
         return [site.context for site in self.sites]
 
     def weights(self) -> Sequence[str]:
-        """None."""
+        """No weights: gradients are those of the head mask."""
         return []
 
     def update(self, batch: Batch, pairs: Mapping[str, tuple[Array, Array]]) -> None:

@@ -208,7 +208,7 @@ class QkScores:
         return f"qk/{[(site.q.value, site.k.value) for site in self.sites]}/{self.gamma}/{self.energy}"
 
     def observed_values(self) -> Sequence[ObservedValue]:
-        """Queries and keys."""
+        """The queries and keys of every attention."""
         return [
             ObservedValue(name)
             for name in dict.fromkeys(n for site in self.sites for n in (site.q.value, site.k.value))

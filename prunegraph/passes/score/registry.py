@@ -42,7 +42,7 @@ class FunctionScorer(Scorer):
 
     @property
     def name(self) -> str:
-        """The function's name."""
+        """What the function is called."""
         return str(getattr(self.function, "__name__", type(self.function).__name__))
 
     def score(self, group: Group, context: Context) -> Scores:

@@ -93,7 +93,7 @@ class RelationAttention:
         return f"relations/1/{parser}/{sites}/{settings}"
 
     def observed_values(self) -> Sequence[ObservedValue]:
-        """The attention probabilities."""
+        """The attention probabilities of every layer."""
         return [site.probabilities for site in self.sites if site.probabilities is not None]
 
     def update(self, batch: Batch, values: Mapping[str, Array]) -> None:

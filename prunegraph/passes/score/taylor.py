@@ -53,7 +53,7 @@ class WeightGradients:
         return None
 
     def activations(self) -> Sequence[str]:
-        """None."""
+        """No activations: gradients are those of weights."""
         return []
 
     def weights(self) -> Sequence[str]:

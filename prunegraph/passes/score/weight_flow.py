@@ -94,7 +94,7 @@ class _Flow:
         self.read: Floats | None = None
 
     def run(self, nodes: Sequence[tuple[int, ir.Node]]) -> Floats | None:
-        """See `energy_read`."""
+        """How much is read of every unit; see `energy_read`."""
         weights = self.solution.weights
         names = [v.name or "" for _, node in nodes for v in node.inputs if v is not None and v.name in weights]
         self.arrays = weight_values(self.model, [name for name in names if self.holds(name)])

@@ -19,7 +19,7 @@ def bernoulli(x: Tensor, *, dtype: int | None = None, seed: float | None = None)
 def random_normal_like(
     x: Tensor, *, dtype: int | None = None, mean: float = 0.0, scale: float = 1.0, seed: float | None = None
 ) -> Tensor:
-    """Normal numbers."""
+    """Normal numbers of the shape of the input."""
     return torch.randn_like(x, dtype=torch_type(dtype) if dtype else x.dtype) * scale + mean
 
 
@@ -27,5 +27,5 @@ def random_normal_like(
 def random_uniform_like(
     x: Tensor, *, dtype: int | None = None, high: float = 1.0, low: float = 0.0, seed: float | None = None
 ) -> Tensor:
-    """Uniform numbers."""
+    """Uniform numbers of the shape of the input."""
     return torch.rand_like(x, dtype=torch_type(dtype) if dtype else x.dtype) * (high - low) + low

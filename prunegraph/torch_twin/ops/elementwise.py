@@ -66,19 +66,19 @@ def lined_up(a: Tensor, b: Tensor, axis: int | None) -> Tensor:
 
 @torch_op("Add")
 def add(a: Tensor, b: Tensor, *, axis: int | None = None, broadcast: int = 1) -> Tensor:
-    """`a + b`."""
+    """Add: `a + b`, broadcast."""
     return torch.add(a, lined_up(a, b, axis))
 
 
 @torch_op("Sub")
 def subtract(a: Tensor, b: Tensor, *, axis: int | None = None, broadcast: int = 1) -> Tensor:
-    """`a - b`."""
+    """Sub: `a - b`, broadcast."""
     return torch.sub(a, lined_up(a, b, axis))
 
 
 @torch_op("Mul")
 def multiply(a: Tensor, b: Tensor, *, axis: int | None = None, broadcast: int = 1) -> Tensor:
-    """`a · b`."""
+    """Mul: `a · b`, broadcast."""
     return torch.mul(a, lined_up(a, b, axis))
 
 
@@ -151,19 +151,19 @@ def celu(x: Tensor, *, alpha: float = 1.0) -> Tensor:
 
 @torch_op("Selu")
 def selu(x: Tensor, *, alpha: float = 1.6732632423543772, gamma: float = 1.0507009873554805) -> Tensor:
-    """Elu times gamma."""
+    """Selu: gamma times the Elu of the input."""
     return gamma * functional.elu(x, alpha)
 
 
 @torch_op("Gelu")
 def gelu(x: Tensor, *, approximate: str = "none") -> Tensor:
-    """`x · Φ(x)`."""
+    """Gelu: `x · Φ(x)`."""
     return functional.gelu(x, approximate=approximate)
 
 
 @torch_op("Gelu", domain=MICROSOFT)
 def microsoft_gelu(x: Tensor) -> Tensor:
-    """`x · Φ(x)`."""
+    """Gelu: `x · Φ(x)`."""
     return functional.gelu(x)
 
 

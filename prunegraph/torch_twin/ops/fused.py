@@ -49,7 +49,7 @@ def fast_gelu(x: Tensor, bias: Tensor | None = None) -> Tensor:
 
 @torch_op("QuickGelu", domain=MICROSOFT)
 def quick_gelu(x: Tensor, *, alpha: float = 1.702) -> Tensor:
-    """`x · sigmoid(alpha·x)`."""
+    """QuickGelu: `x · sigmoid(alpha·x)`."""
     return x * torch.sigmoid(alpha * x)
 
 

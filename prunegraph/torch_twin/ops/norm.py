@@ -77,7 +77,7 @@ def microsoft_layer_normalization(
     epsilon: float = 1e-5,
     stash_type: int = 1,
 ) -> Tensor | tuple[Tensor, ...]:
-    """LayerNormalization."""
+    """LayerNormalization as com.microsoft has it."""
     return layer_normalization(x, scale, bias, outputs=outputs, axis=axis, epsilon=epsilon)
 
 

@@ -23,7 +23,7 @@ def qlinear_add(
     y_scale: Tensor,
     y_point: Tensor | None = None,
 ) -> Tensor:
-    """Add."""
+    """Add of dequantized operands, quantized again."""
     y = dequantize_linear(a, a_scale, a_point) + dequantize_linear(b, b_scale, b_point)
     return quantize_linear(y, y_scale, y_point)
 
@@ -39,7 +39,7 @@ def qlinear_mul(
     y_scale: Tensor,
     y_point: Tensor | None = None,
 ) -> Tensor:
-    """Mul."""
+    """Mul of dequantized operands, quantized again."""
     y = dequantize_linear(a, a_scale, a_point) * dequantize_linear(b, b_scale, b_point)
     return quantize_linear(y, y_scale, y_point)
 
@@ -48,7 +48,7 @@ def qlinear_mul(
 def qlinear_sigmoid(
     x: Tensor, x_scale: Tensor, x_point: Tensor | None, y_scale: Tensor, y_point: Tensor | None = None
 ) -> Tensor:
-    """Sigmoid."""
+    """Sigmoid of a dequantized input, quantized again."""
     return quantize_linear(torch.sigmoid(dequantize_linear(x, x_scale, x_point)), y_scale, y_point)
 
 
@@ -62,7 +62,7 @@ def qlinear_leaky_relu(
     *,
     alpha: float = 0.01,
 ) -> Tensor:
-    """LeakyRelu."""
+    """LeakyRelu of a dequantized input, quantized again."""
     y = functional.leaky_relu(dequantize_linear(x, x_scale, x_point), alpha)
     return quantize_linear(y, y_scale, y_point)
 
@@ -96,7 +96,7 @@ def qlinear_where(
     z_scale: Tensor,
     z_point: Tensor,
 ) -> Tensor:
-    """Where."""
+    """Where of dequantized operands, quantized again."""
     chosen = torch.where(condition, dequantize_linear(x, x_scale, x_point), dequantize_linear(y, y_scale, y_point))
     return quantize_linear(chosen, z_scale, z_point)
 
@@ -135,7 +135,7 @@ def qlinear_average_pool(
     pads: Ints | None = None,
     strides: Ints | None = None,
 ) -> Tensor:
-    """AveragePool."""
+    """AveragePool of a dequantized input, quantized again."""
     y = average_pool(
         dequantize_linear(channels_first(x) if channels_last else x, x_scale, x_point),
         auto_pad=auto_pad,

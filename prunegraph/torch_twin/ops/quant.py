@@ -101,7 +101,7 @@ def product(a: Tensor, b: Tensor, a_point: Tensor | None, b_point: Tensor | None
 
 @torch_op("MatMulInteger")
 def matmul_integer(a: Tensor, b: Tensor, a_point: Tensor | None = None, b_point: Tensor | None = None) -> Tensor:
-    """MatMul of integers."""
+    """MatMulInteger: a product of integers less their zero points."""
     return product(a, b, a_point, b_point).float()
 
 

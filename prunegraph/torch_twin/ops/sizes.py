@@ -22,7 +22,7 @@ def size(x: Tensor) -> Tensor:
 
 @torch_op("ConstantOfShape")
 def constant_of_shape(lengths: StatedLengths, *, value: Tensor | None = None) -> Tensor:
-    """One value everywhere."""
+    """ConstantOfShape: one value at every place of a shape."""
     filler = torch.zeros(1) if value is None else value
     return filler.reshape(()).expand(integers(lengths)).clone()
 

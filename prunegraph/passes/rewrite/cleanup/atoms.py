@@ -23,7 +23,7 @@ class Atoms:
     """Atoms by number, each with its length in every probe."""
 
     def __init__(self, probes: int) -> None:
-        """Begin without atoms."""
+        """Begin without atoms, at so many probes."""
         self._probes = probes
         self._sizes: list[Size] = []
         self._halves: dict[int, tuple[int, int]] = {}
