@@ -29,7 +29,7 @@ from prunegraph.bench import Comparison, compare
 from prunegraph.export.hub_build import build
 from prunegraph.export.hub_inputs import ExampleSizes
 from prunegraph.export.onnx_file import save
-from prunegraph.export.torch_dynamic_shapes import Call
+from prunegraph.export.torch_dynamic_shapes import ExampleCall
 from prunegraph.export.torch_module import trace
 
 KINDS = ("channel", "hidden", "qk_dim", "v_dim", "ffn")
@@ -154,7 +154,7 @@ def export(address: str, path: Path) -> None:
         for parameter in module.parameters():
             if parameter.ndim == 1:
                 parameter.add_(0.02 * torch.randn_like(parameter))
-    save(trace(module, Call((), dict(example.inputs)), example.axes), path)
+    save(trace(module, ExampleCall((), dict(example.inputs)), example.axes), path)
 
 
 def cost(path: Path) -> tuple[int, int]:

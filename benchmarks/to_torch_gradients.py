@@ -8,13 +8,13 @@ the output.  Parameters are matched by name, or by their numbers where the expor
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+from benchmarks.harness import study_parser
 from benchmarks.zoo.exports import build
 from prunegraph.export.torch_module import read_torch
 from prunegraph.torch_twin import to_torch
@@ -72,9 +72,12 @@ def _gradient(name: str, parameter: Tensor, twins: Mapping[str, Tensor]) -> Tens
 
 def main() -> None:
     """Compare all and print a table."""
+    parser = study_parser("benchmarks.to_torch_gradients", __doc__)
+    parser.add_argument("names", nargs="*", default=NAMES)
+    names = parser.parse_args().names
     torch.set_num_threads(1)
     print("| model | output | gradients | parameters matched |\n|---|---:|---:|---:|")
-    for name in sys.argv[1:] or NAMES:
+    for name in names:
         agreement = compare(name)
         matched = f"{agreement.matched} of {agreement.parameters}"
         print(f"| {name} | {agreement.output:.1e} | {agreement.gradient:.1e} | {matched} |", flush=True)
