@@ -18,6 +18,12 @@ def if_(condition: Tensor, *, then_branch: BlockFunction, else_branch: BlockFunc
     return then_branch() if bool(condition) else else_branch()
 
 
+@torch_op("Choose", domain="prunegraph")
+def choose(condition: Tensor, then: Tensor, otherwise: Tensor) -> Tensor:
+    """One result or the other of a flattened If, whose branches may differ in length."""
+    return then if bool(condition) else otherwise
+
+
 @torch_op("Loop")
 def loop(
     trips: StatedLengths | None, condition: Tensor | None, *carried: Tensor, body: BlockFunction, outputs: int = 1
