@@ -70,9 +70,9 @@ def test_groups_of_decoders_are_numbered_by_layer_and_bear_the_scope_of_what_mak
         assert scopes(analyzed) == read(SCOPES)[name]
 
 
-def test_half_of_everything_leaves_two_fifths_of_every_axis(found: tuple[str, Analyzed]) -> None:
+def test_half_of_everything_leaves_two_fifths_of_every_axis(named_analysis: tuple[str, Analyzed]) -> None:
     """Groups and widths of a convolution, or key-value groups and their query heads, do not multiply to a quarter."""
-    _, analyzed = found
+    _, analyzed = named_analysis
     assert min(shares_left(analyzed), default=1) >= 0.4
 
 
