@@ -47,7 +47,10 @@ TIMEOUT = 60.0
 """Seconds of processor time; a case that takes longer hangs. A trial of an endless loop is ended after 20."""
 
 PATIENCE = 300.0
-"""Seconds by the clock in which a case must take a second of processor time: else it waits for what never comes."""
+"""Seconds in which a case must take a second of processor time: else it waits for what never comes."""
+
+LOOK = 1.0
+"""No more than that counts between two looks at a case: whoever stops all of this stops the clock."""
 
 MEMORY = 4 << 30
 """Bytes of resident memory that no case may need."""
@@ -79,7 +82,9 @@ class Worker:
     number: int = -1
     since: float = 0.0
     worked: float = 0.0
-    moved: tuple[float, float] = (0.0, 0.0)
+    looked: float = 0.0
+    waited: float = 0.0
+    moved: float = 0.0
 
     @staticmethod
     def start(seed: int, folder: Path) -> Worker:
@@ -94,7 +99,7 @@ class Worker:
     def take(self, number: int) -> None:
         """Begin a case."""
         self.number, self.since, self.worked = number, time.monotonic(), _worked(self.process.pid or 0)
-        self.moved = self.since, 0.0
+        self.looked, self.waited, self.moved = self.since, 0.0, 0.0
         self.pipe.send(number)
 
     def ended(self, seed: int) -> Outcome | None:
@@ -108,9 +113,11 @@ class Worker:
             self.process.join(5)
             return Outcome(self.number, _kind(kind), "crash", f"exit code {self.process.exitcode}")
         now, worked = time.monotonic(), _worked(self.process.pid or 0) - self.worked
-        if worked - self.moved[1] >= 1:
-            self.moved = now, worked
-        if worked > TIMEOUT or now - self.moved[0] > PATIENCE:
+        self.waited += min(now - self.looked, LOOK)
+        self.looked = now
+        if worked - self.moved >= 1:
+            self.moved, self.waited = worked, 0.0
+        if worked > TIMEOUT or self.waited > PATIENCE:
             self.process.kill()
             what = f"after {now - self.since:.0f} s, {worked:.0f} of them at work"
             return Outcome(self.number, _kind(kind), "hang", what)
