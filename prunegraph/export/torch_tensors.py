@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -106,6 +106,27 @@ def own_initializers(model: ir.Model, state: Mapping[str, Any], placeholders: Ma
                 for node, index in uses:
                     node.replace_input_with(index, copy)
                 break
+        else:
+            _restore_zeros(
+                editor, name, _numbers(state[name]), [n for n, said in mentions.items() if placeholder in said]
+            )
+
+
+def _restore_zeros(editor: Editor, name: str, array: Array, nodes: Sequence[ir.Node]) -> None:
+    """Let the one node that a bias of zeros belonged to have it again: exporters leave such biases out."""
+    lacking = [node for node in nodes if _lacks_bias(node, array.size)]
+    if array.ndim == 1 and not array.any() and len(lacking) == 1:
+        lacking[0].resize_inputs(3)
+        lacking[0].replace_input_with(2, editor.constant(array, name))
+
+
+def _lacks_bias(node: ir.Node, length: int) -> bool:
+    """Whether a node has no bias, and would take one of this length."""
+    if node.op_type not in ("Gemm", "Conv") or any(value is not None for value in node.inputs[2:]):
+        return False
+    weight = node.inputs[1].const_value if len(node.inputs) > 1 and node.inputs[1] is not None else None
+    last = node.op_type == "Gemm" and not node.attributes.get_int("transB", 0)
+    return weight is not None and int(weight.shape.numpy()[-1 if last else 0]) == length
 
 
 def _by_digest(values: Iterable[ir.Value], names: Iterable[str]) -> dict[tuple[object, ...], list[ir.Value]]:

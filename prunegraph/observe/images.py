@@ -245,7 +245,7 @@ def read_folder(folder: Path, label2id: Mapping[str, int]) -> Samples:
     def read() -> Iterator[Sample]:
         return (Sample(image=path, label=number) for path, number in (*images, *labelled))
 
-    return Samples(read, f"images/{digest.hexdigest()}", folder.name)
+    return Samples(read, f"images/{digest.hexdigest()}", folder.resolve().name)
 
 
 def _images_in(folder: Path) -> list[Path]:
