@@ -92,8 +92,13 @@ def analyze_graph(graph: ir.Graph, facts: Facts, allow_io: Sequence[str] = ()) -
     first = _first_nodes(graph, solution)
     free = [leaf for leaf in first if leaf in places and roles[leaf].has_maker and _is_choice(leaf, solution)]
     free.sort(key=lambda leaf: min(roles[leaf].makers.values(), default=first[leaf]))
-    copied = {leaf for leaf in free if roles[leaf].copied and roles[leaf].batched}
-    grouped = sharing(solution, list(solution.axes), copied)
+    values = list(solution.axes)
+    shared = sharing(solution, values, {leaf for leaf in free if roles[leaf].batched})
+    for leaf in shared:  # an einsum over groups and the queries of each repeats no keys
+        if roles[leaf].apart:
+            roles[leaf].batched = roles[leaf].copied = True
+    queries = {leaf for leaf in free if roles[leaf].copied and roles[leaf].batched}
+    grouped = sharing(solution, values, queries)
     names = readable_names(graph)
     makers = _makers(graph, solution, roles, places)
     scope = scopes(names, {leaf: makers[leaf] or holders_of for leaf, holders_of in places.items()})

@@ -33,6 +33,8 @@ class Role:
     read_bent: bool = False  # a weight reads it after an op that is not linear
     narrow: bool = True  # it is shorter than all that it is made from, and than all that is made from it
     copied: bool = False  # keys or values are copied along it
+    compared: bool = False  # free where dims that weights make are summed, as they are of queries and keys
+    apart: bool = False  # the same, and still there where a softmax weighs what came of that
     looked_up: bool = False  # column of an embedding table
     mean: bool = False  # a mean is taken over it
     extreme: bool = False  # the largest or smallest of its slots is taken, and zero might be that

@@ -43,6 +43,7 @@ class _Walk:
         self.copy(node, self.copied(k))
         for contraction in self.solution.contracted[k]:
             self.contract(contraction)
+        self.weigh(k, node)
         self.join(k, node)
         self.go_straight(k, node)
 
@@ -103,11 +104,23 @@ class _Walk:
         for leaf in contraction.batch:
             self.roles[leaf].batched = True
             same = (self.copies.get(each.value, ()) for each in contraction.operands)
-            self.roles[leaf].copied |= leaf in copied or any(leaf in each for each in same)
+            shared = not all(leaf in self.solution.leaves(each.value) for each in contraction.operands)
+            self.roles[leaf].copied |= leaf in copied or shared or any(leaf in each for each in same)
         for leaf in contraction.summed:
             self.roles[leaf].scored = True
         for leaf in left.leaves | right.leaves:
             self.roles[leaf].carried = True
+            self.roles[leaf].compared |= any(self.roles[summed].made for summed in contraction.summed)
+
+    def weigh(self, k: int, node: ir.Node) -> None:
+        """Scores that a softmax weighs: what queries alone carried into them tells scores apart, as heads do."""
+        if not traits_of(node).softmax:
+            return
+        weighed = {site.axis for site in self.solution.reduces if site.node == k}
+        name = self.solution.inputs[k][0]
+        for axis in range(len(self.solution.axes.get(name, ()))):
+            for leaf in self.solution.leaves(name, axis) if axis not in weighed else ():
+                self.roles[leaf].apart |= self.roles[leaf].compared
 
     def make(self, contraction: ContractionSite, weight: Operand) -> None:
         """The operand is a weight, or was picked out of one."""

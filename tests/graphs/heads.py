@@ -139,6 +139,37 @@ def einsum_attention() -> onnx.ModelProto:
     return finish(g, g("Add", h, g("Einsum", mixed, g.weight("w_o", H, D, E), equation="bshd,hde->bse")))
 
 
+def _grouped_queries(g: Builder, h: str) -> tuple[str, str, str]:
+    """Queries [B, S, g, j, d], keys and values [B, S, g, d]."""
+    groups, each = 2, 3
+    q = g("Reshape", linear(g, h, "q", E, groups * each * D), [0, 0, groups, each, D])
+    k, v = (g("Reshape", linear(g, h, name, E, groups * D), [0, 0, groups, D]) for name in "kv")
+    return q, k, v
+
+
+def einsum_grouped() -> onnx.ModelProto:
+    """Grouped queries by an einsum over groups and the queries of each, as jax2onnx lowers it: no key is repeated."""
+    g = Builder("einsum_grouped")
+    h = stem(g)
+    q, k, v = _grouped_queries(g, h)
+    p = g("Softmax", g("Mul", g("Einsum", q, k, equation="bsgjd,btgd->bgjst"), 0.5), axis=-1)
+    mixed = g("Reshape", g("Einsum", p, v, equation="bgjst,btgd->bsgjd"), [0, 0, 6 * D])
+    return finish(g, g("Add", h, linear(g, mixed, "o", 6 * D, E)))
+
+
+def broadcast_grouped() -> onnx.ModelProto:
+    """Grouped queries by MatMul, which broadcasts keys and values over the queries of a group."""
+    g = Builder("broadcast_grouped")
+    h = stem(g)
+    q, k, v = _grouped_queries(g, h)
+    q = g("Transpose", q, perm=[0, 2, 3, 1, 4])
+    k = g("Unsqueeze", g("Transpose", k, perm=[0, 2, 3, 1]), [2])
+    v = g("Unsqueeze", g("Transpose", v, perm=[0, 2, 1, 3]), [2])
+    p = g("Softmax", g("Mul", g("MatMul", q, k), 0.5), axis=-1)
+    mixed = g("Reshape", g("Transpose", g("MatMul", p, v), perm=[0, 3, 1, 2, 4]), [0, 0, 6 * D])
+    return finish(g, g("Add", h, linear(g, mixed, "o", 6 * D, E)))
+
+
 def maxout() -> onnx.ModelProto:
     """Pairs of neurons, the larger one counts."""
     g = Builder("maxout")
@@ -172,5 +203,6 @@ def old_opset() -> onnx.ModelProto:
 
 HEADS: tuple[Callable[[], onnx.ModelProto], ...] = (
     *(folded_heads, folded_heads_inferred, sinks, alibi, mean_over_heads, norm_after_merging, norm_of_heads),
-    *(one_weight_for_heads, two_views_of_heads, views_that_clash, einsum_attention, maxout, kv_cache, old_opset),
+    *(one_weight_for_heads, two_views_of_heads, views_that_clash, einsum_attention, einsum_grouped, broadcast_grouped),
+    *(maxout, kv_cache, old_opset),
 )
