@@ -24,6 +24,7 @@ from prunegraph.cli.score import score
 from prunegraph.cli.sweep import sweep
 from prunegraph.cli.table import table
 from prunegraph.cli.verify import verify
+from prunegraph.cli.vocab import vocab
 
 __all__ = ["app", "main"]
 
@@ -46,6 +47,7 @@ for command in (
     score,
     finetune,
     quantize,
+    vocab,
     bundle,
 ):
     app.command()(command)
