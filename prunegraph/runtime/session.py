@@ -116,7 +116,9 @@ def _without_weights(model: ir.Model) -> tuple[bytes, dict[str, Array]]:
 
     The references stand in the model itself while it is written: a copy of the graph takes longer than most runs.
     """
-    tensors = {name: value.const_value for name, value in model.graph.initializers.items()}
+    used = {value for node in model.graph.all_nodes() for value in node.inputs} | {*model.graph.outputs}
+    # ONNX Runtime has let go of those that nothing reads when weights are put in.
+    tensors = {name: value.const_value for name, value in model.graph.initializers.items() if value in used}
     weights: dict[str, Array] = {}
     try:
         for name, tensor in tensors.items():

@@ -18,6 +18,8 @@ from prunegraph import prune_graph
 from prunegraph.cli import app
 from prunegraph.errors import UsageError
 from prunegraph.passes.normalize import normalize
+from prunegraph.passes.normalize.constant_conditions import constant_conditions
+from prunegraph.passes.normalize.fix_inputs import fix_inputs
 from prunegraph.passes.prove.mask import masked
 from prunegraph.passes.rewrite.cleanup.identities import remove_identities
 from tests.graphs import branches
@@ -40,13 +42,14 @@ def model(
     condition: bool,
     output: str = "y",
     constants: dict[str, np.ndarray] | None = None,
+    more: Sequence[onnx.ValueInfoProto] = (),
 ) -> onnx.ModelProto:
     """`x[b, 8]` through 12 neurons to `w[b, 5]`, and what `nodes` make of that."""
     weights = {"up": RNG.normal(size=(8, 12)), "down": RNG.normal(size=(12, 5))}
     first = [node("MatMul", ["x", "up"], ["u"]), node("Relu", ["u"], ["v"]), node("MatMul", ["v", "down"], ["w"])]
     tensors = [numpy_helper.from_array(a.astype(np.float32), name) for name, a in weights.items()]
     tensors += [numpy_helper.from_array(array, name) for name, array in (constants or {}).items()]
-    inputs = [value("x", FLOAT, ["b", 8]), *([value("c", BOOL, [])] if condition else [])]
+    inputs = [value("x", FLOAT, ["b", 8]), *([value("c", BOOL, [])] if condition else []), *more]
     graph = helper.make_graph([*first, *nodes], "g", inputs, [value(output, FLOAT, ["b", 5])], tensors)
     model_made = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
     onnx.checker.check_model(model_made)
@@ -258,3 +261,26 @@ def test_an_input_that_cannot_be_set(values: dict[str, float], problem: str) -> 
 def called(arguments: list[str]) -> None:
     result = CliRunner().invoke(app, arguments)
     assert result.exit_code == 0, result.output
+
+
+def test_an_if_on_a_comparison_of_an_input_that_is_set_is_inlined_before_anything_is_tried() -> None:
+    """The branch that is not taken need not run, and weights that it alone reads are no weights of the model."""
+    wide = RNG.normal(size=(5, 300)).astype(np.float32)
+    then = branch("t", node("Neg", ["w"], ["t"]))
+    other = branch("e", node("MatMul", ["w", "wide"], ["e"]), weights={"wide": wide})
+    compare = node("Equal", ["rate", "rate_16k"], ["is_16k"])
+    outer = node("If", ["is_16k"], ["y"], then_branch=then, else_branch=other)
+    rate = value("rate", TensorProto.INT64, [])
+    made = model([compare, outer], condition=False, constants={"rate_16k": np.array(16000)}, more=[rate])
+    assert constant_conditions(ir.from_proto(made)) == {}
+    fixed = fix_inputs(ir.from_proto(made), {"rate": 16000})
+    assert bool(constant_conditions(fixed)["is_16k"][0])
+    result = prune_graph(made, {"ffn": 0.5}, scope=pg.Scope(values={"rate": 16000}))
+    assert result.report.verify is not None and result.report.verify.ok
+    assert "wide" not in result.ir_model.graph.initializers
+
+
+def test_large_initializers_that_nothing_reads_do_not_stop_the_proof() -> None:
+    made = model([node("Identity", ["w"], ["y"])], condition=False, constants={"unread": np.ones((40, 40), np.float32)})
+    result = prune_graph(made, {"ffn": 0.5})
+    assert result.report.verify is not None and result.report.verify.ok

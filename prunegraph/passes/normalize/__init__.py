@@ -19,6 +19,7 @@ from onnx_ir.passes.common import (
 from prunegraph.analysis.facts import Facts
 from prunegraph.passes.normalize.canonicalize import canonicalize
 from prunegraph.passes.normalize.certain import certain
+from prunegraph.passes.normalize.constant_conditions import constant_conditions
 from prunegraph.passes.normalize.copy_constants_per_use import copy_constants
 from prunegraph.passes.normalize.copy_tables_per_use import copy_tables
 from prunegraph.passes.normalize.flatten_branches import flatten_branches
@@ -91,6 +92,8 @@ def normalize(
         step(model)
     name_values(model.graph)
     inline_branches(model)
+    while inline_branches(model, constant_conditions(model)):
+        pass  # one may stand in what another one was inlined to
     probed = probe(model, sizes, likely)
     if inline_branches(model, certain(model.graph, probed.held)):
         probed = probe(model, sizes, likely)
