@@ -22,6 +22,7 @@ from prunegraph.passes.choose.request import Scope
 from prunegraph.passes.dead import Folded, fold_as_planned
 from prunegraph.passes.normalize import Normalized, normalize
 from prunegraph.passes.normalize.fix_inputs import fix_inputs
+from prunegraph.passes.normalize.time_first import time_first
 from prunegraph.passes.rotate import Rotated
 from prunegraph.runtime.limits import SECONDS_A_TRIAL, Limits
 
@@ -94,7 +95,7 @@ def load_and_analyze(
         original = open_source(model, **(trace or {}))
     io = [value.name or "" for value in (*original.graph.inputs, *original.graph.outputs)]
     check_patterns(scope.allow_io, io, "graph input or output", hint=f"there are {', '.join(io)}")
-    original = fix_inputs(original, scope.values)
+    original = time_first(fix_inputs(original, scope.values))
     with clock.step("normalize"):
         normalized = normalize(original, scope.sizes, likely(original) if likely is not None else None)
     with clock.step("analyze"):
