@@ -83,3 +83,16 @@ def test_states_keep_their_place() -> None:
     assert [list(map(str, value.shape or ())) for value in graph.original.graph.inputs][1] == ["B", "2", str(UNITS)]
     feeds = {"x": np.ones((3, 4, INPUTS), np.float32), "begin": np.ones((3, 2, UNITS), np.float32)}
     assert [array.shape for array in ran(graph.original, feeds)] == [(3, 4, 3), (3, 2, UNITS)]
+
+
+def test_a_state_for_a_batch_of_one_pins_no_unit() -> None:
+    """The batch is declared dynamic, and the first state is for one example: so is the model."""
+    g = Builder("batch_of_one")
+    x = g("Transpose", g.input("x", "B", "S", INPUTS), perm=[1, 0, 2])
+    rows = 3 * UNITS
+    weights = (g.weight("w", 1, rows, INPUTS), g.weight("r", 1, rows, UNITS), g.weight("b", 1, 2 * rows))
+    y, _ = g("GRU", x, *weights, None, g.weight("begin", 1, 1, UNITS), n=2, hidden_size=UNITS)
+    g.output(g("MatMul", g("Squeeze", y, [1]), g.weight("o", UNITS, 3)), "S", "B", 3)
+    result = pg.prune_graph(g.model(full_check=False), 0.5)
+    assert [(group.before, group.after) for group in result.report.groups] == [(UNITS, UNITS // 2)]
+    assert result.report.verify is not None and result.report.verify.ok

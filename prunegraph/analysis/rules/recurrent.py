@@ -46,7 +46,7 @@ def _recurrent(node: NodeView, w: Axes, r: Axes, zero: int | None = None) -> Axi
     time, batch = (x[1], x[0]) if batch_first else (x[0], x[1])
     units = r[2]
     directions = node.fresh(w[0].size, "directions", "directions")
-    of_state = (batch, directions, units) if batch_first else (directions, batch, units)
+    of_state: tuple[Expr, ...] = (batch, directions, units) if batch_first else (directions, batch, units)
     of_output = (batch, time, directions, units) if batch_first else (time, directions, batch, units)
     gates = node.fresh((GATES[node.op],) * node.probes, "gates", "the gates of a unit")
     both = node.fresh((2 * GATES[node.op],) * node.probes, "gates", "the gates of a unit")
@@ -63,12 +63,17 @@ def _recurrent(node: NodeView, w: Axes, r: Axes, zero: int | None = None) -> Axi
             equal += [(parameter[0], directions), (parameter[1], Prod((factor, units)))]
     if lengths := node.optional_input(4):
         equal += [(lengths[0], batch)]
+    pins: list[tuple[Expr, str]] = [(time, f"{node.op} runs along it")]
     for state in (node.optional_input(5), node.optional_input(6), *node.outputs[1:]):
-        equal += zip(state or (), of_state, strict=state is not None)
+        for ref, expr in zip(state or (), of_state, strict=state is not None):
+            if expr is batch and ref.size != batch.size:  # a state for a batch of one, in a model that runs for one
+                pins += [(ref, "a state for another batch"), (batch, "a state for another batch")]
+            else:
+                equal.append((ref, expr))
     equal += zip(node.outputs[0] or (), of_output, strict=node.outputs[0] is not None)
     return AxisRule(
         equal=tuple(equal),
-        pins=((time, f"{node.op} runs along it"),),
+        pins=tuple(pins),
         reduces=(Reduce(x[2], Reduction.SUM), Reduce(units, Reduction.SUM, inside=True, zero=zero)),
         rewrites=(SizeSite("hidden_size", None, units),) if "hidden_size" in node.attributes else (),
         contractions=(
