@@ -174,7 +174,7 @@ def _random_plans(times: Times, rng: np.random.Generator, count: int) -> Sequenc
     """Plans that take between nothing and everything of every block, at all speeds in between."""
     plans = []
     for _ in range(count):
-        share, kept = rng.uniform(0.1, 0.9), dict[str, int]()
+        share, kept = rng.uniform(0.1, 0.75), dict[str, int]()
         for each in times.blocks.values():
             block = each.block
             main = int(np.clip(round(block.main.units * (1 - share + rng.uniform(-0.3, 0.3))), 1, block.main.units))

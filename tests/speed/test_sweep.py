@@ -12,6 +12,7 @@ from typer.testing import CliRunner
 
 import prunegraph as pg
 from prunegraph.cli import app
+from prunegraph.export.report import render
 from prunegraph.passes.choose.meet_time import OVER, UNDER
 from prunegraph.speed import sweep
 from prunegraph.speed.cuts import EVERYTHING
@@ -30,6 +31,8 @@ def test_versions_are_made_from_one_analysis_and_one_table(machine: list[str]) -
     for speedup, result in versions.results.items():
         assert result.speed is not None and result.report.verify is not None and result.report.verify.ok
         assert UNDER * speedup <= result.speed.met.best.ratio.median <= OVER * speedup
+    page = render(versions.results[2.0].facts(), ".md")
+    assert "## Speed" in page and "timed in blocks" in page
     points = versions.points()
     assert [point["name"] for point in points] == ["original", "1.5x", "2x"]
     assert points[0]["latency_ms"] > points[1]["latency_ms"] > points[2]["latency_ms"]
@@ -49,7 +52,8 @@ def test_the_folder_holds_models_plans_numbers_a_plot_and_a_report(tmp_path: Pat
     }
     told = json.loads((tmp_path / "out" / "sweep.json").read_text())
     assert told["metric"] == "harm" and [point["name"] for point in told["points"]] == ["original", "1.5x", "2x"]
-    assert "harm over latency" in (tmp_path / "out" / "report.html").read_text()
+    page = (tmp_path / "out" / "report.html").read_text()
+    assert "harm over latency" in page and "timed in blocks" in page and "Where the slim model spends its time" in page
     assert "1.5x" in run.stdout
     again = CliRunner().invoke(app, [*arguments, "-o", str(tmp_path / "out")])
     assert again.exit_code == 1 and "exists already" in again.stderr

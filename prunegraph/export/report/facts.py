@@ -74,6 +74,25 @@ def report_facts(
     }
 
 
+def speed_rows(speed: Mapping[str, Any]) -> list[tuple[str, str, str]]:
+    """What is told of speed in words: what was asked for, measured, and how.
+
+    Args:
+        speed: What `SpeedReport.to_dict` made.
+    """
+    protocol = speed["settings"].get("protocol", "turns")
+    kinds = {f"timed in {protocol}": speed["measured"]}
+    kinds |= {f"timed in {name}": ratio for name, ratio in speed["other"].items()}
+    if speed["same_form"]:
+        kinds["beside the original in the same form"] = speed["same_form"]
+    if speed["predicted"]:
+        kinds = {"as a latency table says": speed["measured"]}
+    rows = [
+        (name, f"{ratio['median']:.2f}", f"{ratio['low']:.2f} to {ratio['high']:.2f}") for name, ratio in kinds.items()
+    ]
+    return [("asked for", f"{speed['asked']:.2f}", ""), *rows]
+
+
 def _sweep(latency: Mapping[str, Any] | None, evaluation: Mapping[str, Any] | None) -> list[dict[str, Any]]:
     """Accuracy over latency on the first provider, of models that were evaluated and timed under one name."""
     if not latency or not evaluation or not latency["results"]:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from importlib.resources import files
 from typing import Any
 
+from prunegraph.export.report.facts import speed_rows
 from prunegraph.export.report.svg import before_and_after, curve, head_map
 from prunegraph.extras import needs_extra
 
@@ -23,7 +24,8 @@ def render_html(facts: Mapping[str, Any]) -> str:
     folder = files("prunegraph.export.report")
     style = (folder / "style.css").read_text(encoding="utf-8")
     source = (folder / "report.html.j2").read_text(encoding="utf-8")
-    return environment.from_string(source).render(facts=facts, charts=_charts(facts), style=style)
+    speeds = speed_rows(facts["speed"]) if facts.get("speed") else []
+    return environment.from_string(source).render(facts=facts, charts=_charts(facts), style=style, speeds=speeds)
 
 
 def count(number: float) -> str:

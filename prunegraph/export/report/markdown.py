@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
+from prunegraph.export.report.facts import speed_rows
 from prunegraph.export.report.html import count, share
 
 
@@ -26,6 +27,12 @@ def _lines(facts: Mapping[str, Any]) -> Iterator[str]:
         yield from ("", "## Latency", "")
         rows = [_arm(arm) for arm in facts["latency"]["results"]]
         yield from _table(["model", "provider", "median ms", "times faster"], rows)
+    if speed := facts.get("speed"):
+        yield from ("", "## Speed", "")
+        yield from _table([f"on {speed['ep']}", "times faster", "95 %"], speed_rows(speed))
+        for model, times in speed["profile"].items():
+            yield from ("", f"Where the {model} model spends its time, by op type:", "")
+            yield from _table(["op type", "ms of one run"], [[op, f"{ms:.3f}"] for op, ms in list(times.items())[:8]])
     if facts["evaluation"]:
         yield from ("", _evaluation_heading(facts["evaluation"]), "")
         rows = [
