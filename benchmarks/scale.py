@@ -51,10 +51,11 @@ What runs the model, the proof and `score`, cuts the graph where little crosses,
 runs it **block by block**: in memory are the weights of one block, in float32, and what crosses and is compared, which
 lies on the disk where it is large. Run so, a model computes what it computes whole, to the last bit where ONNX Runtime
 does not optimize (`tests/laws/test_blocks.py`). Blocks hold about 64 MB of weights; a larger weight, such as a table of
-tokens, has a block of its own and is what the peak consists of. A model that cannot be cut runs whole.
+tokens, has a block of its own. The values inside of the model that the proof compares add to its peak: they grow with
+the layers, and are compared in parts from 256 MB on. A model that cannot be cut runs whole.
 
 `score` gathers activations of sequences of 128 tokens. A model of up to 1 GB of weights (in float32) runs whole there,
-which is faster for many batches.
+which is faster for many batches: the smallest one below takes more memory than the next.
 """
 
 

@@ -169,6 +169,7 @@ class _Proof:
         seen_at = _seen(look.shadows, looked, left[0], judge.noise[0])
         gaps = judge.gaps
         del looked, left
+        judge.expected = ()  # as large as what further parts are compared with
         for part in further:
             faults += self._judge_part(part, look, gaps, seen_at)
         compared_before: tuple[str, ...] = ()
