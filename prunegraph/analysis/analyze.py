@@ -13,6 +13,7 @@ from prunegraph.analysis.cost import count_parameters, numbers_held
 from prunegraph.analysis.facts import Facts
 from prunegraph.analysis.groups import Group, Place, outer_dims
 from prunegraph.analysis.names import readable_names, scopes
+from prunegraph.analysis.ops import traits_of
 from prunegraph.analysis.roles import Roles, beside_states, kind_of, sharing
 from prunegraph.analysis.solve import Solution, solve
 from prunegraph.analysis.space import Pin
@@ -260,10 +261,17 @@ def _groups(
 def _pinned(solution: Solution, weights: Sequence[str], graph: ir.Graph) -> Iterator[Pinned]:
     space = solution.space
     for name in weights:
-        if graph.initializers[name].dtype in (ir.DataType.INT64, ir.DataType.BOOL):
+        value = graph.initializers[name]
+        if value.dtype in (ir.DataType.INT64, ir.DataType.BOOL) or _states_lengths(value):
             continue
         for k, dim in enumerate(solution.axes[name]):
             for leaf in dict.fromkeys(space.leaves(dim)):
                 if pins := space.pins(leaf):
                     expression = space.resolve(dim).render(lambda d: _length(solution, d))
                     yield Pinned(Place(name, k, expression), space.size(leaf)[0], pins)
+
+
+def _states_lengths(value: ir.Value) -> bool:
+    """Whether a constant is no weight: nodes read lengths from it, such as the scales of a Resize."""
+    uses = list(value.uses())
+    return bool(uses) and all(index in traits_of(node).lengths_from for node, index in uses)
