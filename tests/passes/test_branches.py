@@ -20,6 +20,7 @@ from prunegraph.errors import UsageError
 from prunegraph.passes.normalize import normalize
 from prunegraph.passes.normalize.constant_conditions import constant_conditions
 from prunegraph.passes.normalize.fix_inputs import fix_inputs
+from prunegraph.passes.normalize.infer import infer
 from prunegraph.passes.prove.mask import masked
 from prunegraph.passes.rewrite.cleanup.identities import remove_identities
 from tests.graphs import branches
@@ -284,3 +285,18 @@ def test_large_initializers_that_nothing_reads_do_not_stop_the_proof() -> None:
     made = model([node("Identity", ["w"], ["y"])], condition=False, constants={"unread": np.ones((40, 40), np.float32)})
     result = prune_graph(made, {"ffn": 0.5})
     assert result.report.verify is not None and result.report.verify.ok
+
+
+@pytest.mark.parametrize("op", ["Equal", "Greater", "Min", "Sub", "Squeeze"])
+def test_what_is_alike_for_two_lengths_may_hang_on_the_length(op: str) -> None:
+    """`length == 1` and `min(length, 1)` are alike for the lengths that stand in for an unknown one."""
+    operands = ["length", "axis"] if op == "Squeeze" else ["length", "one"]
+    nodes = [node("Shape", ["x"], ["shape"]), node("Gather", ["shape", "index"], ["length"])]
+    nodes += [node("Gather", ["shape", "other"], ["known"]), node(op, operands, ["asked"])]
+    weights = {"one": np.array([1]), "index": np.array([0]), "other": np.array([1]), "axis": np.array([0])}
+    tensors = [numpy_helper.from_array(array, name) for name, array in weights.items()]
+    graph = helper.make_graph(nodes, "g", [value("x", FLOAT, ["b", 8])], [], tensors)
+    made = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
+    held = infer(made, {"x": (None, 8)}, weights, ["shape", "length", "known", "asked"], set()).held
+    assert held["known"].tolist() == [8]
+    assert "asked" not in held

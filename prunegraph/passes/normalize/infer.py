@@ -15,6 +15,7 @@ import onnx
 import onnx_ir as ir
 from onnx import numpy_helper
 
+from prunegraph.analysis.ops import traits_of
 from prunegraph.arrays import Array
 from prunegraph.errors import first_line
 from prunegraph.passes.normalize.exact import impossible
@@ -156,7 +157,24 @@ def _evaluate(
         first, second = (_evaluate_with(blank, nodes, dims, known, filler) for filler in FILLERS)
     except CannotRun:  # what stands in fits nothing
         return _evaluate_with(blank, nodes, dims, known, None)
-    return {name: array for name, array in first.items() if name in second and _equal(array, second[name])}
+    alike = {name for name, array in first.items() if name in second and _equal(array, second[name])}
+    return {name: first[name] for name in alike - _hidden(nodes, first.keys() & second.keys(), alike)}
+
+
+def _hidden(nodes: Sequence[onnx.NodeProto], made: Set[str], alike: Set[str]) -> set[str]:
+    """Values that are alike for both fillers, and hang on them: no filler is 1, as a length may well be.
+
+    What takes entries out of a shape, or computes with lengths, tells the truth where it is alike for two lengths; a
+    comparison does not.
+    """
+    hidden: set[str] = set()
+    for node in nodes:
+        traits = traits_of(node.op_type, node.domain)
+        varies = any(name in made and name not in alike for name in node.input)
+        tells = traits.states_lengths or traits.carries or traits.linear
+        if any(name in hidden for name in node.input) or (varies and not tells):
+            hidden.update(node.output)
+    return hidden
 
 
 def _equal(a: Array, b: Array) -> bool:
