@@ -10,11 +10,15 @@ import numpy as np
 import onnx_ir as ir
 import onnxruntime as ort
 import pytest
-import torch
-from torch import Tensor, nn
 
 import prunegraph as pg
-from prunegraph.torch_twin import call
+
+torch = pytest.importorskip("torch", reason="torch is not installed")
+pytest.importorskip("onnxscript", reason="onnxscript is not installed")
+
+from torch import Tensor, nn  # noqa: E402
+
+from prunegraph.torch_twin import call  # noqa: E402
 
 WIDTH, HEAD_DIM = 12, 3
 
