@@ -6,6 +6,7 @@ import ast
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -24,6 +25,7 @@ from prunegraph.passes.repair.statistics import Gram
 from prunegraph.passes.rotate.groups import places
 from prunegraph.passes.rotate.moments import HeadMoments
 from prunegraph.passes.rotate.sites import Turn, sites
+from prunegraph.passes.rotate.turn_stream import StreamMoments
 from prunegraph.passes.score import Context, make_scorer
 from prunegraph.passes.score.head_mask_gradients import HeadMaskGradients
 from prunegraph.passes.score.qk_scores import QkScores
@@ -57,10 +59,18 @@ def head_moments(analyzed: Analyzed, _: Inputs) -> HeadMoments:
     return HeadMoments(places(turns))
 
 
+def stream_moments(found: Analyzed, inputs: Inputs) -> StreamMoments:
+    """Of one value as if a norm read it: no residual stream of this model can be turned."""
+    ((name, axis), *_) = of_scorer("activation", "v_dim")(found, inputs).places
+    group = SimpleNamespace(id="hidden.0", units=found.analysis.solution.facts.shapes[name][axis][0])
+    return StreamMoments([SimpleNamespace(group=group, norms=[SimpleNamespace(x=name)], centred=True)])  # type: ignore[list-item]
+
+
 STATISTICS: dict[type, Make] = {
     Moments: of_scorer("activation", "v_dim"),
     Gram: of_scorer("obs", "v_dim"),
     HeadMoments: head_moments,
+    StreamMoments: stream_moments,
     QkScores: of_scorer("snp", "qk_dim"),
     Signatures: of_scorer("cahp", "head"),
     RelationAttention: of_scorer("sap", "head"),
