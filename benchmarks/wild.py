@@ -66,13 +66,14 @@ def main() -> int:
         timeout=TIMEOUT,
         again=arguments.again,
     )
-    sections = _sections(done, missing)
+    missing |= {name: "left out of this run" for name in PACKAGES if name not in names}
+    sections = list(_sections(done, missing))
     for section in sections:
         section.show()
     if arguments.markdown:
         head = ["# Files of others", "", *(__doc__ or "").splitlines(), ""]
         write_page(arguments.markdown, [*head, *(line for section in sections for line in section.lines())])
-    return int(bool(missing) or any(record.get("wrong") for record in done.values()))
+    return int(any(name in missing for name in names) or any(record.get("wrong") for record in done.values()))
 
 
 # ---- packages --------------------------------------------------------------------------------------------------------
