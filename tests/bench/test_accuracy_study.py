@@ -16,6 +16,8 @@ from benchmarks.harness import Records
 from prunegraph.runtime.session import open_session, run
 from tests.graphs.builder import Builder, Operand, layer_norm, linear
 
+pytestmark = pytest.mark.slow
+
 WIDTH, HEADS, HEAD_DIM, TOKENS, CLASSES = 24, 2, 8, 6, 5
 INNER = HEADS * HEAD_DIM
 CHOSEN = {"qk_dim": "snp", "v_dim": "activation", "ffn": "activation", "hidden": "activation"}
