@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import tempfile
 import zipfile
@@ -93,7 +94,8 @@ def run(runtime: str, python: Path, device: Path, arm: str) -> dict[str, Any]:
         return {"failure": f"ended by signal {-done.returncode}"}
     if done.returncode:
         unsupported = [line for line in done.stdout.splitlines() if "Not Support" in line]
-        return {"failure": (unsupported or lines or ["no word"])[-1][-160:]}
+        word = (unsupported or lines or ["no word"])[-1]
+        return {"failure": re.sub(r"^(\[[\d:]+\] :\d+: |.*Status Message: )", "", word).strip()[:160]}
     answer: dict[str, Any] = json.loads(next(line for line in reversed(lines) if line.startswith('{"error"')))
     return answer
 
