@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 import numpy as np
 import onnx
+import onnx_ir as ir
 import onnxruntime as ort
 import pytest
 from onnx import TensorProto, helper, numpy_helper
@@ -19,11 +20,11 @@ from tests.graphs.builder import Builder
 from tests.graphs.skeleton import load_skeleton, skeleton_names
 from tests.graphs.small import GRAPHS
 
-CONTRACTIONS = ("Conv", "ConvTranspose", "MatMul", "Gemm")
+CONTRACTIONS = ("Conv", "ConvTranspose", "Einsum", "MatMul", "Gemm")
 
 
 def walked(model: onnx.ModelProto, sizes: dict[str, int]) -> int:
-    """Multiply-adds of Conv, MatMul and Gemm from the shapes that ONNX Runtime sees when it runs at these sizes."""
+    """Multiply-adds of contractions from the shapes that ONNX Runtime sees when it runs at these sizes."""
     nodes = [node for node in model.graph.node if node.op_type in CONTRACTIONS]
     looked_at = onnx.ModelProto()
     looked_at.CopyFrom(model)
@@ -56,6 +57,10 @@ def macs_of(node: onnx.NodeProto, shapes: dict[str, tuple[int, ...]]) -> int:
     if node.op_type == "ConvTranspose":
         _, c, *kernel = shapes[node.input[1]]
         return math.prod(shapes[node.input[0]]) * c * math.prod(kernel)
+    if node.op_type == "Einsum":
+        letters = attributes["equation"].decode().replace(" ", "").split("->")[0].split(",")
+        operands = zip("".join(letters), (n for name in node.input for n in shapes[name]), strict=True)
+        return math.prod(dict(operands).values())
     if node.op_type == "MatMul":
         return math.prod(shapes[node.output[0]]) * shapes[node.input[0]][-1]
     if node.op_type == "Gemm":
@@ -70,17 +75,24 @@ def counted(model: onnx.ModelProto) -> tuple[int, dict[str, int]]:
     return macs, dict(analyzed.normalized.sizes)
 
 
-BY_HAND_ONLY = ("einsum_attention", "einsum_of_three", "local_function")  # the walk knows three ops of one graph
+BY_HAND_ONLY = ("einsum_of_three", "local_function")  # the walk knows two operands, and one graph
+BRANCHES = ("shared_branches", "own_branches", "nested_branches", "merged_decoder")
 ZOO = (
     *("zoo_bert", "zoo_clip", "zoo_convnext", "zoo_gpt2", "zoo_llama_legacy", "zoo_mixtral", "zoo_swin_legacy"),
     *("zoo_shufflenet_legacy", "zoo_t5", "zoo_xcit", "deit_tiny_legacy", "minilm_l6_legacy", "resnet18_dynamo"),
 )
 
 
-@pytest.mark.parametrize("name", [name for name in GRAPHS if name not in BY_HAND_ONLY])
+@pytest.mark.parametrize("name", [name for name in GRAPHS if name not in (*BY_HAND_ONLY, *BRANCHES)])
 def test_multiply_adds_of_a_small_graph_are_those_of_its_shapes(name: str) -> None:
     macs, sizes = counted(GRAPHS[name]())
     assert macs == walked(GRAPHS[name](), sizes)
+
+
+@pytest.mark.parametrize("name", BRANCHES)
+def test_multiply_adds_are_those_of_all_branches(name: str) -> None:
+    macs, sizes = counted(GRAPHS[name]())
+    assert macs == walked(ir.to_proto(load_and_analyze(GRAPHS[name]()).normalized.model), sizes)
 
 
 @pytest.mark.slow

@@ -2,8 +2,8 @@
 
 Exporters compute such a table once for all layers, and so tie dims of heads that have nothing else in common.  A small
 table that is looked up by positions and added to what several layers compute, such as the relative position bias of
-T5, ties their heads alike; every layer gets a copy of it.  What
-stays equal after pruning is computed once again: Cleanup merges equal nodes.
+T5, ties their heads alike; every layer gets a copy of it.  What stays equal after pruning is computed once again:
+Cleanup merges equal nodes.
 """
 
 from __future__ import annotations
@@ -20,6 +20,9 @@ from prunegraph.analysis.ops import traits_of
 from prunegraph.analysis.solve import Solution, solve
 from prunegraph.passes.normalize.copy_constants_per_use import TABLE_SHARE, bytes_of_constants, is_table
 from prunegraph.runtime.edit import Editor
+
+SMALL_TABLE = 4096
+"""A table of so few bytes is small beside any model: pruning the rest does not make it a large one."""
 
 
 def copy_tables(model: ir.Model, facts: Facts) -> Facts:
@@ -84,7 +87,8 @@ def _looked_up_by_position(graph: ir.Graph) -> frozenset[str]:
             tensor = table.const_value if table is not None and table.is_initializer() else None
             if table is None or by is None or tensor is None or by.name not in positional or not lookup.rows:
                 continue
-            small = tensor.dtype.is_floating_point() and tensor.nbytes <= TABLE_SHARE * total
+            most = max(TABLE_SHARE * total, SMALL_TABLE)
+            small = tensor.dtype.is_floating_point() and tensor.nbytes <= most
             if small and len(list(table.uses())) == 1:
                 tables.add(table.name or "")
     return frozenset(tables)
