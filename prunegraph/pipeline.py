@@ -191,8 +191,7 @@ def rewrite(
         shrunk = remove_whole_groups(analyzed.normalized.model, analysis.solution, keeps)
         if shrunk.refused:
             raise _cannot_go_whole(analysis, shrunk.refused)
-        slim = write_forms(cleanup(shrunk.model, analysis.solution, shrunk.lengths), forms)
-        slim = nest_branches(slim)
+        slim = written_out(cleanup(shrunk.model, analysis.solution, shrunk.lengths), forms)
     proof, rotated = None, analyzed.rotated
     if check:
         with clock.step("verify"):
@@ -202,7 +201,7 @@ def rewrite(
     if rotated is not None and rotated.streams:
         again = remove_whole_groups(analyzed.normalized.model, analysis.solution, keeps)
         gains = rotated.lengthen(again.model, keeps)
-        slim = nest_branches(write_forms(cleanup(again.model, analysis.solution, again.lengths), forms))
+        slim = written_out(cleanup(again.model, analysis.solution, again.lengths), forms)
         rotated = replace(rotated, lengthened=tuple(name for name in gains if name in slim.graph.initializers))
     report = Report(
         params=(count_parameters(analyzed.original.graph), count_parameters(slim.graph)),
@@ -214,6 +213,11 @@ def rewrite(
         rotate=rotated,
     )
     return slim, report
+
+
+def written_out(slim: ir.Model, forms: tuple[str, ...]) -> ir.Model:
+    """A slim model as callers get it: in the equal forms that were chosen, flattened branches in their Ifs again."""
+    return nest_branches(write_forms(slim, forms))
 
 
 def group_reports(analysis: Analysis, keeps: Keeps, left: Collection[int] | None) -> Iterator[GroupReport]:

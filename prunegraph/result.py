@@ -42,9 +42,8 @@ from prunegraph.passes.choose.scored import Scores
 from prunegraph.passes.dead import to_plan as folded_to_plan
 from prunegraph.passes.prove.verify import Verification
 from prunegraph.passes.repair import Written
-from prunegraph.passes.rewrite.for_runtime import write_forms
 from prunegraph.passes.rotate import to_plan
-from prunegraph.pipeline import repair, rewrite
+from prunegraph.pipeline import repair, rewrite, written_out
 from prunegraph.proof import compare
 from prunegraph.quantization.options import Quantize, check_data
 from prunegraph.quantization.quantize import QuantizeReport, quantize_model
@@ -124,7 +123,7 @@ class PruneResult:
         self._check_floats()
         analyzed = self._analyzed()
         model, what = repair(analyzed, self.selection, method, Data.of(data).opened(), self.clock)
-        slim = write_forms(model, self.forms) if model is not None else self.ir_model
+        slim = written_out(model, self.forms) if model is not None else self.ir_model
         params = (self.report.params[0], count_parameters(slim.graph))
         report = replace(self.report, params=params, repair=what, seconds=self.clock.seconds)
         return replace(self, ir_model=slim, report=report)

@@ -17,7 +17,6 @@ from prunegraph.analysis.selection import Selection
 from prunegraph.analyzed import Analyzed
 from prunegraph.bench.device_table import Cut
 from prunegraph.passes.choose.rank import rounded_count
-from prunegraph.passes.rewrite.for_runtime import write_forms
 from prunegraph.pipeline import rewrite
 from prunegraph.speed.blocks import Block, alike
 
@@ -63,8 +62,8 @@ def cut_model(analyzed: Analyzed, cut: Cut, forms: tuple[str, ...] = ()) -> ir.M
         name: np.broadcast_to(np.arange(groups[name].units) < count, groups[name].shape).copy()
         for name, count in cut.kept.items()
     }
-    slim, _ = rewrite(analyzed, Selection(keep), check=False)
-    return write_forms(slim, forms) if forms else slim
+    slim, _ = rewrite(analyzed, Selection(keep), check=False, forms=forms)
+    return slim
 
 
 def _cuts_of(members: Sequence[Block], align: int | None) -> Iterator[Cut]:

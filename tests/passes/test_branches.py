@@ -210,6 +210,15 @@ def test_what_one_branch_alone_needs_is_computed_there() -> None:
     assert all(ops.count("Softmax") == 2 for ops in inside.values())
 
 
+def test_repaired_branches_are_put_back_too() -> None:
+    x = np.random.default_rng(0).normal(size=(32, 3, 7)).astype(np.float32)
+    data = pg.Data({"x": x, "use_cache": np.ones(32, bool)}, batch_size=8)
+    result = pg.prune_graph(branches.shared_branches(), {"ffn": 0.5}, data=data, after=pg.Repair("lstsq"))
+    assert result.report.repair is not None and "w_ffn_down" in result.report.repair.written.changed
+    slim = ir.to_proto(result.ir_model)
+    assert not slim.functions and [each.op_type for each in slim.graph.node].count("If") == 1
+
+
 def test_a_wrong_weight_of_either_branch_is_seen() -> None:
     made = branches.own_branches()
     result = prune_graph(made, {"ffn": 0.5})
