@@ -61,7 +61,7 @@ class Study:
         self.on, self._graphs, self._moments = on, dict[str, pg.Graph](), dict[str, Gram | None]()
 
     def slims(self, amount: pg.Amount, arm: Arm, *, verify: bool) -> Iterator[tuple[str, ir.Model, dict[str, Any]]]:
-        """By way of repair the slim model, and what is to be recorded of it."""
+        """By way of repair: the slim model, and what the records say of it."""
         plain = self.on.graph
         targets = plain.targets(amount, arm.scorer)
         graph, key = self._turned(targets, arm)

@@ -99,10 +99,10 @@ def model(op: str, width: int) -> onnx.ModelProto:
     for k, (inputs, outputs) in enumerate(pairwise(widths)):
         weight, attributes = LAYER[op](inputs, outputs)
         tensors.append(numpy_helper.from_array(weight, f"w{k}"))
-        made = "y" if k == len(widths) - 2 else f"h{k}"
-        nodes.append(helper.make_node("MatMul" if product else "Conv", [value, f"w{k}"], [f"{made}_"], **attributes))
-        nodes.append(helper.make_node("Relu", [f"{made}_"], [made]))
-        value = made
+        output = "y" if k == len(widths) - 2 else f"h{k}"
+        nodes.append(helper.make_node("MatMul" if product else "Conv", [value, f"w{k}"], [f"{output}_"], **attributes))
+        nodes.append(helper.make_node("Relu", [f"{output}_"], [output]))
+        value = output
     doors = [helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name in ("x", "y")]
     graph = helper.make_graph(nodes, "widths", doors[:1], doors[1:], tensors)
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)

@@ -70,10 +70,10 @@ def prune(path: Path) -> Record:
     graph = analyze(path)
     kinds = Counter(group.kind for group in graph.analysis.groups)
     exact = {kind: EXACT for kind in {g.kind for g in graph.analysis.groups if g.exact}}
-    rest = [g.id for g in graph.analysis.groups if not g.exact]
+    inexact_ids = [g.id for g in graph.analysis.groups if not g.exact]
     record: Record = {"groups": dict(kinds), "nodes": len(onnx.load(path, load_external_data=False).graph.node)}
-    record |= {f"half {key}": value for key, value in outcome(graph, exact, rest).items()}
-    if rest:
+    record |= {f"half {key}": value for key, value in outcome(graph, exact, inexact_ids).items()}
+    if inexact_ids:
         inexact = {g.kind: HIDDEN for g in graph.analysis.groups if not g.exact and g.kind not in exact}
         record |= {f"hidden {key}": value for key, value in outcome(graph, exact | inexact).items()}
     record["pins"] = pins(graph)

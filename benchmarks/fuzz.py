@@ -302,14 +302,14 @@ def report(outcomes: Sequence[Outcome]) -> str:
 def _all_outcomes(options: argparse.Namespace, records: Records | None) -> Iterator[Outcome]:
     """Outcomes of earlier runs, and then those of the cases that are left."""
     names = {number: f"{options.seed}/{number}" for number in range(options.cases)}
-    left = []
+    numbers = []
     for number, name in names.items():
         record = records.recall(name) if records is not None else None
         if record is None:
-            left.append(number)
+            numbers.append(number)
         else:
             yield Outcome(**record)
-    for outcome in run(left, options.seed, workers=options.workers, seconds=options.seconds):
+    for outcome in run(numbers, options.seed, workers=options.workers, seconds=options.seconds):
         if records is not None:
             records.keep(names[outcome.number], asdict(outcome))
         yield outcome

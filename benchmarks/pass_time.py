@@ -155,8 +155,8 @@ def by_depth(folder: Path, repeats: int) -> tuple[Section, list[Target]]:
     for layers, file in zip(LAYERS, files, strict=True):
         if not file.exists():
             measure(f"write a decoder of {layers} layers", steps.decoder, file, layers)
-    taken = measure("the passes by depth", steps.depths, repeats, *files)
-    columns = [[median(each[clock] for each in rounds) for rounds in taken[name]] for name, clock in COLUMNS]
+    rounds_by_pass = measure("the passes by depth", steps.depths, repeats, *files)
+    columns = [[median(each[clock] for each in rounds) for rounds in rounds_by_pass[name]] for name, clock in COLUMNS]
     rows = [
         (str(layers), *(f"{column[k] * 1e3:.0f}" for column in columns), f"{columns[-1][k] / layers * 1e3:.2f}")
         for k, layers in enumerate(LAYERS)
@@ -182,9 +182,9 @@ def step_rows(records: Sequence[Record]) -> list[tuple[str, ...]]:
     """A row for every pass, medians of all turns."""
     rows = []
     for name in SHOWN:
-        taken = [each["steps"][name] for each in records]
-        seconds = [f"{median(step['seconds'][clock] for step in taken):.2f}" for clock in (0, 1)]
-        peak = median(step["peak"] / each["weights"] for step, each in zip(taken, records, strict=True))
+        step_records = [each["steps"][name] for each in records]
+        seconds = [f"{median(step['seconds'][clock] for step in step_records):.2f}" for clock in (0, 1)]
+        peak = median(step["peak"] / each["weights"] for step, each in zip(step_records, records, strict=True))
         rows.append((name, *seconds, f"{peak:.2f}"))
     return rows
 

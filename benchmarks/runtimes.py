@@ -86,14 +86,16 @@ def run(runtime: str, python: Path, device: Path, arm: str) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as work:
         command = [str(python), str(child), runtime, str(device), work, arm]
         try:
-            done = subprocess.run(command, env=variables, capture_output=True, text=True, timeout=SECONDS, check=False)
+            process = subprocess.run(
+                command, env=variables, capture_output=True, text=True, timeout=SECONDS, check=False
+            )
         except subprocess.TimeoutExpired:
             return {"failure": f"took longer than {SECONDS} s"}
-    lines = [line.strip() for line in (done.stdout if done.returncode == 0 else done.stderr).splitlines()]
-    if done.returncode < 0:
-        return {"failure": f"ended by signal {-done.returncode}"}
-    if done.returncode:
-        unsupported = [line for line in done.stdout.splitlines() if "Not Support" in line]
+    lines = [line.strip() for line in (process.stdout if process.returncode == 0 else process.stderr).splitlines()]
+    if process.returncode < 0:
+        return {"failure": f"ended by signal {-process.returncode}"}
+    if process.returncode:
+        unsupported = [line for line in process.stdout.splitlines() if "Not Support" in line]
         word = (unsupported or lines or ["no word"])[-1]
         return {"failure": re.sub(r"^(\[[\d:]+\] :\d+: |.*Status Message: )", "", word).strip()[:160]}
     answer: dict[str, Any] = json.loads(next(line for line in reversed(lines) if line.startswith('{"error"')))

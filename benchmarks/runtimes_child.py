@@ -83,9 +83,9 @@ def ncnn(path, feeds, names):
         np.save(f"in{number}.npy", array)
     files = ",".join(f"in{number}.npy" for number in range(len(feeds)))
     tool = os.path.join(os.path.dirname(sys.executable), "pnnx")
-    done = subprocess.run([tool, path, "fp16=0", "input=" + files], capture_output=True, text=True)
+    process = subprocess.run([tool, path, "fp16=0", "input=" + files], capture_output=True, text=True)
     if not os.path.exists("model.ncnn.param"):
-        raise RuntimeError(done.stderr.strip().splitlines()[-1])
+        raise RuntimeError(process.stderr.strip().splitlines()[-1])
     net = runtime.Net()
     net.opt.num_threads = 1
     net.opt.use_fp16_packed = net.opt.use_fp16_storage = net.opt.use_fp16_arithmetic = False
@@ -116,12 +116,12 @@ def mnn(path, feeds, names):
     net = nn.load_module_from_file("model.mnn", list(feeds), names)
 
     def run_once():
-        given = []
+        inputs = []
         for array in feeds.values():
             plain = array.astype(np.int32) if array.dtype == np.int64 else array
             kind = expr.int if plain.dtype == np.int32 else expr.float
-            given.append(expr.const(plain, list(plain.shape), expr.NCHW, kind))
-        outputs = [expr.convert(each, expr.NCHW) if each.data_format == expr.NC4HW4 else each for each in net(given)]
+            inputs.append(expr.const(plain, list(plain.shape), expr.NCHW, kind))
+        outputs = [expr.convert(each, expr.NCHW) if each.data_format == expr.NC4HW4 else each for each in net(inputs)]
         return {name: np.array(each.read()) for name, each in zip(names, outputs, strict=True)}
 
     return run_once, os.path.getsize("model.mnn"), MNN.version()
@@ -139,15 +139,15 @@ def executorch(path, feeds, names):
     import prunegraph as pg
 
     module = pg.to_torch(path).eval()
-    given = tuple(torch.from_numpy(array) for array in feeds.values())
-    program = torch.export.export(module, given)
+    inputs = tuple(torch.from_numpy(array) for array in feeds.values())
+    program = torch.export.export(module, inputs)
     lowered = to_edge_transform_and_lower(program, partitioner=[XnnpackPartitioner()]).to_executorch()
     with open("model.pte", "wb") as file:
         file.write(lowered.buffer)
     method = Runtime.get().load_program("model.pte").load_method("forward")
 
     def run_once():
-        return dict(zip(names, (each.numpy() for each in method.execute(list(given))), strict=True))
+        return dict(zip(names, (each.numpy() for each in method.execute(list(inputs))), strict=True))
 
     return run_once, os.path.getsize("model.pte"), importlib.metadata.version("executorch")
 

@@ -106,7 +106,7 @@ class Probed(MaskedModel):
         observe(self.context.model, inputs, [relations])
         rankings = {f"random, seed {seed}": self.ranked("random", seed) for seed in range(3)}
         rankings["magnitude"] = self.ranked("magnitude")
-        by_sap = {f"sap: {name}": self.ranked_by_sap(relations, Sap(**given)) for name, given in VARIANTS.items()}
+        by_sap = {f"sap: {name}": self.ranked_by_sap(relations, Sap(**settings)) for name, settings in VARIANTS.items()}
         return rankings | by_sap
 
 

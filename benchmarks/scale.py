@@ -110,9 +110,9 @@ def sections_of(measured: Sequence[Measured]) -> list[Section]:
 
 def write(path: Path, before: str, sections: Sequence[Section]) -> None:
     """Write the page."""
-    made = f"Made by `python -m benchmarks.scale {' '.join(sys.argv[1:])}`."
+    origin = f"Made by `python -m benchmarks.scale {' '.join(sys.argv[1:])}`."
     lines = [line for section in sections for line in section.lines()]
-    write_page(path, ["# Large models", "", INTRODUCTION, made, "", before, "", *lines])
+    write_page(path, ["# Large models", "", INTRODUCTION, origin, "", before, "", *lines])
 
 
 def _arguments() -> argparse.Namespace:

@@ -43,20 +43,20 @@ def main() -> None:
     if arguments.list:
         print(*names, sep="\n")
         return
-    wanted = [name for prefix in arguments.cases for name in names if name == prefix or name.startswith(f"{prefix}:")]
+    cases = [name for prefix in arguments.cases for name in names if name == prefix or name.startswith(f"{prefix}:")]
     if unknown := [each for each in arguments.cases if not any(n == each or n.startswith(f"{each}:") for n in names)]:
         sys.exit(f"there is no case {unknown[0]}; --list lists them")
     records = Records(arguments.records)
     if arguments.fresh:
-        for name in wanted:
+        for name in cases:
             records.keep(name, {"failure": "to be run again"})
     warm("onnxruntime", "prunegraph")
-    for name in dict.fromkeys(wanted):  # one at a time: others would be heard in the timings
-        done = run_cases(
+    for name in dict.fromkeys(cases):  # one at a time: others would be heard in the timings
+        by_name = run_cases(
             name, [name], records, lambda case: (run, (case,)), name=str, jobs=1, timeout=arguments.timeout,
             again=arguments.again or arguments.fresh,
         )  # fmt: skip
-        record = done[name]
+        record = by_name[name]
         Console(stderr=True).print(f"{name}: {record.get('failure') or str(round(record['took'])) + ' s'}")
     sections = [promises(records), foretold(records), *(accuracies(records, task) for task in TASKS)]
     sections = [section for section in sections if section.rows]
@@ -81,12 +81,12 @@ def promises(records: Records) -> Section:
             if "refused" in record:
                 rows.append([title, f"{speed:g}", "refused", "", "", "", f"{record['seconds']:.0f}"])
                 continue
-            told, again = record["speed"]["measured"], record["again"]
+            ratio, again = record["speed"]["measured"], record["again"]
             within = UNDER * speed <= again["median"] <= OVER * speed
             met, count = met + within, count + 1
             other = next(iter(record["speed"]["other"].values()), None)
             same = record["speed"]["same_form"]
-            cells = [title, f"{speed:g}", _ratio(told), _ratio(again) + ("" if within else " (outside)")]
+            cells = [title, f"{speed:g}", _ratio(ratio), _ratio(again) + ("" if within else " (outside)")]
             rows.append([*cells, _ratio(other), _ratio(same), f"{record['seconds']:.0f}"])
     header = ("model", "asked", "promised", "measured again", "in blocks", "beside the same form", "seconds")
     note = f"Without data, in turns; {met} of {count} second measurements (100 rounds) lie within -2 and +5 %."
@@ -151,13 +151,13 @@ def _right(records: Records, task: str, seed: int, part: int, name: str) -> np.n
 
 
 def _speeds(records: Records, task: str, part: str, speed: float) -> list[float]:
-    found = []
+    ratios = []
     for seed in SEEDS:
         record: Mapping[str, Any] = records.recall(f"plans:{task}:{seed}") or {}
         plan = record.get("plans", {}).get(f"{part} {speed:g}", {})
         if "ratio" in plan:
-            found.append(plan["ratio"]["median"])
-    return found
+            ratios.append(plan["ratio"]["median"])
+    return ratios
 
 
 def _difference(pairs: Sequence[tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]], speeds: Sequence[float]) -> str:

@@ -56,7 +56,7 @@ def main() -> int:
     missing = {name: why for name in names if (why := _download(name, arguments.folder / name))}
     files = {case: path for name in names if name not in missing for case, path in _models(arguments.folder / name)}
     warm("prunegraph.api", "prunegraph.pipeline")
-    done = run_cases(
+    records = run_cases(
         "wild files",
         files,
         Records(arguments.folder / "records.jsonl"),
@@ -67,13 +67,13 @@ def main() -> int:
         again=arguments.again,
     )
     missing |= {name: "left out of this run" for name in PACKAGES if name not in names}
-    sections = list(_sections(done, missing))
+    sections = list(_sections(records, missing))
     for section in sections:
         section.show()
     if arguments.markdown:
         head = ["# Files of others", "", *(__doc__ or "").splitlines(), ""]
         write_page(arguments.markdown, [*head, *(line for section in sections for line in section.lines())])
-    return int(any(name in missing for name in names) or any(record.get("wrong") for record in done.values()))
+    return int(any(name in missing for name in names) or any(record.get("wrong") for record in records.values()))
 
 
 # ---- packages --------------------------------------------------------------------------------------------------------
@@ -155,16 +155,16 @@ def _reasons(pins: Sequence[Any]) -> list[tuple[str, int]]:
 # ---- the page --------------------------------------------------------------------------------------------------------
 
 
-def _sections(done: Mapping[str, Record], missing: Mapping[str, str]) -> Iterator[Section]:
+def _sections(records: Mapping[str, Record], missing: Mapping[str, str]) -> Iterator[Section]:
     header = ("file", "made by", "groups", "nodes", "parameters", "left", "MACs left", "error")
-    pruned = {case: record for case, record in done.items() if "params" in record}
+    pruned = {case: record for case, record in records.items() if "params" in record}
     about = describe(environment(), "onnxruntime")
-    note = f"{len(pruned)} of {len(done)} files pruned and equal to the masked original. {about}"
+    note = f"{len(pruned)} of {len(records)} files pruned and equal to the masked original. {about}"
     yield Section("What a plain 0.5 takes", header, [_row(case, record) for case, record in pruned.items()], note, 3)
-    left = [(case, record.get("producer", ""), record.get("failure", "")) for case, record in done.items()]
-    left = [row for row in left if row[0] not in pruned] + [(name, "", why) for name, why in missing.items()]
-    yield Section("What does not go, and why", ("file", "made by", "reason"), left, "", 3)
-    pins = [(case, _pins(record)) for case, record in done.items() if record.get("pins")]
+    unpruned = [(case, record.get("producer", ""), record.get("failure", "")) for case, record in records.items()]
+    unpruned = [row for row in unpruned if row[0] not in pruned] + [(name, "", why) for name, why in missing.items()]
+    yield Section("What does not go, and why", ("file", "made by", "reason"), unpruned, "", 3)
+    pins = [(case, _pins(record)) for case, record in records.items() if record.get("pins")]
     yield Section("What holds axes of weights beside inputs, outputs and images", ("file", "pins"), pins, "", 2)
 
 

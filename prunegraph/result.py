@@ -201,9 +201,9 @@ class PruneResult:
     @property
     def _written(self) -> Written:
         """Which initializers are not what Shrink makes: re-fitted ones, and gains of norms of a turned stream."""
-        written = self.report.repair.written if self.report.repair is not None else Written()
+        refitted = self.report.repair.written if self.report.repair is not None else Written()
         lengthened = self.report.rotate.lengthened if self.report.rotate is not None else ()
-        return replace(written, changed=tuple(dict.fromkeys((*written.changed, *lengthened))))
+        return replace(refitted, changed=tuple(dict.fromkeys((*refitted.changed, *lengthened))))
 
     def evaluate(self, data: DataLike | Data, metric: str = "auto", *, output: str = "") -> Evaluation:
         """How good the original and the slim model are on data, both run by ONNX Runtime.
@@ -411,12 +411,12 @@ class PruneResult:
 
 def _profiled(model: ir.Model, ep: str, **timing: Any) -> Sequence[NodeTime]:
     """What every node of a model takes."""
-    named = model.clone()
-    for number, node in enumerate(named.graph):
+    numbered = model.clone()
+    for number, node in enumerate(numbered.graph):
         if not node.name:
             node.name = f"{node.op_type}/{number}"
     try:
-        serialized = ir.to_proto(named).SerializeToString()
+        serialized = ir.to_proto(numbered).SerializeToString()
     except ValueError as error:
         raise ModelError("a model of more than 2 GB is not profiled", hint="time it with `prunegraph bench`") from error
     return node_times(serialized, ep, **timing)

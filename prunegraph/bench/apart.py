@@ -65,10 +65,10 @@ def compare_apart(
         PruneGraphError: Its process crashed; or what `compare` raises.
     """
     chosen = choose_providers(providers)
-    given = dict(pythons or {})
-    if unknown := given.keys() - {"", *(provider.name for provider in chosen)}:
+    paths = dict(pythons or {})
+    if unknown := paths.keys() - {"", *(provider.name for provider in chosen)}:
         raise UsageError(f"--python names {', '.join(sorted(unknown))}, which is not timed", hint="name it in --ep too")
-    python_of = {provider.name: _python_for(provider, given) for provider in chosen}
+    python_of = {provider.name: _python_for(provider, paths) for provider in chosen}
     for provider in chosen:
         if python_of[provider.name] != sys.executable:
             _ask(python_of[provider.name], provider, progress, do="probe")
@@ -104,35 +104,37 @@ def _on(
     comparison = Comparison.from_dict(_ask(python, provider, progress, do="time", **stated))
     if not alone:
         return comparison
-    taken: dict[str, Alone] = {}
+    alone_by_model: dict[str, Alone] = {}
     for number, (file, label) in enumerate(zip(files, labels, strict=True)):
         progress(f"{provider.name}: load {label} alone", number, len(files))
         fresh = {"threads": comparison.threads, "seed": comparison.seed}
         request = {"model": str(file), "name": label, "sizes": dict(comparison.sizes), "settings": fresh}
         with tempfile.TemporaryDirectory(prefix="prunegraph-bench-") as folder:  # so that it compiles anew
-            taken[label] = Alone(**_ask(python, provider.with_cache(Path(folder)), progress, do="weigh", **request))
-    rows = tuple(dataclasses.replace(row, alone=taken[row.model]) for row in comparison.results)
+            alone_by_model[label] = Alone(
+                **_ask(python, provider.with_cache(Path(folder)), progress, do="weigh", **request)
+            )
+    rows = tuple(dataclasses.replace(row, alone=alone_by_model[row.model]) for row in comparison.results)
     return dataclasses.replace(comparison, results=rows)
 
 
-def _python_for(provider: Provider, given: Mapping[str, str | os.PathLike[str]]) -> str:
+def _python_for(provider: Provider, paths: Mapping[str, str | os.PathLike[str]]) -> str:
     """The Python that a provider is run with.
 
     Raises:
         UsageError: it is no file, or none is given and this onnxruntime lacks the provider.
     """
-    named = given.get(provider.name)
-    if named is None:
+    path = paths.get(provider.name)
+    if path is None:
         try:
             require_available(provider)
             return sys.executable
         except UsageError:
-            if "" not in given:
+            if "" not in paths:
                 raise
-            named = given[""]
-    if not Path(named).is_file():
-        raise UsageError(f"--python: there is no file {named}", hint="give the python of a virtual environment")
-    return os.fspath(named)
+            path = paths[""]
+    if not Path(path).is_file():
+        raise UsageError(f"--python: there is no file {path}", hint="give the python of a virtual environment")
+    return os.fspath(path)
 
 
 def _ask(python: str, provider: Provider, progress: ProgressCallback, **request: Any) -> dict[str, Any]:

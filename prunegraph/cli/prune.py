@@ -382,8 +382,8 @@ def prune(
         from prunegraph.train.options import Finetune
 
         budgets: dict[str, Any] = parse_budget(budget or ())
-        named = {"macs": macs, "params": params, "bytes": bytes_}
-        budgets |= {name: value for name, value in named.items() if value is not None}
+        shares = {"macs": macs, "params": params, "bytes": bytes_}
+        budgets |= {name: value for name, value in shares.items() if value is not None}
         check_budget(budgets)
         after: list[Step] = [Repair(repair or "auto")] if repair or data is not None else []
         if finetune:

@@ -64,8 +64,8 @@ def quantize(
 
         options = Quantize(method, fp16, per_channel, max_error=max_error)
         check_target(output, [model])
-        given = data_of(model, data, tokenizer, samples=samples, ep=ep, image=image)
-        result = quantize_source(model, options, data=given, progress=step)
+        examples = data_of(model, data, tokenizer, samples=samples, ep=ep, image=image)
+        result = quantize_source(model, options, data=examples, progress=step)
         result.save(output)
     if json:
         show_json(result.report.to_dict())

@@ -87,9 +87,9 @@ def score(
         scorers = scorers_of([scorer], scorer_option, parser_noise, seed)
         judge = scorers.every
         assert judge is not None
-        given = data_of(model, data, tokenizer, text_column, label_column, samples, ep, image, jobs)
-        if given is not None:
-            given = given.opened()
+        examples = data_of(model, data, tokenizer, text_column, label_column, samples, ep, image, jobs)
+        if examples is not None:
+            examples = examples.opened()
         elif any(needs_data(judge, kind) for kind in judge.kinds):
             hint = "give texts with the model's tokenizer: data=…, tokenizer=… (--data FILE --tokenizer FOLDER)"
             raise UsageError(f"the scorer {judge.name!r} needs data to run the model on", hint=hint)
@@ -100,7 +100,7 @@ def score(
         if not groups:
             hint = "`prunegraph explain` lists its groups"
             raise NothingToPrune(f"the model has no group that {judge.name} could score", hint=hint)
-        scores = graph.score(scorers, given, groups=groups)
+        scores = graph.score(scorers, examples, groups=groups)
         report = scores.reports.get(judge.name)
         if output is not None:
             step("save")

@@ -56,8 +56,8 @@ def vocab(
       prunegraph vocab model.onnx -o slim.onnx --keep keep.txt --tokenizer tokenizer.json
       prunegraph vocab model.onnx -o slim.onnx --data texts.txt
     """  # noqa: D301 - \b keeps the lines that follow as they are
-    given = tokenizer_for(model, tokenizer)
-    if given is None:
+    tokenizer_path = tokenizer_for(model, tokenizer)
+    if tokenizer_path is None:
         raise UsageError("the model's tokenizer is needed", hint="--tokenizer tokenizer.json, or its folder")
     if (keep is None) == (data is None):
         raise UsageError("tokens to keep are needed", hint="--keep FILE with one token a line, or --data FILE of texts")
@@ -71,9 +71,11 @@ def vocab(
         from prunegraph.vocabulary.tokens import tokens_of_file, used_ids
 
         original = load_for(model, output)
-        text = (given / "tokenizer.json" if given.is_dir() else given).read_text(encoding="utf-8")
+        text = (tokenizer_path / "tokenizer.json" if tokenizer_path.is_dir() else tokenizer_path).read_text(
+            encoding="utf-8"
+        )
         step("tokenize")
-        texts = data_of(model, data, given, samples=samples)
+        texts = data_of(model, data, tokenizer_path, samples=samples)
         ids = used_ids(texts, original) if texts is not None else ()
         small = cut_tokenizer(text, tokens_of_file(keep) if keep is not None else (), ids)
         graph = analyze(original, scope=Scope(sizes=parse_sizes(size or ())), progress=step)

@@ -110,15 +110,15 @@ def _pieces(normalized: ir.Model, analysis: Analysis, keeps: Keeps) -> Iterator[
 def _piece(value: ir.Value, analysis: Analysis, keeps: Keeps) -> Piece | None:
     """None where it is not known from which positions of one axis alone a part was taken."""
     masks = slots_of(value) or ()
-    taken = [(axis, mask) for axis, mask in enumerate(masks) if mask is not None]
-    if len(taken) != 1 or taken[0][1].ndim != 1:
+    cut_axes = [(axis, mask) for axis, mask in enumerate(masks) if mask is not None]
+    if len(cut_axes) != 1 or cut_axes[0][1].ndim != 1:
         return None
-    (axis, mask), name = taken[0], value.name or ""
+    (axis, mask), name = cut_axes[0], value.name or ""
     positions = np.flatnonzero(mask)
-    kept = kept_positions(analysis.solution.resolve(name), keeps, analysis.solution.dim_size)[axis]
-    if kept is not None and kept.ndim != 1:
+    slim_positions = kept_positions(analysis.solution.resolve(name), keeps, analysis.solution.dim_size)[axis]
+    if slim_positions is not None and slim_positions.ndim != 1:
         return None
-    return Piece(name, axis, positions if kept is None else positions[kept])
+    return Piece(name, axis, positions if slim_positions is None else positions[slim_positions])
 
 
 class _Layout:
@@ -139,27 +139,27 @@ class _Layout:
             pieces = self.pieces.get(name, ())
             if value is not None:
                 places = [piece.positions for piece in pieces]
-                read = {value: (pieces[0].axis, np.concatenate(places))} if pieces else {value: None}
+                sources = {value: (pieces[0].axis, np.concatenate(places))} if pieces else {value: None}
             elif pieces and all(piece.name in self.graph.initializers for piece in pieces):
-                read = {self.graph.initializers[piece.name]: (piece.axis, piece.positions) for piece in pieces}
+                sources = {self.graph.initializers[piece.name]: (piece.axis, piece.positions) for piece in pieces}
             else:
                 continue
-            self._write(here, name, order, read)
+            self._write(here, name, order, sources)
 
     def _write(
         self,
         here: Insertion,
         name: str,
         order: tuple[int, ...],
-        read: Mapping[ir.Value, tuple[int, Positions] | None],
+        sources: Mapping[ir.Value, tuple[int, Positions] | None],
     ) -> None:
         """One weight: its pieces in the order of the whole, its axes in that of the module."""
-        arrays = [value.const_value.numpy() for value in read if value.const_value is not None]
-        taken = [each for each in read.values() if each is not None]
+        arrays = [value.const_value.numpy() for value in sources if value.const_value is not None]
+        cuts = [each for each in sources.values() if each is not None]
         ranks: list[Positions | None] = [None]
         whole, along = arrays[0], 0
-        if taken:
-            along, places = taken[0][0], [positions for _, positions in taken]
+        if cuts:
+            along, places = cuts[0][0], [positions for _, positions in cuts]
             everywhere = np.concatenate(places)
             whole = np.concatenate(arrays, along).take(np.argsort(everywhere), along)
             ranks = [np.searchsorted(np.sort(everywhere), each) for each in places]
@@ -168,16 +168,16 @@ class _Layout:
         in_order = order == tuple(range(whole.ndim))
         if in_order and all(rank is None for rank in ranks):
             return
-        back = tuple(int(k) for k in np.argsort(order))
-        for value in read:
+        inverse = tuple(int(k) for k in np.argsort(order))
+        for value in sources:
             value.name = self.editor.unused(f"{name}/read")  # the name is the module's
-        dtype = next(iter(read)).dtype
+        dtype = next(iter(sources)).dtype
         stored = self.editor.constant(
-            ir.tensor(np.ascontiguousarray(whole.transpose(back)), dtype=dtype), f"{name}/stored"
+            ir.tensor(np.ascontiguousarray(whole.transpose(inverse)), dtype=dtype), f"{name}/stored"
         )
         stored.name = name
         turned = stored if in_order else here.add("Transpose", stored, perm=order)
-        for value, rank in zip(read, ranks, strict=True):
+        for value, rank in zip(sources, ranks, strict=True):
             chosen = turned
             if rank is not None:
                 chosen = here.add("Gather", turned, here.constant(rank.astype(np.int64)), axis=along)
@@ -195,16 +195,16 @@ def _add_state(module: torch.fx.GraphModule, tensors: ModuleTensors, constants: 
         tensors: What the module calls its tensors.
         constants: Names of initializers that were there before, and are none of the module's tensors.
     """
-    held = {**dict(module.named_parameters()), **dict(module.named_buffers())}
-    for name, tensor in held.items():
+    state = {**dict(module.named_parameters()), **dict(module.named_buffers())}
+    for name, tensor in state.items():
         if name in constants or (name not in tensors.orders and not tensor.is_floating_point()):
             _put(module, name, tensor.detach(), parameter=False, persistent=False)
         elif name in tensors.orders:
             _put(module, name, tensor, name in tensors.parameters and tensor.is_floating_point())
     for name, array in tensors.unread.items():
-        held[name] = _put(module, name, torch.from_numpy(np.array(array)), name in tensors.parameters)
+        state[name] = _put(module, name, torch.from_numpy(np.array(array)), name in tensors.parameters)
     for alias, name in tensors.aliases.items():
-        first, *_ = [each for each in (name, alias) if each in held] or [""]
+        first, *_ = [each for each in (name, alias) if each in state] or [""]
         for other in {name, alias} - {first} if first else ():
             _put(module, other, module.get_parameter(first), parameter=True)
 
@@ -224,6 +224,6 @@ def _put(
     if not parameter:
         owner.register_buffer(name, tensor.detach(), persistent=persistent)
         return tensor
-    kept = tensor if isinstance(tensor, torch.nn.Parameter) else torch.nn.Parameter(tensor)
-    owner.register_parameter(name, kept)
-    return kept
+    parameter_tensor = tensor if isinstance(tensor, torch.nn.Parameter) else torch.nn.Parameter(tensor)
+    owner.register_parameter(name, parameter_tensor)
+    return parameter_tensor

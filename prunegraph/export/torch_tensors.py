@@ -58,7 +58,7 @@ def remember_module(model: ir.Model, state: Mapping[str, Any], placeholders: Map
     """
     parameters = frozenset(program.graph_signature.parameters)
     aliases = _aliases(state)
-    read = {placeholders[node.name] for node in program.graph.nodes if node.name in placeholders and node.users}
+    read_names = {placeholders[node.name] for node in program.graph.nodes if node.name in placeholders and node.users}
     orders: dict[str, tuple[int, ...]] = {}
     unread: dict[str, Array] = {}
     folded: list[str] = []
@@ -70,7 +70,7 @@ def remember_module(model: ir.Model, state: Mapping[str, Any], placeholders: Map
         order = _order(value, _numbers(tensor)) if value is not None else None
         if order is not None:
             orders[name] = order
-        elif not read & set(families[first]):
+        elif not read_names & set(families[first]):
             unread[name] = _numbers(tensor).copy()
         elif value is not None or not any(other in model.graph.initializers for other in families[first]):
             folded.append(name)
@@ -108,7 +108,7 @@ def own_initializers(model: ir.Model, state: Mapping[str, Any], placeholders: Ma
                 break
         else:
             _restore_zeros(
-                editor, name, _numbers(state[name]), [n for n, said in mentions.items() if placeholder in said]
+                editor, name, _numbers(state[name]), [n for n, names in mentions.items() if placeholder in names]
             )
 
 

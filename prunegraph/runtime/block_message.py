@@ -8,12 +8,12 @@ import onnx
 import onnx_ir as ir
 
 from prunegraph.arrays import Array
-from prunegraph.runtime.cut import Block
+from prunegraph.runtime.cut import GraphBlock
 from prunegraph.runtime.session import is_heavy, without_numbers
 
 
 def block_message(
-    model: ir.Model, block: Block, arrays: Sequence[Mapping[str, Array]]
+    model: ir.Model, block: GraphBlock, arrays: Sequence[Mapping[str, Array]]
 ) -> tuple[bytes, Mapping[str, Array]]:
     """The message of a block, which refers to its weights, and the weights.
 

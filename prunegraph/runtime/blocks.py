@@ -22,7 +22,7 @@ import onnxruntime as ort
 from prunegraph.analysis.read_weight import read_weight
 from prunegraph.arrays import Array
 from prunegraph.runtime.block_message import block_message
-from prunegraph.runtime.cut import BYTES_A_BLOCK, CARRIED, Block, cut
+from prunegraph.runtime.cut import BYTES_A_BLOCK, CARRIED, GraphBlock, cut
 from prunegraph.runtime.limits import UNLIMITED, CannotRun, Limits
 from prunegraph.runtime.session import SessionSettings, open_message, open_session, run
 from prunegraph.runtime.spill import spill
@@ -127,8 +127,8 @@ class _Whole:
     ) -> Iterator[Values]:
         doors = {spec.name for spec in (*self.session.get_inputs(), *self.session.get_overridable_initializers())}
         for feed, names in zip(feeds, outputs, strict=True):
-            given = {name: _array(numbers) for name, numbers in feed.items() if name in doors}
-            yield dict(zip(names, run(self.session, given, names, limits=limits), strict=True)) if names else {}
+            arrays = {name: _array(numbers) for name, numbers in feed.items() if name in doors}
+            yield dict(zip(names, run(self.session, arrays, names, limits=limits), strict=True)) if names else {}
 
     def parts(
         self, feeds: Iterable[Given], outputs: Iterable[Sequence[str]], limits: Limits = UNLIMITED
@@ -184,7 +184,7 @@ class _Carried:
     seconds: float = 0.0
 
     def give(self) -> Values:
-        """What is asked for and there; it is not given again."""
+        """Outputs that are asked for and computed; each is given once."""
         ready = {name: _array(self.values[name]) for name in self.outputs & self.values.keys()}
         self.outputs -= ready.keys()
         return ready
@@ -195,7 +195,7 @@ class _ByBlocks:
     """Runs a model one block after the other."""
 
     model: ir.Model
-    blocks: Sequence[Block]
+    blocks: Sequence[GraphBlock]
     settings: SessionSettings
     together: int = TOGETHER
 
@@ -232,11 +232,11 @@ class _ByBlocks:
             with _whole(self.model, names, self.settings) as runner:
                 yield from runner.parts(feeds, [list(each.outputs) for each in runs], limits)
 
-    def _with_weights(self, given: Given, outputs: Iterable[str]) -> dict[str, Array | ir.TensorProtocol]:
+    def _with_weights(self, arrays: Given, outputs: Iterable[str]) -> dict[str, Array | ir.TensorProtocol]:
         """Inputs, and weights that are outputs."""
         weights = self.model.graph.initializers
         tensors = {name: weights[name].const_value for name in outputs if name in weights}
-        return {**{name: tensor for name, tensor in tensors.items() if tensor is not None}, **given}
+        return {**{name: tensor for name, tensor in tensors.items() if tensor is not None}, **arrays}
 
     def _through_blocks(self, runs: Sequence[_Carried], limits: Limits) -> Iterator[tuple[int, Values]]:
         if not self.blocks:
@@ -251,7 +251,9 @@ class _ByBlocks:
                     each.values = {name: array for name, array in each.values.items() if name in read_later}
                 spill([each.values for each in runs], folder, f"{k}")
 
-    def _run_block(self, block: Block, runs: Sequence[_Carried], read_later: Collection[str], limits: Limits) -> None:
+    def _run_block(
+        self, block: GraphBlock, runs: Sequence[_Carried], read_later: Collection[str], limits: Limits
+    ) -> None:
         arrays = [{name: _array(each.values[name]) for name in block.reads if name in each.values} for each in runs]
         message, weights = block_message(self.model, block, arrays)
         with contextlib.ExitStack() as stack:
@@ -264,13 +266,13 @@ class _ByBlocks:
                 if node.type not in _TYPES:
                     raise _CannotCarry(f"{node.name} is of type {node.type}")
             results: dict[tuple[object, ...], Values] = {}
-            for each, given in zip(runs, arrays, strict=True):
+            for each, feeds in zip(runs, arrays, strict=True):
                 names = [name for name in block.makes if name in each.outputs or name in read_later]
                 # Runs that were given other weights are alike up to the block that reads these.
                 key = (tuple(names), *(id(each.values.get(name)) for name in block.reads))
                 if key not in results:
                     start = time.monotonic()
-                    arrays_out = run(session, given, names, limits=_rest(limits, each.seconds)) if names else []
+                    arrays_out = run(session, feeds, names, limits=_rest(limits, each.seconds)) if names else []
                     each.seconds += time.monotonic() - start
                     results[key] = dict(zip(names, arrays_out, strict=True))
                 each.values |= results[key]

@@ -35,7 +35,7 @@ CARRIED = frozenset(
 
 
 @dataclass(frozen=True, slots=True)
-class Block:
+class GraphBlock:
     """A piece of a graph.
 
     Attributes:
@@ -51,7 +51,7 @@ class Block:
     makes: tuple[str, ...]
 
 
-def cut(graph: ir.Graph, outputs: Collection[str], most: int = BYTES_A_BLOCK) -> tuple[Block, ...]:
+def cut(graph: ir.Graph, outputs: Collection[str], most: int = BYTES_A_BLOCK) -> tuple[GraphBlock, ...]:
     """Blocks that compute some values of a graph, one after the other; one block where it cannot be cut.
 
     Args:
@@ -67,9 +67,9 @@ def cut(graph: ir.Graph, outputs: Collection[str], most: int = BYTES_A_BLOCK) ->
     return tuple(_blocks(wiring, ranges, outputs))
 
 
-def _whole(graph: ir.Graph, outputs: Collection[str]) -> Block:
+def _whole(graph: ir.Graph, outputs: Collection[str]) -> GraphBlock:
     inputs = tuple(value.name or "" for value in graph.inputs)
-    return Block(tuple(graph), tuple(graph.initializers), inputs, tuple(outputs))
+    return GraphBlock(tuple(graph), tuple(graph.initializers), inputs, tuple(outputs))
 
 
 # ---- what reads what -------------------------------------------------------------------------------------------------
@@ -105,21 +105,25 @@ class _Wiring:
         makers = {node: [maker for value in reads[node] if (maker := _maker(value, there))] for node in nodes}
         if any(place[maker] >= k for k, node in enumerate(nodes) for maker in makers[node]):
             return None
-        needed = {value for value in there if value.name in set(outputs)}
+        needed_values = {value for value in there if value.name in set(outputs)}
         needed_nodes: set[ir.Node] = set()
-        waiting = [node for node in nodes if needed & set(node.outputs)]
+        waiting = [node for node in nodes if needed_values & set(node.outputs)]
         while waiting:
             node = waiting.pop()
             if node not in needed_nodes:
                 needed_nodes.add(node)
                 waiting += makers[node]
         constant: dict[ir.Node, int] = {}
-        given = set(graph.inputs)
+        graph_inputs = set(graph.inputs)
         for node in nodes:
-            if _repeats(node) and not given & set(reads[node]) and all(maker in constant for maker in makers[node]):
+            if (
+                _repeats(node)
+                and not graph_inputs & set(reads[node])
+                and all(maker in constant for maker in makers[node])
+            ):
                 constant[node] = place[node]
         order = [node for node in nodes if node in needed_nodes and node not in constant]
-        return cls(graph, order, reads, constant, needed, place)
+        return cls(graph, order, reads, constant, needed_values, place)
 
     def with_constants(self, nodes: Sequence[ir.Node]) -> list[ir.Node]:
         """Nodes, and those before them that are made of constants alone, in the order of the graph."""
@@ -134,8 +138,8 @@ class _Wiring:
 
     def weights(self, nodes: Sequence[ir.Node]) -> dict[str, ir.Value]:
         """The initializers that nodes read, by name."""
-        read = (value for node in nodes for value in self.reads[node])
-        return {value.name or "": value for value in read if value.is_initializer()}
+        values = (value for node in nodes for value in self.reads[node])
+        return {value.name or "": value for value in values if value.is_initializer()}
 
 
 def _maker(value: ir.Value, there: Collection[ir.Value]) -> ir.Node | None:
@@ -187,12 +191,12 @@ def _ends(wiring: _Wiring, most: int) -> Iterator[int]:
 
 def _reach(wiring: _Wiring, start: int, most: int) -> tuple[int, int]:
     """The first and the last position at which a block that starts here may end: half full, and full."""
-    read: set[str] = set()
+    weights: set[str] = set()
     total, half = 0, 0
     for position in range(start, len(wiring.order)):
         for name, value in wiring.weights(wiring.with_constants([wiring.order[position]])).items():
-            if name not in read and value.const_value is not None:
-                read.add(name)
+            if name not in weights and value.const_value is not None:
+                weights.add(name)
                 total += value.const_value.nbytes
         if total > most and position > start:
             return half or position, position
@@ -247,7 +251,7 @@ def _stated(value: ir.Value) -> float | None:
     return 4.0 * math.prod(dim if isinstance(dim, int) and dim >= 0 else LENGTH for dim in value.shape)
 
 
-def _blocks(wiring: _Wiring, ranges: Sequence[tuple[int, int]], outputs: Collection[str]) -> Iterator[Block]:
+def _blocks(wiring: _Wiring, ranges: Sequence[tuple[int, int]], outputs: Collection[str]) -> Iterator[GraphBlock]:
     last_read: dict[ir.Value, int] = {}
     for k, (start, end) in enumerate(ranges):
         for node in wiring.order[start:end]:
@@ -257,8 +261,8 @@ def _blocks(wiring: _Wiring, ranges: Sequence[tuple[int, int]], outputs: Collect
         last = k == len(ranges) - 1
         nodes = wiring.with_constants([*wiring.order[start:end], *(constants if last else ())])
         inside = {value for node in nodes for value in node.outputs}
-        read = dict.fromkeys(value for node in nodes for value in wiring.reads[node] if value not in inside)
-        given = set(wiring.graph.inputs)
+        values = dict.fromkeys(value for node in nodes for value in wiring.reads[node] if value not in inside)
+        graph_inputs = set(wiring.graph.inputs)
         makes = [
             value
             for node in nodes
@@ -266,9 +270,9 @@ def _blocks(wiring: _Wiring, ranges: Sequence[tuple[int, int]], outputs: Collect
             if (node in wiring.constant and last and value in wiring.needed)
             or (node not in wiring.constant and (value in wiring.needed or last_read.get(value, k) > k))
         ]
-        yield Block(
+        yield GraphBlock(
             nodes=tuple(nodes),
             weights=tuple(wiring.weights(nodes)),
-            reads=tuple(v.name or "" for v in read if v in given or not v.is_initializer()),
+            reads=tuple(v.name or "" for v in values if v in graph_inputs or not v.is_initializer()),
             makes=tuple(value.name or "" for value in makes),
         )

@@ -78,7 +78,7 @@ class LoadedModel:
         return run_once, (time.perf_counter() - start) * 1e3
 
     def outputs(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
-        """What comes out, by name.
+        """The outputs, by name.
 
         Raises:
             ModelError: ONNX Runtime cannot run the model on these inputs.
@@ -114,13 +114,13 @@ def load(source: ModelSource, label: str, provider: Provider, threads: int) -> L
     options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_ALL
     options.log_severity_level = 4  # every error of a session comes back as an exception too
     options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
-    wanted: list[tuple[str, dict[str, str]]] | None = provider.requested(threads)
+    providers: list[tuple[str, dict[str, str]]] | None = provider.requested(threads)
     if provider.plugin is not None and provider.ep not in ort.get_available_providers():
         add_plugin(options, provider.ep, provider.plugin, {}, threads)
-        wanted = None
+        providers = None
     start = time.perf_counter()
     try:
-        session = ort.InferenceSession(model, options, providers=wanted, enable_fallback=0)
+        session = ort.InferenceSession(model, options, providers=providers, enable_fallback=0)
     except Exception as error:  # as above
         raise ModelError(
             f"ONNX Runtime cannot load {label} on {provider.name}: {_one_line(error)}",

@@ -17,7 +17,7 @@ from prunegraph.passes.rewrite.remove_groups import remove_whole_groups
 
 
 @dataclass(frozen=True, slots=True)
-class Block:
+class TimedBlock:
     """One item of a plan.
 
     Attributes:
@@ -49,7 +49,7 @@ class Block:
         return self.main.kind, self.main.shape, inner, self.least, round(self.macs, 5)
 
 
-def blocks_of(analyzed: Analyzed, among: Collection[str]) -> tuple[Block, ...]:
+def blocks_of(analyzed: Analyzed, among: Collection[str]) -> tuple[TimedBlock, ...]:
     """The blocks that groups make up, in the order of the graph.
 
     Args:
@@ -69,10 +69,10 @@ def blocks_of(analyzed: Analyzed, among: Collection[str]) -> tuple[Block, ...]:
     left = cost(analyzed.analysis, analyzed.normalized)
     refused = _refused(analyzed, [group for group in mains if group.kind in WHOLE_KINDS])
 
-    def block(group: Group) -> Block:
+    def block(group: Group) -> TimedBlock:
         whole = group.kind in WHOLE_KINDS and group.least <= 1 and group.dim not in refused
         share = 1 - left({group.id: group.least})["macs"]
-        return Block(group, _nested(group, inner), 0 if whole else group.least, share)
+        return TimedBlock(group, _nested(group, inner), 0 if whole else group.least, share)
 
     return tuple(block(group) for group in mains)
 
@@ -91,9 +91,9 @@ def _refused(analyzed: Analyzed, groups: Sequence[Group]) -> Collection[int]:
     return remove_whole_groups(analyzed.normalized.model, analyzed.analysis.solution, keeps).refused
 
 
-def alike(blocks: Sequence[Block]) -> list[list[Block]]:
+def alike(blocks: Sequence[TimedBlock]) -> list[list[TimedBlock]]:
     """The blocks, those together that take the same time."""
-    classes: dict[tuple[object, ...], list[Block]] = defaultdict(list)
+    classes: dict[tuple[object, ...], list[TimedBlock]] = defaultdict(list)
     for each in blocks:
         classes[each.likeness].append(each)
     return list(classes.values())

@@ -18,7 +18,7 @@ from prunegraph.analyzed import Analyzed
 from prunegraph.bench.device_table import Cut
 from prunegraph.passes.choose.rank import rounded_count
 from prunegraph.pipeline import rewrite
-from prunegraph.speed.blocks import Block, alike
+from prunegraph.speed.blocks import TimedBlock, alike
 
 EVERYTHING = "everything at its smallest"
 
@@ -32,7 +32,7 @@ BETWEEN = (0.75, 0.25)
 """Further shares of a block whose time does not run along a line."""
 
 
-def table_cuts(blocks: Sequence[Block], align: int | None = None) -> tuple[Cut, ...]:
+def table_cuts(blocks: Sequence[TimedBlock], align: int | None = None) -> tuple[Cut, ...]:
     """The versions that a table is measured with, the one with everything at its smallest last.
 
     Args:
@@ -44,7 +44,7 @@ def table_cuts(blocks: Sequence[Block], align: int | None = None) -> tuple[Cut, 
     return (*cuts, Cut(EVERYTHING, least))
 
 
-def cuts_between(members: Sequence[Block], align: int | None = None) -> tuple[Cut, ...]:
+def cuts_between(members: Sequence[TimedBlock], align: int | None = None) -> tuple[Cut, ...]:
     """Further versions of alike blocks, where the half is off the line between the others."""
     return tuple(_at_shares([block.main for block in members], BETWEEN, align))
 
@@ -66,7 +66,7 @@ def cut_model(analyzed: Analyzed, cut: Cut, forms: tuple[str, ...] = ()) -> ir.M
     return slim
 
 
-def _cuts_of(members: Sequence[Block], align: int | None) -> Iterator[Cut]:
+def _cuts_of(members: Sequence[TimedBlock], align: int | None) -> Iterator[Cut]:
     mains = [block.main for block in members]
     yield from _at_shares(mains, MAIN, align)
     if members[0].least == 0:

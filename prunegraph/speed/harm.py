@@ -22,7 +22,7 @@ from prunegraph.passes.choose.rank import rounded_count, select
 from prunegraph.passes.repair import gather_moments, repaired
 from prunegraph.passes.score.base import Scores
 from prunegraph.pipeline import rewrite
-from prunegraph.speed.blocks import Block
+from prunegraph.speed.blocks import TimedBlock
 from prunegraph.speed.cuts import ONE
 from prunegraph.speed.tail import Tails
 
@@ -34,7 +34,7 @@ EXAMPLES = 256
 MAIN, INNER = (0.75, 0.5, 0.25, 0.125, ONE), (0.5, 0.25)
 """Shares of units that stay at which harm is measured: of a block, and of the dims inside of its units."""
 
-Progress = Callable[[int], None]
+HarmProgress = Callable[[int], None]
 Harms = Mapping[str, Mapping[int, float]]
 """By group id and kept number, how far the outputs are from the original's where this group alone is cut."""
 
@@ -125,11 +125,11 @@ def levels_of(group: Group, shares: Sequence[float], least: int, align: int | No
 
 
 def harm_table(
-    blocks: Sequence[Block],
+    blocks: Sequence[TimedBlock],
     scores: Mapping[str, Scores],
     align: int | None,
     harm: Callable[[Selection], float],
-    progress: Progress | None = None,
+    progress: HarmProgress | None = None,
 ) -> dict[str, dict[int, float]]:
     """The harm of every group, cut alone to several levels.
 
@@ -153,7 +153,7 @@ def harm_table(
     return table
 
 
-def _levels(blocks: Sequence[Block], align: int | None) -> Iterator[tuple[Group, tuple[int, ...]]]:
+def _levels(blocks: Sequence[TimedBlock], align: int | None) -> Iterator[tuple[Group, tuple[int, ...]]]:
     for block in blocks:
         yield block.main, levels_of(block.main, MAIN, block.least, align)
         for group in block.inner:

@@ -7,7 +7,7 @@ from prunegraph.clock import Clock
 from prunegraph.graph import Graph
 from prunegraph.passes.choose.request import Amount
 from prunegraph.passes.rewrite.for_runtime import suit_runtime
-from prunegraph.speed.blocks import Block, blocks_of
+from prunegraph.speed.blocks import TimedBlock, blocks_of
 from prunegraph.speed.candidates import candidates
 from prunegraph.speed.cuts import cut_model
 from prunegraph.speed.measure import measure_table, table_cache
@@ -54,7 +54,7 @@ def latency_table(
         return measure_table(graph, blocks, timer, align=amount.align, forms=forms, cache=cache, progress=clock.count)
 
 
-def planned_blocks(graph: Graph, amount: Amount) -> tuple[Block, ...]:
+def planned_blocks(graph: Graph, amount: Amount) -> tuple[TimedBlock, ...]:
     """What a plan with data may cut: what one number is for, and dims of heads that can be turned.
 
     Args:
@@ -67,7 +67,7 @@ def planned_blocks(graph: Graph, amount: Amount) -> tuple[Block, ...]:
     return blocks_of(graph, set(graph.targets(candidates(graph, amount, dims=True)).of_group))
 
 
-def _faster_forms(graph: Graph, blocks: tuple[Block, ...], timer: Timer) -> tuple[str, ...]:
+def _faster_forms(graph: Graph, blocks: tuple[TimedBlock, ...], timer: Timer) -> tuple[str, ...]:
     half = Cut("half", {block.main.id: max(block.main.least, block.main.units // 2) for block in blocks})
     model = cut_model(graph, half)
     trials = suit_runtime(model, lambda first, second: timer.ratio(first, second, rounds=TABLE_ROUNDS))[1]

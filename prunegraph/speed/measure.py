@@ -19,7 +19,7 @@ from prunegraph.bench.results import Comparison
 from prunegraph.errors import PruneGraphError, UsageError
 from prunegraph.observe.cache import default_cache
 from prunegraph.observe.fingerprint import fingerprint
-from prunegraph.speed.blocks import Block, alike
+from prunegraph.speed.blocks import TimedBlock, alike
 from prunegraph.speed.cuts import cut_model, cuts_between, table_cuts
 from prunegraph.speed.timer import TABLE_ROUNDS, Timer
 
@@ -31,18 +31,18 @@ OFF_LINE = 0.05
 CUT_SECONDS = 20.0
 """For one version, at most: with large models fewer rounds are timed."""
 
-Progress = Callable[[int], None]
+TableProgress = Callable[[int], None]
 
 
 def measure_table(
     analyzed: Analyzed,
-    blocks: Sequence[Block],
+    blocks: Sequence[TimedBlock],
     timer: Timer,
     *,
     align: int | None = None,
     forms: tuple[str, ...] = (),
     cache: Path | None = None,
-    progress: Progress | None = None,
+    progress: TableProgress | None = None,
 ) -> LatencyTable:
     """The latency table of a model here: every version beside the whole model, one pair at a time.
 
@@ -91,7 +91,7 @@ def table_cache() -> Path:
     return default_cache().parent / "latency"
 
 
-def _off_line(members: Sequence[Block], cuts: Sequence[Cut], comparisons: Sequence[Comparison]) -> bool:
+def _off_line(members: Sequence[TimedBlock], cuts: Sequence[Cut], comparisons: Sequence[Comparison]) -> bool:
     """Whether the time of alike blocks does not run along a line from all units to one."""
     main = members[0].main
     ids = {block.main.id for block in members}

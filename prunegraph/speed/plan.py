@@ -154,11 +154,11 @@ def _costs(groups: Sequence[Group], kept: Floats, cost: Cost, budgets: Mapping[s
     """By budget what the levels of a block cost, along straight lines: what is saved inside goes with the units."""
     costs = {name: np.ones(len(kept)) for name in budgets}
     for column, group in enumerate(groups if budgets else ()):
-        gone = (group.units - kept[:, column]) / max(group.units - group.least, 1)
-        left = cost({group.id: group.least})
+        removed_share = (group.units - kept[:, column]) / max(group.units - group.least, 1)
+        least_left = cost({group.id: group.least})
         units = 1.0 if column == 0 else kept[:, 0] / groups[0].units
         for name in budgets:
-            costs[name] = costs[name] - (1 - left[name]) * gone * units
+            costs[name] = costs[name] - (1 - least_left[name]) * removed_share * units
     return costs
 
 

@@ -65,18 +65,18 @@ def local_search(
     """
     rng, begin = np.random.default_rng(seed), clock()
     best, budget = dict(counts), times.left(counts)
-    looked, held = harms(best)
-    first, tried, idle = held, 0, 0
+    harm, held_out_harm = harms(best)
+    first, tried, idle = held_out_harm, 0, 0
     while clock() - begin < seconds and idle < TRIES * 100:
         candidate = _moved(best, times, budget, rng, align)
         if candidate is None or candidate == best:
             idle += 1
             continue
         idle, tried = 0, tried + 1
-        now, aside = harms(candidate)
-        if now < looked and aside < held:
-            best, looked, held = candidate, now, aside
-    return Refined(best, tried, first, held)
+        new_harm, new_held_out = harms(candidate)
+        if new_harm < harm and new_held_out < held_out_harm:
+            best, harm, held_out_harm = candidate, new_harm, new_held_out
+    return Refined(best, tried, first, held_out_harm)
 
 
 def _moved(

@@ -22,7 +22,7 @@ from prunegraph.bench.stats import PairedRatio
 from prunegraph.errors import UsageError
 from prunegraph.observe.fingerprint import fingerprint
 from prunegraph.passes.rewrite.remove_groups import remove_whole_groups
-from prunegraph.speed.blocks import Block
+from prunegraph.speed.blocks import TimedBlock
 from prunegraph.speed.cuts import table_cuts
 
 
@@ -94,7 +94,7 @@ def estimate_ms(analyzed: Analyzed, device: Device, kept: Mapping[str, int] | No
 
 def estimated_table(
     analyzed: Analyzed,
-    blocks: Sequence[Block],
+    blocks: Sequence[TimedBlock],
     device: Device,
     *,
     align: int | None = None,

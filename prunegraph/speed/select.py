@@ -93,15 +93,15 @@ class SpeedSearch:
         Raises:
             UsageError: the original is as fast as that.
         """
-        wanted = self.amount.speedup or 1.0
+        factor = self.amount.speedup or 1.0
         if self.amount.latency_ms is None:
-            return wanted
+            return factor
         whole = self.given.whole_ms if self.given is not None else self._whole_ms()
-        needed = whole / self.amount.latency_ms
-        if max(needed, wanted) <= 1:
+        for_latency = whole / self.amount.latency_ms
+        if max(for_latency, factor) <= 1:
             hint = "ask for less, or for a speedup"
             raise UsageError(f"the original takes {whole:.3g} ms, which is within the latency asked for", hint=hint)
-        return max(needed, wanted)
+        return max(for_latency, factor)
 
     def _whole_ms(self) -> float:
         with self.clock.step("time the original"):
@@ -263,11 +263,11 @@ class SpeedSearch:
         """
         groups = {group.id: group for group in self.graph.groups}
         counts = {name: met.best.plan.count(groups[name]) for name in met.best.plan.keep}
-        looked, held = held_out(self.harm.outputs)
+        searched, judged = held_out(self.harm.outputs)
 
         def harms(kept: Mapping[str, int]) -> tuple[float, float]:
             slim = self.harm.slim(self.one_ratio.best(kept))
-            return divergence(slim, looked), divergence(slim, held)
+            return divergence(slim, searched), divergence(slim, judged)
 
         with self.clock.step("search"):
             result = local_search(counts, self.times, harms, 60 * self.amount.search, align=self.amount.align or 1)
@@ -357,7 +357,7 @@ class SpeedSearch:
             return selection, names, replace(report, **self._measured(selection, names))
 
     def _measured(self, selection: Selection, names: tuple[str, ...]) -> dict[str, Any]:
-        """What is told of the result beside what was promised: the other protocol, the same form, a profile."""
+        """What is reported besides what was promised: the other protocol, the same form, a profile."""
         original, slim = self.graph.original, self.slim(selection)
         timed = self._timed[selection.to_json()]
         other = self.timer.other()

@@ -64,22 +64,22 @@ class Tail:
             for k, batch in enumerate(outputs.batches):
                 features = self.features[k]
                 flat = features.reshape(-1, features.shape[-1]) @ matrix  # one product, not one for every example
-                made = self.product[k] + flat.reshape(self.product[k].shape) + bias
-                values = dict(zip(names, session.run(names, {**self.given[k], self.site.y: made}), strict=True))
+                product = self.product[k] + flat.reshape(self.product[k].shape) + bias
+                values = dict(zip(names, session.run(names, {**self.given[k], self.site.y: product}), strict=True))
                 yield [rows_of(values[name], batch) for name in outputs.names]
 
 
 def site_of(model: ir.Model, analysis: Analysis, group: Group) -> RepairSite | None:
     """The one product that sums the units of a group, where nothing else does anything but carry them; else None."""
-    found = sites(model, analysis, {group.dim})
+    group_sites = sites(model, analysis, {group.dim})
     solution = analysis.solution
     sums = [each for each in solution.contractions() if group.dim in each.summed]
-    if not group.exact or len(found) != 1 or len(sums) != 1:
+    if not group.exact or len(group_sites) != 1 or len(sums) != 1:
         return None
     reduces = [r for r in solution.reduces if group.dim in solution.leaves(solution.inputs[r.node][r.index], r.axis)]
     if any(each.node != sums[0].node for each in reduces):
         return None
-    (site,) = found
+    (site,) = group_sites
     if not isinstance(site, RepairSite) or site.window is not None:
         return None
     return site if len(list(model.graph.initializers[site.weight].uses())) == 1 else None
@@ -102,20 +102,22 @@ def tail_of(model: ir.Model, site: RepairSite, outputs: Outputs) -> Tail | None:
     computed = [name for name in crossing if name not in inputs]
     names = list(dict.fromkeys([site.x, site.y, *computed]))
     observed = with_outputs(whole, [ObservedValue(name) for name in names])
-    given, features, product = list[dict[str, Array]](), list[Array](), list[Array]()
+    crossing_values, features, product = list[dict[str, Array]](), list[Array](), list[Array]()
     size = 0
     for batch, arrays in run_batches(observed, outputs.batches, names, outputs.providers):
         values = dict(zip(names, arrays, strict=True))
-        given.append({name: values[name] for name in computed} | {n: batch.feeds[n] for n in crossing if n in inputs})
+        crossing_values.append(
+            {name: values[name] for name in computed} | {n: batch.feeds[n] for n in crossing if n in inputs}
+        )
         features.append(values[site.x])
         product.append(values[site.y])
         size += sum(array.nbytes for array in values.values())
         if size > MEMORY:
             return None
     graph = ir.convenience.extract(whole.graph, [site.y, *crossing], outputs.names)
-    _state_types(graph.inputs, {**given[0], site.y: product[0]})
+    _state_types(graph.inputs, {**crossing_values[0], site.y: product[0]})
     tail = ir.Model(graph, ir_version=whole.ir_version)
-    return Tail(site, tail, tuple(given), tuple(features), tuple(product))
+    return Tail(site, tail, tuple(crossing_values), tuple(features), tuple(product))
 
 
 class Tails:
@@ -158,12 +160,12 @@ class Tails:
 
     def _change(self, selection: Selection) -> tuple[Array, Array] | None:
         keeps = selection.keeps(self.analysis.groups)
-        seen = list(evidence(self.model, self.analysis, keeps, self.inputs, moments=self.moments))
-        if len(seen) != 1 or not isinstance(seen[0], Evidence):
+        sites_evidence = list(evidence(self.model, self.analysis, keeps, self.inputs, moments=self.moments))
+        if len(sites_evidence) != 1 or not isinstance(sites_evidence[0], Evidence):
             return None
-        task = seen[0].task
+        task = sites_evidence[0].task
         assert task.weight.const_value is not None
-        _, change = solved(seen[0], "auto")
+        _, change = solved(sites_evidence[0], "auto")
         whole = task.sites[0].matrix(task.weight.const_value.numpy())
         matrix = np.where(task.kept[:, None], 0.0, -whole)
         if change is not None and change.weight is not None:
@@ -175,15 +177,15 @@ def _behind(graph: ir.Graph, name: str) -> tuple[set[ir.Value], list[str]]:
     """The values that follow from one, itself among them, and the names of what else is read on the way."""
     start = next(value for node in graph for value in node.outputs if value.name == name)
     behind: set[ir.Value] = {start}
-    read: dict[str, None] = {}
+    names: dict[str, None] = {}
     for node in graph:
         if not any(value in behind for value in node.inputs if value is not None):
             continue
         behind.update(node.outputs)
         for value in node.inputs:
             if value is not None and value not in behind and not value.is_initializer():
-                read[value.name or ""] = None
-    return behind, list(read)
+                names[value.name or ""] = None
+    return behind, list(names)
 
 
 def _state_types(inputs: Sequence[ir.Value], arrays: dict[str, Array]) -> None:

@@ -12,7 +12,7 @@ from prunegraph.arrays import Floats
 from prunegraph.bench.device_table import LatencyTable
 from prunegraph.bench.stats import PairedRatio
 from prunegraph.errors import UsageError
-from prunegraph.speed.blocks import Block, alike
+from prunegraph.speed.blocks import TimedBlock, alike
 from prunegraph.speed.cuts import EVERYTHING
 
 Counts = Mapping[str, int]
@@ -50,7 +50,7 @@ class BlockTime:
         scale: What brings the savings of all blocks together to what the model saves with everything at its smallest.
     """
 
-    block: Block
+    block: TimedBlock
     main: Line
     inner: tuple[Line, ...]
     scale: float = 1.0
@@ -87,7 +87,7 @@ class Times:
         return PairedRatio(faster, faster, faster)
 
 
-def times_of(table: LatencyTable, blocks: Sequence[Block]) -> Times:
+def times_of(table: LatencyTable, blocks: Sequence[TimedBlock]) -> Times:
     """What a table says of blocks.
 
     Args:
@@ -134,7 +134,7 @@ def _line(groups: Sequence[Group], table: LatencyTable) -> Line:
     return Line(tuple(counts), tuple(map(float, falling)), None if none is None else max(none, least))
 
 
-def _check(table: LatencyTable, blocks: Sequence[Block]) -> None:
+def _check(table: LatencyTable, blocks: Sequence[TimedBlock]) -> None:
     for block in blocks:
         for group in block.groups:
             if table.groups.get(group.id) != group.units:

@@ -122,8 +122,8 @@ def spread_counts(groups: Sequence[Group], removal: float, align: int | None) ->
         owed = 0.0
         for group in members:
             step = multiple_of(group, align)
-            wanted = group.units * (1 - removal) + owed
-            count = min(group.units, max(group.least, 1, round(wanted / step) * step))
-            owed = min(max(wanted - count, -step), step)
+            target = group.units * (1 - removal) + owed
+            count = min(group.units, max(group.least, 1, round(target / step) * step))
+            owed = min(max(target - count, -step), step)
             counts[group.id] = count
     return {group.id: counts[group.id] for group in groups}

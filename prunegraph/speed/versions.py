@@ -47,11 +47,11 @@ class Sweep:
 
     def points(self) -> list[dict[str, Any]]:
         """What a plot and a report show of the original and of every version: name, latency, metric and interval."""
-        named: dict[str, tuple[float, PruneResult | None]] = {"original": (self._whole_ms(), None)}
+        versions: dict[str, tuple[float, PruneResult | None]] = {"original": (self._whole_ms(), None)}
         for speedup, version in self.results.items():
-            named[title(speedup)] = self._whole_ms() / _speed(version).met.best.ratio.median, version
+            versions[title(speedup)] = self._whole_ms() / _speed(version).met.best.ratio.median, version
         points = []
-        for name, (latency, result) in named.items():
+        for name, (latency, result) in versions.items():
             metric = self._metric(name, result)
             if metric is not None:
                 points.append({"name": name, "latency_ms": latency, **metric})
@@ -162,10 +162,10 @@ def sweep(
         UsageError: an argument is wrong, or none of the speeds can be had.
         VerificationFailed: a version does not compute what the masked original computes.
     """
-    wanted = sorted(dict.fromkeys(speedups))
-    if not wanted:
+    targets = sorted(dict.fromkeys(speedups))
+    if not targets:
         raise UsageError("no speed is asked for", hint="give some: 1.5,2,3")
-    amounts = [replace(amount or Amount(), speedup=speedup) for speedup in wanted]
+    amounts = [replace(amount or Amount(), speedup=speedup) for speedup in targets]
     request = Request.of(amounts[0], scorer, data, scope, None, verify)
     judged = Data.open(evaluate)
     graph = analyze_source(model, request.scope, Clock(progress), data=request.data)
@@ -174,8 +174,8 @@ def sweep(
     search = SpeedSearch(graph, scores, amounts[0], request.data, graph.clock)
     results: dict[float, PruneResult] = {}
     refused: dict[float, str] = {}
-    search.try_forms(wanted[len(wanted) // 2])
-    for speedup in wanted:
+    search.try_forms(targets[len(targets) // 2])
+    for speedup in targets:
         try:
             selection, forms, speed = search.meet(speedup)
         except UsageError as error:

@@ -50,12 +50,12 @@ def cut_tokenizer(text: str, tokens: Collection[str] = (), ids: Iterable[int] = 
     if unknown := [token for token in tokens if token not in every]:
         raise UsageError(f"the tokenizer has no token {unknown[0]!r}", hint=_HINT)
     by_id = {number: token for token, number in every.items()}
-    wanted = {*tokens, *added, *(by_id[number] for number in ids if number in by_id)}
-    wanted |= set(_needed(model, vocabulary, spec))
-    wanted |= set(_merged_from(model, wanted))
-    kept = tuple(sorted(every[token] for token in wanted if token in every))
+    kept_tokens = {*tokens, *added, *(by_id[number] for number in ids if number in by_id)}
+    kept_tokens |= set(_needed(model, vocabulary, spec))
+    kept_tokens |= set(_merged_from(model, kept_tokens))
+    kept = tuple(sorted(every[token] for token in kept_tokens if token in every))
     new = {old: number for number, old in enumerate(kept)}
-    _renumber(spec, new, wanted)
+    _renumber(spec, new, kept_tokens)
     return SmallTokenizer(json.dumps(spec, ensure_ascii=False, indent=2), kept)
 
 
@@ -106,11 +106,11 @@ def _special(processor: Mapping[str, Any]) -> Iterator[str]:
         yield from entry["tokens"]
 
 
-def _merged_from(model: Mapping[str, Any], wanted: Iterable[str]) -> Iterator[str]:
+def _merged_from(model: Mapping[str, Any], tokens: Iterable[str]) -> Iterator[str]:
     """What the tokens of a BPE are merged from, step by step."""
     pairs = [_pair(each) for each in model.get("merges") or ()]
     parts = {left + right: (left, right) for left, right in reversed(pairs)}
-    waiting, known = list(wanted), set(wanted)
+    waiting, known = list(tokens), set(tokens)
     while waiting:
         for part in parts.get(waiting.pop(), ()):
             if part not in known:
@@ -124,7 +124,7 @@ def _pair(merge: str | list[str]) -> tuple[str, str]:
     return left, right
 
 
-def _renumber(spec: dict[str, Any], new: Mapping[int, int], wanted: Collection[str]) -> None:
+def _renumber(spec: dict[str, Any], new: Mapping[int, int], tokens: Collection[str]) -> None:
     model = spec["model"]
     if isinstance(model["vocab"], dict):
         model["vocab"] = {token: new[number] for token, number in model["vocab"].items() if number in new}
@@ -132,8 +132,8 @@ def _renumber(spec: dict[str, Any], new: Mapping[int, int], wanted: Collection[s
         model["vocab"] = [entry for number, entry in enumerate(model["vocab"]) if number in new]
     if model.get("merges"):
         pairs = ((merge, *_pair(merge)) for merge in model["merges"])
-        kept = (merge for merge, left, right in pairs if {left, right, left + right} <= set(wanted))
-        model["merges"] = list(kept)
+        merges = (merge for merge, left, right in pairs if {left, right, left + right} <= set(tokens))
+        model["merges"] = list(merges)
     if isinstance(model.get("unk_id"), int):
         model["unk_id"] = new[model["unk_id"]]
     for entry in spec.get("added_tokens") or ():

@@ -25,8 +25,8 @@ from tests.graphs.decoder import llama
 def text(analysis: Analysis, *, width: int = 100, verbose: bool = False) -> str:
     console = Console(file=io.StringIO(), width=width, highlight=False)
     console.print(render(analysis, title="classifier", verbose=verbose, width=width))
-    written = console.file.getvalue()  # type: ignore[attr-defined]
-    return re.sub(r" +$", "", written, flags=re.MULTILINE)
+    printed = console.file.getvalue()  # type: ignore[attr-defined]
+    return re.sub(r" +$", "", printed, flags=re.MULTILINE)
 
 
 GOLDEN = """\
@@ -68,28 +68,28 @@ def test_the_text_of_a_small_classifier() -> None:
 
 
 def test_the_text_says_why_nothing_can_go() -> None:
-    written = text(analyze(frozen()))
-    assert "Nothing can be removed" in written
-    assert "graph input: x" in written and "graph output: y" in written
+    printed = text(analyze(frozen()))
+    assert "Nothing can be removed" in printed
+    assert "graph input: x" in printed and "graph output: y" in printed
 
 
 @pytest.mark.parametrize("width", [60, 80, 200])
 def test_no_line_is_wider_than_the_terminal_and_no_name_is_lost(width: int) -> None:
-    written = text(analyze(classifier()), width=width)
-    assert max(map(len, written.splitlines())) <= width
-    squeezed = re.sub(r"\s", "", written)
+    printed = text(analyze(classifier()), width=width)
+    assert max(map(len, printed.splitlines())) <= width
+    squeezed = re.sub(r"\s", "", printed)
     assert all(kind in squeezed for kind in ("hidden.0", "head.0-1", "qk_dim.0-1", "v_dim.0-1", "ffn.0-1"))
-    assert "[" not in written, "no markup and no weight's axes in the short form"
+    assert "[" not in printed, "no markup and no weight's axes in the short form"
 
 
 @pytest.mark.parametrize("width", [60, 80])
 def test_no_name_is_broken_on_a_narrow_screen(width: int) -> None:
     analysis = analyze(classifier()).analysis
-    written = text(analysis, width=width)
+    printed = text(analysis, width=width)
     for group in analysis.groups:
         for place in group.places:
             for part in analysis.names.get(place.name, place.name).split("."):
-                assert part.isdigit() or part in ("weight", "bias") or part in written, part
+                assert part.isdigit() or part in ("weight", "bias") or part in printed, part
 
 
 def test_blocks_fold_in_whatever_order_their_groups_come() -> None:
@@ -131,21 +131,21 @@ layers.0-23  24 blocks alike
 
 def test_two_dozen_layers_take_few_lines_on_a_narrow_screen() -> None:
     """Whatever order their weights come in, alike layers are one block, and no name is broken in the middle."""
-    written = text(analyze(llama(24)), width=60)
-    assert DEEP in written and len(written.splitlines()) < 50
-    assert "24 qk_dim, 24 kv_group, 24 query_head" in " ".join(written.split())
+    printed = text(analyze(llama(24)), width=60)
+    assert DEEP in printed and len(printed.splitlines()) < 50
+    assert "24 qk_dim, 24 kv_group, 24 query_head" in " ".join(printed.split())
 
 
 def test_verbose_lists_every_group_every_weight_and_every_pin() -> None:
     analysis = analyze(classifier()).analysis
-    written = re.sub(r"\s", "", text(analysis, width=200, verbose=True))
+    printed = re.sub(r"\s", "", text(analysis, width=200, verbose=True))
     for group in analysis.groups:
-        assert group.id in written
+        assert group.id in printed
         for place in group.places:
             name = re.sub(r"^layer\.\d\.", "", place.name)  # its block stands above it
-            assert f"{name}[{place.axis}]={place.expression}" in written or f"({name})[{place.axis}]" in written
+            assert f"{name}[{place.axis}]={place.expression}" in printed or f"({name})[{place.axis}]" in printed
     for axis in analysis.pinned:
-        assert all(re.sub(r"\s", "", pin.why) in written and pin.where in written for pin in axis.pins)
+        assert all(re.sub(r"\s", "", pin.why) in printed and pin.where in printed for pin in axis.pins)
 
 
 def test_data_keeps_the_contract() -> None:

@@ -54,7 +54,7 @@ def test_a_traceback_shows_the_hint() -> None:
     ],
 )
 def test_a_plain_string_is_one_pattern(part: Callable[[str | list[str]], dict[str, Any]], pattern: str) -> None:
-    one, several = (prune_graph(classifier(), **part(given)).selection.keep for given in (pattern, [pattern]))
+    one, several = (prune_graph(classifier(), **part(patterns)).selection.keep for patterns in (pattern, [pattern]))
     assert one.keys() == several.keys() and one
 
 
@@ -67,8 +67,8 @@ def test_every_type_that_a_signature_names_is_on_the_face() -> None:
     for staged in (pg.Graph, pg.PruneResult):
         functions += [f for name, f in vars(staged).items() if inspect.isfunction(f) and not name.startswith("_")]
     for function in functions:
-        named = re.findall(r"[A-Z]\w+", " ".join(map(str, function.__annotations__.values())))
-        ours = [name for name in named if name != "Array" and is_ours(function, name)]  # that is numpy's
+        class_names = re.findall(r"[A-Z]\w+", " ".join(map(str, function.__annotations__.values())))
+        ours = [name for name in class_names if name != "Array" and is_ours(function, name)]  # that is numpy's
         assert set(ours) <= set(pg.__all__), function.__qualname__
 
 

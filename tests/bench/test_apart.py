@@ -163,8 +163,8 @@ def test_peak_memory_is_that_of_the_process_alone() -> None:
     """What a parent had must not count: `getrusage` of a process that a large one started would say that."""
     ballast = np.ones(2**26, np.uint8)
     code = "from prunegraph.bench.environment import peak_memory_mib as p; a = p(); b = bytearray(2**25); print(a, p())"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    before, after = map(float, done.stdout.split())
+    process = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    before, after = map(float, process.stdout.split())
     here = peak_memory_mib()
     assert here is not None and ballast.nbytes and 20 < after - before < 40 and before < here
 
@@ -183,22 +183,22 @@ def test_a_provider_that_is_not_here_is_refused_before_anything_is_timed_with_wh
     model: Path, name: str
 ) -> None:
     for more in ((), ("--ep", f"cpu,{name}")):
-        done = bench(str(model), "--ep", name, *more)
-        assert done.exit_code == 2 and done.stdout == ""
-        assert f"the provider {name} is not in this onnxruntime {ort.__version__}" in done.stderr
-        assert PROVIDERS[name].install.split(",")[0].split(" (")[0] in " ".join(done.stderr.split())
+        outcome = bench(str(model), "--ep", name, *more)
+        assert outcome.exit_code == 2 and outcome.stdout == ""
+        assert f"the provider {name} is not in this onnxruntime {ort.__version__}" in outcome.stderr
+        assert PROVIDERS[name].install.split(",")[0].split(" (")[0] in " ".join(outcome.stderr.split())
 
 
 def test_options_of_a_provider_are_passed_as_they_are(model: Path) -> None:
     assert "no EP.KEY=VALUE" in bench(str(model), "--ep-option", "cpu.x").stderr
-    done = bench(str(model), "--ep-option", "cpu.no_such_option=1", "--rounds", "6", "--size", "sequence=4")
-    assert done.exit_code == 0, done.stderr  # the CPU provider ignores it
+    outcome = bench(str(model), "--ep-option", "cpu.no_such_option=1", "--rounds", "6", "--size", "sequence=4")
+    assert outcome.exit_code == 0, outcome.stderr  # the CPU provider ignores it
 
 
 def test_shapes_stand_in_the_table(model: Path) -> None:
-    done = bench(str(model), "--rounds", "6", "--shape", "x=1x4x5,2x6x5")
-    assert done.exit_code == 0, done.stderr
-    assert "1x4x5" in done.stdout and "2x6x5" in done.stdout
+    outcome = bench(str(model), "--rounds", "6", "--shape", "x=1x4x5,2x6x5")
+    assert outcome.exit_code == 0, outcome.stderr
+    assert "1x4x5" in outcome.stdout and "2x6x5" in outcome.stdout
 
 
 # --- plugins ------------------------------------------------------------------------------------------------------

@@ -25,8 +25,8 @@ CUTS = (Cut("half of the heads", {"head.0": 6}), Cut("no neuron", {"ffn.0": 0}))
 
 def latency(model: str, ms: float, ratio: float | None) -> Latency:
     paired = None if ratio is None else PairedRatio(ratio, ratio, ratio)
-    rest: dict[str, Any] = {"load_seconds": 0.0, "first_run_ms": 0.0, "nodes": {}, "ratio": paired}
-    return Latency.from_samples(np.full(6, ms), provider="cpu", ep="CPUExecutionProvider", model=model, **rest)
+    fields: dict[str, Any] = {"load_seconds": 0.0, "first_run_ms": 0.0, "nodes": {}, "ratio": paired}
+    return Latency.from_samples(np.full(6, ms), provider="cpu", ep="CPUExecutionProvider", model=model, **fields)
 
 
 def comparison() -> Comparison:

@@ -100,9 +100,9 @@ def test_a_selection_that_was_saved_knows_its_graph(tmp_path: Path) -> None:
     loaded = Selection.load(tmp_path / "plan.json")
     assert loaded.made_for == ModelMark("mlp", graph.mark.digest)
     assert graph.apply(loaded).report.verify and pickle.loads(pickle.dumps(graph)).apply(loaded)
-    for made in (loaded, loaded.replaced(Selection({})), loaded.then(Selection({}), graph.groups)):
+    for foreign in (loaded, loaded.replaced(Selection({})), loaded.then(Selection({}), graph.groups)):
         with pytest.raises(UsageError, match=r"made for mlp \(.*, and this is mlp \("):
-            pg.analyze(other).apply(made)
+            pg.analyze(other).apply(foreign)
     with pytest.raises(VerificationFailed, match="does not fit the model: the plan was made for"):
         pg.verify_files(other, graph.apply(loaded).model, loaded)
 

@@ -83,10 +83,10 @@ def test_a_report_of_what_lies_there(slim: Path, suffix: str) -> None:
     (slim / "eval.json").write_text(json.dumps({"metric": "accuracy", "examples": 10, "models": EVALUATION}))
     (slim / "sweep.json").write_text(json.dumps({"points": SWEEP}))
     (slim / "score.json").write_text(done("score", "model.onnx", "--scorer", "random", "--json").stdout)
-    given = ("--bench", "bench.json", "--evaluation", "eval.json", "--scores", "score.json")
+    options = ("--bench", "bench.json", "--evaluation", "eval.json", "--scores", "score.json")
     if suffix == ".md":
-        given += ("--sweep", "sweep.json", "--no-profile")
-    done("report", "model.onnx", "slim.onnx", "-o", f"out{suffix}", *given)
+        options += ("--sweep", "sweep.json", "--no-profile")
+    done("report", "model.onnx", "slim.onnx", "-o", f"out{suffix}", *options)
     text = (slim / f"out{suffix}").read_text()
     assert ("1.5x" in text) == (suffix == ".md") and ("Milliseconds" in text) == (suffix == ".html")
     if suffix != ".json":

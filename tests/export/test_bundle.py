@@ -78,8 +78,8 @@ def test_the_script_is_python_3_6_of_the_standard_library_numpy_and_onnxruntime(
 def test_a_slim_model_is_timed_beside_its_original_and_read_back(folder: Path) -> None:
     archive = bundle(["model.onnx", "slim.onnx"], "bundle.zip", sequence=7)
     device = unpacked(archive.path)
-    done = run_script(device, "--rounds", "6", "--max-seconds", "5")
-    assert done.returncode == 0, done.stderr
+    process = run_script(device, "--rounds", "6", "--max-seconds", "5")
+    assert process.returncode == 0, process.stderr
     results = json.loads((device / "results.json").read_text())
     assert [row["model"] for row in results["results"]] == ["model.onnx", "slim.onnx"]
     for model in ("model.onnx", "slim.onnx"):
@@ -96,8 +96,8 @@ def test_a_slim_model_is_timed_beside_its_original_and_read_back(folder: Path) -
 
 
 def test_a_table_that_was_measured_on_a_device_plans_here(folder: Path) -> None:
-    done = CliRunner().invoke(app, ["bundle", "model.onnx", "-o", "b.zip", "--table", "--sequence", "7"])
-    assert done.exit_code == 0, done.stderr
+    outcome = CliRunner().invoke(app, ["bundle", "model.onnx", "-o", "b.zip", "--table", "--sequence", "7"])
+    assert outcome.exit_code == 0, outcome.stderr
     device = unpacked("b.zip")
     done_there = run_script(device, "--table", "--in-process", "--rounds", "6", "--blocks")
     assert done_there.returncode == 0, done_there.stderr
@@ -127,8 +127,8 @@ def test_results_of_several_devices_name_the_one_whose_table_counts(folder: Path
 
 
 def test_a_bundle_without_versions_measures_no_table(folder: Path) -> None:
-    done = run_script(unpacked(bundle(["model.onnx"], "b.zip", sequence=7).path), "--table")
-    assert done.returncode == 2 and "prunegraph bundle --table" in done.stderr
+    process = run_script(unpacked(bundle(["model.onnx"], "b.zip", sequence=7).path), "--table")
+    assert process.returncode == 2 and "prunegraph bundle --table" in process.stderr
 
 
 def test_weights_of_versions_repeat_and_compress(folder: Path) -> None:
@@ -166,13 +166,13 @@ def test_what_is_not_right_is_not_timed(folder: Path, damage: str) -> None:
         with np.load(device / "expected.npz") as arrays:
             changed = {name: array * np.float32(1.001) for name, array in arrays.items()}
         np.savez(device / "expected.npz", **changed)
-    done = run_script(device, "--rounds", "6", "--in-process")
-    assert done.returncode == 1
+    process = run_script(device, "--rounds", "6", "--in-process")
+    assert process.returncode == 1
     if damage == "model":
-        assert "models/1.onnx is not the file that was bundled" in done.stderr
+        assert "models/1.onnx is not the file that was bundled" in process.stderr
         assert not (device / "results.json").exists()
     else:
-        assert "the output 'logits' of model.onnx differs by" in done.stderr
+        assert "the output 'logits' of model.onnx differs by" in process.stderr
         printed = show(str(device / "results.json"))
         assert printed.exit_code == 2 and "nothing was timed" in printed.stderr and "differs by" in printed.stderr
 
@@ -180,9 +180,9 @@ def test_what_is_not_right_is_not_timed(folder: Path, damage: str) -> None:
 def test_a_provider_that_is_not_there_is_refused_and_the_others_are_timed(folder: Path) -> None:
     device = unpacked(bundle(["model.onnx"], "bundle.zip", sequence=7).path)
     missing = next(name for name, each in PROVIDERS.items() if each.ep not in ort.get_available_providers())
-    done = run_script(device, "--ep", f"{missing},abacus,cpu", "--check")
+    process = run_script(device, "--ep", f"{missing},abacus,cpu", "--check")
     results = json.loads((device / "results.json").read_text())
-    assert done.returncode == 1 and results["refused"].keys() == {missing, "abacus"}
+    assert process.returncode == 1 and results["refused"].keys() == {missing, "abacus"}
     assert "is not in this onnxruntime" in results["refused"][missing]
     assert results["parity"].keys() == {"cpu"} and results["results"] == []
 
@@ -264,9 +264,9 @@ def test_what_an_older_stack_cannot_read_is_refused_with_the_op(folder: Path) ->
 
 def test_the_command(folder: Path) -> None:
     arguments = ["bundle", "model.onnx", "slim.onnx", "-o", "b.zip", "--static", "batch=1,sequence=9"]
-    done = CliRunner().invoke(app, [*arguments, "--stack", "jetpack5.1", "--json"])
-    assert done.exit_code == 0, done.stderr
-    assert json.loads(done.stdout)["shapes"] == {"x": [1, 9, 5]}
+    outcome = CliRunner().invoke(app, [*arguments, "--stack", "jetpack5.1", "--json"])
+    assert outcome.exit_code == 0, outcome.stderr
+    assert json.loads(outcome.stdout)["shapes"] == {"x": [1, 9, 5]}
     for more, code, message in (
         (["--stack", "abacus"], 2, "there is no stack 'abacus'"),
         (["-o", "slim.onnx"], 1, "is an input file"),

@@ -36,8 +36,10 @@ def device(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     onnx.save(classifier(), "model.onnx")
     pg.prune_graph("model.onnx", 0.5).save("slim.onnx")
     versions = versions_of(pg.analyze("model.onnx"), pg.Amount(kinds="ffn"))
-    made = bundle(["model.onnx", "slim.onnx"], "b.zip", stack="jetpack4.6", static={"sequence": 7}, versions=versions)
-    folder = unpacked(made.path)
+    written = bundle(
+        ["model.onnx", "slim.onnx"], "b.zip", stack="jetpack4.6", static={"sequence": 7}, versions=versions
+    )
+    folder = unpacked(written.path)
     stated = json.loads((folder / "bundle.json").read_text())
     stated["settings"]["warmup"], stated["table"]["settings"]["rounds"] = 1, 6
     (folder / "bundle.json").write_text(json.dumps(stated))
@@ -47,8 +49,8 @@ def device(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def run(device: Path, *command: str | Path) -> dict[str, Any]:
     """What the script writes, run by this command: everything that it does."""
     arguments = ["--ep", "cpu", "--rounds", "6", "--table"]
-    done = subprocess.run([*map(str, command), *arguments], cwd=device, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
+    process = subprocess.run([*map(str, command), *arguments], cwd=device, capture_output=True, text=True, check=False)
+    assert process.returncode == 0, process.stderr
     results: dict[str, Any] = json.loads((device / "results.json").read_text())
     return results
 

@@ -97,10 +97,10 @@ def genai_folder(where: Path) -> Path:
 
 def prune(folder: Path, target: Path, **amount: Any) -> PruneResult:
     """What `prunegraph prune FOLDER` does."""
-    with opened(folder, target, lambda _: None) as found:
-        assert found is not None
-        result = prune_graph(found.model, Amount(**amount), scorer="random", scope=Scope(allow_io=CACHES))
-        found.write(target, result, result.facts())
+    with opened(folder, target, lambda _: None) as folder_model:
+        assert folder_model is not None
+        result = prune_graph(folder_model.model, Amount(**amount), scorer="random", scope=Scope(allow_io=CACHES))
+        folder_model.write(target, result, result.facts())
     return result
 
 

@@ -109,9 +109,9 @@ def outputs(result: pg.PruneResult, ids: Tensor) -> Any:
 def test_it_runs_as_the_slim_model(pruned: tuple[nn.Module, pg.PruneResult, nn.Module, Tensor]) -> None:
     _, result, _, ids = pruned
     module = pg.to_module(result)
-    (got,) = call(module, {result.ir_model.graph.inputs[0].name or "": ids}).values()
+    (y,) = call(module, {result.ir_model.graph.inputs[0].name or "": ids}).values()
     assert not module.training
-    np.testing.assert_allclose(got.detach().numpy(), outputs(result, ids), rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(y.detach().numpy(), outputs(result, ids), rtol=1e-4, atol=1e-5)
 
 
 def test_a_smaller_module_of_the_class_loads_it(pruned: tuple[nn.Module, pg.PruneResult, nn.Module, Tensor]) -> None:
@@ -120,11 +120,11 @@ def test_a_smaller_module_of_the_class_loads_it(pruned: tuple[nn.Module, pg.Prun
     state = pg.to_module(result).state_dict()
     assert set(state) == set(whole.state_dict())
     small.load_state_dict(state, strict=True)
-    got = small(ids)
-    got = got if isinstance(got, Tensor) else got.logits
+    y = small(ids)
+    y = y if isinstance(y, Tensor) else y.logits
     expected = outputs(result, ids)
     assert np.abs(expected).max() > 1e-2
-    np.testing.assert_allclose(got.detach().numpy(), expected, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(y.detach().numpy(), expected, rtol=1e-4, atol=1e-5)
 
 
 def test_it_trains(pruned: tuple[nn.Module, pg.PruneResult, nn.Module, Tensor]) -> None:

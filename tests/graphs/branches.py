@@ -25,9 +25,9 @@ class Branch(Builder):
         return f"{self.prefix}_{super()._name(stem)}"
 
     def graph(self, outputs: Sequence[str]) -> onnx.GraphProto:
-        made = [helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in outputs]
+        values = [helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in outputs]
         tensors = [onnx.numpy_helper.from_array(a, name) for name, a in self.initializers.items()] if self.own else []
-        return helper.make_graph(self.nodes, self.prefix, [], made, tensors)
+        return helper.make_graph(self.nodes, self.prefix, [], values, tensors)
 
 
 Body = Callable[[Branch], Sequence[str]]

@@ -207,7 +207,7 @@ def test_bad_data_is_told_before_the_model_is_read(tmp_path: Path) -> None:
 
 def test_data_do_not_change_scorers_without_eyes(tmp_path: Path) -> None:
     plain = prune_graph(shifting([[0, 1, 2]]), {"head": 0.4}, scorer="magnitude")
-    given = prune_graph(
+    result = prune_graph(
         shifting([[0, 1, 2]]), {"head": 0.4}, scorer="magnitude", data=Data(ROWS, word_tokenizer(tmp_path))
     )
-    assert Selection.to_json(plain.selection) == Selection.to_json(given.selection)
+    assert Selection.to_json(plain.selection) == Selection.to_json(result.selection)

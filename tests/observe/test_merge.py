@@ -59,10 +59,10 @@ def head_moments(analyzed: Analyzed, _: Inputs) -> HeadMoments:
     return HeadMoments(places(turns))
 
 
-def stream_moments(found: Analyzed, inputs: Inputs) -> StreamMoments:
+def stream_moments(analyzed: Analyzed, inputs: Inputs) -> StreamMoments:
     """Of one value as if a norm read it: no residual stream of this model can be turned."""
-    ((name, axis), *_) = of_scorer("activation", "v_dim")(found, inputs).places
-    group = SimpleNamespace(id="hidden.0", units=found.analysis.solution.facts.shapes[name][axis][0])
+    ((name, axis), *_) = of_scorer("activation", "v_dim")(analyzed, inputs).places
+    group = SimpleNamespace(id="hidden.0", units=analyzed.analysis.solution.facts.shapes[name][axis][0])
     return StreamMoments([SimpleNamespace(group=group, norms=[SimpleNamespace(x=name)], centred=True)])  # type: ignore[list-item]
 
 

@@ -223,13 +223,13 @@ def test_a_budget_is_met_within_one_unit(case: str) -> None:
     amount = {name: value for name, value in BUDGETS[case].items() if name != "budget"}
     groups = analyzed.analysis.groups
     measure = cost(analyzed.analysis, analyzed.normalized)
-    got = {group.id: group.units for group in groups} | kept(analyzed, **amount, **budget, align=1)
-    left = measure(got)
+    counts = {group.id: group.units for group in groups} | kept(analyzed, **amount, **budget, align=1)
+    left = measure(counts)
     assert all(left[name] <= limit for name, limit in budget.items())
     free = [g for g in groups if g.kind in (kinds or ("head", "ffn", "dense"))]
-    more = ({**got, g.id: got[g.id] + 1} for g in free if got[g.id] < g.units)
+    more = ({**counts, g.id: counts[g.id] + 1} for g in free if counts[g.id] < g.units)
     assert any(measure(each)[name] > limit for each in more for name, limit in budget.items())
-    assert len({round(1 - got[g.id] / g.units, 1) for g in free if g.units > 40}) <= 2  # one ratio for all
+    assert len({round(1 - counts[g.id] / g.units, 1) for g in free if g.units > 40}) <= 2  # one ratio for all
 
 
 def test_a_uniform_budget_is_met_by_equal_layers() -> None:

@@ -174,15 +174,15 @@ def test_an_if_that_hangs_on_an_input_stays() -> None:
 # ---- branches that hold weights --------------------------------------------------------------------------------------
 
 
-def both_ways(made: onnx.ModelProto) -> list[list[np.ndarray]]:
+def both_ways(decoder: onnx.ModelProto) -> list[list[np.ndarray]]:
     """What a graph of `tests.graphs.branches` makes with its condition true, and false."""
     rng = np.random.default_rng(3)
     lengths = {"B": 2, "S": 3, "T": 5, "C": 5, "P": 4}
     feeds = {}
-    for each in made.graph.input:
+    for each in decoder.graph.input:
         dims = [dim.dim_value or lengths[dim.dim_param] for dim in each.type.tensor_type.shape.dim]
         feeds[each.name] = rng.normal(size=dims).astype(np.float32)
-    return [outputs(made, {**feeds, "use_cache": np.array([flag])}) for flag in (True, False)]
+    return [outputs(decoder, {**feeds, "use_cache": np.array([flag])}) for flag in (True, False)]
 
 
 @pytest.mark.parametrize("make", branches.BRANCHES)
@@ -220,13 +220,13 @@ def test_repaired_branches_are_put_back_too() -> None:
 
 
 def test_a_wrong_weight_of_either_branch_is_seen() -> None:
-    made = branches.own_branches()
-    result = prune_graph(made, {"ffn": 0.5})
+    original = branches.own_branches()
+    result = prune_graph(original, {"ffn": 0.5})
     for name in ("w_one_up", "w_two_up", "w_two_down"):
         slim = ir.to_proto(result.ir_model)
         (tensor,) = (each for each in slim.graph.initializer if each.name == name)
         tensor.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(tensor) * 1.01, name))
-        assert not pg.verify(made, slim, result.selection).ok
+        assert not pg.verify(original, slim, result.selection).ok
 
 
 def test_a_branch_that_does_not_run_where_the_other_is_taken_stays_whole(caplog: pytest.LogCaptureFixture) -> None:
@@ -245,12 +245,12 @@ def test_a_branch_that_does_not_run_where_the_other_is_taken_stays_whole(caplog:
 @pytest.mark.parametrize("flag", ["true", "false"])
 def test_an_if_on_an_input_that_is_set_is_inlined(tmp_path: Path, flag: str) -> None:
     """The input stays and has no say any more; the plan tells verify."""
-    made = branches.merged_decoder()
-    onnx.save(made, tmp_path / "model.onnx")
+    decoder = branches.merged_decoder()
+    onnx.save(decoder, tmp_path / "model.onnx")
     paths = [str(tmp_path / "model.onnx"), str(tmp_path / "slim.onnx")]
     called(["prune", paths[0], "-o", paths[1], "--ratio", "ffn=0.5", "--set", f"use_cache={flag}"])
     slim = onnx.load(paths[1])
-    assert [each.name for each in slim.graph.input] == [each.name for each in made.graph.input]
+    assert [each.name for each in slim.graph.input] == [each.name for each in decoder.graph.input]
     assert all(each.op_type != "If" for each in slim.graph.node)
     yes, no = both_ways(slim)
     for a, b in zip(yes, no, strict=True):
@@ -281,18 +281,20 @@ def test_an_if_on_a_comparison_of_an_input_that_is_set_is_inlined_before_anythin
     compare = node("Equal", ["rate", "rate_16k"], ["is_16k"])
     outer = node("If", ["is_16k"], ["y"], then_branch=then, else_branch=other)
     rate = value("rate", TensorProto.INT64, [])
-    made = model([compare, outer], condition=False, constants={"rate_16k": np.array(16000)}, more=[rate])
-    assert constant_conditions(ir.from_proto(made)) == {}
-    fixed = fix_inputs(ir.from_proto(made), {"rate": 16000})
+    original = model([compare, outer], condition=False, constants={"rate_16k": np.array(16000)}, more=[rate])
+    assert constant_conditions(ir.from_proto(original)) == {}
+    fixed = fix_inputs(ir.from_proto(original), {"rate": 16000})
     assert bool(constant_conditions(fixed)["is_16k"][0])
-    result = prune_graph(made, {"ffn": 0.5}, scope=pg.Scope(values={"rate": 16000}))
+    result = prune_graph(original, {"ffn": 0.5}, scope=pg.Scope(values={"rate": 16000}))
     assert result.report.verify is not None and result.report.verify.ok
     assert "wide" not in result.ir_model.graph.initializers
 
 
 def test_large_initializers_that_nothing_reads_do_not_stop_the_proof() -> None:
-    made = model([node("Identity", ["w"], ["y"])], condition=False, constants={"unread": np.ones((40, 40), np.float32)})
-    result = prune_graph(made, {"ffn": 0.5})
+    original = model(
+        [node("Identity", ["w"], ["y"])], condition=False, constants={"unread": np.ones((40, 40), np.float32)}
+    )
+    result = prune_graph(original, {"ffn": 0.5})
     assert result.report.verify is not None and result.report.verify.ok
 
 
@@ -305,7 +307,7 @@ def test_what_is_alike_for_two_lengths_may_hang_on_the_length(op: str) -> None:
     weights = {"one": np.array([1]), "index": np.array([0]), "other": np.array([1]), "axis": np.array([0])}
     tensors = [numpy_helper.from_array(array, name) for name, array in weights.items()]
     graph = helper.make_graph(nodes, "g", [value("x", FLOAT, ["b", 8])], [], tensors)
-    made = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
-    held = infer(made, {"x": (None, 8)}, weights, ["shape", "length", "known", "asked"], set()).held
-    assert held["known"].tolist() == [8]
-    assert "asked" not in held
+    original = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
+    arrays = infer(original, {"x": (None, 8)}, weights, ["shape", "length", "known", "asked"], set()).held
+    assert arrays["known"].tolist() == [8]
+    assert "asked" not in arrays

@@ -97,10 +97,10 @@ def test_a_copy_of_a_head_goes_first(tmp_path: Path, reducer: str) -> None:
 def test_query_heads_that_share_keys_go_together(tmp_path: Path) -> None:
     """KV groups are chosen, and their query heads stay unless the caller wants fewer."""
     model = Tiny(heads=8, shared=2, layers=2).onnx()
-    given = {"data": Data(texts(64), word_tokenizer(tmp_path)), "after": Repair("none")}
-    result = prune_graph(model, scorer="cahp", **given)
+    arguments = {"data": Data(texts(64), word_tokenizer(tmp_path)), "after": Repair("none")}
+    result = prune_graph(model, scorer="cahp", **arguments)
     assert {group.kind for group in result.report.groups} == {"kv_group"}
-    slots = prune_graph(model, {"query_head": 0.5}, scorer={"query_head": "cahp"}, **given)
+    slots = prune_graph(model, {"query_head": 0.5}, scorer={"query_head": "cahp"}, **arguments)
     assert {group.kind for group in slots.report.groups} == {"query_head"}
 
 

@@ -26,11 +26,11 @@ def test_pruning_is_a_pass_among_others() -> None:
     model = ir.from_proto(classifier())
     before = bytes_of(model)
     prune = PrunePass({"ffn": 0.5}, scorer="random")
-    done = ir.passes.Sequential(NameFixPass(), prune, DeduplicateInitializersPass())(model)
-    assert done.modified and prune.result is not None and prune.result.report.verify is not None
+    passed = ir.passes.Sequential(NameFixPass(), prune, DeduplicateInitializersPass())(model)
+    assert passed.modified and prune.result is not None and prune.result.report.verify is not None
     expected = pg.prune_graph(ir.from_proto(classifier()), {"ffn": 0.5}, scorer="random")
     assert prune.result.selection.to_json() == expected.selection.to_json()
-    sizes = [sum(v.const_value.size for v in each.graph.initializers.values()) for each in (model, done.model)]  # type: ignore[union-attr]
+    sizes = [sum(v.const_value.size for v in each.graph.initializers.values()) for each in (model, passed.model)]  # type: ignore[union-attr]
     assert sizes[1] < sizes[0] and bytes_of(model) == before
 
 
@@ -73,10 +73,10 @@ def test_the_pass_of_olive_writes_a_slim_model_and_its_plan(olive: None, tmp_pat
     options = PruneGraph._default_config(None)
     assert all(each.default_value is None and each.description for each in options.values())
     stated = dict.fromkeys(options) | {"ratio": {"ffn": 0.5}, "scorer": "random"}
-    given = SimpleNamespace(model_path=str(tmp_path / "model.onnx"))
-    made = PruneGraph()._run_for_config(given, SimpleNamespace(**stated), str(tmp_path / "out"))
+    source = SimpleNamespace(model_path=str(tmp_path / "model.onnx"))
+    handler = PruneGraph()._run_for_config(source, SimpleNamespace(**stated), str(tmp_path / "out"))
     slim = tmp_path / "out" / "model.onnx"
-    assert Path(made.model_path) / made.onnx_file_name == slim
+    assert Path(handler.model_path) / handler.onnx_file_name == slim
     plan = pg.Selection.load(slim.with_name("model.plan.json"))
     assert pg.verify_files(tmp_path / "model.onnx", slim, plan).ok
     assert package_config()["passes"].keys() == {"Other", "PruneGraph"}

@@ -82,10 +82,10 @@ def cached(count: int, seed: int = 0) -> dict[str, np.ndarray]:
 def test_cached_keys_stay_and_queries_make_up_for_what_goes() -> None:
     model, amount = graphs_heads.kv_cache(), pg.Amount(ratio={"qk_dim": 0.5})
     result = pg.prune_graph(model, amount, data=cached(60), scope=SCOPE, after=pg.Repair())
-    done = result.report.repair
-    assert done is not None and {o.weight: o.method for o in done.outcomes} == {"w_q": "scores", "b_q": "scores"}
-    assert all(outcome.after < 0.9 * outcome.before for outcome in done.outcomes)
-    assert set(done.written.changed) == {"w_q", "b_q"} and result.verify().ok
+    repair = result.report.repair
+    assert repair is not None and {o.weight: o.method for o in repair.outcomes} == {"w_q": "scores", "b_q": "scores"}
+    assert all(outcome.after < 0.9 * outcome.before for outcome in repair.outcomes)
+    assert set(repair.written.changed) == {"w_q", "b_q"} and result.verify().ok
 
 
 def test_turned_groups_are_left_alone() -> None:

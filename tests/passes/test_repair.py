@@ -83,11 +83,11 @@ def samples(model: onnx.ModelProto, count: int = 40, length: int = 6) -> dict[st
     return collected
 
 
-def without_last(analyzed: Analyzed, gone: int = GONE) -> Selection:
+def without_last(analyzed: Analyzed, count: int = GONE) -> Selection:
     """All groups lose their last units."""
 
     def keep(group: Group) -> np.ndarray:
-        return np.broadcast_to(np.arange(group.units) < max(group.units - gone, 1), group.shape)
+        return np.broadcast_to(np.arange(group.units) < max(group.units - count, 1), group.shape)
 
     return Selection({group.id: keep(group) for group in analyzed.analysis.groups if group.exact})
 

@@ -108,8 +108,8 @@ def test_the_error_of_what_is_read_is_the_tail_of_the_singular_values(kept: int)
     c, of_c = moments(rng, 6)
     w = rng.normal(size=(6, 9))
     basis = read_basis(of_c, w, ridge=0)
-    read = np.linalg.solve(basis.matrix, w)
-    lost = np.linalg.norm(c @ w - (c @ basis.matrix)[:, :kept] @ read[:kept]) ** 2
+    turned = np.linalg.solve(basis.matrix, w)
+    lost = np.linalg.norm(c @ w - (c @ basis.matrix)[:, :kept] @ turned[:kept]) ** 2
     singular = np.linalg.svd(c @ w, compute_uv=False)[:6]
     assert np.isclose(lost, np.sum(singular[kept:] ** 2), rtol=1e-8, atol=1e-8 * singular[0] ** 2)
 
@@ -502,15 +502,17 @@ def test_an_op_that_makes_queries_and_keys_inside_is_judged_by_what_it_is_given(
     turns = turns_of(analyzed)
     moments_model = HeadMoments(places(turns))
     (x,) = {place.value for turn in turns for part in turn.parts for pair in part.compared for place in (pair.left,)}
-    (given,) = outputs(analyzed.normalized, {"x": rows, **others[name]}, x)
-    read = [place.value for turn in turns for part in turn.parts for place in part.read]
-    values = outputs(analyzed.normalized, {"x": rows, **others[name]}, *read)
-    moments_model.update(Batch({"x": rows}, tuple(range(8)), None), {x: given, **dict(zip(read, values, strict=True))})  # type: ignore[arg-type]
+    (samples,) = outputs(analyzed.normalized, {"x": rows, **others[name]}, x)
+    values_read = [place.value for turn in turns for part in turn.parts for place in part.read]
+    values = outputs(analyzed.normalized, {"x": rows, **others[name]}, *values_read)
+    moments_model.update(
+        Batch({"x": rows}, tuple(range(8)), None), {x: samples, **dict(zip(values_read, values, strict=True))}
+    )  # type: ignore[arg-type]
     turn = next(t for t in turns if t.group.kind == "qk_dim")
     how = rotation(analyzed.normalized, [turn], moments_model)[turn.group.id]
     assert how.by_data
     packed, bias = (analyzed.normalized.graph.initializers[each].const_value.numpy() for each in ("w_qkv", "b_qkv"))
-    product = given.reshape(-1, E).astype(np.float64) @ packed + bias
+    product = samples.reshape(-1, E).astype(np.float64) @ packed + bias
     d = turn.group.units
     for row in range(turn.group.rows[0]):
         q, k = (product[:, start + row * d : start + (row + 1) * d] for start in (0, turn.group.rows[0] * d))

@@ -43,8 +43,8 @@ def test_what_never_fires_goes_first_however_heavy_it_is() -> None:
 
 def by_kind(scorer: str | None) -> dict[str, str]:
     graph = pg.analyze(graphs_attention.mha())
-    given = {"x": np.random.default_rng(1).normal(size=(12, 5, 7)).astype(np.float32)}
-    return {graph.group(group).kind: name for group, name in graph.score(scorer, given).names.items()}
+    feeds = {"x": np.random.default_rng(1).normal(size=(12, 5, 7)).astype(np.float32)}
+    return {graph.group(group).kind: name for group, name in graph.score(scorer, feeds).names.items()}
 
 
 def test_queries_and_keys_go_by_snp_and_all_else_by_activation() -> None:

@@ -67,10 +67,10 @@ def vit(norm: str = "LayerNormalization", spoil: str = "", shift: float = 0.5) -
 WRITERS = ("w_patch", "b_patch", "cls_token", "pos_embed", "w_o", "b_o", "w_down", "b_down")
 
 
-def narrow(g: Builder, directions: int, rest: float = 0) -> onnx.ModelProto:
+def narrow(g: Builder, directions: int, others: float = 0) -> onnx.ModelProto:
     """The stream takes so many directions, and of the others a small part."""
     every = np.linalg.qr(np.random.default_rng(2).normal(size=(WIDTH, WIDTH)))[0]
-    carried = every * np.where(np.arange(WIDTH) < directions, 1, rest)
+    carried = every * np.where(np.arange(WIDTH) < directions, 1, others)
     for name in WRITERS:
         array, axis = g.initializers[name], 0 if name == "w_patch" else -1
         g.initializers[name] = np.moveaxis(np.moveaxis(array, axis, -1) @ carried @ every.T, -1, axis).astype("f4")
@@ -107,13 +107,13 @@ def test_the_basis_keeps_lengths_and_means_and_its_energies_descend(width: int, 
 
 def test_cut_to_its_width_a_position_keeps_its_first_directions_whatever_the_others_hold() -> None:
     rng = np.random.default_rng(4)
-    seen = rng.normal(size=(60, 9)) @ np.diag(np.arange(9.0, 0, -1))
-    basis = stream_basis(seen_by_norm(seen), 4)
-    values, vectors = np.linalg.eigh(seen_by_norm(seen))
+    samples = rng.normal(size=(60, 9)) @ np.diag(np.arange(9.0, 0, -1))
+    basis = stream_basis(seen_by_norm(samples), 4)
+    values, vectors = np.linalg.eigh(seen_by_norm(samples))
     x = rng.normal(size=(5, 9))
     cut = (x @ basis.matrix)[:, :4]
-    held = (x - x.mean(axis=1, keepdims=True)) @ vectors[:, np.argsort(-values)[:3]]
-    assert np.allclose(np.linalg.norm(cut - cut.mean(axis=1, keepdims=True), axis=1), np.linalg.norm(held, axis=1))
+    projected = (x - x.mean(axis=1, keepdims=True)) @ vectors[:, np.argsort(-values)[:3]]
+    assert np.allclose(np.linalg.norm(cut - cut.mean(axis=1, keepdims=True), axis=1), np.linalg.norm(projected, axis=1))
 
 
 # ---- models ----------------------------------------------------------------------------------------------------------

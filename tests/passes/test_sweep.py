@@ -60,9 +60,9 @@ def test_run_in_pieces_is_run_whole(cuts: tuple[int, ...], tmp_path: Path) -> No
         for _ in pieces.run(len(batches), cut, [], move=True):
             pass
     output = model.graph.outputs[0].name or ""
-    made = [values[output] for values in pieces.run(len(batches), len(pieces.nodes), [output], move=False)]
+    arrays = [values[output] for values in pieces.run(len(batches), len(pieces.nodes), [output], move=False)]
     with open_session(model) as session:
-        for feeds, values in zip(batches, made, strict=True):
+        for feeds, values in zip(batches, arrays, strict=True):
             assert np.allclose(values, run(session, feeds)[0], atol=1e-5)
     assert len(list(tmp_path.iterdir())) == len(batches)  # one boundary of activations
 
@@ -127,16 +127,16 @@ def test_a_post_norm_stream_is_re_fitted_and_proven() -> None:
     amount = pg.Amount(keep={"hidden": 8})
     bare = pg.prune_graph(post_norm(), amount, data=tokens(160), after=[])
     result = bare.repair(tokens(160))
-    done = result.report.repair
-    assert done is not None and done.way == "sweep" and set(done.ways) == {"none", "sweep"}
-    assert {"gain", "lstsq"} <= set(done.chosen)
+    repair = result.report.repair
+    assert repair is not None and repair.way == "sweep" and set(repair.ways) == {"none", "sweep"}
+    assert {"gain", "lstsq"} <= set(repair.chosen)
     assert harm(whole, result.ir_model) < 0.5 * harm(whole, bare.ir_model)
-    assert result.verify().ok and {"norm_scale", "w_up0"} <= set(done.written.changed)
-    assert json_of(done)["way"] == "sweep"
+    assert result.verify().ok and {"norm_scale", "w_up0"} <= set(repair.written.changed)
+    assert json_of(repair)["way"] == "sweep"
 
 
-def json_of(done: pg.passes.repair.Repaired) -> dict[str, object]:
-    return done.to_dict()
+def json_of(report: pg.passes.repair.Repaired) -> dict[str, object]:
+    return report.to_dict()
 
 
 def test_exact_groups_are_swept_where_that_is_asked_for() -> None:
@@ -152,9 +152,9 @@ def test_the_better_way_is_taken_even_if_that_is_none() -> None:
     model, amount = post_norm(), pg.Amount(keep={"hidden": 8})
     result = pg.prune_graph(model, amount, data=tokens(9), after=[])  # too few: one sample judges, one is set apart
     repaired = result.repair(tokens(9))
-    done = repaired.report.repair
-    assert done is not None and done.way == min(done.ways, key=done.ways.__getitem__)
-    assert done.way != "none" or repaired.ir_model is result.ir_model
+    repair = repaired.report.repair
+    assert repair is not None and repair.way == min(repair.ways, key=repair.ways.__getitem__)
+    assert repair.way != "none" or repaired.ir_model is result.ir_model
 
 
 def test_a_few_samples_without_any_set_apart_change_nothing() -> None:

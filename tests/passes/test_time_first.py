@@ -68,9 +68,9 @@ def test_what_is_turned_computes_what_the_operator_is_defined_to() -> None:
     weights = {tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
     x = np.random.default_rng(0).normal(size=(2, 4, INPUTS)).astype(np.float32)
     y, end = lstm(x, weights["w"][0], weights["r"][0], weights["b"][0])
-    made = ran(pg.analyze(model).original, {"x": x})
-    np.testing.assert_allclose(made[0], y @ weights["o"], rtol=1e-4, atol=1e-5)
-    np.testing.assert_allclose(made[1], end @ weights["p"], rtol=1e-4, atol=1e-5)
+    arrays = ran(pg.analyze(model).original, {"x": x})
+    np.testing.assert_allclose(arrays[0], y @ weights["o"], rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(arrays[1], end @ weights["p"], rtol=1e-4, atol=1e-5)
 
 
 def ran(model: ir.Model, feeds: dict[str, np.ndarray]) -> list[np.ndarray]:

@@ -119,9 +119,9 @@ def test_sizes_and_data_are_the_callers() -> None:
     name = model.graph.outputs[0].name or ""
     assert [feed["x"].shape[0] for feed in trial_inputs(model, [name], None, {"B": 1}).feeds] == [1, 1]
     assert trial_inputs(model, [name], None).light["x"].shape == (1, 17, 6)
-    given = [{"x": np.ones((2, 4, 6), np.float32)}] * 3
-    assert trial_inputs(model, [name], given).light is given[0]
-    feeds = trial_inputs(model, [name], given).feeds
+    ones = [{"x": np.ones((2, 4, 6), np.float32)}] * 3
+    assert trial_inputs(model, [name], ones).light is ones[0]
+    feeds = trial_inputs(model, [name], ones).feeds
     assert [feed["x"].shape for feed in feeds[:2]] == [(2, 4, 6)] * 2
     assert feeds[-1]["x"].shape[1] > 100  # and random ones, at a length that nobody gave
 
@@ -159,18 +159,18 @@ def test_a_proof_of_a_loop_ends(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(PruneGraphError, match=r"did not end within 0\.3 seconds") as caught:
         proof(with_a_loop("other"))
     assert "--no-verify" in caught.value.hint and "--size" in caught.value.hint
-    given = [{"x": np.ones((2, 6), np.float32)}]
-    assert proof(with_a_loop("other"), feeds=given).ok  # on which it ends
+    feeds = [{"x": np.ones((2, 6), np.float32)}]
+    assert proof(with_a_loop("other"), feeds=feeds).ok  # on which it ends
 
 
 def test_where_trials_do_not_end_data_have_a_limit_of_time_too(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("prunegraph.passes.normalize.trial.TRIAL", Limits(memory=True, seconds=0.2))
     monkeypatch.setattr("prunegraph.passes.prove.trial_inputs.SECONDS_A_TRIAL", 0.3)
     monkeypatch.setattr("prunegraph.analyzed.SECONDS_A_TRIAL", 0.3)
-    given = {"x": np.ones((2, 6), np.float32)}
+    feeds = {"x": np.ones((2, 6), np.float32)}
     for scorer in ("magnitude", "activation"):  # it is the proof that runs first, and the scorer
         with pytest.raises(PruneGraphError, match=r"did not end within 0\.3 seconds"):
-            prune_graph(with_a_loop("yes", at_the_end=True), {"ffn": 0.5}, scorer=scorer, data=given)
+            prune_graph(with_a_loop("yes", at_the_end=True), {"ffn": 0.5}, scorer=scorer, data=feeds)
 
 
 FEW = "prunegraph.passes.prove.limits.BYTES_FED", 3000
@@ -204,8 +204,8 @@ def test_a_proof_of_inputs_that_are_declared_too_long_is_refused(
     with pytest.raises(PruneGraphError, match=what) as caught:
         proof(model)
     assert "--no-verify" in caught.value.hint
-    given = [{"x": np.ones((1, 1 << 10, 6), np.float32)}]
-    assert proof(model, feeds=given).ok  # the caller's inputs take what they take
+    feeds = [{"x": np.ones((1, 1 << 10, 6), np.float32)}]
+    assert proof(model, feeds=feeds).ok  # the caller's inputs take what they take
 
 
 def test_a_run_beyond_the_memory_of_a_trial_says_so() -> None:

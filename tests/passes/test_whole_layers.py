@@ -57,9 +57,9 @@ def removed(name: str, *patterns: str) -> PruneResult:
     proto = ir.to_proto(result.ir_model)
     onnx.checker.check_model(proto, full_check=True)
     onnx.shape_inference.infer_shapes(proto, check_type=True, strict_mode=True, data_prop=True)
-    given = analyzed_model(name).original.graph
+    graph = analyzed_model(name).original.graph
     for edge in "inputs", "outputs":
-        assert [v.name for v in getattr(given, edge)] == [v.name for v in getattr(result.ir_model.graph, edge)]
+        assert [v.name for v in getattr(graph, edge)] == [v.name for v in getattr(result.ir_model.graph, edge)]
     return result
 
 
@@ -68,8 +68,8 @@ def removed(name: str, *patterns: str) -> PruneResult:
 def test_sub_blocks_go(name: str, patterns: tuple[str, ...]) -> None:
     result = removed(name, *patterns)
     whole = {group.id for group in dropped(analyzed_model(name).analysis.groups, patterns)}
-    gone = {group.id for group in result.report.groups if group.after == 0}
-    assert whole <= gone
+    pruned = {group.id for group in result.report.groups if group.after == 0}
+    assert whole <= pruned
     places = {p.name for g in analyzed_model(name).analysis.groups if g.id in whole for p in g.places}
     left = weights(result.ir_model)
     assert not [place for place in places if place in left and left[place].size >= 2 and "weight" in place.lower()]
@@ -166,10 +166,10 @@ def test_fused_and_quantized_sub_blocks_go(name: str) -> None:
 def test_threshold() -> None:
     model = load_skeleton("zoo_bert")
     kept = prune_graph(model, {"head": 0.75})
-    gone = prune_graph(model, Amount({"head": 0.75}, layer_threshold=0.7))
+    result = prune_graph(model, Amount({"head": 0.75}, layer_threshold=0.7))
     assert {group.after for group in kept.report.groups} == {1}
-    assert {group.after for group in gone.report.groups} == {0}
-    assert not any(node.op_type == "Softmax" for node in gone.ir_model.graph)
+    assert {group.after for group in result.report.groups} == {0}
+    assert not any(node.op_type == "Softmax" for node in result.ir_model.graph)
 
 
 def test_only_what_is_dropped_goes() -> None:

@@ -45,8 +45,8 @@ def time_of(model: ir.Model) -> float:
 
 def arm(name: str, ms: float, ratio: float | None) -> Latency:
     paired = None if ratio is None else PairedRatio(ratio, ratio * 0.995, ratio * 1.005)
-    rest: dict[str, Any] = {"load_seconds": 0.0, "first_run_ms": 0.0, "nodes": {}, "ratio": paired}
-    return Latency.from_samples(np.full(6, ms), provider="cpu", ep="CPUExecutionProvider", model=name, **rest)
+    fields: dict[str, Any] = {"load_seconds": 0.0, "first_run_ms": 0.0, "nodes": {}, "ratio": paired}
+    return Latency.from_samples(np.full(6, ms), provider="cpu", ep="CPUExecutionProvider", model=name, **fields)
 
 
 DATA = {"x": np.random.default_rng(0).normal(size=(96, WIDTH)).astype(np.float32)}

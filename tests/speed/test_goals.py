@@ -97,8 +97,8 @@ def test_a_search_keeps_what_gains_on_held_out_examples() -> None:
     amount = pg.Amount(speedup=2.0, align=1, search=0.02)
     result = pg.prune_graph(network(), amount, data=pg.Data(DATA), scorer="activation")
     assert result.speed is not None
-    told = result.speed.searched
-    assert told["after"] <= told["before"] and result.speed.met.best.ratio.median >= 2 * UNDER
+    harms = result.speed.searched
+    assert harms["after"] <= harms["before"] and result.speed.met.best.ratio.median >= 2 * UNDER
 
 
 @pytest.mark.parametrize(

@@ -50,8 +50,8 @@ def test_the_folder_holds_models_plans_numbers_a_plot_and_a_report(tmp_path: Pat
         *(f"model-{name}" for name in ("1.5x.onnx", "1.5x.plan.json", "2x.onnx", "2x.plan.json")),
         *("sweep.json", "sweep.png", "report.html"),
     }
-    told = json.loads((tmp_path / "out" / "sweep.json").read_text())
-    assert told["metric"] == "harm" and [point["name"] for point in told["points"]] == ["original", "1.5x", "2x"]
+    numbers = json.loads((tmp_path / "out" / "sweep.json").read_text())
+    assert numbers["metric"] == "harm" and [point["name"] for point in numbers["points"]] == ["original", "1.5x", "2x"]
     page = (tmp_path / "out" / "report.html").read_text()
     assert "harm over latency" in page and "timed in blocks" in page and "Where the slim model spends its time" in page
     assert "1.5x" in run.stdout

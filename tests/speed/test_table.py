@@ -29,16 +29,16 @@ pytestmark = pytest.mark.usefixtures("machine")
 def test_a_table_is_printed_written_drawn_and_measured_once(tmp_path: Path, machine: list[str]) -> None:
     onnx.save(network(), tmp_path / "model.onnx")
     arguments = ["table", str(tmp_path / "model.onnx")]
-    written = ["-o", str(tmp_path / "table.json"), "--plot", str(tmp_path / "table.png")]
-    run = CliRunner().invoke(app, [*arguments, *written])
+    outputs = ["-o", str(tmp_path / "table.json"), "--plot", str(tmp_path / "table.png")]
+    run = CliRunner().invoke(app, [*arguments, *outputs])
     assert run.exit_code == 0, run.stderr
     assert EVERYTHING in run.stdout and "in turns" in run.stdout
     table = LatencyTable.load(tmp_path / "table.json")
     assert table.forms and table.groups == {"ffn.0": 64, "ffn.1": 64, "ffn.2": 64}
     assert (tmp_path / "table.png").stat().st_size > 1000
     timed = machine.count(EVERYTHING)
-    told = CliRunner().invoke(app, [*arguments, "--json"])
-    assert machine.count(EVERYTHING) == timed and LatencyTable.from_dict(json.loads(told.stdout)) == table
+    printed = CliRunner().invoke(app, [*arguments, "--json"])
+    assert machine.count(EVERYTHING) == timed and LatencyTable.from_dict(json.loads(printed.stdout)) == table
     CliRunner().invoke(app, [*arguments, "--again"])
     assert machine.count(EVERYTHING) == timed + 1
 

@@ -154,13 +154,13 @@ def test_trained_weights_go_back(half: bool) -> None:
         call(module, tensors({"x": x}))[model.graph.outputs[0].name].square().sum().backward()
         optimizer.step()
     result = write_back(model, module)
-    written = ir.to_proto(result)
-    onnx.checker.check_model(written, full_check=True)
+    serialized = ir.to_proto(result)
+    onnx.checker.check_model(serialized, full_check=True)
     assert ir.to_proto(model).SerializeToString(deterministic=True) == before
-    assert [(t.name, t.data_type) for t in written.graph.initializer] == [
+    assert [(t.name, t.data_type) for t in serialized.graph.initializer] == [
         (t.name, t.data_type) for t in proto.graph.initializer
     ]
-    assert written.graph.node == ir.to_proto(model).graph.node
+    assert serialized.graph.node == ir.to_proto(model).graph.node
     assert np.abs(first[0] - in_runtime(result, {"x": x})[0]).max() > 0.1
     assert_equal(outputs(module, {"x": x}), in_runtime(result, {"x": x}), 2e-3 if half else 1e-6)
 

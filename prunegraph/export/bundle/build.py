@@ -302,7 +302,7 @@ def _write(
 
 
 def _add_model(add: Callable[[str, bytes], None], entry: _Entry, file: str, key: str) -> dict[str, Any]:
-    """Put a model in, and say what it is."""
+    """Add a model to the archive, and describe it."""
     content = entry.proto.SerializeToString()
     add(file, content)
     return {

@@ -86,20 +86,20 @@ def _written_out(proto: onnx.ModelProto, ops: Sequence[str]) -> onnx.ModelProto:
         if weight.name not in known:
             proto.graph.value_info.append(helper.make_tensor_value_info(weight.name, weight.data_type, weight.dims))
     functions = [(domain, op) for domain in _STANDARD for op in ops]
-    given = {name for node in proto.graph.node for name in node.output}
+    original_outputs = {name for node in proto.graph.node for name in node.output}
     proto = inliner.inline_selected_functions(proto, functions, inline_schema_functions=True)
-    _plain_ops(proto, given)
+    _plain_ops(proto, original_outputs)
     del proto.graph.value_info[:]
     return proto
 
 
-def _plain_ops(proto: onnx.ModelProto, given: Set[str]) -> None:
+def _plain_ops(proto: onnx.ModelProto, original_outputs: Set[str]) -> None:
     """Definitions in words that converters of small runtimes know: casts to a stated type, and sums of two as Add."""
     graph = onnx.shape_inference.infer_shapes(proto).graph
     types = {value.name: value.type.tensor_type.elem_type for value in (*graph.input, *graph.value_info)}
     types |= {weight.name: weight.data_type for weight in graph.initializer}
     for node in proto.graph.node:
-        if not given & set(node.output) and node.op_type == "Sum" and len(node.input) == 2:
+        if not original_outputs & set(node.output) and node.op_type == "Sum" and len(node.input) == 2:
             node.op_type = "Add"
         if node.op_type == "CastLike" and types.get(node.input[1]):
             to = helper.make_attribute("to", types[node.input[1]])
@@ -155,14 +155,16 @@ def _without_needless_allowzero(graph: onnx.GraphProto) -> None:
 def _constants(graph: onnx.GraphProto) -> dict[str, onnx.TensorProto]:
     """Constant values of the outer graph, by name."""
     constants = {weight.name: weight for weight in graph.initializer}
-    made = ((node, attribute) for node in graph.node if node.op_type == "Constant" for attribute in node.attribute)
-    return constants | {node.output[0]: attribute.t for node, attribute in made if attribute.name == "value"}
+    attributes = (
+        (node, attribute) for node in graph.node if node.op_type == "Constant" for attribute in node.attribute
+    )
+    return constants | {node.output[0]: attribute.t for node, attribute in attributes if attribute.name == "value"}
 
 
 def _drop_attribute(node: onnx.NodeProto, name: str) -> None:
-    rest = [each for each in node.attribute if each.name != name]
+    attributes = [each for each in node.attribute if each.name != name]
     del node.attribute[:]
-    node.attribute.extend(rest)
+    node.attribute.extend(attributes)
 
 
 def _opset(proto: onnx.ModelProto) -> int:

@@ -166,11 +166,11 @@ def add_plugin(options, provider, threads):
             provider["ep"], importlib.import_module(plugin["module"]).get_library_path()
         )
         REGISTERED[plugin["module"]] = True
-    wanted = plugin["device"].items()
+    metadata = plugin["device"].items()
     devices = [
         each
         for each in ort.get_ep_devices()
-        if each.ep_name == provider["ep"] and wanted <= dict(each.ep_metadata).items()
+        if each.ep_name == provider["ep"] and metadata <= dict(each.ep_metadata).items()
     ]
     if not devices:
         raise Refused("its plugin finds no device here; it takes " + plugin["devices"])

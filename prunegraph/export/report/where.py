@@ -28,7 +28,9 @@ def where_it_lies(params: Amounts, macs: Amounts, times: Amounts) -> list[dict[s
     for block in dict.fromkeys([*params, *macs, *times]):
         before, after = params.get(block, (0, 0))
         row: dict[str, Any] = {"block": block, "before": before, "after": after}
-        row |= {name: list(given.get(block, (0, 0))) for name, given in (("macs", macs), ("ms", times)) if given}
+        row |= {
+            name: list(by_block.get(block, (0, 0))) for name, by_block in (("macs", macs), ("ms", times)) if by_block
+        }
         rows.append(row)
     return sorted(rows, key=lambda row: row["block"] == OTHERS)
 
@@ -90,13 +92,13 @@ def times_by_block(
 
 def _spent(model: ir.Model, names: Mapping[str, str], times: Iterable[NodeTime]) -> Counter[str]:
     """A node of the graph that was run belongs where its output does; a new one to what it reads."""
-    made: dict[str, str] = {}
+    blocks: dict[str, str] = {}
     for node, block in zip(model.graph, _node_blocks(model.graph, names), strict=True):
-        made |= {value.name or "": block for value in node.outputs}
+        blocks |= {value.name or "": block for value in node.outputs}
     spent: Counter[str] = Counter()
     for each in times:
-        block = next((made[name] for name in (*each.outputs, *reversed(each.inputs)) if name in made), OTHERS)
-        made |= {name: made.get(name, block) for name in each.outputs}
+        block = next((blocks[name] for name in (*each.outputs, *reversed(each.inputs)) if name in blocks), OTHERS)
+        blocks |= {name: blocks.get(name, block) for name in each.outputs}
         spent[block] += each.ms  # type: ignore[assignment]  # a Counter of floats adds up as well
     return spent
 
@@ -104,17 +106,19 @@ def _spent(model: ir.Model, names: Mapping[str, str], times: Iterable[NodeTime])
 def _node_blocks(graph: ir.Graph, names: Mapping[str, str]) -> Iterable[str]:
     """For every node the block of a weight that it reads, else the last one among those of what it reads."""
     order: dict[str, int] = {OTHERS: -1}
-    made: dict[ir.Value, str] = {}
+    blocks: dict[ir.Value, str] = {}
     for node in graph:
         weights = [value.name or "" for value in node.inputs if value is not None and _is_weight(value)]
-        named = [names[weight] for weight in weights if weight in names]  # the others were computed for this graph
-        if named:
-            block = block_of(named[-1])
+        weight_names = [
+            names[weight] for weight in weights if weight in names
+        ]  # the others were computed for this graph
+        if weight_names:
+            block = block_of(weight_names[-1])
         else:
-            read = [made[value] for value in node.inputs if value in made]
-            block = max(read, key=order.__getitem__, default=OTHERS)
+            sources = [blocks[value] for value in node.inputs if value in blocks]
+            block = max(sources, key=order.__getitem__, default=OTHERS)
         order.setdefault(block, len(order))
-        made |= dict.fromkeys(node.outputs, block)
+        blocks |= dict.fromkeys(node.outputs, block)
         yield block
 
 

@@ -25,12 +25,12 @@ def beside_another(analysis: Analysis, groups: Sequence[Group]) -> dict[str, str
         groups: All that one number could be for.
     """
     others = _factors(analysis, {group.dim for group in groups})
-    taken: dict[int, str] = {}
+    first_of: dict[int, str] = {}
     left: dict[str, str] = {}
     for group in sorted(groups, key=lambda group: -group.units):
-        beside = next((taken[dim] for dim in others[group.dim] if dim in taken), None)
+        beside = next((first_of[dim] for dim in others[group.dim] if dim in first_of), None)
         if beside is None:
-            taken[group.dim] = group.id
+            first_of[group.dim] = group.id
         else:
             left[group.id] = beside
     return {group.id: left[group.id] for group in groups if group.id in left}

@@ -172,7 +172,7 @@ class Amount:
             raise UsageError(f"the least share must be in [0, 1], not {self.least!r}", hint=hint)
 
     def _check_speed(self) -> None:
-        """Check what is said of speed.
+        """Check the arguments that concern speed.
 
         Raises:
             UsageError: a number is wrong, or something else stands beside it that says how much goes.

@@ -31,7 +31,7 @@ ROUNDING = 1e-6
 
 
 @dataclass(frozen=True, slots=True)
-class Site:
+class FoldedFeatures:
     """What the features of one weight are that are folded into its bias.
 
     Attributes:
@@ -43,7 +43,7 @@ class Site:
     values: tuple[float, ...]
 
 
-Folded = Mapping[str, Site]
+Folded = Mapping[str, FoldedFeatures]
 """By the name of a weight, what was folded into its bias."""
 
 
@@ -61,25 +61,25 @@ def fold_constants(normalized: Normalized, analysis: Analysis, sizes: Mapping[st
     for group, mask in _constant_units(model, analysis):
         keep = {group.dim: Keep(group.outer, ~mask, 0)}
         for name, site in where.items():
-            kept = site.kept(analysis, keep, _shape(model, name))
-            if kept is not None and not kept.all():
-                features[name] = features.get(name, np.zeros(kept.shape, dtype=bool)) | ~kept
+            kept_features = site.kept(analysis, keep, _shape(model, name))
+            if kept_features is not None and not kept_features.all():
+                features[name] = features.get(name, np.zeros(kept_features.shape, dtype=bool)) | ~kept_features
     if not features:
         return {}
     inner = list(dict.fromkeys(where[name].x for name in features))
     wide = widened(model)
     trial = trial_inputs(wide, [value.name or "" for value in model.graph.outputs], None, sizes)
-    made = run_all(wide, trial.feeds[:1], [], inner)[0]
-    folded: dict[str, Site] = {}
+    arrays = run_all(wide, trial.feeds[:1], [], inner)[0]
+    folded: dict[str, FoldedFeatures] = {}
     for name, mask in features.items():
         site = where[name]
-        values = _values(made[site.x], site, _shape(model, name))
+        values = _values(arrays[site.x], site, _shape(model, name))
         plain = mask & ~np.isnan(values)
         if site.window is not None and any(site.window.pads):
             plain &= values == 0  # the border sees zeros, whatever the constant is
         if plain.any():
             at = np.flatnonzero(plain)
-            folded[name] = Site(tuple(map(int, at)), tuple(float(values[k]) for k in at))
+            folded[name] = FoldedFeatures(tuple(map(int, at)), tuple(float(values[k]) for k in at))
     return folded
 
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from prunegraph.errors import UsageError
-from prunegraph.passes.dead.fold import Folded, Site
+from prunegraph.passes.dead.fold import Folded, FoldedFeatures
 
 
 def to_plan(rounds: Sequence[Folded]) -> list[dict[str, Any]]:
@@ -32,8 +32,8 @@ def from_plan(plan: Mapping[str, Any]) -> tuple[Folded, ...] | None:
         raise UsageError(f"the plan does not say what was folded into biases: {error}", hint=hint) from error
 
 
-def _site(entry: Mapping[str, Any]) -> Site:
+def _site(entry: Mapping[str, Any]) -> FoldedFeatures:
     features, values = tuple(map(int, entry["features"])), tuple(map(float, entry["values"]))
     if len(features) != len(values):
         raise ValueError("as many values as features are needed")
-    return Site(features, values)
+    return FoldedFeatures(features, values)

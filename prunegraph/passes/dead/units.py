@@ -148,8 +148,8 @@ class _States:
         factors = set[int]()
         for site in self.solution.contracted[k]:
             factors |= {operand.index for operand in site.operands}
-            held = [self.of(node.inputs[o.index]) for o in site.operands if self.holds(o.value)]
-            zero &= np.logical_or.reduce([self.none(), *(state.zero for state in held)])
+            states = [self.of(node.inputs[o.index]) for o in site.operands if self.holds(o.value)]
+            zero &= np.logical_or.reduce([self.none(), *(state.zero for state in states)])
         state = State(zero, zero)
         for j, value in enumerate(node.inputs):
             if value is not None and j not in factors:

@@ -99,9 +99,9 @@ def normalize(
         probed = probe(model, sizes, likely)
     flat = model.clone()
     if not probed.facts.endless and flatten_branches(flat):
-        seen = probe(flat, sizes, likely)
-        if not seen.facts.unseen:  # a branch need not run where the other one is taken
-            model, probed = flat, seen
+        flat_probed = probe(flat, sizes, likely)
+        if not flat_probed.facts.unseen:  # a branch need not run where the other one is taken
+            model, probed = flat, flat_probed
     if why := probed.facts.unseen:
         logger.warning("the model cannot be run; what shape inference cannot tell is pinned (%s)", why)
     facts, stated = canonicalize(model.graph, probed.facts, probed.held, probed.blocks)

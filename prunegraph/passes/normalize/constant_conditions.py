@@ -22,15 +22,19 @@ def constant_conditions(model: ir.Model) -> dict[str, tuple[Array, ...]]:
     part = model.clone()
     produced = {value.name: value for node in part.graph for value in node.outputs}
     part.graph.outputs[:] = [produced[name] for name in dict.fromkeys(names)]
-    needed = {node for value in part.graph.outputs for each in _behind(value) if (node := each.producer()) is not None}
-    part.graph.remove([node for node in part.graph if node not in needed])  # bodies of the others read values still
+    needed_nodes = {
+        node for value in part.graph.outputs for each in _behind(value) if (node := each.producer()) is not None
+    }
+    part.graph.remove(
+        [node for node in part.graph if node not in needed_nodes]
+    )  # bodies of the others read values still
     part.graph.inputs.clear()
     try:
         with open_session(part, optimize=False, prepack=False) as session:
-            held = run(session, {}, names)
+            arrays = run(session, {}, names)
     except CannotRun:
         return {}
-    return {name: (array,) for name, array in zip(names, held, strict=True)}
+    return {name: (array,) for name, array in zip(names, arrays, strict=True)}
 
 
 def _is_computed(value: ir.Value) -> bool:

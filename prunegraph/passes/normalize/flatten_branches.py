@@ -115,7 +115,7 @@ def _choose(graph: ir.Graph, node: ir.Node, results: list[list[ir.Value]]) -> No
 
 
 def _define(model: ir.Model) -> None:
-    """Say what a choice is, in ops that every runtime has."""
+    """Define a choice in ops that every runtime has, in place."""
     branches: dict[str, Any] = {}
     for name in ("then", "else"):
         handed = helper.make_node("Identity", [name], [f"{name}_y"])

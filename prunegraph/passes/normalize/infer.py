@@ -161,7 +161,7 @@ def _evaluate(
     return {name: first[name] for name in alike - _hidden(nodes, first.keys() & second.keys(), alike)}
 
 
-def _hidden(nodes: Sequence[onnx.NodeProto], made: Set[str], alike: Set[str]) -> set[str]:
+def _hidden(nodes: Sequence[onnx.NodeProto], computed: Set[str], alike: Set[str]) -> set[str]:
     """Values that are alike for both fillers, and hang on them: no filler is 1, as a length may well be.
 
     What takes entries out of a shape, or computes with lengths, tells the truth where it is alike for two lengths; a
@@ -170,7 +170,7 @@ def _hidden(nodes: Sequence[onnx.NodeProto], made: Set[str], alike: Set[str]) ->
     hidden: set[str] = set()
     for node in nodes:
         traits = traits_of(node.op_type, node.domain)
-        varies = any(name in made and name not in alike for name in node.input)
+        varies = any(name in computed and name not in alike for name in node.input)
         tells = traits.states_lengths or traits.carries or traits.linear
         if any(name in hidden for name in node.input) or (varies and not tells):
             hidden.update(node.output)

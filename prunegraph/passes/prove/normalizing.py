@@ -50,17 +50,17 @@ def compare_outputs(
     Raises:
         PruneGraphError: ONNX Runtime does not run the original.
     """
-    given, made = (with_same_noise(widened(model)) for model in (original, other))
-    plain, small = unrounded(given), unrounded(made)
-    copies = Copies(given, made, made, plain, small, small, small, ())
+    wide_original, wide_other = (with_same_noise(widened(model)) for model in (original, other))
+    plain, small = unrounded(wide_original), unrounded(wide_other)
+    copies = Copies(wide_original, wide_other, wide_other, plain, small, small, small, ())
     outputs = [value.name or "" for value in other.graph.outputs]
 
     def compare(trial: Trial) -> Normalizing:
         before, after = (run_all(model, trial.feeds, outputs, limits=trial.limits) for model in (plain, small))
         return compare_normalized(copies, trial.feeds, outputs, before, after, trial.limits)
 
-    found = on_trial_inputs(compare, given, outputs, feeds, sizes)
-    return replace(found, reason=found.reason.replace("normalizing changed the model: ", ""))
+    outcome = on_trial_inputs(compare, wide_original, outputs, feeds, sizes)
+    return replace(outcome, reason=outcome.reason.replace("normalizing changed the model: ", ""))
 
 
 def compare_normalized(

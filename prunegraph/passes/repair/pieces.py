@@ -55,8 +55,8 @@ class Pieces:
             PruneGraphError: ONNX Runtime does not run the model on the data.
         """
         first, following = self._boundary(self.position), self._boundary(end) if move else []
-        needed = list(dict.fromkeys((*values, *following)))
-        fresh = [name for name in needed if name not in first]
+        names = list(dict.fromkeys((*values, *following)))
+        fresh = [name for name in names if name not in first]
         try:
             yield from self._batches(batches, first, fresh, values, following, end)
         except CannotRun as error:
@@ -79,16 +79,16 @@ class Pieces:
         piece = self._piece(first, fresh) if fresh else None
         if piece is None:
             for batch in range(batches):
-                held = self._take(batch, self.position)
-                self._pass_on(batch, end, held, following)
-                yield {name: held[name] for name in values}
+                arrays = self._take(batch, self.position)
+                self._pass_on(batch, end, arrays, following)
+                yield {name: arrays[name] for name in values}
             return
         with open_session(piece, providers=self._providers) as session:
             for batch in range(batches):
-                held = self._take(batch, self.position)
-                made = {**held, **dict(zip(fresh, run(session, held, fresh), strict=True))}
-                self._pass_on(batch, end, made, following)
-                yield {name: made[name] for name in values}
+                arrays = self._take(batch, self.position)
+                computed = {**arrays, **dict(zip(fresh, run(session, arrays, fresh), strict=True))}
+                self._pass_on(batch, end, computed, following)
+                yield {name: computed[name] for name in values}
 
     def _pass_on(self, batch: int, end: int, values: Mapping[str, Array], following: Sequence[str]) -> None:
         if following:
@@ -102,8 +102,8 @@ class Pieces:
 
     def _boundary(self, position: int) -> list[str]:
         """What nodes before a place, or inputs of the graph, give to those behind it."""
-        read = dict.fromkeys(name for node in self.nodes[position:] for name in _reads(node))
-        return [name for name in read if (place := self._places.get(name)) is not None and place < position]
+        names = dict.fromkeys(name for node in self.nodes[position:] for name in _reads(node))
+        return [name for name in names if (place := self._places.get(name)) is not None and place < position]
 
     def _leave(self, batch: int, position: int, values: Mapping[str, Array]) -> None:
         self._types |= {name: ir.DataType.from_numpy(array.dtype) for name, array in values.items()}

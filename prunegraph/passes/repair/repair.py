@@ -114,7 +114,7 @@ def repaired(
         The model, None where no weight could be improved: the slim model stays what it is.
     """
     once = "auto" if method == "sweep" else method
-    slim, done = _at_once(
+    slim, at_once = _at_once(
         model,
         analysis,
         keeps,
@@ -127,11 +127,11 @@ def repaired(
         amended=amended,
         progress=progress,
     )
-    done = replace(done, requested=method)
+    at_once = replace(at_once, requested=method)
     inexact = any(group.dim in keeps and not group.exact for group in analysis.groups)
     if method != "sweep" and not (method == "auto" and inexact):
-        return slim, done
-    return _with_sweep(model, analysis, keeps, inputs.first(SAMPLES), (slim, done), prepare, amended, progress)
+        return slim, at_once
+    return _with_sweep(model, analysis, keeps, inputs.first(SAMPLES), (slim, at_once), prepare, amended, progress)
 
 
 def _with_sweep(
@@ -149,12 +149,12 @@ def _with_sweep(
     apart = replace(inputs, source=every_nth(inputs.source, APART, APART - 1))
     if not any(True for _ in apart.source.read()):
         return at_once
-    seen = replace(inputs, source=every_nth(inputs.source, APART, APART - 1, others=True))
+    fit_inputs = replace(inputs, source=every_nth(inputs.source, APART, APART - 1, others=True))
     bare = remove_whole_groups(amended or model, analysis.solution, keeps)
     prepared = [*(prepare(bare.model, keeps) if prepare is not None else ())]
     if amended is not None:
         prepared += differing(bare.model.graph, remove_whole_groups(model, analysis.solution, keeps).model.graph)
-    swept = sweep(model, bare.model, analysis, keeps, seen, progress)
+    swept = sweep(model, bare.model, analysis, keeps, fit_inputs, progress)
     reference = outputs_of(model, analysis, apart)
     plain, _ = rewritten(model, analysis, keeps, [], prepare)
     ways = {"none": divergence(plain, reference)}

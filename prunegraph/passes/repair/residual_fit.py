@@ -40,7 +40,7 @@ class ProductMoments:
     """`Σ w z zᵀ`, `Σ w z eᵀ` and `Σ w |e|²` with `z = (features, 1)` and what is lacking, e; two parts."""
 
     def __init__(self) -> None:
-        """Nothing has been seen."""
+        """Begin with nothing gathered."""
         self._waiting: list[list[tuple[Array, Array]]] = [[], []]
         self._own: list[Floats] = []
         self._cross: list[Floats] = []
@@ -117,7 +117,7 @@ class NormMoments:
     """Channel by channel the sums that a line through what a norm makes needs; two parts."""
 
     def __init__(self) -> None:
-        """Nothing has been seen."""
+        """Begin with nothing gathered."""
         self._sums: Floats | None = None
         self._sizes = np.zeros(2)
 

@@ -127,9 +127,9 @@ def sweep(
     Raises:
         PruneGraphError: ONNX Runtime does not run one of the models on the data.
     """
-    places, left = _places(model, cut, analysis, keeps)
+    places, unfit = _places(model, cut, analysis, keeps)
     if not places:
-        return Swept({}, tuple(left))
+        return Swept({}, tuple(unfit))
     with tempfile.TemporaryDirectory(prefix="prunegraph-") as folder:
         sweeping = _Sweep(model, cut, Positions(analysis.solution, keeps), inputs, Path(folder))
         stages = _stages(cut, places)
@@ -139,7 +139,7 @@ def sweep(
             outcomes += sweeping.fit(stage, end)
             if progress is not None:
                 progress((number + 1) * sweeping.samples // len(stages))
-    return Swept(sweeping.changed, (*left, *outcomes))
+    return Swept(sweeping.changed, (*unfit, *outcomes))
 
 
 class _Sweep:
@@ -168,11 +168,11 @@ class _Sweep:
             len(self.batches), behind, _names(task.place.wanted for task in tasks), move=end is not None
         )
         cut = self.cut.run(len(self.batches), until, _names(task.place.read for task in tasks), move=False)
-        seen = 0
-        for batch, wanted, made in zip(self.batches, whole, cut, strict=True):
+        samples_before = 0
+        for batch, whole_values, cut_values in zip(self.batches, whole, cut, strict=True):
             for task in tasks:
-                self._add(task, batch, seen, wanted, made)
-            seen += len(batch.samples)
+                self._add(task, batch, samples_before, whole_values, cut_values)
+            samples_before += len(batch.samples)
         outcomes = []
         for task in tasks:
             fitted = task.moments.fitted(biased=bool(task.place.bias))
@@ -196,8 +196,8 @@ class _Sweep:
         for pieces, end, names in ((self.cut, until, place.read), (self.whole, behind, place.wanted)):
             if any((where := pieces.place(name)) is None or where >= end for name in names):
                 return False
-        made = self.whole.place(place.y)
-        return made is not None and made >= self.whole.position
+        position = self.whole.place(place.y)
+        return position is not None and position >= self.whole.position
 
     def _task(self, place: Place) -> _Task:
         shape = self.cut.model.graph.initializers[place.weight].const_value
@@ -210,21 +210,26 @@ class _Sweep:
         return _Task(place, ProductMoments(), (count(sizes[0]), count(sizes[1])))
 
     def _add(
-        self, task: _Task, batch: Batch, seen: int, wanted: Mapping[str, Array], made: Mapping[str, Array]
+        self,
+        task: _Task,
+        batch: Batch,
+        samples_before: int,
+        whole_values: Mapping[str, Array],
+        cut_values: Mapping[str, Array],
     ) -> None:
         place = task.place
-        target = self.positions.cut(place.y, wanted[place.y]).astype(np.float32)
-        lacks = target - made[place.y]
-        if place.beside and made[place.beside].shape == made[place.y].shape:
-            other = self.positions.cut(place.beside, wanted[place.beside])
-            lacks, target = lacks + (other - made[place.beside]), target + other
+        target = self.positions.cut(place.y, whole_values[place.y]).astype(np.float32)
+        lacks = target - cut_values[place.y]
+        if place.beside and cut_values[place.beside].shape == cut_values[place.y].shape:
+            other = self.positions.cut(place.beside, whole_values[place.beside])
+            lacks, target = lacks + (other - cut_values[place.beside]), target + other
         axis = place.product.out if place.product is not None else -1
         lacks, target = np.moveaxis(lacks, axis, -1), np.moveaxis(target, axis, -1)
         chosen = np.flatnonzero(real(target.shape[:-1], batch))
         if len(chosen) > POSITIONS:
-            drawn = np.random.default_rng(seen).choice(len(chosen), POSITIONS, replace=False)
-            chosen = chosen[np.sort(drawn)]
-        held_out = (seen + owner(target.shape[:-1], batch).reshape(-1)[chosen]) % HELD == HELD - 1
+            sampled = np.random.default_rng(samples_before).choice(len(chosen), POSITIONS, replace=False)
+            chosen = chosen[np.sort(sampled)]
+        held_out = (samples_before + owner(target.shape[:-1], batch).reshape(-1)[chosen]) % HELD == HELD - 1
         lacks, target = (each.reshape(-1, each.shape[-1])[chosen] for each in (lacks, target))
         norms = np.square(target.astype(np.float64)).sum(axis=-1)
         scale = 1 / np.sqrt(np.maximum(norms, max(FLOOR * float(np.median(norms)), 1e-30))).astype(np.float32)
@@ -232,9 +237,9 @@ class _Sweep:
             if not where.any():
                 continue
             if place.product is not None:
-                rows = features(made[place.product.x], place.product, chosen[where])
+                rows = features(cut_values[place.product.x], place.product, chosen[where])
             else:
-                rows = made[place.y].reshape(-1, made[place.y].shape[-1])[chosen[where]]
+                rows = cut_values[place.y].reshape(-1, cut_values[place.y].shape[-1])[chosen[where]]
             task.moments.add(part, rows, lacks[where], scale[where], float(np.dot(norms[where], scale[where] ** 2)))
 
     def _amend(self, place: Place, fitted: Fitted) -> None:
@@ -282,23 +287,23 @@ def _places(model: ir.Model, cut: ir.Model, analysis: Analysis, keeps: Keeps) ->
     makers = {value.name: k for k, node in enumerate(nodes) for value in node.outputs if value.name}
     whole = {value.name for node in model.graph for value in node.outputs}
     places: list[Place] = []
-    left: list[Outcome] = []
+    unfit: list[Outcome] = []
     for site in cut_products(model, analysis, keeps):
         if not isinstance(site, RepairSite):
-            left.append(Outcome(site.weight, (site.label,), "none", {}, reason=site.reason))
+            unfit.append(Outcome(site.weight, (site.label,), "none", {}, reason=site.reason))
             continue
         weight = cut.graph.initializers.get(site.weight)
         if site.y not in makers or weight is None or weight.const_value is None:
             continue  # it went with its sub-block
         reason = _unfit(weight, site)
         if reason:
-            left.append(Outcome(site.weight, (site.label,), "none", {}, reason=reason))
+            unfit.append(Outcome(site.weight, (site.label,), "none", {}, reason=reason))
             continue
         node = nodes[makers[site.y]]
         bias = _own(own_bias(node, _outputs(site, tuple(weight.const_value.shape.numpy()))))
         places.append(Place(makers[site.y], site.y, site.weight, bias.name or "" if bias else "", _beside(node), site))
     places += [p for k, node in enumerate(nodes) if (p := _norm(k, node, analysis, keeps)) and p.y in whole]
-    return sorted(places, key=lambda place: place.node), left
+    return sorted(places, key=lambda place: place.node), unfit
 
 
 def _unfit(weight: ir.Value, site: RepairSite) -> str:

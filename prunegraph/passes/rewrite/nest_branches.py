@@ -47,13 +47,13 @@ def _nest(graph: ir.Graph, editor: Editor) -> None:
 def _body(graph: ir.Graph, editor: Editor, choices: list[ir.Node], branch: int, name: str) -> ir.Graph:
     moved = _needed_by(graph, choices, branch)
     graph.remove(moved)
-    made = {value for node in moved for value in node.outputs}
+    moved_outputs = {value for node in moved for value in node.outputs}
     outputs: list[ir.Value] = []
     for choice in choices:
         value = choice.inputs[branch]
         assert value is not None
         choice.replace_input_with(branch, None)
-        if value not in made or value in outputs:  # it belongs to somebody else, too
+        if value not in moved_outputs or value in outputs:  # it belongs to somebody else, too
             label = editor.unused(f"{name}/handed")
             identity = ir.node("Identity", [value], outputs=[ir.Value(name=editor.unused(f"{label}/out"))], name=label)
             identity.outputs[0].type, identity.outputs[0].shape = value.type, value.shape

@@ -23,7 +23,7 @@ def part_of(part: ir.Node | ir.Value) -> tuple[str, int] | None:
 
 
 def mark_slots(part: ir.Value, masks: Sequence[Mask | None]) -> None:
-    """Say which positions of the whole an initializer holds, along every axis; None where it holds all."""
+    """Record which positions of the whole an initializer holds, along every axis; None where it holds all."""
     part.meta[_SLOTS] = tuple(masks)
 
 

@@ -55,13 +55,13 @@ class ScoreSite:
 
 def score_sites(graph: ir.Graph, analysis: Analysis, groups: Collection[str]) -> list[ScoreSite]:
     """The groups of queries and keys, among these, of which one side can be re-fitted."""
-    wanted = [group for group in analysis.groups if group.kind == KIND and group.id in groups]
-    if not wanted:
+    qk_groups = [group for group in analysis.groups if group.kind == KIND and group.id in groups]
+    if not qk_groups:
         return []
     follower = Follower(graph, analysis.solution)
     places = touching(graph, analysis.solution)
-    found = (_site(analysis, follower, group, places.get(group.dim, [])) for group in wanted)
-    return [site for site in found if site is not None]
+    candidates = (_site(analysis, follower, group, places.get(group.dim, [])) for group in qk_groups)
+    return [site for site in candidates if site is not None]
 
 
 def _site(analysis: Analysis, follower: Follower, group: Group, nodes: Sequence[int]) -> ScoreSite | None:
@@ -86,11 +86,13 @@ def _site(analysis: Analysis, follower: Follower, group: Group, nodes: Sequence[
         if side & closed or side & others:
             continue
         weights = [spot for spot in side if _is_weight(finder, spot)]
-        held = [finder.held(spot) for spot in (*weights, start, end)]
+        operands = [finder.held(spot) for spot in (*weights, start, end)]
         pair = finder.compared(product, dict.fromkeys((product.a, product.b), False), swapped=False)
-        if weights and all(each.layout is not None for each in held) and pair.biases == (None, None):
-            keys = next((each for each in held[-2:] if pair.keys is not None and each.value == pair.keys.value), None)
-            return ScoreSite(group, tuple(held[:-2]), held[-2], held[-1], keys)
+        if weights and all(each.layout is not None for each in operands) and pair.biases == (None, None):
+            keys = next(
+                (each for each in operands[-2:] if pair.keys is not None and each.value == pair.keys.value), None
+            )
+            return ScoreSite(group, tuple(operands[:-2]), operands[-2], operands[-1], keys)
     return None
 
 
@@ -145,11 +147,13 @@ def refit_scores(
     sites = score_sites(model.graph, analysis, groups)
     if not sites:
         return None, ()
-    seen = [_moments(model, sites, inputs, others, progress) for others in (True, False)]
+    moments_by_half = [_moments(model, sites, inputs, others, progress) for others in (True, False)]
     twin, outcomes, changed = model.clone(), [], False
     for site in sites:
         keep = keeps[site.group.dim].mask.reshape(-1, site.group.units)
-        fit, judge, every = (_sides(site, moments) for moments in (seen[0], seen[1], seen))
+        fit, judge, every = (
+            _sides(site, moments) for moments in (moments_by_half[0], moments_by_half[1], moments_by_half)
+        )
         errors = _errors(judge, keep, _matrices(fit, keep))
         gains = errors["scores"] < (1 - GAIN) * errors["none"]
         if gains:
@@ -158,28 +162,28 @@ def refit_scores(
         method = "scores" if gains else "none"
         sizes = (site.group.units, keeps[site.group.dim].count)
         where = (site.group.scope,)
-        outcomes += [Outcome(held.value, where, method, errors, sizes) for held in site.weights]
+        outcomes += [Outcome(weight.value, where, method, errors, sizes) for weight in site.weights]
     return (twin if changed else None), tuple(outcomes)
 
 
 def _moments(
     model: ir.Model, sites: Sequence[ScoreSite], inputs: Inputs, others: bool, progress: SampleProgress | None
 ) -> HeadMoments:
-    held = [each for site in sites for each in (site.own, site.other)]
-    moments = HeadMoments([(each.value, each.layout) for each in held if each.layout is not None])
+    sides = [each for site in sites for each in (site.own, site.other)]
+    moments = HeadMoments([(each.value, each.layout) for each in sides if each.layout is not None])
     part = replace(inputs, source=every_nth(inputs.source, HELD, HELD - 1, others=others))
     observe(model, part, [moments], progress=progress)
     return moments
 
 
-def _sides(site: ScoreSite, seen: HeadMoments | Sequence[HeadMoments]) -> tuple[Floats, Floats]:
+def _sides(site: ScoreSite, moments: HeadMoments | Sequence[HeadMoments]) -> tuple[Floats, Floats]:
     """`[rows, units, units]` of the own side and of the other."""
-    parts = [seen] if isinstance(seen, HeadMoments) else list(seen)
+    parts = [moments] if isinstance(moments, HeadMoments) else list(moments)
 
-    def of(held: Held) -> Floats:
-        assert held.layout is not None
-        sums = np.sum([part.sums(held.value, held.layout) for part in parts], axis=0)
-        if held is site.keys:
+    def of(operand: Held) -> Floats:
+        assert operand.layout is not None
+        sums = np.sum([part.sums(operand.value, operand.layout) for part in parts], axis=0)
+        if operand is site.keys:
             return np.stack([centred(m[:-1, :-1], m[-1, :-1], m[-1, -1]) for m in sums])
         return np.asarray(sums[:, :-1, :-1])
 
@@ -219,7 +223,7 @@ def _fold(model: ir.Model, site: ScoreSite, keep: Mask, matrices: Sequence[Float
     full = np.stack([np.eye(units)] * len(matrices))
     for row, (kept, matrix) in enumerate(zip(keep, matrices, strict=True)):
         full[row][np.ix_(kept, kept)] = matrix
-    for held in site.weights:
-        tensor = model.graph.initializers[held.value].const_value
-        assert tensor is not None and held.layout is not None
-        put(model, {held.value: held.layout.times(read_weight(tensor), full)})
+    for weight in site.weights:
+        tensor = model.graph.initializers[weight.value].const_value
+        assert tensor is not None and weight.layout is not None
+        put(model, {weight.value: weight.layout.times(read_weight(tensor), full)})

@@ -48,9 +48,9 @@ def stream_basis(moments: Floats, width: int, *, centred: bool = True) -> Basis:
     frame[:width, : width - 1] = _without_mean(width)
     frame[:, width - 1 :] = _complement(frame[:, : width - 1])
     matrix = directions @ frame.T + np.full((before, before), 1 / before)
-    gone = values[width - 1 :].sum() / max(before - width, 1)
-    kept = max(values[: width - 1].sum() / width, gone)
-    return Basis(matrix, _descending(np.where(np.arange(before) < width, kept, gone)))
+    lost_energy = values[width - 1 :].sum() / max(before - width, 1)
+    kept_energy = max(values[: width - 1].sum() / width, lost_energy)
+    return Basis(matrix, _descending(np.where(np.arange(before) < width, kept_energy, lost_energy)))
 
 
 def _descending(energy: Floats) -> Floats:

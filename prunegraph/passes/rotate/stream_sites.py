@@ -70,12 +70,12 @@ def stream_sites(
     graph: ir.Graph, analysis: Analysis, groups: Collection[str] | None = None
 ) -> list[StreamTurn | Stays]:
     """What may be said of every width that norms read, in the order of the graph; arguments as for `sites`."""
-    wanted = [g for g in analysis.groups if g.kind == KIND and (groups is None or g.id in groups)]
-    if not wanted:
+    widths = [g for g in analysis.groups if g.kind == KIND and (groups is None or g.id in groups)]
+    if not widths:
         return []
     follower = Follower(graph, analysis.solution)
     places = touching(graph, analysis.solution)
-    finders = [_Finder(analysis.solution, follower, group, places.get(group.dim, [])) for group in wanted]
+    finders = [_Finder(analysis.solution, follower, group, places.get(group.dim, [])) for group in widths]
     return [finder.site() for finder in finders if finder.has_norms]
 
 
@@ -99,7 +99,7 @@ class _Finder:
 
     @property
     def has_norms(self) -> bool:
-        """Whether there is anything to say."""
+        """Whether a norm is among its nodes."""
         return any(_is_norm(self.follower.nodes[k]) for k in self.nodes)
 
     def site(self) -> StreamTurn | Stays:
@@ -131,14 +131,14 @@ class _Finder:
         if len(streams) > 1:
             raise Bends(f"{_title(norms[-1].node)} normalizes something else than the other norms do")
         (stream,) = streams
-        read = [self._read_by(norm, parts[of[norm.y]], norms, links) for norm in norms]
+        readers = [self._read_by(norm, parts[of[norm.y]], norms, links) for norm in norms]
         if set(of.values()) != streams | {of[norm.y] for norm in norms}:
             raise Bends("something of this width is no part of the stream, nor reads a norm of it")
-        written = [spot for spot in parts[stream] if self._is_weight(spot)]
+        writers = [spot for spot in parts[stream] if self._is_weight(spot)]
         flip = parts[stream][norms[0].x]
-        if any(parts[stream][spot] != flip for spot in (*written, *(norm.x for norm in norms))):
+        if any(parts[stream][spot] != flip for spot in (*writers, *(norm.x for norm in norms))):
             raise Bends("a weight reads the stream without a norm")
-        return StreamTurn(self.group, tuple(map(self._held, written)), tuple(read), norms[0].centred)
+        return StreamTurn(self.group, tuple(map(self._held, writers)), tuple(readers), norms[0].centred)
 
     def _links(self, k: int) -> list[Link]:
         return [] if _is_norm(self.follower.nodes[k]) else self.follower.links(k, self.group.dim)

@@ -37,7 +37,7 @@ class StreamMoments:
         return f"stream moments/{sorted(self._norms.items())}/{sorted(self._centred.items())}"
 
     def observed_values(self) -> Sequence[ObservedValue]:
-        """What the norms are given."""
+        """The inputs of the norms."""
         return [ObservedValue(name) for name in dict.fromkeys(x for norms in self._norms.values() for x in norms)]
 
     def update(self, batch: Batch, values: Mapping[str, Array]) -> None:
@@ -67,12 +67,12 @@ class StreamMoments:
             self._sums[group] = np.asarray(state[f"s{k}"], dtype=np.float64)
 
 
-def stream_rotation(turns: Sequence[StreamTurn], seen: StreamMoments, widths: Mapping[str, int]) -> Rotation:
+def stream_rotation(turns: Sequence[StreamTurn], moments: StreamMoments, widths: Mapping[str, int]) -> Rotation:
     """The bases of streams, each for the width that it shall have."""
     how: dict[str, Turned] = {}
     for turn in turns:
         name = turn.group.id
-        basis = stream_basis(seen.sums(name), widths[name], centred=turn.centred)
+        basis = stream_basis(moments.sums(name), widths[name], centred=turn.centred)
         how[name] = Turned((basis.matrix[None].astype(np.float32),), energy_share(basis.energy), True)
     return how
 
@@ -84,8 +84,8 @@ def turn_streams(model: ir.Model, turns: Sequence[StreamTurn], how: Rotation) ->
     """
     for turn in turns:
         matrix = how[turn.group.id].matrices[0].astype(np.float64)
-        for held in turn.written:
-            _change(model, held, matrix)
+        for writer in turn.written:
+            _change(model, writer, matrix)
         for norm in turn.norms:
             gain = _array(model, norm.gain) if norm.gain else np.ones(turn.group.units)
             offset = _array(model, norm.offset) if norm.offset else np.zeros(turn.group.units)
@@ -123,9 +123,9 @@ def lengthened(slim: ir.Model, turns: Sequence[StreamTurn], keeps: Keeps) -> dic
     return gains
 
 
-def _change(model: ir.Model, held: Held, matrix: Floats) -> None:
-    assert held.layout is not None
-    put(model, {held.value: held.layout.times(_array(model, held.value), matrix[None])})
+def _change(model: ir.Model, weight: Held, matrix: Floats) -> None:
+    assert weight.layout is not None
+    put(model, {weight.value: weight.layout.times(_array(model, weight.value), matrix[None])})
 
 
 def _array(model: ir.Model, name: str) -> Floats:
