@@ -104,8 +104,9 @@ class _Walk:
         for leaf in contraction.batch:
             self.roles[leaf].batched = True
             same = (self.copies.get(each.value, ()) for each in contraction.operands)
-            shared = not all(leaf in self.solution.leaves(each.value) for each in contraction.operands)
-            self.roles[leaf].copied |= leaf in copied or shared or any(leaf in each for each in same)
+            left_has, right_has = (leaf in self.solution.leaves(each.value) for each in contraction.operands)
+            broadcast = left_has != right_has  # a fused op makes both operands inside: neither has it
+            self.roles[leaf].copied |= leaf in copied or broadcast or any(leaf in each for each in same)
         for leaf in contraction.summed:
             self.roles[leaf].scored = True
         for leaf in left.leaves | right.leaves:

@@ -73,7 +73,7 @@ def test_the_report(tiny: dict[str, Any], tmp_path: Path) -> None:
     assert sum(facts["classes"].values()) == 96 and len(facts["heads"]) == 12
     assert sum(facts["michel_by_group"].values()) == facts["kept"] == sum(head["kept"] for head in facts["heads"])
     files = {path.name: path for path in result.write_report(tmp_path / "report")}
-    figures = {"cahp-silhouette.png", "cahp-map.png", "cahp-layers.png", "heads.png"}
+    figures = {"cahp-silhouette.png", "cahp-map.png", "cahp-layers.png", "heads.png", "where.png"}
     assert set(files) == {"report.html", "report.md", "report.json", *figures}
     assert all(path.read_bytes()[1:4] == b"PNG" for name, path in files.items() if name.endswith("png"))
     assert json.loads(files["report.json"].read_text())["scorers"]["cahp"]["knee"] == facts["knee"]
@@ -191,7 +191,7 @@ def test_from_a_classifier_to_a_trained_slim_one(tmp_path: Path) -> None:
     assert done.exit_code == 0, done.output
     report = json.loads(done.stdout)
     assert report["finetune"]["metric"]["after"] > report["finetune"]["metric"]["before"]
-    assert report["verify"]["max_rel_error"] < 1e-4 and len(report["files"]) == 9
+    assert report["verify"]["max_rel_error"] < 1e-4 and len(report["files"]) == 10
     measured = json.loads((folder / "report/report.json").read_text())["evaluation"]
     assert measured["examples"] == report["finetune"]["examples"]["validation"] and "held out" in measured["on"]
     values = {row["model"]: row["value"] for row in measured["models"]}

@@ -170,6 +170,7 @@ def test_prune_filters_and_says_so(setting: tuple[Analyzed, Inputs], tmp_path: P
     result = prune_graph(
         shifting(SHIFTS),
         Amount({"head": 2 / 3}, filtering=FilterOptions(tolerance=0.6)),
+        scorer="magnitude",
         data=Data(rows, word_tokenizer(tmp_path)),
     )
     filtered = result.filtered

@@ -247,7 +247,7 @@ def test_hidden_units_are_left_with_a_reason() -> None:
 
 def test_the_default_is_auto_with_data_and_none_without() -> None:
     model = redundant(mlp())
-    without, with_data = prune_graph(model), prune_graph(model, data=samples(model))
+    without, with_data = (prune_graph(model, scorer="magnitude", data=data) for data in (None, samples(model)))
     assert without.report.repair is None
     assert with_data.report.repair is not None and with_data.report.repair.requested == "auto"
     assert with_data.selection.to_json() == without.selection.to_json()
@@ -255,7 +255,8 @@ def test_the_default_is_auto_with_data_and_none_without() -> None:
 
 def test_none_changes_nothing() -> None:
     model = redundant(mlp())
-    a, b = prune_graph(model, data=samples(model), after=Repair("none")), prune_graph(model)
+    a = prune_graph(model, scorer="magnitude", data=samples(model), after=Repair("none"))
+    b = prune_graph(model, scorer="magnitude")
     assert a.model == b.model and a.plan() == b.plan()
     assert a.report.to_dict()["repair"] is None
 

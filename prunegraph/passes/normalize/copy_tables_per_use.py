@@ -47,6 +47,7 @@ def copy_tables(model: ir.Model, facts: Facts) -> Facts:
     solution = solve(graph, facts)
     editor, shapes = Editor(graph), dict(facts.shapes)
     used: set[ir.Value] = set()
+    copiers = 0
     for (node, index), values in zip(uses, behind, strict=True):
         value = node.inputs[index]
         assert value is not None
@@ -54,8 +55,9 @@ def copy_tables(model: ir.Model, facts: Facts) -> Facts:
             continue
         free = {each for each in values if _is_free(each, solution)}
         if free & used:  # the first use keeps the originals
-            copy = _Copier(editor, solution, shapes, f"{node.name}/{index}", tables).copy(value)
-            node.replace_input_with(index, copy)
+            copiers += 1
+            copier = _Copier(editor, solution, shapes, f"{node.name}/{index}", tables, copiers)
+            node.replace_input_with(index, copier.copy(value))
         used |= free
     RemoveUnusedNodesPass()(model)
     return replace(facts, shapes=shapes)
@@ -83,6 +85,8 @@ def _looked_up_by_position(graph: ir.Graph) -> frozenset[str]:
         if traits_of(node).states_lengths or (node.inputs and all(v.name in positional for v in operands)):
             positional.update(value.name or "" for value in node.outputs)
         for lookup in traits_of(node).looks_up:
+            if max(lookup.table, lookup.by) >= len(node.inputs):
+                continue  # an optional table is not there
             table, by = node.inputs[lookup.table], node.inputs[lookup.by]
             tensor = table.const_value if table is not None and table.is_initializer() else None
             if table is None or by is None or tensor is None or by.name not in positional or not lookup.rows:
@@ -138,15 +142,16 @@ class _Copier:
         shapes: dict[str, tuple[tuple[int, ...], ...]],
         label: str,
         tables: Collection[str],
+        number: int,
     ) -> None:
         self.editor, self.solution, self.shapes, self.label = editor, solution, shapes, label
-        self.tables = tables
+        self.tables, self.number = tables, number
         self.copies: dict[ir.Value, ir.Value] = {}
 
     def copy(self, value: ir.Value) -> ir.Value:
         node = value.producer()
         if value.name in self.tables and value not in self.copies and _is_free(value, self.solution):
-            self.copies[value] = copy = self.editor.copy_constant(value, f"{value.name}/{self.label}")
+            self.copies[value] = copy = self.editor.copy_constant(value, f"{value.name}/use{self.number}")
             self.shapes[copy.name or ""] = self.shapes[value.name or ""]
         if value in self.copies:
             return self.copies[value]
