@@ -124,11 +124,20 @@ def evaluate_models(
     return Evaluation(name, len(labels), tuple(_scores(name, judge, list(models), rows_by_model, truth, seed)))
 
 
+def check_metric(metric: str) -> None:
+    """Refuse the name of a metric that does not exist, before anything is measured.
+
+    Raises:
+        UsageError: there is no such metric.
+    """
+    if metric not in ("auto", *METRICS) and not _first_classes(metric) and ":" not in metric:
+        raise UsageError(f"there is no metric {metric!r}", hint=f"choose {', '.join(METRICS)}, or module:function")
+
+
 def _resolve(metric: str, inputs: Inputs, models: int) -> str:
+    check_metric(metric)
     labelled = inputs.source.first().label is not None
     name = ("accuracy" if labelled else "agreement") if metric == "auto" else metric
-    if name not in METRICS and not _first_classes(name) and ":" not in name:
-        raise UsageError(f"there is no metric {name!r}", hint=f"choose {', '.join(METRICS)}, or module:function")
     if _is_labelled(name) and not labelled:
         raise UsageError(f"{name} needs labels", hint="give data with a column of labels, or --metric agreement")
     if name in RELATIVE and models < 2:

@@ -17,7 +17,7 @@ from prunegraph.export.report import render
 from prunegraph.extras import require_extras
 from prunegraph.graph import Graph, analyze_source
 from prunegraph.observe.data import DataLike
-from prunegraph.observe.evaluation import Evaluation, evaluate_models
+from prunegraph.observe.evaluation import Evaluation, check_metric, evaluate_models
 from prunegraph.observe.stream import Data
 from prunegraph.passes.choose.request import Amount, Scope
 from prunegraph.passes.score import KindScorers, Scorers
@@ -165,6 +165,7 @@ def sweep(
     targets = sorted(dict.fromkeys(speedups))
     if not targets:
         raise UsageError("no speed is asked for", hint="give some: 1.5,2,3")
+    check_metric(metric)
     amounts = [replace(amount or Amount(), speedup=speedup) for speedup in targets]
     request = Request.of(amounts[0], scorer, data, scope, None, verify)
     judged = Data.open(evaluate)

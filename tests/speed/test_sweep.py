@@ -65,3 +65,5 @@ def test_what_is_no_list_of_speeds_is_refused(tmp_path: Path) -> None:
     assert run.exit_code == 2 and "no list of numbers" in run.stderr
     with pytest.raises(pg.UsageError, match="no speed"):
         sweep(network(), [])
+    with pytest.raises(pg.UsageError, match="no metric 'nope'"):
+        sweep(network(), [2], metric="nope")
