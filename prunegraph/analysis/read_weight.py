@@ -71,6 +71,22 @@ def read_weight(tensor: ir.TensorProtocol) -> Array:
         ) from error
 
 
+def initializer_tensor(model: ir.Model, name: str) -> ir.TensorProtocol:
+    """The tensor of an initializer of a model.
+
+    Raises:
+        KeyError: the model has no such initializer.
+    """
+    tensor = model.graph.initializers[name].const_value
+    assert tensor is not None
+    return tensor
+
+
+def read_initializer(model: ir.Model, name: str) -> Array:
+    """The numbers of an initializer of a model, see `read_weight`; arguments as for `initializer_tensor`."""
+    return read_weight(initializer_tensor(model, name))
+
+
 def read_samples(tensor: ir.TensorProtocol, runs: int, length: int) -> Array:
     """Some of a tensor's numbers, `[runs, length]`: neighbours, the runs as far apart as can be.
 

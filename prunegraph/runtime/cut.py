@@ -101,7 +101,7 @@ class _Wiring:
         place = {node: k for k, node in enumerate(nodes)}
         there = {value for node in nodes for value in node.outputs}
         outer = {*graph.inputs, *graph.initializers.values(), *there}
-        reads = {node: [value for value in dict.fromkeys(_read(node)) if value in outer] for node in nodes}
+        reads = {node: [value for value in dict.fromkeys(values_read_by(node)) if value in outer] for node in nodes}
         makers = {node: [maker for value in reads[node] if (maker := _maker(value, there))] for node in nodes}
         if any(place[maker] >= k for k, node in enumerate(nodes) for maker in makers[node]):
             return None
@@ -146,7 +146,7 @@ def _maker(value: ir.Value, there: Collection[ir.Value]) -> ir.Node | None:
     return value.producer() if value in there else None
 
 
-def _read(node: ir.Node) -> Iterator[ir.Value]:
+def values_read_by(node: ir.Node) -> Iterator[ir.Value]:
     """What a node reads, in its bodies too."""
     yield from (value for value in node.inputs if value is not None)
     for attribute in node.attributes.values():
@@ -159,7 +159,7 @@ def _read(node: ir.Node) -> Iterator[ir.Value]:
         for body in bodies:
             yield from body.outputs
             for inner in body:
-                yield from _read(inner)
+                yield from values_read_by(inner)
 
 
 def _repeats(node: ir.Node) -> bool:

@@ -14,6 +14,7 @@ import onnx_ir as ir
 
 from prunegraph.analysis.analyze import Analysis
 from prunegraph.analysis.groups import Group
+from prunegraph.analysis.read_weight import initializer_tensor, read_initializer
 from prunegraph.analysis.slots import Keep
 from prunegraph.arrays import Array, Floats, Mask
 from prunegraph.errors import UsageError
@@ -95,9 +96,7 @@ def fold_as_planned(normalized: Normalized, analysis: Analysis, folded: Folded) 
     for name, each in folded.items():
         if name not in where:
             raise UsageError(f"the plan folds constants into {name}, which is no plain weight of the model", hint=_HINT)
-        tensor = model.graph.initializers[name].const_value
-        assert tensor is not None
-        matrix = where[name].matrix(tensor.numpy())
+        matrix = where[name].matrix(read_initializer(model, name))
         at = list(each.features)
         if at and not 0 <= min(at) <= max(at) < len(matrix):
             raise UsageError(f"the plan folds features into {name} that it does not have", hint=_HINT)
@@ -151,6 +150,4 @@ def _values(x: Array, site: RepairSite, shape: tuple[int, ...]) -> Floats:
 
 
 def _shape(model: ir.Model, name: str) -> tuple[int, ...]:
-    tensor = model.graph.initializers[name].const_value
-    assert tensor is not None
-    return tuple(int(n) for n in tensor.shape.numpy())
+    return tuple(int(n) for n in initializer_tensor(model, name).shape.numpy())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import onnx_ir as ir
 
 from prunegraph.arrays import Array
+from prunegraph.passes.normalize.flatten_branches import is_if
 from prunegraph.runtime.limits import CannotRun
 from prunegraph.runtime.session import open_session, run
 
@@ -15,7 +16,7 @@ def constant_conditions(model: ir.Model) -> dict[str, tuple[Array, ...]]:
     Args:
         model: Every value of its main graph is named, constants are initializers; it is not changed.
     """
-    conditions = (node.inputs[0] for node in model.graph if node.op_type == "If" and node.domain in ("", "ai.onnx"))
+    conditions = (node.inputs[0] for node in model.graph if is_if(node))
     names = [value.name or "" for value in conditions if value is not None and _is_computed(value)]
     if not names:
         return {}

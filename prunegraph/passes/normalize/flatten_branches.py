@@ -28,7 +28,7 @@ def flatten_branches(model: ir.Model) -> bool:
         Whether there was such an If.
     """
     graph, flattened = model.graph, False
-    waiting = [node for node in graph if _is_if(node)]
+    waiting = [node for node in graph if is_if(node)]
     while waiting:
         node = waiting.pop(0)
         branches = [node.attributes[name].as_graph() for name in ("then_branch", "else_branch")]
@@ -39,7 +39,7 @@ def flatten_branches(model: ir.Model) -> bool:
         for branch in branches:
             moved, handed = hoist(graph, node, branch, counts)
             results.append(handed)
-            waiting += [each for each in moved if _is_if(each)]
+            waiting += [each for each in moved if is_if(each)]
         _choose(graph, node, results)
         flattened = True
     if flattened:
@@ -87,7 +87,8 @@ def hoist(
     return moved, results
 
 
-def _is_if(node: ir.Node) -> bool:
+def is_if(node: ir.Node) -> bool:
+    """Whether a node is an If of ONNX."""
     return node.op_type == "If" and node.domain in ("", "ai.onnx")
 
 

@@ -13,7 +13,7 @@ import onnx_ir as ir
 from onnx_ir.passes.common import RemoveUnusedNodesPass
 
 from prunegraph.arrays import Array
-from prunegraph.passes.normalize.flatten_branches import hoist, names_of
+from prunegraph.passes.normalize.flatten_branches import hoist, is_if, names_of
 from prunegraph.runtime.edit import Editor
 
 
@@ -44,7 +44,7 @@ def inline_branches(model: ir.Model, stated: Mapping[str, tuple[Array, ...]] | N
 
 def _condition(node: ir.Node, stated: Mapping[str, tuple[Array, ...]]) -> bool | None:
     """Which way an If always goes; None for other nodes, and where that hangs on the data."""
-    if node.op_type != "If" or node.domain not in ("", "ai.onnx"):
+    if not is_if(node):
         return None
     value = node.inputs[0]
     assert value is not None

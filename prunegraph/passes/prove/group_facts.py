@@ -12,7 +12,7 @@ import numpy as np
 import onnx_ir as ir
 
 from prunegraph.analysis.groups import Group
-from prunegraph.analysis.read_weight import late, read_weight
+from prunegraph.analysis.read_weight import initializer_tensor, late, read_weight
 from prunegraph.analysis.relations import Reduction
 from prunegraph.analysis.slots import Keeps
 from prunegraph.analysis.solve import Solution
@@ -116,8 +116,7 @@ def _moving(
 
 def _with_other(model: ir.Model, feeds: Feeds, weight: str, other: Perturbation) -> Given:
     """Inputs, and other numbers for a weight, which are made when it is read."""
-    tensor = model.graph.initializers[weight].const_value
-    assert tensor is not None
+    tensor = initializer_tensor(model, weight)
     changed = late(lambda: other.of(read_weight(tensor)), tensor.dtype, tensor.shape.numpy(), weight)
     return {**feeds, weight: changed}
 

@@ -9,6 +9,7 @@ import onnx_ir as ir
 
 from prunegraph.analysis.ops import traits_of
 from prunegraph.arrays import Array
+from prunegraph.runtime.blocks import bytes_of_weights
 from prunegraph.runtime.inputs import InputSpec, bytes_of
 from prunegraph.runtime.limits import SECONDS_A_TRIAL, Limits, TooLarge
 
@@ -24,11 +25,9 @@ BYTES_OF_WEIGHTS = 1 << 30
 
 def limits_of(model: ir.Model) -> Limits:
     """What its runs may take: a loop may have no end, and a graph with large weights needs what it needs."""
-    tensors = (value.const_value for value in model.graph.initializers.values())
-    weights = sum(tensor.nbytes for tensor in tensors if tensor is not None)
     nodes = chain(model.graph.all_nodes(), *(function.all_nodes() for function in model.functions.values()))
     endless = any(traits_of(node).endless for node in nodes)
-    return Limits(memory=weights < BYTES_OF_WEIGHTS, seconds=SECONDS_A_TRIAL if endless else None)
+    return Limits(memory=bytes_of_weights(model.graph) < BYTES_OF_WEIGHTS, seconds=SECONDS_A_TRIAL if endless else None)
 
 
 def check_inputs(specs: Sequence[InputSpec], plan: Iterable[Mapping[str, int]], limits: Limits) -> None:

@@ -16,7 +16,7 @@ import onnx_ir as ir
 
 from prunegraph.analysis.analyze import Analysis
 from prunegraph.analysis.kept_positions import Positions
-from prunegraph.analysis.read_weight import read_weight
+from prunegraph.analysis.read_weight import initializer_tensor, read_initializer, read_weight
 from prunegraph.analysis.slots import Keeps
 from prunegraph.errors import REPORT_MODEL, VerificationFailed
 from prunegraph.passes.normalize.flatten_branches import flatten_branches
@@ -255,7 +255,7 @@ class _Proof:
         weights_by_group = weights_of(groups, list(look.other), self.analyzed)
         # One weight of each: all of them in the same other order may well compute the same.
         shown = {group: [name for name in names if name in seen_at] for group, names in weights_by_group.items()}
-        sizes = {name: _tensor(self.copies.slim, name).size for name in look.other}
+        sizes = {name: initializer_tensor(self.copies.slim, name).size for name in look.other}
         largest = {group: max(names, key=sizes.__getitem__) for group, names in shown.items() if names}
         alive = {group: (name, look.other[name]) for group, name in largest.items()}
         candidates = [self._cut_inputs(self.trial.light), look.feeds[0]] if proven else []
@@ -299,13 +299,7 @@ class _Proof:
     def _other_numbers(self, name: str) -> Perturbation | None:
         whole = self.copies.normalized.graph.initializers.get(name)
         shape = whole.const_value.shape.numpy() if whole is not None and whole.const_value is not None else None
-        return perturbation(read_weight(_tensor(self.copies.slim, name)), shape)
-
-
-def _tensor(model: ir.Model, name: str) -> ir.TensorProtocol:
-    tensor = model.graph.initializers[name].const_value
-    assert tensor is not None
-    return tensor
+        return perturbation(read_initializer(self.copies.slim, name), shape)
 
 
 def _original(runs: Any) -> Any:

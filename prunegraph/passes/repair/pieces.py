@@ -10,6 +10,7 @@ import onnx_ir as ir
 
 from prunegraph.arrays import Array
 from prunegraph.errors import PruneGraphError
+from prunegraph.runtime.cut import values_read_by
 from prunegraph.runtime.feeds import Feeds
 from prunegraph.runtime.limits import CannotRun
 from prunegraph.runtime.session import open_session, run
@@ -102,7 +103,7 @@ class Pieces:
 
     def _boundary(self, position: int) -> list[str]:
         """What nodes before a place, or inputs of the graph, give to those behind it."""
-        names = dict.fromkeys(name for node in self.nodes[position:] for name in _reads(node))
+        names = dict.fromkeys(name for node in self.nodes[position:] for name in _names_read_by(node))
         return [name for name in names if (place := self._places.get(name)) is not None and place < position]
 
     def _leave(self, batch: int, position: int, values: Mapping[str, Array]) -> None:
@@ -118,13 +119,5 @@ class Pieces:
         return self._folder / f"{position}-{batch}.npz"
 
 
-def _reads(node: ir.Node) -> Iterator[str]:
-    """Names of all values that a node reads, those that its bodies read from outside among them."""
-    yield from (value.name for value in node.inputs if value is not None and value.name)
-    for attribute in node.attributes.values():
-        bodies = [attribute.as_graph()] if attribute.type == ir.AttributeType.GRAPH else []
-        bodies += attribute.as_graphs() if attribute.type == ir.AttributeType.GRAPHS else []
-        for body in bodies:
-            for inner in body:
-                yield from _reads(inner)
-            yield from (value.name for value in body.outputs if value.name)
+def _names_read_by(node: ir.Node) -> Iterator[str]:
+    return (value.name for value in values_read_by(node) if value.name)

@@ -20,7 +20,7 @@ import onnx_ir as ir
 from prunegraph.analysis.analyze import Analysis
 from prunegraph.analysis.kept_positions import Positions
 from prunegraph.analysis.ops import traits_of
-from prunegraph.analysis.read_weight import read_weight
+from prunegraph.analysis.read_weight import initializer_tensor, read_initializer
 from prunegraph.analysis.slots import Keeps, kept_positions
 from prunegraph.arrays import Array
 from prunegraph.observe.data import Sample
@@ -32,7 +32,7 @@ from prunegraph.passes.repair.pieces import Pieces
 from prunegraph.passes.repair.residual_fit import Fitted, NormMoments, ProductMoments
 from prunegraph.passes.repair.sites import RepairSite, cut_products
 from prunegraph.passes.repair.statistics import FIT, FLOOR, HELD, JUDGE, POSITIONS, features
-from prunegraph.passes.repair.write import own_bias
+from prunegraph.passes.repair.write import own_bias, put
 from prunegraph.runtime.widen import widened, widened_feeds
 
 logger = logging.getLogger(__name__)
@@ -200,10 +200,8 @@ class _Sweep:
         return position is not None and position >= self.whole.position
 
     def _task(self, place: Place) -> _Task:
-        shape = self.cut.model.graph.initializers[place.weight].const_value
-        before = self.whole.model.graph.initializers[place.weight].const_value
-        assert shape is not None and before is not None
-        sizes = [tuple(each.shape.numpy()) for each in (before, shape)]
+        tensors = (initializer_tensor(pieces.model, place.weight) for pieces in (self.whole, self.cut))
+        sizes = [tuple(tensor.shape.numpy()) for tensor in tensors]
         if place.product is None:
             return _Task(place, NormMoments(), (sizes[0][-1], sizes[1][-1]))
         count = place.product.features
@@ -257,15 +255,11 @@ class _Sweep:
             self._set(place.bias, bias + fitted.offset.reshape(bias.shape))
 
     def _array(self, name: str) -> Array:
-        tensor = self.cut.model.graph.initializers[name].const_value
-        assert tensor is not None
-        return read_weight(tensor).astype(np.float64)
+        return read_initializer(self.cut.model, name).astype(np.float64)
 
     def _set(self, name: str, array: Array) -> None:
-        value = self.cut.model.graph.initializers[name]
-        assert value.const_value is not None
         self.changed[name] = array
-        value.const_value = ir.Tensor(array.astype(value.const_value.dtype.numpy()), name=name)
+        put(self.cut.model, {name: array})
 
 
 def _names(lists: Iterator[list[str]]) -> list[str]:

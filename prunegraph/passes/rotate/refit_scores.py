@@ -15,7 +15,7 @@ import onnx_ir as ir
 
 from prunegraph.analysis.analyze import Analysis
 from prunegraph.analysis.groups import Group
-from prunegraph.analysis.read_weight import read_weight
+from prunegraph.analysis.read_weight import read_initializer
 from prunegraph.analysis.slots import Keeps
 from prunegraph.arrays import Floats, Mask
 from prunegraph.observe.data import every_nth
@@ -224,6 +224,5 @@ def _fold(model: ir.Model, site: ScoreSite, keep: Mask, matrices: Sequence[Float
     for row, (kept, matrix) in enumerate(zip(keep, matrices, strict=True)):
         full[row][np.ix_(kept, kept)] = matrix
     for weight in site.weights:
-        tensor = model.graph.initializers[weight.value].const_value
-        assert tensor is not None and weight.layout is not None
-        put(model, {weight.value: weight.layout.times(read_weight(tensor), full)})
+        assert weight.layout is not None
+        put(model, {weight.value: weight.layout.times(read_initializer(model, weight.value), full)})

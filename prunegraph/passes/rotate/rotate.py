@@ -9,8 +9,9 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
-from prunegraph.analysis.read_weight import read_weight
-from prunegraph.arrays import Array, Floats
+from prunegraph.analysis.read_weight import read_initializer
+from prunegraph.arrays import Floats
+from prunegraph.passes.repair.write import put
 from prunegraph.passes.rotate.basis import (
     Basis,
     centred,
@@ -78,14 +79,10 @@ def rotated(model: ir.Model, turns: Sequence[Turn], how: Rotation) -> ir.Model:
                 for place in side:
                     assert place.layout is not None
                     before = changed.get(place.value)
-                    array = _array(model, place.value) if before is None else before
+                    array = read_initializer(model, place.value) if before is None else before
                     changed[place.value] = place.layout.times(array, factors)
     twin = model.clone()
-    for name, array in changed.items():
-        value = twin.graph.initializers[name]
-        assert value.const_value is not None
-        tensor = value.const_value
-        value.const_value = ir.Tensor(array.astype(tensor.dtype.numpy()), dtype=tensor.dtype, name=name)
+    put(twin, changed)
     return twin
 
 
@@ -146,10 +143,10 @@ def _sums(model: ir.Model, moments: HeadMoments, place: Held) -> Floats:
         return sums
     weight, *biases = place.through
     assert weight.layout is not None and all(bias.layout is not None for bias in biases)
-    offsets = [bias.layout.blocks(_array(model, bias.value)) for bias in biases if bias.layout is not None]
+    offsets = [bias.layout.blocks(read_initializer(model, bias.value)) for bias in biases if bias.layout is not None]
     units = weight.layout.positions.shape[1] + 1
     total = np.zeros((int(np.prod(weight.layout.rows)), units, units))
-    for (row, block), *added in zip(weight.layout.blocks(_array(model, weight.value)), *offsets, strict=True):
+    for (row, block), *added in zip(weight.layout.blocks(read_initializer(model, weight.value)), *offsets, strict=True):
         makes = np.pad(block, ((0, 1), (0, 1)))
         makes[-1, -1] = 1
         for _, offset in added:
@@ -163,7 +160,7 @@ def _shifted(model: ir.Model, sums: Floats, bias: Held | None) -> Floats:
     if bias is None or bias.layout is None:
         return sums
     moved = np.array(sums)
-    for row, block in bias.layout.blocks(_array(model, bias.value)):
+    for row, block in bias.layout.blocks(read_initializer(model, bias.value)):
         shift = np.eye(sums.shape[-1])
         shift[-1, :-1] = block[0]
         moved[row] = shift.T @ sums[row] @ shift
@@ -189,12 +186,6 @@ def _stacked(model: ir.Model, side: Sequence[Held], rows: int) -> list[Floats]:
     blocks_of_row: list[list[Floats]] = [[] for _ in range(rows)]
     for weight in side:
         assert weight.layout is not None
-        for row, block in weight.layout.blocks(_array(model, weight.value)):
+        for row, block in weight.layout.blocks(read_initializer(model, weight.value)):
             blocks_of_row[row].append(block)
     return [np.concatenate(blocks) for blocks in blocks_of_row]
-
-
-def _array(model: ir.Model, name: str) -> Array:
-    tensor = model.graph.initializers[name].const_value
-    assert tensor is not None
-    return read_weight(tensor)

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import onnx_ir as ir
 
-from prunegraph.analysis.read_weight import read_weight
+from prunegraph.analysis.read_weight import read_initializer
 from prunegraph.analysis.slots import Keeps
 from prunegraph.arrays import Array, Floats
 from prunegraph.observe.attention_sites import ObservedValue
@@ -129,6 +129,4 @@ def _change(model: ir.Model, weight: Held, matrix: Floats) -> None:
 
 
 def _array(model: ir.Model, name: str) -> Floats:
-    tensor = model.graph.initializers[name].const_value
-    assert tensor is not None
-    return np.asarray(read_weight(tensor), dtype=np.float64)
+    return np.asarray(read_initializer(model, name), dtype=np.float64)

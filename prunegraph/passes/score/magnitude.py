@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from prunegraph.analysis.groups import Group
-from prunegraph.analysis.read_weight import read_weight
+from prunegraph.analysis.read_weight import read_initializer
 from prunegraph.analysis.slots import unit_sums
 from prunegraph.passes.score.base import Context, Scorer, Scores
 from prunegraph.passes.score.weight_flow import energy_read, sums_of_squares, touching
@@ -52,8 +52,6 @@ def _taken(group: Group, context: Context) -> Scores:
     solution = context.analysis.solution
     energy = np.zeros(group.shape)
     for name in dict.fromkeys(place.name for place in group.places):
-        tensor = context.model.graph.initializers[name].const_value
-        assert tensor is not None
-        axes = solution.resolve(name)
-        energy += unit_sums(sums_of_squares(read_weight(tensor)), axes, group.dim, group.outer, solution.dim_size)
+        squares = sums_of_squares(read_initializer(context.model, name))
+        energy += unit_sums(squares, solution.resolve(name), group.dim, group.outer, solution.dim_size)
     return energy
