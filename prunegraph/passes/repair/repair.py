@@ -152,11 +152,14 @@ def _with_sweep(
     fit_inputs = replace(inputs, source=every_nth(inputs.source, APART, APART - 1, others=True))
     bare = remove_whole_groups(amended or model, analysis.solution, keeps)
     prepared = [*(prepare(bare.model, keeps) if prepare is not None else ())]
-    if amended is not None:
-        prepared += differing(bare.model.graph, remove_whole_groups(model, analysis.solution, keeps).model.graph)
     swept = sweep(model, bare.model, analysis, keeps, fit_inputs, progress)
     reference = outputs_of(model, analysis, apart)
-    plain, _ = rewritten(model, analysis, keeps, [], prepare)
+    unrepaired = remove_whole_groups(model, analysis.solution, keeps)
+    if amended is not None:
+        prepared += differing(bare.model.graph, unrepaired.model.graph)
+    if prepare is not None:
+        prepare(unrepaired.model, keeps)
+    plain = cleanup(unrepaired.model, analysis.solution, unrepaired.lengths)
     ways = {"none": divergence(plain, reference)}
     if slim is not None:
         ways["at once"] = divergence(slim, reference)
