@@ -9,6 +9,7 @@ from prunegraph.analysis.roles import KINDS
 from prunegraph.errors import UsageError
 from prunegraph.extras import require_extras
 from prunegraph.observe.data import DataLike, Sample
+from prunegraph.observe.evaluation import check_metric
 from prunegraph.observe.stream import Data
 from prunegraph.passes.choose.amounts import Ratio
 from prunegraph.passes.choose.request import Amount, Scope, scorers_by_kind
@@ -92,6 +93,8 @@ class Request:
             MissingExtra: packages are missing; the message names all of them.
         """
         amount, scorers = Amount.of(amount), scorers_by_kind(scorer)
+        if amount.max_drop is not None:
+            check_metric(amount.metric)
         if after is None:
             after = () if data is None else (Repair(),)
         steps = (after,) if isinstance(after, Step) else tuple(after)
