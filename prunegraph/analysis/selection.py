@@ -131,6 +131,11 @@ class Selection:
         keep = self.keep.get(group.id)
         return group.units if keep is None else int(np.asarray(keep).reshape(-1, group.units)[0].sum())
 
+    def counts(self, groups: Iterable[Group]) -> dict[str, int]:
+        """By group id how many units stay, of the groups that are named."""
+        known = {group.id: group for group in groups}
+        return {name: self.count(known[name]) for name in self.keep}
+
     def keeps(self, groups: Iterable[Group]) -> dict[int, Keep]:
         """What stays, by Dim.
 

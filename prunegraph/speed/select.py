@@ -209,8 +209,7 @@ class SpeedSearch:
             selection: What stays.
         """
         if self.given is not None:
-            groups = {group.id: group for group in self.graph.groups}
-            return self.times.ratio({name: selection.count(groups[name]) for name in selection.keep})
+            return self.times.ratio(selection.counts(self.graph.groups))
         key = selection.to_json()
         if key not in self._timed:
             self._timed[key] = self.timer.sure_pair(self.graph.original, self.slim(selection))
@@ -261,8 +260,7 @@ class SpeedSearch:
         Args:
             met: The plan.
         """
-        groups = {group.id: group for group in self.graph.groups}
-        counts = {name: met.best.plan.count(groups[name]) for name in met.best.plan.keep}
+        counts = met.best.plan.counts(self.graph.groups)
         searched, judged = held_out(self.harm.outputs)
 
         def harms(kept: Mapping[str, int]) -> tuple[float, float]:
@@ -379,6 +377,5 @@ class SpeedSearch:
             return {}
 
     def _budgets(self, selection: Selection) -> dict[str, tuple[float, float]]:
-        groups = {group.id: group for group in self.graph.groups}
-        left = self.cost({name: selection.count(groups[name]) for name in selection.keep})
+        left = self.cost(selection.counts(self.graph.groups))
         return {name: (limit, left[name]) for name, limit in self.one_ratio.budgets.items()}

@@ -97,9 +97,7 @@ class OneRatio:
         return high
 
     def _kept(self, removal: float) -> bool:
-        selection = self._at(removal)
-        groups = {group.id: group for group in self.graph.groups}
-        left = self.cost({name: selection.count(groups[name]) for name in selection.keep})
+        left = self.cost(self._at(removal).counts(self.graph.groups))
         return all(left[name] <= limit for name, limit in self.budgets.items())
 
 
