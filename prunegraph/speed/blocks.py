@@ -91,6 +91,11 @@ def _refused(analyzed: Analyzed, groups: Sequence[Group]) -> Collection[int]:
     return remove_whole_groups(analyzed.normalized.model, analyzed.analysis.solution, keeps).refused
 
 
+def units_of(blocks: Sequence[TimedBlock]) -> dict[str, int]:
+    """By group id how many units the whole model has."""
+    return {group.id: group.units for block in blocks for group in block.groups}
+
+
 def alike(blocks: Sequence[TimedBlock]) -> list[list[TimedBlock]]:
     """The blocks, those together that take the same time."""
     classes: dict[tuple[object, ...], list[TimedBlock]] = defaultdict(list)

@@ -26,9 +26,16 @@ def candidates(graph: Graph, amount: Amount, *, dims: bool) -> Amount:
     plain = replace(amount, **speed, search=0.0)
     if amount.kinds or amount.uniform or not dims or amount.rotate is False:
         return plain
+    turned = turnable_groups(graph)
+    return replace(plain, ratio=dict.fromkeys([*default_groups(graph, amount), *turned], 0.5)) if turned else plain
+
+
+def default_groups(graph: Graph, amount: Amount) -> list[str]:
+    """The ids of the groups in scope that one number for all kinds is for."""
+    return [g.id for g in graph.groups if in_scope(g, graph.scope) and amount.by_default(g.kind, g.exact)]
+
+
+def turnable_groups(graph: Graph) -> list[str]:
+    """The ids of the groups in scope that are dims of heads that can be turned."""
     bases = graph.bases
-    turn = [g.id for g in graph.groups if g.kind in KINDS and bases.get(g.id) == "" and in_scope(g, graph.scope)]
-    if not turn:
-        return plain
-    others = [g.id for g in graph.groups if in_scope(g, graph.scope) and amount.by_default(g.kind, g.exact)]
-    return replace(plain, ratio=dict.fromkeys([*others, *turn], 0.5))
+    return [g.id for g in graph.groups if g.kind in KINDS and bases.get(g.id) == "" and in_scope(g, graph.scope)]

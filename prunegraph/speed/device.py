@@ -11,9 +11,8 @@ from prunegraph.export.bundle.versions import Versions
 from prunegraph.graph import Graph
 from prunegraph.observe.fingerprint import fingerprint
 from prunegraph.passes.choose.request import Amount
-from prunegraph.passes.choose.select_units import in_scope
-from prunegraph.passes.rotate.sites import KINDS
-from prunegraph.speed.blocks import blocks_of
+from prunegraph.speed.blocks import blocks_of, units_of
+from prunegraph.speed.candidates import default_groups, turnable_groups
 from prunegraph.speed.cuts import cut_model, table_cuts
 
 
@@ -24,22 +23,12 @@ def versions_of(graph: Graph, amount: Amount | None = None) -> Versions:
         graph: The analysed model.
         amount: Its `kinds` and `align` count; by default every group that a plan by speed may cut.
     """
-    amount, bases = amount or Amount(), graph.bases
-    among = [
-        group.id
-        for group in graph.groups
-        if in_scope(group, graph.scope)
-        and (
-            amount.by_default(group.kind, group.exact)
-            or (not amount.kinds and group.kind in KINDS and bases.get(group.id) == "")
-        )
-    ]
-    blocks = blocks_of(graph, among)
+    amount = amount or Amount()
+    blocks = blocks_of(graph, {*default_groups(graph, amount), *([] if amount.kinds else turnable_groups(graph))})
     cuts = table_cuts(blocks, amount.align)
 
     def models() -> Iterator[tuple[Cut, ir.Model]]:
         for cut in cuts:
             yield cut, cut_model(graph, cut)
 
-    groups = {group.id: group.units for block in blocks for group in block.groups}
-    return Versions(fingerprint(graph.original), groups, models)
+    return Versions(fingerprint(graph.original), units_of(blocks), models)

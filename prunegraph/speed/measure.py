@@ -13,13 +13,13 @@ import onnxruntime as ort
 
 from prunegraph.analyzed import Analyzed
 from prunegraph.atomic_write import write_text
-from prunegraph.bench.device_table import WHOLE, Cut, LatencyTable
+from prunegraph.bench.device_table import Cut, LatencyTable
 from prunegraph.bench.environment import environment
 from prunegraph.bench.results import Comparison
 from prunegraph.errors import PruneGraphError, UsageError
 from prunegraph.observe.cache import default_cache
 from prunegraph.observe.fingerprint import fingerprint
-from prunegraph.speed.blocks import TimedBlock, alike
+from prunegraph.speed.blocks import TimedBlock, alike, units_of
 from prunegraph.speed.cuts import cut_model, cuts_between, table_cuts
 from prunegraph.speed.timer import TABLE_ROUNDS, Timer
 
@@ -79,8 +79,8 @@ def measure_table(
     ]
     for cut in more:
         time(cut)
-    groups = {group.id: group.units for block in blocks for group in block.groups}
-    table = LatencyTable.of(comparisons, [*cuts, *more], model=model, groups=groups, provider=timer.ep, forms=forms)
+    timed, groups = [*cuts, *more], units_of(blocks)
+    table = LatencyTable.of(comparisons, timed, model=model, groups=groups, provider=timer.ep, forms=forms)
     if path is not None:
         _store(path, table)
     return table
@@ -137,6 +137,3 @@ def _store(path: Path, table: LatencyTable) -> None:
         write_text(path, json.dumps(table.to_dict()))
     except (OSError, PruneGraphError) as error:
         logger.warning("the latency table is not cached: %s", error)
-
-
-__all__ = ["WHOLE", "measure_table", "table_cache"]

@@ -22,7 +22,7 @@ from prunegraph.bench.stats import PairedRatio
 from prunegraph.errors import UsageError
 from prunegraph.observe.fingerprint import fingerprint
 from prunegraph.passes.rewrite.remove_groups import remove_whole_groups
-from prunegraph.speed.blocks import TimedBlock
+from prunegraph.speed.blocks import TimedBlock, units_of
 from prunegraph.speed.cuts import table_cuts
 
 
@@ -114,7 +114,7 @@ def estimated_table(
     for cut in table_cuts(blocks, align):
         ratio = whole / max(estimate_ms(analyzed, device, cut.kept), 1e-9)
         cuts.append(TimedCut(cut.name, dict(cut.kept), PairedRatio(ratio, ratio, ratio)))
-    groups = {group.id: group.units for block in blocks for group in block.groups}
+    groups = units_of(blocks)
     return LatencyTable(
         model=fingerprint(analyzed.original),
         groups=groups,
