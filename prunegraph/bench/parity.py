@@ -4,18 +4,15 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from typing import Any
 
 import ml_dtypes
 import numpy as np
-import numpy.typing as npt
 import onnx
 
+from prunegraph.arrays import Array
 from prunegraph.errors import PruneGraphError
 from prunegraph.runtime.on_provider import LoadedModel, ModelSource, load
 from prunegraph.runtime.providers import PROVIDERS
-
-Array = npt.NDArray[Any]
 
 TOLERANCES = {"float32": 1e-4, "float16": 2e-2, "int8": 5e-2}
 """By the narrowest numbers in a model, how far its outputs may be from those on the CPU, as a share of their scale."""

@@ -48,9 +48,7 @@ def profile(
     Raises:
         ModelError: ONNX Runtime cannot run the model.
     """
-    with tempfile.TemporaryDirectory() as folder:
-        events, _ = _events(model, Path(folder), provider, batch, sequence, sizes or {}, threads)
-    return by_op_type(events)
+    return by_op_type(_events(model, provider, batch, sequence, sizes or {}, threads)[0])
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,8 +90,7 @@ def node_times(
     Raises:
         ModelError: ONNX Runtime cannot run the model.
     """
-    with tempfile.TemporaryDirectory() as folder:
-        events, optimized = _events(model, Path(folder), provider, batch, sequence, sizes or {}, threads)
+    events, optimized = _events(model, provider, batch, sequence, sizes or {}, threads)
     times: dict[str, float] = defaultdict(float)
     for (name, _), milliseconds in _by_node(events).items():
         times[name.removesuffix(_KERNEL)] += milliseconds
@@ -105,27 +102,29 @@ def node_times(
 
 
 def _events(
-    model: bytes, folder: Path, provider: str, batch: int, sequence: int, lengths: Mapping[str, int], threads: int
+    model: bytes, provider: str, batch: int, sequence: int, lengths: Mapping[str, int], threads: int
 ) -> tuple[list[Mapping[str, Any]], onnx.ModelProto]:
     """The events of some runs, and the graph that was run."""
     options = ort.SessionOptions()
     options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
     options.log_severity_level = 4
     options.enable_profiling = True
-    options.profile_file_prefix = str(folder / "profile")
-    options.optimized_model_filepath = str(folder / "optimized.onnx")
-    try:
-        session = ort.InferenceSession(model, options, providers=find_provider(provider).requested(threads))
-        specs = session_inputs(session)
-        known = resolve_sizes(specs, batch=batch, sequence=sequence, sizes=lengths)
-        feeds = random_feeds(specs, known, 0, id_bound=ID_BOUNDS[-1], whole_masks=True)
-        for _ in range(WARMUP + RUNS):
-            session.run(None, feeds)
-        events = json.loads(Path(session.end_profiling()).read_text(encoding="utf-8"))
-        return events, onnx.load(folder / "optimized.onnx", load_external_data=False)
-    except Exception as error:  # onnxruntime's error classes have no base of their own
-        hint = "time it with `prunegraph bench`, which says more"
-        raise ModelError(f"ONNX Runtime cannot profile the model: {first_line(error)}", hint=hint) from error
+    with tempfile.TemporaryDirectory() as folder:
+        optimized = Path(folder) / "optimized.onnx"
+        options.profile_file_prefix = str(Path(folder) / "profile")
+        options.optimized_model_filepath = str(optimized)
+        try:
+            session = ort.InferenceSession(model, options, providers=find_provider(provider).requested(threads))
+            specs = session_inputs(session)
+            known = resolve_sizes(specs, batch=batch, sequence=sequence, sizes=lengths)
+            feeds = random_feeds(specs, known, 0, id_bound=ID_BOUNDS[-1], whole_masks=True)
+            for _ in range(WARMUP + RUNS):
+                session.run(None, feeds)
+            events = json.loads(Path(session.end_profiling()).read_text(encoding="utf-8"))
+            return events, onnx.load(optimized, load_external_data=False)
+        except Exception as error:  # onnxruntime's error classes have no base of their own
+            hint = "time it with `prunegraph bench`, which says more"
+            raise ModelError(f"ONNX Runtime cannot profile the model: {first_line(error)}", hint=hint) from error
 
 
 def by_op_type(events: list[Mapping[str, Any]]) -> dict[str, float]:
