@@ -17,6 +17,7 @@ from prunegraph.cli.arguments import (
     Tokenizer,
     beside,
     data_of,
+    load_for,
     parse_sizes,
     tokenizer_for,
 )
@@ -64,16 +65,15 @@ def vocab(
     with progress() as step:
         step("load")
         from prunegraph.api import analyze
-        from prunegraph.cli.arguments import load_for
+        from prunegraph.export.folder import read_config
         from prunegraph.export.onnx_file import save
+        from prunegraph.observe.text import read_tokenizer
         from prunegraph.passes.choose.request import Scope
         from prunegraph.vocabulary import cut_tokenizer, cut_vocabulary, mapped_config
         from prunegraph.vocabulary.tokens import tokens_of_file, used_ids
 
         original = load_for(model, output)
-        text = (tokenizer_path / "tokenizer.json" if tokenizer_path.is_dir() else tokenizer_path).read_text(
-            encoding="utf-8"
-        )
+        _, text = read_tokenizer(tokenizer_path)
         step("tokenize")
         texts = data_of(model, data, tokenizer_path, samples=samples)
         ids = used_ids(texts, original) if texts is not None else ()
@@ -81,15 +81,15 @@ def vocab(
         graph = analyze(original, scope=Scope(sizes=parse_sizes(size or ())), progress=step)
         step("cut")
         result = cut_vocabulary(graph, small.kept)
-        config = beside(model, "config.json")
+        config_path = beside(model, "config.json")
+        config = read_config(config_path.parent) if config_path is not None else None
         plan = {"prunegraph_vocabulary": 1, "ids": result.ids, "kept": result.kept, "outputs": result.outputs}
         companions = {
             f"{output.stem}.tokenizer.json": small.text,
             f"{output.stem}.vocab.json": json_module.dumps(plan),
         }
         if config is not None:
-            changed = mapped_config(json_module.loads(config.read_text(encoding="utf-8")), small.kept)
-            companions[f"{output.stem}.config.json"] = json_module.dumps(changed, indent=2)
+            companions[f"{output.stem}.config.json"] = json_module.dumps(mapped_config(config, small.kept), indent=2)
         files = save(result.model, output, companions=companions)
     if json:
         facts = {"tokens": [result.size, len(result.kept)], "max_rel_error": result.error, "outputs": result.outputs}

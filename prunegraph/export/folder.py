@@ -101,13 +101,22 @@ def read_config(folder: Path) -> dict[str, Any] | None:
     path = folder / "config.json"
     if not path.is_file():
         return None
-    try:
-        config = parse_json(path.read_text(encoding="utf-8-sig"))
-    except (OSError, ValueError) as error:
-        raise ModelError(f"{path} cannot be read: {error}", hint="repair it, or give the ONNX file alone") from error
+    config = read_json(path)
     if not isinstance(config, dict):
         raise ModelError(f"{path} is no JSON object", hint="repair it, or give the ONNX file alone")
     return config
+
+
+def read_json(path: Path) -> Any:
+    """What a JSON file of a model folder states.
+
+    Raises:
+        ModelError: it cannot be read, or is no JSON.
+    """
+    try:
+        return parse_json(path.read_text(encoding="utf-8-sig"))
+    except (OSError, ValueError) as error:
+        raise ModelError(f"{path} cannot be read: {error}", hint="repair it, or give the ONNX file alone") from error
 
 
 def class_numbers(config: Mapping[str, Any]) -> dict[str, int]:
@@ -205,10 +214,7 @@ def _later_modules(folder: Path) -> list[Path]:
     path = folder / "modules.json"
     if not path.is_file():
         return []
-    try:
-        stated = parse_json(path.read_text(encoding="utf-8-sig"))
-    except (OSError, ValueError) as error:
-        raise ModelError(f"{path} cannot be read: {error}", hint="repair it, or give the ONNX file alone") from error
+    stated = read_json(path)
     names = [module.get("path") for module in stated if isinstance(module, dict)] if isinstance(stated, list) else []
     inside = [folder / name for name in names if isinstance(name, str) and name and Path(name).name == name]
     return [file for each in inside if each.is_dir() for file in each.iterdir() if file.is_file()]

@@ -12,8 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from prunegraph.errors import ModelError, PruneGraphError
-from prunegraph.export.folder import Cut, SlimConfig, slim_config
-from prunegraph.strict_json import parse_json
+from prunegraph.export.folder import Cut, SlimConfig, read_json, slim_config
 
 NAME = "genai_config.json"
 
@@ -30,10 +29,7 @@ def read_genai_config(folder: Path) -> dict[str, Any] | None:
     path = folder / NAME
     if not path.is_file():
         return None
-    try:
-        config = parse_json(path.read_text(encoding="utf-8-sig"))
-    except (OSError, ValueError) as error:
-        raise ModelError(f"{path} cannot be read: {error}", hint="repair it, or give the ONNX file alone") from error
+    config = read_json(path)
     if not isinstance(config, dict) or not isinstance(_decoder(config), dict):
         raise ModelError(f"{path} says nothing of a decoder", hint="give the ONNX file alone")
     return config

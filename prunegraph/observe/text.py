@@ -86,13 +86,7 @@ class TextReader:
         """
         with needs_extra("text", "tokenizers"):
             from tokenizers import Tokenizer
-        path = Path(where)
-        path = path / "tokenizer.json" if path.is_dir() else path
-        if not is_file(path):
-            hint = "give a tokenizer.json or the folder that holds it: tokenizer=…, --tokenizer …"
-            raise UsageError(f"there is no tokenizer {path}", hint=hint)
-        with open_text(path) as file:
-            text = file.read()
+        path, text = read_tokenizer(where)
         try:
             self._tokenizer = Tokenizer.from_str(text)
             self.pad_id, self.left = _padding(path, json.loads(text), self._tokenizer)
@@ -143,6 +137,21 @@ class TextReader:
         values = {"ids": ids, "mask": mask, "types": types, "positions": np.maximum(np.cumsum(mask, axis=1) - 1, 0)}
         feeds = {spec.name: values[text_role(spec)].astype(spec.dtype) for spec in specs}
         return Batch(feeds, tuple(samples), mask[: len(samples)], tuple(tokens))
+
+
+def read_tokenizer(where: str | os.PathLike[str]) -> tuple[Path, str]:
+    """The path of a `tokenizer.json`, which may be given by its folder, and its text.
+
+    Raises:
+        UsageError: there is none, or it cannot be read.
+    """
+    path = Path(where)
+    path = path / "tokenizer.json" if path.is_dir() else path
+    if not is_file(path):
+        hint = "give a tokenizer.json or the folder that holds it: tokenizer=…, --tokenizer …"
+        raise UsageError(f"there is no tokenizer {path}", hint=hint)
+    with open_text(path) as file:
+        return path, file.read()
 
 
 def _padding(path: Path, written: dict[str, Any], tokenizer: Any) -> tuple[int, bool]:
