@@ -123,6 +123,9 @@ Protocol = Annotated[
         "them; or blocks, several runs of one model before the next, as in a busy server.",
     ),
 ]
+Align = Annotated[
+    int | None, typer.Option(metavar="N", help="Round what is kept up to a multiple of this.", show_default=False)
+]
 KeepForm = Annotated[
     bool, typer.Option("--keep-form", help="By speed: write no equal forms that this runtime runs faster.")
 ]

@@ -95,11 +95,9 @@ def evaluation_table(result: Evaluation, on: str = "") -> Table:
         result: What they reached.
         on: What is to be said of the examples.
     """
-    from rich.table import Table
+    from prunegraph.cli.plain_table import plain_table
 
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
-    for heading in ("model", result.metric, "95 %", "change", "95 %"):
-        table.add_column(heading, justify="left" if heading == "model" else "right")
+    table = plain_table("model", result.metric, "95 %", "change", "95 %")
     for score in result.scores:
         change = "" if score.change is None else f"{score.change:+.4f}"
         interval = "" if score.change_low is None else f"[{score.change_low:+.4f}, {score.change_high:+.4f}]"

@@ -123,12 +123,11 @@ def finetune(
 
 def _lines(result: FinetuneResult) -> list[RenderableType]:
     """A line for every epoch, and what that did."""
-    from rich.table import Table
     from rich.text import Text
 
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
-    for heading in ("epoch", "loss", "validation loss", result.metric):
-        table.add_column(heading, justify="right")
+    from prunegraph.cli.plain_table import plain_table
+
+    table = plain_table("epoch", "loss", "validation loss", result.metric, labels=0)
     number: Callable[[float], str] = "{:.4f}".format
     for epoch in result.history:
         first = "-" if epoch.number == 0 else number(epoch.loss)

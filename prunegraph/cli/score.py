@@ -116,20 +116,13 @@ def score(
         say("\nwrote ", str(output))
 
 
-def _table(title: str, *headings: str) -> Table:
-    from rich.table import Table
-
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim", title=title, title_justify="left")
-    for k, heading in enumerate(headings):
-        table.add_column(heading, justify="right" if k else "left")
-    return table
-
-
 def _colored(table: ReportTable) -> Table:
     """A scorer's table: rows that stand out bold, hot cells red."""
     from rich.text import Text
 
-    drawn = _table(table.title, *table.headings)
+    from prunegraph.cli.plain_table import plain_table
+
+    drawn = plain_table(*table.headings, title=table.title)
     for k, (first, *cells) in enumerate(table.rows):
         style = None if not table.strong else "bold" if table.strong[k] else "dim"
         colors = [_color(heat) for heat in table.heat[k]] if table.heat else [""] * len(cells)
@@ -144,9 +137,11 @@ def _color(heat: float) -> str:
 def _units(scores: Scores) -> Table:
     import numpy as np
 
+    from prunegraph.cli.plain_table import plain_table
     from prunegraph.cli.wording import units_of
 
-    table = _table("Scores by group: the smallest go first", "group", "units", "smallest", "median", "largest")
+    title = "Scores by group: the smallest go first"
+    table = plain_table("group", "units", "smallest", "median", "largest", title=title)
     groups = {group.id: group for group in scores.context.analysis.groups}
     for name, array in scores.items():
         quantiles = (f"{value:.4g}" for value in np.quantile(array, (0, 0.5, 1)))

@@ -7,10 +7,10 @@ from collections.abc import Iterator, Sequence
 
 from rich.console import Group as Lines
 from rich.console import RenderableType
-from rich.table import Table
 from rich.text import Text
 
-from prunegraph.cli.wording import span
+from prunegraph.cli.plain_table import plain_table
+from prunegraph.cli.wording import span, times_faster
 from prunegraph.passes.choose.meet_time import OVER
 from prunegraph.passes.choose.rank import WIDTH_MULTIPLE, is_slow
 from prunegraph.passes.prove.verify import TOLERANCE, Verification
@@ -21,9 +21,7 @@ from prunegraph.report import GroupReport, Report, SpeedReport
 
 def pruned(report: Report) -> RenderableType:
     """A short table, and what the proof saw."""
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
-    for heading in ("", "before", "after", "change"):
-        table.add_column(heading, justify="right" if heading else "left")
+    table = plain_table("", "before", "after", "change")
     table.add_row("parameters", *_change([report.params[0]], [report.params[1]]))
     table.add_row("multiply-adds", *_change([report.macs[0]], [report.macs[1]]))
     if report.sizes:
@@ -145,7 +143,7 @@ def repair(done: Repaired | None) -> Sequence[Text]:
 def speed_lines(done: SpeedReport) -> Iterator[str]:
     """How fast the result is, beside what was asked for."""
     ratio, requested = done.met.best.ratio, done.met.asked
-    times = f"{ratio.median:.2f} times [{ratio.low:.2f}, {ratio.high:.2f}]"
+    times = times_faster(ratio)
     if done.predicted:
         yield f"speed: {ratio.median:.2f} times, as the latency table of {done.ep} says; nothing was timed here"
     elif done.drop is not None:
@@ -159,7 +157,7 @@ def speed_lines(done: SpeedReport) -> Iterator[str]:
         before, after = done.latency_ms
         yield f"  timed in {done.settings.get('protocol', 'turns')}: {before:.3g} -> {after:.3g} ms"
     for protocol, other in done.other.items():
-        yield f"  timed in {protocol}: {other.median:.2f} times [{other.low:.2f}, {other.high:.2f}]"
+        yield f"  timed in {protocol}: {times_faster(other)}"
     if done.drop is not None:
         drop, (whole, slim) = done.drop, done.drop.values
         yield f"  {drop.metric} {whole:.4f} -> {slim:.4f} of {drop.examples:,} examples: {drop.drop:.2f} percent lost"
@@ -167,10 +165,9 @@ def speed_lines(done: SpeedReport) -> Iterator[str]:
         yield f"  {left:.3f} of {name} left, {limit:.3f} allowed"
     for trial in done.forms:
         kept = "written" if trial.kept else "left as it was"
-        yield f"  {trial.name}: {trial.ratio.median:.2f} times [{trial.ratio.low:.2f}, {trial.ratio.high:.2f}], {kept}"
+        yield f"  {trial.name}: {times_faster(trial.ratio)}, {kept}"
     if done.same_form is not None:
-        same = done.same_form
-        yield f"  beside the original in the same form {same.median:.2f} times [{same.low:.2f}, {same.high:.2f}]"
+        yield f"  beside the original in the same form {times_faster(done.same_form)}"
     harms = ", ".join(f"{name} {value:.4g}" for name, value in done.harm.items())
     yield f"  planned by {done.plan}" + (f" (harm: {harms})" if harms else "")
     if done.searched:

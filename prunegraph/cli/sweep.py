@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from prunegraph.cli.arguments import (
+    Align,
     BatchSize,
     DataFile,
     ImageOptions,
@@ -68,9 +69,7 @@ def sweep(
     kind: Annotated[
         list[str] | None, typer.Option(metavar="KIND", help="What may go, see `prunegraph prune`. Repeatable.")
     ] = None,
-    align: Annotated[
-        int | None, typer.Option(metavar="N", help="Round what is kept up to a multiple of this.", show_default=False)
-    ] = None,
+    align: Align = None,
     scorer: Annotated[
         list[str] | None,
         typer.Option(metavar="[KIND=]NAME", help="See `prunegraph prune`.", show_default=False),
@@ -165,13 +164,10 @@ def sweep_table(result: Sweep) -> Table:
     Args:
         result: The versions.
     """
-    from rich.table import Table
-
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
-    for heading in ("", "ms", "times faster", "95 %", "parameters", result.metric, "95 %", "front"):
-        table.add_column(heading, justify="right" if heading else "left")
+    from prunegraph.cli.plain_table import plain_table
     from prunegraph.speed.versions import title
 
+    table = plain_table("", "ms", "times faster", "95 %", "parameters", result.metric, "95 %", "front")
     points = {point["name"]: point for point in result.points()}
     front = result.front()
     rows = {"original": None, **{title(speedup): each for speedup, each in result.results.items()}}

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from prunegraph.cli.arguments import (
+    Align,
     BatchSize,
     Json,
     KeepForm,
@@ -45,9 +46,7 @@ def table(
             "Repeatable.",
         ),
     ] = None,
-    align: Annotated[
-        int | None, typer.Option(metavar="N", help="Round what is kept up to a multiple of this.", show_default=False)
-    ] = None,
+    align: Align = None,
     estimate: Annotated[
         str,
         typer.Option(

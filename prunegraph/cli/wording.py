@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from prunegraph.analysis.groups import Group
+    from prunegraph.bench.stats import PairedRatio
 
 EXAMPLES = 3
 
@@ -51,6 +52,11 @@ def span(numbers: Sequence[int]) -> str:
     """
     low, high = min(numbers), max(numbers)
     return f"{low:,}" if low == high else f"{low:,} to {high:,}"
+
+
+def times_faster(ratio: PairedRatio) -> str:
+    """How many times faster, with the interval: `2.01 times [1.95, 2.07]`."""
+    return f"{ratio.median:.2f} times [{ratio.low:.2f}, {ratio.high:.2f}]"
 
 
 def count(things: Sequence[object], what: str) -> str:
