@@ -3,6 +3,15 @@
 from __future__ import annotations
 
 
+def one_line(error: BaseException) -> str:
+    """All that an exception says, its lines joined, at most 300 characters; the name of its type if it says nothing.
+
+    >>> one_line(ValueError("no number:   x")), one_line(KeyError())
+    ('no number: x', 'KeyError')
+    """
+    return " ".join(str(error).split())[:300] or type(error).__name__
+
+
 def first_line(error: BaseException) -> str:
     """What an exception says in one line, at most 300 characters; the name of its type where it says nothing.
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import onnx
 
-from prunegraph.errors import ModelError, PruneGraphError
+from prunegraph.errors import ModelError, PruneGraphError, one_line
 from prunegraph.observe.stream import Inputs
 from prunegraph.quantization.options import Quantize
 
@@ -46,9 +46,8 @@ def quantized(method: str, source: Path, target: Path, options: Quantize, inputs
     except (PruneGraphError, MemoryError):
         raise
     except Exception as error:  # it raises whatever its parts raise
-        reason = " ".join(str(error).split())[:300] or type(error).__name__
         hint = f"try another method: {', '.join(name for name in _METHODS if name != method)}"
-        raise ModelError(f"ONNX Runtime's {method} quantizer cannot do it: {reason}", hint=hint) from error
+        raise ModelError(f"ONNX Runtime's {method} quantizer cannot do it: {one_line(error)}", hint=hint) from error
 
 
 def _dynamic(source: Path, target: Path, options: Quantize, inputs: Inputs | None) -> None:

@@ -18,7 +18,7 @@ import onnx_ir as ir
 import onnxruntime as ort
 
 from prunegraph.clock import Clock, Progress
-from prunegraph.errors import ModelError, PruneGraphError, VerificationFailed
+from prunegraph.errors import ModelError, PruneGraphError, VerificationFailed, one_line
 from prunegraph.export.convert import Kind, Model, ModelLike, in_kind, kind_of, open_source
 from prunegraph.export.onnx_file import load, save
 from prunegraph.observe.data import DataLike
@@ -225,9 +225,10 @@ def _compare(path: Path, names: Sequence[str], trial: Trial) -> dict[str, float]
     except Exception as error:
         if isinstance(error, PruneGraphError) or not type(error).__module__.startswith("onnxruntime"):
             raise
-        reason = " ".join(str(error).split())[:300]
         hint = "try another method; some need a newer onnxruntime"
-        raise VerificationFailed(f"ONNX Runtime does not run the quantized model: {reason}", hint=hint) from error
+        raise VerificationFailed(
+            f"ONNX Runtime does not run the quantized model: {one_line(error)}", hint=hint
+        ) from error
     return errors
 
 

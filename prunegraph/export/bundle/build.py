@@ -23,7 +23,7 @@ from prunegraph.atomic_write import check_target, stage
 from prunegraph.bench.device_table import Cut
 from prunegraph.bench.parity import TOLERANCES, number_format, output_error
 from prunegraph.clock import Clock, Progress
-from prunegraph.errors import ModelError, UsageError
+from prunegraph.errors import ModelError, UsageError, one_line
 from prunegraph.export.bundle.lower import lowered
 from prunegraph.export.bundle.stacks import Stack, find_stack
 from prunegraph.export.bundle.versions import Versions, with_patterns
@@ -223,8 +223,9 @@ def _outputs(message: bytes, name: str, feeds: Feeds) -> dict[str, Any]:
     except Exception as error:
         if not type(error).__module__.startswith("onnxruntime"):
             raise
-        reason = " ".join(str(error).split())[:300]
-        raise ModelError(f"ONNX Runtime does not run {name}: {reason}", hint="give sizes that it runs at") from error
+        raise ModelError(
+            f"ONNX Runtime does not run {name}: {one_line(error)}", hint="give sizes that it runs at"
+        ) from error
 
 
 def _message(model: ir.Model, name: str) -> bytes:

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence, Set
 import onnx
 from onnx import defs, helper, inliner, numpy_helper, version_converter
 
-from prunegraph.errors import ModelError
+from prunegraph.errors import ModelError, one_line
 from prunegraph.export.bundle.stacks import Stack
 
 _STANDARD = ("", "ai.onnx")
@@ -44,7 +44,7 @@ def lowered(proto: onnx.ModelProto, name: str, stack: Stack) -> onnx.ModelProto:
     try:
         onnx.checker.check_model(result, full_check=True)
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
-        raise ModelError(f"{name} is not valid in opset {_opset(result)}: {_line(error)}", hint=hint) from error
+        raise ModelError(f"{name} is not valid in opset {_opset(result)}: {one_line(error)}", hint=hint) from error
     return result
 
 
@@ -58,7 +58,7 @@ def _convert(proto: onnx.ModelProto, name: str, opset: int, stack: Stack, hint: 
         try:
             proto = _written_out(proto, sorted(missing))
         except RuntimeError as error:
-            reason = f"{', '.join(sorted(missing))} cannot be written out: {_line(error)}"
+            reason = f"{', '.join(sorted(missing))} cannot be written out: {one_line(error)}"
             raise ModelError(f"{name} cannot be written in opset {stack.opset}: {reason}", hint=hint) from error
     left = sorted({node.op_type for node in _nodes(proto.graph)} & missing)
     if left:
@@ -185,7 +185,3 @@ def _is_known(op: str, opset: int) -> bool:
     except defs.SchemaError:
         return False
     return True
-
-
-def _line(error: Exception) -> str:
-    return " ".join(str(error).split())[:300]
