@@ -116,8 +116,10 @@ def _constant(analysis: Analysis, link: Link) -> bool:
 
 
 def _is_weight(finder: Finder, spot: Spot) -> bool:
-    value = finder.values.get(str(spot[0]))
-    return value is not None and value.is_initializer() and value.dtype in FLOATS and value.const_value is not None
+    if not finder.is_weight(spot):
+        return False
+    value = finder.values[str(spot[0])]
+    return value.dtype in FLOATS and value.const_value is not None
 
 
 def refit_scores(

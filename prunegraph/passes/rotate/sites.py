@@ -107,13 +107,40 @@ def sites(graph: ir.Graph, analysis: Analysis, groups: Collection[str] | None = 
     return [Finder(analysis.solution, follower, group, places.get(group.dim, [])).site() for group in chosen_groups]
 
 
-class Finder:
-    """Looks at one group."""
+class GroupValues:
+    """The values that hold the units of one group, and where these lie in them."""
 
     def __init__(self, solution: Solution, follower: Follower, group: Group, nodes: Sequence[int]) -> None:
+        """Arguments: the solution, what follows its Dims, the group, and the nodes that have to do with it."""
         self.solution, self.follower, self.group, self.nodes = solution, follower, group, nodes
         operands = [value for k in nodes for value in (*follower.nodes[k].inputs, *follower.nodes[k].outputs)]
         self.values = {v.name: v for v in operands if v is not None and follower.spots(v, group.dim)}
+
+    def is_weight(self, spot: Spot) -> bool:
+        """Whether a place is one in an initializer; what an op makes inside of itself is in none."""
+        return isinstance(spot[0], str) and spot[0] in self.values and self.values[spot[0]].is_initializer()
+
+    def held(self, spot: Spot) -> Held:
+        """Where the units lie at one place."""
+        value, axis, number = spot
+        assert isinstance(value, str)
+        on_axis = layouts(self.solution, self.solution.resolve(value), self.group, axis)
+        return Held(value, on_axis[number] if on_axis is not None else None)
+
+    def weight(self, spot: Spot) -> Held:
+        """Where the units lie in a weight.
+
+        Raises:
+            Bends: that cannot be said.
+        """
+        weight = self.held(spot)
+        if weight.layout is None:
+            raise Bends(f"its place in {weight.value} is not clear")
+        return weight
+
+
+class Finder(GroupValues):
+    """Looks at one group."""
 
     def site(self) -> Turn | Stays:
         """What may be said of the group."""
@@ -161,9 +188,9 @@ class Finder:
         flip = members[first]
         if any(members[spot] != flip for spot in read):
             raise Bends("a weight that makes it reads it, too")
-        weights = [spot for spot in members if spot[0] in self.values and self.values[str(spot[0])].is_initializer()]
+        weights = [spot for spot in members if self.is_weight(spot)]
         by_side = {
-            side: tuple(self._weight(s) for s in weights if (members[s] != flip) == side) for side in (False, True)
+            side: tuple(self.weight(s) for s in weights if (members[s] != flip) == side) for side in (False, True)
         }
         if not by_side[False] or not by_side[True]:
             raise Bends("no weight makes it")
@@ -199,19 +226,6 @@ class Finder:
         through = (self.held(spot), *(self.held(each) for each in biased[number : number + 1]))
         rows = np.arange(int(weight.shape.numpy()[0]))[None]
         return Held(x.name or "", Layout(2, rows, (), ()), through)
-
-    def _weight(self, spot: Spot) -> Held:
-        weight = self.held(spot)
-        if weight.layout is None:
-            raise Bends(f"its place in {weight.value} is not clear")
-        return weight
-
-    def held(self, spot: Spot) -> Held:
-        """Where the units lie at one place."""
-        value, axis, number = spot
-        assert isinstance(value, str)
-        on_axis = layouts(self.solution, self.solution.resolve(value), self.group, axis)
-        return Held(value, on_axis[number] if on_axis is not None else None)
 
     def _keys(self, link: Link) -> str:
         """Which operand is compared along the axis that a Softmax of the scores goes along."""

@@ -15,11 +15,9 @@ import onnx_ir as ir
 from prunegraph.analysis.analyze import Analysis
 from prunegraph.analysis.groups import Group
 from prunegraph.analysis.ops import traits_of
-from prunegraph.analysis.solve import Solution
 from prunegraph.passes.repair.write import own_bias
 from prunegraph.passes.rotate.carry import FLOATS, Bends, Follower, Link, Spot, touching
-from prunegraph.passes.rotate.layout import layouts
-from prunegraph.passes.rotate.sites import Held, Stays, check_door, components
+from prunegraph.passes.rotate.sites import GroupValues, Held, Stays, check_door, components
 
 KIND = "hidden"
 
@@ -89,13 +87,8 @@ class _Norm:
     centred: bool
 
 
-class _Finder:
+class _Finder(GroupValues):
     """Looks at one group."""
-
-    def __init__(self, solution: Solution, follower: Follower, group: Group, nodes: Sequence[int]) -> None:
-        self.solution, self.follower, self.group, self.nodes = solution, follower, group, nodes
-        operands = [value for k in nodes for value in (*follower.nodes[k].inputs, *follower.nodes[k].outputs)]
-        self.values = {v.name: v for v in operands if v is not None and follower.spots(v, group.dim)}
 
     @property
     def has_norms(self) -> bool:
@@ -134,11 +127,11 @@ class _Finder:
         readers = [self._read_by(norm, parts[of[norm.y]], norms, links) for norm in norms]
         if set(of.values()) != streams | {of[norm.y] for norm in norms}:
             raise Bends("something of this width is no part of the stream, nor reads a norm of it")
-        writers = [spot for spot in parts[stream] if self._is_weight(spot)]
+        writers = [spot for spot in parts[stream] if self.is_weight(spot)]
         flip = parts[stream][norms[0].x]
         if any(parts[stream][spot] != flip for spot in (*writers, *(norm.x for norm in norms))):
             raise Bends("a weight reads the stream without a norm")
-        return StreamTurn(self.group, tuple(map(self._held, writers)), tuple(readers), norms[0].centred)
+        return StreamTurn(self.group, tuple(map(self.weight, writers)), tuple(readers), norms[0].centred)
 
     def _links(self, k: int) -> list[Link]:
         return [] if _is_norm(self.follower.nodes[k]) else self.follower.links(k, self.group.dim)
@@ -177,13 +170,13 @@ class _Finder:
         name = _title(norm.node)
         if any(other is not norm and other.y in part for other in norms):
             raise Bends(f"what {name} makes is joined with what another norm makes")
-        weights = [spot for spot in part if self._is_weight(spot)]
+        weights = [spot for spot in part if self.is_weight(spot)]
         if any(part[spot] == part[norm.y] for spot in weights):
             raise Bends(f"something is added to what {name} makes")
         readers = []
         for spot in weights:
             nodes = [link.node for link in links if link.summed and spot in (link.a, link.b)]
-            readers.append(Reader(self._held(spot), self._bias(spot, nodes, norm.offset)))
+            readers.append(Reader(self.weight(spot), self._bias(spot, nodes, norm.offset)))
         sums = [link for link in links if link.summed and (link.a in part or link.b in part)]
         if len(sums) != len(weights):
             raise Bends(f"what {name} makes is compared with itself")
@@ -212,18 +205,6 @@ class _Finder:
         if bias is None or len(list(bias.uses())) != 1 or bias.dtype not in FLOATS:
             raise Bends(f"{_title(node)} has no bias of its own to take the offset of a norm")
         return bias.name or ""
-
-    def _is_weight(self, spot: Spot) -> bool:
-        value = self.values.get(str(spot[0]))
-        return value is not None and value.is_initializer()
-
-    def _held(self, spot: Spot) -> Held:
-        value, axis, number = spot
-        assert isinstance(value, str)
-        every = layouts(self.solution, self.solution.resolve(value), self.group, axis)
-        if every is None:
-            raise Bends(f"its place in {value} is not clear")
-        return Held(value, every[number])
 
 
 def _is_norm(node: ir.Node) -> bool:
