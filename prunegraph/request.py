@@ -146,6 +146,9 @@ class Request:
         if filtering is not None and not callable(filtering.metric):
             hint = "give validation data (data=…, --data FILE), or a function as metric"
             raise UsageError("filtering needs data", hint=hint)
+        if self.amount.max_drop is not None:
+            hint = "give examples: --data FILE, data=…"
+            raise UsageError("how much is lost can only be measured on data", hint=hint)
 
 
 def with_seed(scorers: KindScorers, seed: int) -> KindScorers:

@@ -304,12 +304,10 @@ class SpeedSearch:
         """The fastest plan that loses no more by a metric on the data than is allowed.
 
         Raises:
-            UsageError: there are no data, or no plan loses so little.
+            UsageError: no plan loses so little.
         """
         limit, data = self.amount.max_drop, self.data
-        if data is None or limit is None:
-            hint = "give examples: --data FILE, data=…"
-            raise UsageError("how much is lost can only be measured on data", hint=hint)
+        assert data is not None and limit is not None
         self.try_forms(FORMS_AT)
         inputs = self.graph.inputs(data)
         make: Callable[[float], Selection]

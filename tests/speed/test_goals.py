@@ -69,6 +69,11 @@ def test_a_metric_that_does_not_exist_is_refused_before_the_model_is_read() -> N
         pg.prune_graph("no-such-model.onnx", pg.Amount(max_drop=1, metric="nope"))
 
 
+def test_a_largest_loss_without_data_is_refused_before_the_model_is_read() -> None:
+    with pytest.raises(pg.UsageError, match="measured on data"):
+        pg.prune_graph("no-such-model.onnx", pg.Amount(max_drop=1))
+
+
 def test_a_table_of_another_device_is_planned_for_without_a_timing(tmp_path: Path, machine: list[str]) -> None:
     amount = pg.Amount(speedup=2.0, align=1)
     here = pg.prune_graph(network(), amount, data=pg.Data(DATA), scorer="activation")
