@@ -209,6 +209,26 @@ def beside(model: Path, name: str) -> Path | None:
     return next((place / name for place in places if (place / name).is_file()), None)
 
 
+def read_json(path: Path, hint: str) -> Any:
+    """What a JSON file on the command line states.
+
+    Args:
+        path: The file.
+        hint: What to do where it is none.
+
+    Raises:
+        UsageError: it cannot be read, or is no JSON.
+    """
+    from prunegraph.strict_json import parse_json
+
+    try:
+        return parse_json(path.read_text(encoding="utf-8-sig"))
+    except OSError as error:
+        raise UsageError(f"{path} cannot be read: {error.strerror}", hint=hint) from error
+    except ValueError as error:
+        raise UsageError(f"{path} is no JSON: {error}", hint=hint) from error
+
+
 def parse_options(given: Iterable[str], noise: float = 0.0) -> dict[str, object]:
     """Options of a scorer by name.
 

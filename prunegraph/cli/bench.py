@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from prunegraph.cli.arguments import Json, Protocol, Size, parse_sizes
+from prunegraph.cli.arguments import Json, Protocol, Size, parse_sizes, read_json
 from prunegraph.cli.console import rounds as bar
 from prunegraph.cli.console import show, show_json
 from prunegraph.errors import UsageError
@@ -169,15 +169,9 @@ def read_results(path: Path) -> Comparison:
         UsageError: it cannot be read, is no such file, or nothing in it was timed; then why.
     """
     from prunegraph.bench.results import Comparison
-    from prunegraph.strict_json import parse_json
 
     hint = "give results.json that run.py of a bundle wrote"
-    try:
-        data = parse_json(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UsageError(f"{path} cannot be read: {error.strerror}", hint=hint) from error
-    except ValueError as error:
-        raise UsageError(f"{path} is no JSON: {error}", hint=hint) from error
+    data = read_json(path, hint)
     if not isinstance(data, dict):
         raise UsageError(f"{path} holds no results", hint=hint)
     comparison = Comparison.from_dict(data)

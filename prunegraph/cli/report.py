@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from prunegraph.cli.arguments import Model
+from prunegraph.cli.arguments import Model, read_json
 from prunegraph.cli.console import progress, say
 
 if TYPE_CHECKING:
@@ -132,16 +132,10 @@ def _read(path: Path | None, part: str) -> dict[str, Any] | None:
         UsageError: it cannot be read, or is something else.
     """
     from prunegraph.errors import UsageError
-    from prunegraph.strict_json import parse_json
 
     if path is None:
         return None
-    try:
-        data = parse_json(path.read_text(encoding="utf-8-sig"))
-    except OSError as error:
-        raise UsageError(f"{path} cannot be read: {error.strerror}", hint="check the path") from error
-    except ValueError as error:
-        raise UsageError(f"{path} is no JSON: {error}", hint="write it with --json > FILE") from error
+    data = read_json(path, hint="check the path, and write it with --json > FILE")
     if not isinstance(data, dict) or part not in data:
         raise UsageError(f"{path} has no {part!r}", hint="give what the command printed with --json")
     return data
