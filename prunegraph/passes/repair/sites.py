@@ -121,10 +121,7 @@ def _found(model: ir.Model, analysis: Analysis, dims: set[int]) -> Iterator[Repa
             why = "a mean or an extreme is taken over its units, so that other activations reach it"
             yield UnrepairedSum(node.name or "", weight.value, why)
             continue
-        try:
-            yield _site(node, contraction)
-        except _CannotRepair as reason:
-            yield UnrepairedSum(node.name or "", weight.value, str(reason))
+        yield _as_product(node, contraction, weight.value)
 
 
 def cut_products(model: ir.Model, analysis: Analysis, keeps: Keeps) -> list[RepairSite | UnrepairedSum]:
@@ -144,11 +141,15 @@ def cut_products(model: ir.Model, analysis: Analysis, keeps: Keeps) -> list[Repa
         masks = kept_positions(solution.resolve(weight.value), keeps, solution.dim_size)
         if all(mask is None or mask.all() for mask in masks):
             continue
-        try:
-            places.append(_site(node, contraction))
-        except _CannotRepair as reason:
-            places.append(UnrepairedSum(node.name or "", weight.value, str(reason)))
+        places.append(_as_product(node, contraction, weight.value))
     return places
+
+
+def _as_product(node: ir.Node, contraction: ContractionSite, weight: str) -> RepairSite | UnrepairedSum:
+    try:
+        return _site(node, contraction)
+    except _CannotRepair as reason:
+        return UnrepairedSum(node.name or "", weight, str(reason))
 
 
 def _site(node: ir.Node, contraction: ContractionSite) -> RepairSite:

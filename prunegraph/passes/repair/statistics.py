@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from prunegraph.arrays import Array, Index
+from prunegraph.arrays import Array, Floats, Index, Mask
 from prunegraph.observe.attention_sites import ObservedValue
 from prunegraph.observe.padding import owner, real
 from prunegraph.observe.text import Batch
@@ -61,13 +61,9 @@ class Gram:
         """Add what one batch shows."""
         for key, site in self.sites.items():
             y = np.moveaxis(values[site.y], site.out, -1)
-            chosen = np.flatnonzero(real(y.shape[:-1], batch))
-            if len(chosen) > POSITIONS:
-                drawn = np.random.default_rng(self.before + self._seen).choice(len(chosen), POSITIONS, replace=False)
-                chosen = chosen[np.sort(drawn)]
-            held_out = (self.before + self._seen + owner(y.shape[:-1], batch).reshape(-1)[chosen]) % HELD == HELD - 1
+            chosen, held_out = draw_positions(y.shape[:-1], batch, self.before + self._seen)
             norms = np.square(y.reshape(-1, y.shape[-1])[chosen].astype(np.float64)).sum(axis=-1)
-            scale = 1 / np.sqrt(np.maximum(norms, max(FLOOR * float(np.median(norms)), 1e-30)))
+            scale = 1 / np.sqrt(floored(norms))
             for part, where in ((FIT, ~held_out), (JUDGE, held_out)):
                 self._add(key, part, features(values[site.x], site, chosen[where]), scale[where])
         self._seen += len(batch.samples)
@@ -122,6 +118,27 @@ class Gram:
         """Take over what `state` once gave."""
         for k, key in enumerate(self.sites):
             self._sums[key], self._counts[key] = state[f"g{k}"], state[f"n{k}"]
+
+
+def draw_positions(shape: tuple[int, ...], batch: Batch, samples_before: int) -> tuple[Index, Mask]:
+    """Which (flat) positions of a batch are looked at, padding left out, and which of them are held out.
+
+    Args:
+        shape: The shape of all positions.
+        batch: The batch.
+        samples_before: How many samples of the data lie before it.
+    """
+    chosen = np.flatnonzero(real(shape, batch))
+    if len(chosen) > POSITIONS:
+        drawn = np.random.default_rng(samples_before).choice(len(chosen), POSITIONS, replace=False)
+        chosen = chosen[np.sort(drawn)]
+    held_out = (samples_before + owner(shape, batch).reshape(-1)[chosen]) % HELD == HELD - 1
+    return chosen, np.asarray(held_out)
+
+
+def floored(norms: Floats) -> Floats:
+    """Squared norms of positions, none of them much below their median, see `FLOOR`."""
+    return np.asarray(np.maximum(norms, max(FLOOR * float(np.median(norms)), 1e-30)))
 
 
 def features(x: Array, site: RepairSite, chosen: Index) -> Array:

@@ -24,14 +24,13 @@ from prunegraph.analysis.read_weight import initializer_tensor, read_initializer
 from prunegraph.analysis.slots import Keeps, kept_positions
 from prunegraph.arrays import Array
 from prunegraph.observe.data import Sample
-from prunegraph.observe.padding import owner, real
 from prunegraph.observe.stream import Inputs, SampleProgress
 from prunegraph.observe.text import Batch
 from prunegraph.passes.repair.outcome import Outcome
 from prunegraph.passes.repair.pieces import Pieces
 from prunegraph.passes.repair.residual_fit import Fitted, NormMoments, ProductMoments
 from prunegraph.passes.repair.sites import RepairSite, cut_products
-from prunegraph.passes.repair.statistics import FIT, FLOOR, HELD, JUDGE, POSITIONS, features
+from prunegraph.passes.repair.statistics import FIT, JUDGE, draw_positions, features, floored
 from prunegraph.passes.repair.write import own_bias, put
 from prunegraph.runtime.widen import widened, widened_feeds
 
@@ -223,14 +222,10 @@ class _Sweep:
             lacks, target = lacks + (other - cut_values[place.beside]), target + other
         axis = place.product.out if place.product is not None else -1
         lacks, target = np.moveaxis(lacks, axis, -1), np.moveaxis(target, axis, -1)
-        chosen = np.flatnonzero(real(target.shape[:-1], batch))
-        if len(chosen) > POSITIONS:
-            sampled = np.random.default_rng(samples_before).choice(len(chosen), POSITIONS, replace=False)
-            chosen = chosen[np.sort(sampled)]
-        held_out = (samples_before + owner(target.shape[:-1], batch).reshape(-1)[chosen]) % HELD == HELD - 1
+        chosen, held_out = draw_positions(target.shape[:-1], batch, samples_before)
         lacks, target = (each.reshape(-1, each.shape[-1])[chosen] for each in (lacks, target))
         norms = np.square(target.astype(np.float64)).sum(axis=-1)
-        scale = 1 / np.sqrt(np.maximum(norms, max(FLOOR * float(np.median(norms)), 1e-30))).astype(np.float32)
+        scale = 1 / np.sqrt(floored(norms)).astype(np.float32)
         for part, where in ((FIT, ~held_out), (JUDGE, held_out)):
             if not where.any():
                 continue
