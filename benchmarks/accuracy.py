@@ -21,9 +21,10 @@ import numpy.typing as npt
 import prunegraph as pg
 from benchmarks import fashion, movie, rotate
 from benchmarks.accuracy_page import Case, Cell, render
-from benchmarks.accuracy_study import Arm, Dense, Study, judged, record
+from benchmarks.accuracy_study import Arm, Dense, Study, record
 from benchmarks.datasets import fashion_images
 from benchmarks.harness import Records, study_parser
+from benchmarks.judge import right
 
 RESULTS = Path("build/accuracy.jsonl")
 TEXT, EVERY = ("binary", "five"), ("binary", "five", "fashion")
@@ -101,11 +102,11 @@ def measure(task: str, seed: int, records: Records, cells: Sequence[tuple[Cell, 
     study, inputs = Study(on), on.graph.inputs((on.test if split == "test" else on.validation).opened())
     whole = str(Case(task, seed, split, "whole", "", ""))
     if records.recall(whole) is None:
-        records.keep(whole, record(judged(on.graph.original, inputs), macs=1.0))
+        records.keep(whole, record(right(on.graph.original, inputs), macs=1.0))
     for cell, arm in todo:
         for way, slim, facts in study.slims(cell.amount, arm, verify=seed == 0):
             case = Case(task, seed, split, cell.name, arm.name, way)
-            result = records.keep(str(case), record(judged(slim, inputs), labels=arm.labels, **facts))
+            result = records.keep(str(case), record(right(slim, inputs), labels=arm.labels, **facts))
             share = np.unpackbits(np.array(result["right"], np.uint8), count=result["count"]).mean()
             print(f"{case}: {share:.1%} {result.get('ways') or ''}", file=sys.stderr, flush=True)
 

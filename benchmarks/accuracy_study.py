@@ -17,7 +17,6 @@ import prunegraph as pg
 from prunegraph.passes.choose.select_units import Targets
 from prunegraph.passes.repair import gather_moments, repaired
 from prunegraph.passes.repair.statistics import Gram
-from prunegraph.runtime.session import open_session, run
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,16 +97,6 @@ class Study:
         if key not in self._moments:
             self._moments = {key: gather_moments(graph.normalized.model, graph.analysis, inputs)}
         return self._moments[key]
-
-
-def judged(model: ir.Model, inputs: Any) -> npt.NDArray[np.bool_]:
-    """Whether each example is classified rightly, run by ONNX Runtime."""
-    right = []
-    with open_session(model) as session:
-        for batch in inputs.batches():
-            logits = run(session, batch.feeds)[0]
-            right.append(logits[: len(batch.samples)].argmax(axis=-1) == [sample.label for sample in batch.samples])
-    return np.asarray(np.concatenate(right))
 
 
 def record(right: npt.NDArray[np.bool_], **more: Any) -> dict[str, Any]:

@@ -13,7 +13,7 @@ import onnx_ir as ir
 from prunegraph.analyzed import load_and_analyze
 from prunegraph.export.onnx_file import load
 from prunegraph.observe.head_mask import HeadMaskSession, head_mask_of, with_head_mask
-from prunegraph.observe.stream import Data
+from prunegraph.observe.stream import Data, Inputs
 from prunegraph.observe.text import Batch
 from prunegraph.passes.choose.rank import global_counts, select
 from prunegraph.passes.score import Context, Scorer, Scores, score_with
@@ -26,11 +26,12 @@ Keep = Mapping[str, Bools]
 Ranking = Mapping[str, Scores]
 
 
-def right(model: Path | ir.Model, data: Data) -> Bools:
+def right(model: Path | ir.Model, data: Data | Inputs) -> Bools:
     """Whether each example is classified rightly, run by ONNX Runtime; `mean()` is the accuracy."""
     loaded = model if isinstance(model, ir.Model) else load(model)
+    inputs = data.inputs(loaded) if isinstance(data, Data) else data
     with open_session(loaded) as session:
-        return _right(lambda batch: session.run(None, dict(batch.feeds))[0], data.inputs(loaded).batches())
+        return _right(lambda batch: session.run(None, dict(batch.feeds))[0], inputs.batches())
 
 
 def _right(logits: Callable[[Batch], Any], batches: Iterable[Batch]) -> Bools:

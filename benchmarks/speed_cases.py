@@ -19,6 +19,7 @@ import onnx_ir as ir
 import prunegraph as pg
 from benchmarks.datasets import FASHION
 from benchmarks.harness import Record
+from benchmarks.judge import right
 from benchmarks.movie import CACHE as MOVIE
 from prunegraph.analysis.selection import Selection
 from prunegraph.bench import compare
@@ -27,10 +28,8 @@ from prunegraph.bench.environment import environment
 from prunegraph.clock import Clock
 from prunegraph.errors import PruneGraphError, UsageError
 from prunegraph.graph import Graph, analyze_source
-from prunegraph.observe.run_batches import run_batches
 from prunegraph.passes.choose.meet_time import meet_speedup
 from prunegraph.request import Request
-from prunegraph.runtime.widen import widened
 from prunegraph.speed import SpeedSearch, candidates, estimate_ms, find_device
 from prunegraph.speed.cuts import cut_model
 from prunegraph.speed.here import planned_blocks
@@ -256,23 +255,13 @@ def accuracy(task: str, seed: int, part: str) -> Record:
     """How often the repaired slim models of one part are right, example by example, and the dense one."""
     search = search_of(task, seed)
     _, _, judged = task_files(task, seed)
-    right = {"dense": _right(search.graph.original, judged)}
+    rows = {"dense": right(search.graph.original, judged.opened())}
     for speedup in TASK_SPEEDS:
         path = plan_path(task, seed, part, speedup)
         if path.is_file():
             slim = search.harm.slim(Selection.load(path))
-            right[f"{speedup:g}"] = _right(slim, judged)
-    return {"right": {name: "".join("1" if each else "0" for each in rows) for name, rows in right.items()}}
-
-
-def _right(model: ir.Model, data: pg.Data) -> list[bool]:
-    inputs = data.opened().inputs(model)
-    rows: list[bool] = []
-    name = model.graph.outputs[0].name or ""
-    for batch, arrays in run_batches(widened(model), inputs.batches(), [name], inputs.providers):
-        labels = [sample.label for sample in batch.samples]
-        rows += [bool(a == b) for a, b in zip(arrays[0][: len(labels)].argmax(-1), labels, strict=True)]
-    return rows
+            rows[f"{speedup:g}"] = right(slim, judged.opened())
+    return {"right": {name: "".join("1" if each else "0" for each in bits) for name, bits in rows.items()}}
 
 
 # ---- one case by name ----------------------------------------------------------------------------------------------

@@ -11,8 +11,9 @@ import pytest
 
 import prunegraph as pg
 from benchmarks.accuracy_page import Case, Cell, lost, render
-from benchmarks.accuracy_study import Arm, Dense, Study, judged, record
+from benchmarks.accuracy_study import Arm, Dense, Study, record
 from benchmarks.harness import Records
+from benchmarks.judge import right
 from prunegraph.runtime.session import open_session, run
 from tests.graphs.builder import Builder, Operand, layer_norm, linear
 
@@ -57,12 +58,12 @@ def dense() -> Dense:
 def points_lost(on: Dense, study: Study, amount: pg.Amount, arm: Arm) -> dict[str, float]:
     inputs = on.graph.inputs(on.test.opened())
     return {
-        way: 100 - 100 * float(judged(slim, inputs).mean()) for way, slim, _ in study.slims(amount, arm, verify=True)
+        way: 100 - 100 * float(right(slim, inputs).mean()) for way, slim, _ in study.slims(amount, arm, verify=True)
     }
 
 
 def test_the_dense_model_is_always_right(dense: Dense) -> None:
-    assert judged(dense.graph.original, dense.graph.inputs(dense.test.opened())).all()
+    assert right(dense.graph.original, dense.graph.inputs(dense.test.opened())).all()
 
 
 def test_turned_dims_lose_less_than_chosen_ones(dense: Dense) -> None:

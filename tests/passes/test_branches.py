@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 import onnx
 import onnx_ir as ir
-import onnxruntime as ort
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 from typer.testing import CliRunner
@@ -24,6 +23,7 @@ from prunegraph.passes.normalize.infer import infer
 from prunegraph.passes.prove.mask import masked
 from prunegraph.passes.rewrite.cleanup.identities import remove_identities
 from tests.graphs import branches
+from tests.graphs.run import outputs
 
 FLOAT, BOOL = TensorProto.FLOAT, TensorProto.BOOL
 value, node = helper.make_tensor_value_info, helper.make_node
@@ -55,11 +55,6 @@ def model(
     model_made = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
     onnx.checker.check_model(model_made)
     return model_made
-
-
-def outputs(proto: onnx.ModelProto, feeds: dict[str, np.ndarray]) -> list[np.ndarray]:
-    session = ort.InferenceSession(proto.SerializeToString(), providers=["CPUExecutionProvider"])
-    return list(session.run(None, feeds))
 
 
 def handing_out(count: int) -> onnx.ModelProto:
@@ -95,7 +90,7 @@ def test_identities_between_values_of_one_graph_go() -> None:
     assert [each.op_type for each in model_made.graph] == ["MatMul", "Relu", "MatMul", "Tanh"]
     assert [each.name for each in model_made.graph.outputs] == ["y"]
     x = RNG.normal(size=(2, 8)).astype(np.float32)
-    np.testing.assert_array_equal(outputs(ir.to_proto(model_made), {"x": x})[0], outputs(given, {"x": x})[0])
+    np.testing.assert_array_equal(outputs(model_made, {"x": x})[0], outputs(given, {"x": x})[0])
 
 
 def squeeze_or_not(cond: str) -> onnx.NodeProto:
@@ -126,9 +121,7 @@ def test_an_if_that_always_goes_one_way_is_inlined(before: list[onnx.NodeProto],
     normal = normalize(ir.from_proto(model_made))
     assert all(each.op_type != "If" for each in normal.model.graph)
     x = RNG.normal(size=(3, 8)).astype(np.float32)
-    np.testing.assert_allclose(
-        outputs(ir.to_proto(normal.model), {"x": x})[0], outputs(model_made, {"x": x})[0], rtol=1e-6
-    )
+    np.testing.assert_allclose(outputs(normal.model, {"x": x})[0], outputs(model_made, {"x": x})[0], rtol=1e-6)
     result = prune_graph(model_made, {"ffn": 0.5})
     assert [(g.before, g.after) for g in result.report.groups] == [(12, 6)]
 

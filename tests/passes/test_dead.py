@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 import onnx
-import onnxruntime as ort
 import pytest
 
 import prunegraph as pg
@@ -17,6 +16,7 @@ from prunegraph.errors import NothingToPrune, UsageError
 from prunegraph.proof import compare
 from tests.graphs import attention
 from tests.graphs.builder import Builder
+from tests.graphs.run import outputs
 
 UNITS = 12
 DEAD = np.arange(0, UNITS, 3)
@@ -103,11 +103,6 @@ CASES: dict[str, tuple[Callable[[], onnx.ModelProto], str]] = {
         "channel.0",
     ),
 }
-
-
-def outputs(model: onnx.ModelProto, feeds: dict[str, np.ndarray]) -> list[np.ndarray]:
-    session = ort.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
-    return list(session.run(None, feeds))
 
 
 @pytest.mark.parametrize("name", CASES)

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import onnx
-import onnx_ir as ir
-import onnxruntime as ort
 import pytest
 
 import prunegraph as pg
 from tests.graphs.builder import Builder
+from tests.graphs.run import outputs
 
 GATES = {"LSTM": 4, "GRU": 3, "RNN": 1}
 UNITS, INPUTS = 6, 5
@@ -68,21 +67,16 @@ def test_what_is_turned_computes_what_the_operator_is_defined_to() -> None:
     weights = {tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
     x = np.random.default_rng(0).normal(size=(2, 4, INPUTS)).astype(np.float32)
     y, end = lstm(x, weights["w"][0], weights["r"][0], weights["b"][0])
-    arrays = ran(pg.analyze(model).original, {"x": x})
+    arrays = outputs(pg.analyze(model).original, {"x": x})
     np.testing.assert_allclose(arrays[0], y @ weights["o"], rtol=1e-4, atol=1e-5)
     np.testing.assert_allclose(arrays[1], end @ weights["p"], rtol=1e-4, atol=1e-5)
-
-
-def ran(model: ir.Model, feeds: dict[str, np.ndarray]) -> list[np.ndarray]:
-    message = ir.to_proto(model).SerializeToString()
-    return list(ort.InferenceSession(message, providers=["CPUExecutionProvider"]).run(None, feeds))
 
 
 def test_states_keep_their_place() -> None:
     graph = pg.analyze(batch_first("GRU", states=True))
     assert [list(map(str, value.shape or ())) for value in graph.original.graph.inputs][1] == ["B", "2", str(UNITS)]
     feeds = {"x": np.ones((3, 4, INPUTS), np.float32), "begin": np.ones((3, 2, UNITS), np.float32)}
-    assert [array.shape for array in ran(graph.original, feeds)] == [(3, 4, 3), (3, 2, UNITS)]
+    assert [array.shape for array in outputs(graph.original, feeds)] == [(3, 4, 3), (3, 2, UNITS)]
 
 
 def test_a_state_for_a_batch_of_one_pins_no_unit() -> None:

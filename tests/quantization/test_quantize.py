@@ -16,7 +16,9 @@ from typer.testing import CliRunner
 import prunegraph as pg
 from prunegraph.cli import app
 from prunegraph.quantization.quantize import relative_error
+from tests.graphs.builder import Builder
 from tests.graphs.cli import classifier
+from tests.graphs.run import outputs
 
 X = np.random.default_rng(0).normal(size=(8, 6, 5)).astype(np.float32)
 
@@ -30,22 +32,10 @@ def model() -> onnx.ModelProto:
 
 def mlp(width: int) -> onnx.ModelProto:
     """Two linear layers with neurons between."""
-    random = np.random.default_rng(0)
-    shapes = {"up": (6, width), "down": (width, 3)}
-    weights = [numpy_helper.from_array(random.normal(0, 0.3, s).astype(np.float32), n) for n, s in shapes.items()]
-    nodes = [
-        helper.make_node("MatMul", ["x", "up"], ["h"]),
-        helper.make_node("Relu", ["h"], ["g"]),
-        helper.make_node("MatMul", ["g", "down"], ["y"]),
-    ]
-    x, y = (helper.make_tensor_value_info(n, TensorProto.FLOAT, ["batch", size]) for n, size in (("x", 6), ("y", 3)))
-    graph = helper.make_graph(nodes, "mlp", [x], [y], weights)
-    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
-
-
-def outputs(proto: onnx.ModelProto, x: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-    session = ort.InferenceSession(proto.SerializeToString(), providers=["CPUExecutionProvider"])
-    return np.asarray(session.run(None, {session.get_inputs()[0].name: x})[0])
+    g = Builder("mlp")
+    h = g("Relu", g("MatMul", g.input("x", "batch", 6), g.weight("up", 6, width)))
+    g.output(g("MatMul", h, g.weight("down", width, 3)), "batch", 3)
+    return g.model()
 
 
 @pytest.mark.parametrize(
@@ -71,7 +61,7 @@ def test_every_method_gives_a_smaller_model_that_is_close_and_looks_the_same(
     assert isinstance(small, onnx.ModelProto)
     onnx.checker.check_model(small)
     x = np.random.default_rng(5).normal(size=(3, 9, 5)).astype(np.float32)
-    distance = relative_error(outputs(proto, x), outputs(small, x))
+    distance = relative_error(*(outputs(each, {"x": x})[0] for each in (proto, small)))
     assert 0 < distance < error
     assert 0 < result.report.worst < error
     assert result.report.ops[op] > 0
@@ -197,4 +187,4 @@ def test_weights_outside_of_the_file_and_models_in_it(tmp_path: Path) -> None:
         result.save(tmp_path / "m.onnx")
     result.save(tmp_path / "int8.onnx")
     session = ort.InferenceSession(str(tmp_path / "int8.onnx"), providers=["CPUExecutionProvider"])
-    assert relative_error(outputs(model(), X), session.run(None, {"x": X})[0]) < 0.05
+    assert relative_error(outputs(model(), {"x": X})[0], session.run(None, {"x": X})[0]) < 0.05
