@@ -11,12 +11,15 @@ import hashlib
 import math
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
+from functools import cache
 from pathlib import Path
 
 import numpy as np
 import onnx
 from numpy.typing import NDArray
 from onnx import AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto, helper, numpy_helper
+
+from prunegraph.analyzed import Analyzed, load_and_analyze
 
 GRAPHS = Path(__file__).parent / "skeletons"
 SUFFIX = ".onnx.gz"
@@ -134,6 +137,12 @@ def read_skeleton(name: str) -> ModelProto:
 def load_skeleton(name: str, seed: int = 0) -> ModelProto:
     """Read a committed graph and fill it; see `read_skeleton` and `fill`."""
     return fill(read_skeleton(name), seed)
+
+
+@cache
+def analyzed_skeleton(name: str) -> Analyzed:
+    """A filled graph and its analysis, once for all tests that only read it."""
+    return load_and_analyze(load_skeleton(name))
 
 
 def _is_payload(tensor: TensorProto) -> bool:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import Counter
-from functools import cache
 
 import numpy as np
 import onnx_ir as ir
@@ -12,10 +11,9 @@ import pytest
 from prunegraph import Amount, prune_graph
 from prunegraph.analysis.analyze import Analysis
 from prunegraph.analysis.selection import Selection
-from prunegraph.analyzed import Analyzed, load_and_analyze
 from prunegraph.result import apply
 from tests.graphs.selections import part
-from tests.graphs.skeleton import load_skeleton
+from tests.graphs.skeleton import analyzed_skeleton
 
 pytestmark = pytest.mark.slow
 
@@ -50,23 +48,18 @@ GROUPS: dict[str, Expected] = {
 }
 
 
-@cache
-def analyzed(name: str) -> Analyzed:
-    return load_and_analyze(load_skeleton(name))
-
-
 def census(analysis: Analysis) -> Expected:
     return dict(Counter((g.kind, g.units, g.rows) for g in analysis.groups))
 
 
 @pytest.mark.parametrize("name", GROUPS)
 def test_the_groups_are_those_of_the_architecture(name: str) -> None:
-    assert census(analyzed(name).analysis) == GROUPS[name]
+    assert census(analyzed_skeleton(name).analysis) == GROUPS[name]
 
 
 @pytest.mark.parametrize("name", [name for name in GROUPS if name.startswith("minilm_l") and "cls" not in name])
 def test_the_hidden_width_is_pinned_by_the_graph_output_that_holds_it(name: str) -> None:
-    pinned = [p for p in analyzed(name).analysis.pinned if p.units == 384]
+    pinned = [p for p in analyzed_skeleton(name).analysis.pinned if p.units == 384]
     assert pinned
     assert all(any(pin.why == "graph output" for pin in p.pins) for p in pinned)
 
@@ -82,7 +75,7 @@ CASES = [
 @pytest.mark.parametrize(("name", "kinds"), CASES)
 def test_slim_equals_the_masked_original(name: str, kinds: tuple[str, ...]) -> None:
     """One random selection of every kind by itself, and one of all together."""
-    analyzed_model = analyzed(name)
+    analyzed_model = analyzed_skeleton(name)
     rng = np.random.default_rng(sum(map(ord, name + kinds[0])))
     groups = [g for g in analyzed_model.analysis.groups if kinds == ("",) or g.kind in kinds]
     result = apply(analyzed_model, Selection({g.id: part(g, rng) for g in groups}))
@@ -105,7 +98,7 @@ def test_slim_equals_the_masked_original(name: str, kinds: tuple[str, ...]) -> N
 )
 def test_magnitude_removes_exactly_the_planted_dead_units(name: str, kinds: tuple[str, ...]) -> None:
     """Zero all weights of some units: they score lowest, go first, and the output does not change."""
-    analyzed_model = analyzed(name)
+    analyzed_model = analyzed_skeleton(name)
     rng = np.random.default_rng(7)
     groups = [g for g in analyzed_model.analysis.groups if g.kind in kinds]
     planted = {g.id: rng.permutation(g.units) < round(g.units / 3) for g in groups}

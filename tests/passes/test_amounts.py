@@ -28,7 +28,7 @@ from prunegraph.passes.choose.targets import Kept, resolve_targets
 from prunegraph.passes.score import resolve_scorers
 from tests.graphs import vision
 from tests.graphs.cli import classifier
-from tests.graphs.skeleton import load_skeleton
+from tests.graphs.skeleton import analyzed_skeleton
 
 
 @pytest.fixture(scope="module")
@@ -87,7 +87,7 @@ def test_amounts(case: str, analyzed: Analyzed) -> None:
 
 def test_channels_keep_what_kernels_like() -> None:
     """Many channels that a ratio cuts; not those that would stay whole, not given numbers, no other kind."""
-    analyzed = load_and_analyze(load_skeleton("zoo_resnet"))
+    analyzed = analyzed_skeleton("zoo_resnet")
     units = {g.id: g.units for g in analyzed.analysis.groups if g.kind == "channel" and g.exact}
     assert min(units.values()) < 32 <= max(units.values())
     for ratio in (0.27, 0.55):
@@ -98,7 +98,7 @@ def test_channels_keep_what_kernels_like() -> None:
             assert by_default[name] == (rounded if 32 <= units[name] and rounded < units[name] else count)
     few = min(units.values())
     assert set(kept(analyzed, keep={"channel": few - 1}).values()) == {few - 1}
-    text = load_and_analyze(load_skeleton("zoo_bert"))
+    text = analyzed_skeleton("zoo_bert")
     for kind in ("qk_dim", "ffn"):
         assert kept(text, ratio={kind: 0.3}) == kept(text, ratio={kind: 0.3}, align=1) != {}
 
@@ -218,7 +218,7 @@ BUDGETS: dict[str, dict[str, Any]] = {
 @pytest.mark.parametrize("case", BUDGETS)
 def test_a_budget_is_met_within_one_unit(case: str) -> None:
     """What is left is no more than asked for, and with one unit more of the last group to give way it would be."""
-    analyzed = load_and_analyze(load_skeleton("zoo_bert"))
+    analyzed = analyzed_skeleton("zoo_bert")
     budget, kinds = BUDGETS[case]["budget"], BUDGETS[case].get("kinds", ())
     amount = {name: value for name, value in BUDGETS[case].items() if name != "budget"}
     groups = analyzed.analysis.groups
@@ -233,7 +233,7 @@ def test_a_budget_is_met_within_one_unit(case: str) -> None:
 
 
 def test_a_uniform_budget_is_met_by_equal_layers() -> None:
-    analyzed = load_and_analyze(load_skeleton("zoo_bert"))
+    analyzed = analyzed_skeleton("zoo_bert")
     measure, counts = cost(analyzed.analysis, analyzed.normalized), {}
     for uniform in (False, True):
         left = kept(analyzed, macs=0.74, uniform=uniform)
@@ -311,7 +311,7 @@ def test_all_presets_are_tested() -> None:
 
 def test_a_preset_on_a_real_export_costs_the_same() -> None:
     """The true graph of DeiT-Tiny, by lengths: what its slim file has is a matter of Shrink, tested elsewhere."""
-    analyzed = load_and_analyze(load_skeleton("deit_tiny_dynamo"))
+    analyzed = analyzed_skeleton("deit_tiny_dynamo")
     groups = {group.id: group for group in analyzed.analysis.groups}
     keep = kept(analyzed, ratio="snp-deit-tiny")
     assert len(keep) == 1 + 3 * 12

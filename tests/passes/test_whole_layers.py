@@ -28,7 +28,7 @@ from tests.graphs import fused as graphs_fused
 from tests.graphs import quant as graphs_quant
 from tests.graphs.builder import Builder, layer_norm, linear
 from tests.graphs.selections import selections
-from tests.graphs.skeleton import load_skeleton
+from tests.graphs.skeleton import analyzed_skeleton, load_skeleton
 from tests.graphs.small import GRAPHS, analysed, analysed_model
 from tests.laws.test_laws import assert_same, weights
 
@@ -40,24 +40,19 @@ BLOCK = re.compile(rf"^({'|'.join(WHOLE_KINDS)})\.\d+ .* exact:", re.MULTILINE)
 WITH_BLOCKS = [name for name, groups in read().items() if BLOCK.search(groups)]
 
 
-@functools.cache
-def analyzed_model(name: str) -> Analyzed:
-    return load_and_analyze(load_skeleton(name))
-
-
 def nothing_of(groups: list[Group]) -> Selection:
     return Selection({group.id: np.zeros(group.shape, dtype=bool) for group in groups})
 
 
 def removed(name: str, *patterns: str) -> PruneResult:
-    model = analyzed_model(name)
+    model = analyzed_skeleton(name)
     result = apply(model, nothing_of(dropped(model.analysis.groups, patterns)))
     proof = result.report.verify
     assert proof is not None and proof.ok and proof.exact and proof.moved > 1e-3 and proof.max_rel_error < 2e-5
     proto = ir.to_proto(result.ir_model)
     onnx.checker.check_model(proto, full_check=True)
     onnx.shape_inference.infer_shapes(proto, check_type=True, strict_mode=True, data_prop=True)
-    graph = analyzed_model(name).original.graph
+    graph = analyzed_skeleton(name).original.graph
     for edge in "inputs", "outputs":
         assert [v.name for v in getattr(graph, edge)] == [v.name for v in getattr(result.ir_model.graph, edge)]
     return result
@@ -67,10 +62,10 @@ def removed(name: str, *patterns: str) -> PruneResult:
 @pytest.mark.parametrize("patterns", [("head.1", "kv_group.1", "ffn.0"), ("head.*", "kv_group.*"), ("*",)])
 def test_sub_blocks_go(name: str, patterns: tuple[str, ...]) -> None:
     result = removed(name, *patterns)
-    whole = {group.id for group in dropped(analyzed_model(name).analysis.groups, patterns)}
+    whole = {group.id for group in dropped(analyzed_skeleton(name).analysis.groups, patterns)}
     pruned = {group.id for group in result.report.groups if group.after == 0}
     assert whole <= pruned
-    places = {p.name for g in analyzed_model(name).analysis.groups if g.id in whole for p in g.places}
+    places = {p.name for g in analyzed_skeleton(name).analysis.groups if g.id in whole for p in g.places}
     left = weights(result.ir_model)
     assert not [place for place in places if place in left and left[place].size >= 2 and "weight" in place.lower()]
     assert result.report.params[1] < result.report.params[0] and result.report.macs[1] < result.report.macs[0]
@@ -79,7 +74,7 @@ def test_sub_blocks_go(name: str, patterns: tuple[str, ...]) -> None:
 @pytest.mark.parametrize("name", ["minilm_l3", "deit_tiny_dynamo"])
 def test_real_sizes(name: str) -> None:
     """The parameters that go are those of the sub-blocks: four matrices and three biases, two matrices and one bias."""
-    model = analyzed_model(name)
+    model = analyzed_skeleton(name)
     width, mlp = {"minilm_l3": (384, 1536), "deit_tiny_dynamo": (192, 768)}[name]
     result = removed(name, "head.1", "ffn.2")
     before, after = result.report.params
@@ -121,7 +116,7 @@ def normalized_of(name: str):  # type: ignore[no-untyped-def]
 @given(data=st.data())
 def test_random_selections_and_again(name: str, data: st.DataObject) -> None:
     """Any units of any groups, some groups whole; and pruning the result again is pruning once by both."""
-    model = analyzed_model(name)
+    model = analyzed_skeleton(name)
     groups = model.analysis.groups
     first = data.draw(selections(groups, least=2))
     chosen_ids = data.draw(
@@ -191,7 +186,7 @@ def test_a_plan_with_nothing_of_a_group_is_verified() -> None:
 
 def test_what_cannot_go_keeps_units(caplog: pytest.LogCaptureFixture) -> None:
     """LeViT has an attention that nothing goes around: without it, nothing would depend on the image."""
-    model = analyzed_model("zoo_levit")
+    model = analyzed_skeleton("zoo_levit")
     with caplog.at_level(logging.WARNING, logger="prunegraph.passes.choose.whole_layers"):
         settled = with_whole(Selection({}), model.normalized.model, model.analysis, ["head.1", "ffn.0"], 1.0)
     assert set(settled.keep) == {"ffn.0"}
@@ -229,5 +224,5 @@ def test_an_output_does_not_become_constant() -> None:
 
 def test_kinds_that_may_go() -> None:
     assert set(HEAD_KINDS) < set(WHOLE_KINDS)
-    groups = analyzed_model("zoo_bert").analysis.groups
+    groups = analyzed_skeleton("zoo_bert").analysis.groups
     assert {group.kind for group in dropped(groups, ["*"])} == {"head", "ffn"}
