@@ -14,6 +14,7 @@ import pytest
 
 from prunegraph.bench.stats import PairedRatio
 from prunegraph.speed.select import Timer
+from tests.speed.machine import weights
 
 torch = pytest.importorskip("torch", reason="torch is not installed")
 pytest.importorskip("onnxscript", reason="onnxscript is not installed")
@@ -29,10 +30,6 @@ def load(name: str) -> ModuleType:
     sys.modules[spec.name] = module  # dataclasses look their module up
     spec.loader.exec_module(module)
     return module
-
-
-def weights(model: ir.Model) -> int:
-    return sum(value.const_value.size for value in model.graph.initializers.values() if value.const_value is not None)
 
 
 @pytest.fixture

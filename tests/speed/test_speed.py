@@ -53,16 +53,6 @@ def test_what_cannot_be_had_is_refused_with_the_fastest() -> None:
         pg.prune_graph(network(), pg.Amount(speedup=100.0))
 
 
-@pytest.mark.parametrize(
-    "fields",
-    [{"speedup": 0.5}, {"speedup": 2, "ratio": 0.5}, {"speedup": 2, "max_drop": 1}, {"speedup": 2, "drop": "a"}],
-)
-def test_a_speed_up_stands_alone(fields: dict[str, float]) -> None:
-    with pytest.raises(pg.UsageError) as error:
-        pg.Amount(**fields)
-    assert error.value.hint
-
-
 def test_on_the_command_line(tmp_path: Path) -> None:
     onnx.save(network(), tmp_path / "model.onnx")
     np.savez(tmp_path / "data.npz", **DATA)
