@@ -1,15 +1,17 @@
 """Which widths a runtime likes: layers of every width from 33 to 64, timed side by side.
 
-    python -m benchmarks.align [--ep cpu,openvino] [--rounds 60] [--markdown docs/align.md]
+    python -m benchmarks.align [--ep cpu,openvino] [--python openvino=ov/bin/python] [--markdown docs/align.md]
 
 Eight layers of one width stand between an input and an output that are the same for all, so that all widths of one op
 run in turns on the same numbers. A width that takes longer than the next multiple of 8 is not worth its cut: the
-default of `align` follows from these tables. About 3 minutes an op and a provider on a quiet machine.
+default of `align` follows from these tables. About a minute a provider on a quiet machine.
 """
 
 from __future__ import annotations
 
+import argparse
 import sys
+import tempfile
 from collections.abc import Callable, Sequence
 from itertools import pairwise
 from pathlib import Path
@@ -19,11 +21,12 @@ import numpy.typing as npt
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from benchmarks.harness import Section, describe, study_parser, write_page
-from prunegraph.bench.compare import compare
-from prunegraph.bench.environment import environment
+from benchmarks.harness import Section, study_parser, write_page
+from prunegraph.bench import compare_apart
 
 WIDTHS = range(33, 65)
+NOTICED = 1.03
+"""What is not more than this is noise."""
 LAYERS = 8
 DOORS, SIDE, ROWS = 16, 28, 128
 
@@ -34,11 +37,14 @@ def main() -> int:
     """Time, print, and write the page."""
     parser = study_parser("benchmarks.align", __doc__)
     parser.add_argument("--ep", default="cpu", metavar="NAME,…", help="execution providers (default cpu)")
+    parser.add_argument(
+        "--python", action="append", default=[], metavar="EP=PATH", help="the environment of a provider"
+    )
     parser.add_argument("--rounds", type=int, default=60, metavar="N", help="rounds of every width (default 60)")
     parser.add_argument("--threads", type=int, default=1, metavar="N", help="threads inside an operator (default 1)")
     parser.add_argument("--markdown", type=Path, metavar="FILE", help="write the page there")
     arguments = parser.parse_args()
-    sections = [_section(op, ep, arguments.rounds, arguments.threads) for ep in arguments.ep.split(",") for op in LAYER]
+    sections = [_section(op, arguments) for op in LAYER]
     for section in sections:
         section.show()
     if arguments.markdown:
@@ -47,23 +53,40 @@ def main() -> int:
     return 0
 
 
-def _section(op: str, ep: str, rounds: int, threads: int) -> Section:
-    """Times of all widths of one op on one provider, those of the multiple of 8 above each beside it."""
-    models = [model(op, width).SerializeToString() for width in WIDTHS]
-    names = [str(width) for width in WIDTHS]
-    timed = compare(models, providers=[ep], names=names, rounds=rounds, threads=threads, max_seconds=180)
-    times = {int(each.model): each.median_ms for each in timed.results}
-    rows = []
-    for width in WIDTHS:
-        above = -(-width // 8) * 8
-        ratio = times[width] / times[above]
-        rows.append(
-            (str(width), f"{times[width] * 1e3:.3f}", str(above), f"{ratio:.2f}", "slower" if ratio > 1 else "")
+def _section(op: str, arguments: argparse.Namespace) -> Section:
+    """Times of all widths of one op by provider, that of the multiple of 8 above each beside it."""
+    with tempfile.TemporaryDirectory() as folder:
+        paths = [Path(folder) / f"{width}.onnx" for width in WIDTHS]
+        for path, width in zip(paths, WIDTHS, strict=True):
+            onnx.save(model(op, width), path)
+        timed = compare_apart(
+            paths,
+            names=[str(width) for width in WIDTHS],
+            providers=arguments.ep.split(","),
+            pythons=dict(text.split("=", 1) for text in arguments.python),
+            rounds=arguments.rounds,
+            threads=arguments.threads,
+            max_seconds=180,
         )
-    slower = sum(bool(row[-1]) for row in rows)
-    note = f"{slower} of {len(rows)} widths take longer than the multiple of 8 above them. "
-    header = ("width", "ms", "multiple of 8", "time beside it", "")
-    return Section(f"{op}, {ep}", header, rows, note + describe(environment(), "onnxruntime"), 0)
+    providers = list(timed.environments)
+    times = {(each.provider, int(each.model)): each.median_ms for each in timed.results}
+    slower, rows = dict.fromkeys(providers, 0), []
+    for width in WIDTHS:
+        above, cells = -(-width // 8) * 8, []
+        for provider in providers:
+            ratio = times[provider, width] / times[provider, above]
+            slower[provider] += ratio > NOTICED
+            cells += [f"{times[provider, width] * 1e3:.0f}", f"**{ratio:.2f}**" if ratio > NOTICED else f"{ratio:.2f}"]
+        rows.append((str(width), str(above), *cells))
+    header = ("width", "multiple of 8", *(name for each in providers for name in (f"{each}, µs", "beside it")))
+    counts = ", ".join(f"{count} of {len(rows)} on {provider}" for provider, count in slower.items())
+    machine, versions = (
+        timed.environment,
+        ", ".join(f"{name} in onnxruntime {each['onnxruntime']}" for name, each in timed.environments.items()),
+    )
+    note = f"More than 3 % slower than the multiple of 8 above them: {counts}. "
+    note += f"{machine['cpu']}, {machine['cores']} cores, {arguments.threads} thread used; {versions}"
+    return Section(op, header, rows, note, 0)
 
 
 # ---- layers ----------------------------------------------------------------------------------------------------------

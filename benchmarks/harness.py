@@ -231,11 +231,19 @@ def fill_page(path: Path, marks: tuple[str, str], lines: Iterable[str]) -> None:
     write_page(path, [begin + marks[0], *lines, marks[1] + end])
 
 
-def describe(machine: Mapping[str, Any], *packages: str) -> str:
-    """A machine in one line, with how busy it is: other jobs inflate times, ratios of interleaved runs hold."""
+def describe(machine: Mapping[str, Any], *packages: str, load: float | None = None) -> str:
+    """A machine in one line, with how busy it is: other jobs inflate times, ratios of interleaved runs hold.
+
+    Args:
+        machine: What `environment` says of it.
+        packages: Those whose versions count.
+        load: The load average that there was, instead of the one that there is.
+    """
     versions = ", ".join(f"{name} {machine[name]}" for name in packages)
-    load = f", load average {os.getloadavg()[0]:.1f} (of other jobs too)" if hasattr(os, "getloadavg") else ""
-    return f"{machine['cpu']}, {machine['cores']} cores{load}; {versions}"
+    if load is None and hasattr(os, "getloadavg"):
+        load = os.getloadavg()[0]
+    busy = "" if load is None else f", load average {load:.1f} (of other jobs too)"
+    return f"{machine['cpu']}, {machine['cores']} cores{busy}; {versions}"
 
 
 def study_parser(module: str, doc: str | None) -> argparse.ArgumentParser:

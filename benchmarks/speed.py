@@ -25,6 +25,7 @@ from prunegraph.bench.environment import environment
 from prunegraph.passes.choose.meet_time import OVER, UNDER
 
 MARKS = ("<!-- speed -->", "<!-- /speed -->")
+UNTIMED = ("harm", "accuracy")
 NAMES = {"binary": "movie, two classes", "five": "movie, five classes", "fashion": "Fashion ViT"}
 
 
@@ -64,10 +65,18 @@ def main() -> None:
         section.show()
     if arguments.markdown:
         lines = [line for section in sections for line in ["", *section.lines()]]
-        note = describe(environment(), "onnxruntime")
-        fill_page(
-            arguments.markdown, MARKS, [*lines, f"Measured by `python -m benchmarks.speed` on {note}, one thread.", ""]
-        )
+        note = f"Measured by `python -m benchmarks.speed` on {_machine(records, names)}, one thread."
+        fill_page(arguments.markdown, MARKS, [*lines, note, ""])
+
+
+def _machine(records: Records, names: Sequence[str]) -> str:
+    """Where the cases that time were run, and how busy it was at most when one began."""
+    timed = [records.recall(name) or {} for name in names if not name.startswith(UNTIMED)]
+    machines = [record for record in timed if "environment" in record]
+    if not machines:
+        return describe(environment(), "onnxruntime")
+    loads = [record["load"] for record in machines if "load" in record]
+    return describe(machines[-1]["environment"], "onnxruntime", load=max(loads, default=None))
 
 
 def promises(records: Records) -> Section:

@@ -29,6 +29,7 @@ from prunegraph.clock import Clock
 from prunegraph.errors import PruneGraphError, UsageError
 from prunegraph.graph import Graph, analyze_source
 from prunegraph.passes.choose.meet_time import meet_speedup
+from prunegraph.passes.choose.rank import rounded_count
 from prunegraph.request import Request
 from prunegraph.speed import SpeedSearch, candidates, estimate_ms, find_device
 from prunegraph.speed.cuts import cut_model
@@ -137,7 +138,6 @@ def promise(title: str, speedup: float) -> Record:
         "seconds": seconds,
         "params": list(result.report.params),
         "macs": list(result.report.macs),
-        "environment": environment(),
     }
 
 
@@ -170,17 +170,17 @@ def table(title: str) -> Record:
 
 
 def _random_plans(times: Times, rng: np.random.Generator, count: int) -> Sequence[dict[str, int]]:
-    """Plans that take between nothing and everything of every block, at all speeds in between."""
+    """Plans that take between nothing and everything of every block, in widths that a plan may have."""
     plans = []
     for _ in range(count):
         share, kept = rng.uniform(0.1, 0.75), dict[str, int]()
         for each in times.blocks.values():
             block = each.block
             main = int(np.clip(round(block.main.units * (1 - share + rng.uniform(-0.3, 0.3))), 1, block.main.units))
-            kept[block.main.id] = main if rng.random() > 0.05 or block.least else 0
+            kept[block.main.id] = rounded_count(block.main, main, None) if rng.random() > 0.05 or block.least else 0
             for group in block.inner if kept[block.main.id] else ():
                 if rng.random() < 0.5:
-                    kept[group.id] = int(rng.integers(group.units // 4, group.units + 1))
+                    kept[group.id] = rounded_count(group, int(rng.integers(group.units // 4, group.units + 1)), None)
         plans.append({name: n for name, n in kept.items()})
     return plans
 
@@ -227,7 +227,7 @@ def plans(task: str, seed: int) -> Record:
             for speedup in TASK_SPEEDS:
                 record[f"{part} {speedup:g}"] = _planned(search, part, speedup, task, seed)
         record["forms"] = [trial.to_dict() for trial in search.trials]
-    return {"plans": record, "environment": environment()}
+    return {"plans": record}
 
 
 def _planned(search: SpeedSearch, part: str, speedup: float, task: str, seed: int) -> Record:
@@ -294,6 +294,7 @@ def run(name: str) -> Record:
     """
     os.environ["PRUNEGRAPH_CACHE"] = str((BUILD / "cache" / "observations").resolve())
     work, arguments = all_cases()[name]
-    start = time.perf_counter()
+    start, load = time.perf_counter(), os.getloadavg()[0]
     record = work(*arguments)
-    return {**json.loads(json.dumps(record, default=float)), "took": time.perf_counter() - start}
+    machine = {"environment": environment(), "load": load, "took": time.perf_counter() - start}
+    return {**json.loads(json.dumps(record, default=float)), **machine}
