@@ -73,7 +73,7 @@ def apply(
     )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class PruneResult:
     """A slim model with its plan and its proof.
 
@@ -103,9 +103,14 @@ class PruneResult:
     allow_io: tuple[str, ...] = ()
     forms: tuple[str, ...] = ()
     speed: SpeedReport | None = None
-    analyzed: Analyzed | None = field(default=None, repr=False, compare=False)
-    clock: Clock = field(default_factory=Clock, repr=False, compare=False)
-    scores: Scores | None = field(default=None, repr=False, compare=False)
+    analyzed: Analyzed | None = field(default=None, compare=False)
+    clock: Clock = field(default_factory=Clock, compare=False)
+    scores: Scores | None = field(default=None, compare=False)
+
+    def __repr__(self) -> str:
+        before, after = self.report.params
+        proof = "not verified" if self.report.verify is None else "verified" if self.report.verify.ok else "refused"
+        return f"PruneResult({len(self.report.groups)} groups smaller, {before:,} to {after:,} parameters, {proof})"
 
     @cached_property
     def model(self) -> Model:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 import logging
 import os
 import re
@@ -356,7 +357,12 @@ def _renamable(tensor: ir.serde.TensorProtoTensor) -> ir.LazyTensor:
     """A view of a proto's tensor whose name can change: `TensorProtoTensor` would write the name into the proto."""
     metadata = dict(tensor.metadata_props)
     shape, doc = ir.Shape(tensor.shape), tensor.doc_string
-    return ir.LazyTensor(lambda: tensor, tensor.dtype, shape, name=tensor.name, doc_string=doc, metadata_props=metadata)
+    read = functools.partial(_itself, tensor)  # a function by name, so that models pickle
+    return ir.LazyTensor(read, tensor.dtype, shape, name=tensor.name, doc_string=doc, metadata_props=metadata)
+
+
+def _itself(tensor: ir.serde.TensorProtoTensor) -> ir.serde.TensorProtoTensor:
+    return tensor
 
 
 def _constants(model: ir.Model) -> Iterator[ir.Value]:

@@ -119,6 +119,14 @@ def test_a_graph_pickles(graph: pg.Graph) -> None:
     assert same(again.select(again.score(), 0.5), graph.select(graph.score(), 0.5))
 
 
+def test_a_result_pickles_and_is_told_in_a_line(graph: pg.Graph) -> None:
+    result = graph.apply(graph.select(graph.score(), {"ffn": 0.5}))
+    assert repr(result).startswith("PruneResult(2 groups smaller, 1,139 to ") and repr(result).endswith(", verified)")
+    again = pickle.loads(pickle.dumps(result))
+    assert repr(again) == repr(result) and same(again.selection, result.selection)
+    assert again.model.SerializeToString() == result.model.SerializeToString()
+
+
 def test_selections_of_ones_own(graph: pg.Graph, tmp_path: Path) -> None:
     mask = np.arange(12) % 2 == 0
     selection = Selection.of(graph.groups, keep={"ffn.0": mask}, remove={"ffn.1": [0, 11], "v_dim.0": [3]})
