@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from prunegraph.arrays import Array
+from prunegraph.bench.energy import Meter, joules_a_run
 from prunegraph.bench.environment import environment
 from prunegraph.bench.latency import PROTOCOLS, interleave
 from prunegraph.bench.parity import check_parity
@@ -22,6 +23,8 @@ from prunegraph.runtime.inputs import check_same_inputs, session_inputs
 from prunegraph.runtime.on_provider import LoadedModel, ModelSource, bytes_of, load
 from prunegraph.runtime.providers import Provider, find_provider, require_available
 from prunegraph.runtime.sizes_by_role import resolve_sizes
+
+_NO_ENERGY = "counters of x86 processors are for root alone: sudo chmod a+r /sys/class/powercap/intel-rapl:*/energy_uj"
 
 ProgressCallback = Callable[[str, int, int], None]
 """Called with what is being done, how much of it is done, and how much there is."""
@@ -40,6 +43,7 @@ def compare(
     rounds: int = 100,
     max_seconds: float = 60.0,
     protocol: str = "turns",
+    energy_seconds: float = 0.0,
     seed: int = 0,
     names: Sequence[str] | None = None,
     progress: ProgressCallback | None = None,
@@ -63,6 +67,7 @@ def compare(
         max_seconds: For warm-up and rounds of one size on one provider; 6 rounds are timed in any case.
         protocol: "turns", where the models run one after the other, or "blocks", where each runs several times before
             the next, see `latency.PROTOCOLS`: with weights that fit into the caches these are two different figures.
+        energy_seconds: For each model by itself after it was timed, to tell what a run uses; 0 for not at all.
         seed: Of inputs, orders and intervals.
         names: What to call the models; file names by default, with their folder where two are alike.
         progress: Called between rounds, outside the timed part. Whatever it starts in another thread runs beside the
@@ -77,8 +82,21 @@ def compare(
     """
     sources = [models] if isinstance(models, str) else list(models)
     labels = labels_of(sources, names)
+    if energy_seconds > 0 and not Meter():
+        raise UsageError("this machine does not tell what energy it uses", hint=_NO_ENERGY)
     settings = _Settings(
-        batch, sequence, sizes, shapes, threads, warmup, rounds, max_seconds, protocol, seed, progress or _no_progress
+        batch,
+        sequence,
+        sizes,
+        shapes,
+        threads,
+        warmup,
+        rounds,
+        max_seconds,
+        protocol,
+        energy_seconds,
+        seed,
+        progress or _no_progress,
     )
     chosen = choose_providers(providers)
     for provider in chosen:
@@ -107,6 +125,7 @@ class _Settings:
     rounds: int
     max_seconds: float
     protocol: str
+    energy_seconds: float
     seed: int
     progress: ProgressCallback
 
@@ -119,6 +138,8 @@ class _Settings:
             raise UsageError(f"max_seconds is {self.max_seconds}", hint="give more than 0")
         if self.protocol not in PROTOCOLS:
             raise UsageError(f"there is no protocol {self.protocol!r}", hint=f"choose {' or '.join(PROTOCOLS)}")
+        if self.energy_seconds < 0:
+            raise UsageError(f"energy_seconds is {self.energy_seconds}", hint="give 0 or more")
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,6 +178,7 @@ def _compare_at(
         rng=np.random.default_rng(settings.seed),
         on_round=lambda done: settings.progress(f"{provider}: time", done, settings.rounds),
     )
+    joules = _joules([run_once for run_once, _ in started], settings.energy_seconds)
     rows = [
         Latency.from_samples(
             samples[:, arm],
@@ -169,10 +191,16 @@ def _compare_at(
             ratio=paired_ratio(samples[:, 0], samples[:, arm], seed=settings.seed) if arm else None,
             inputs={name: array.shape for name, array in feeds.items()},
             bytes=bytes_of(source),
+            joules=joules[arm],
         )
         for arm, (model, source) in enumerate(zip(loaded, sources, strict=True))
     ]
     return _Part(rows, feeds, sizes)
+
+
+def _joules(arms: Sequence[Callable[[], None]], seconds: float) -> Sequence[Mapping[str, float]]:
+    """Joules of a run by rail, for every arm."""
+    return joules_a_run(arms, seconds, Meter())[0] if seconds > 0 else [{} for _ in arms]
 
 
 def start_all(

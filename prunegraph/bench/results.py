@@ -54,6 +54,7 @@ class Latency:
         bytes: Size of the model, weights that lie beside it too; None where nobody knows it.
         alone: What the model takes in a process of its own; None where that was not asked for.
         fused: How many nodes of each op the optimizer of transformers made; empty where it was not asked for.
+        joules: Of one run by rail, what the machine takes at rest among them; empty where nobody measured it.
     """
 
     provider: str
@@ -73,6 +74,7 @@ class Latency:
     bytes: int | None = None
     alone: Alone | None = None
     fused: Mapping[str, int] = dataclasses.field(default_factory=dict)
+    joules: Mapping[str, float] = dataclasses.field(default_factory=dict)
 
     @classmethod
     def from_samples(cls, samples: FloatArray, **rest: Any) -> Latency:
@@ -157,6 +159,7 @@ def _row(entry: Mapping[str, Any], inputs: Mapping[str, Any]) -> Latency:
         bytes=entry.get("bytes"),
         alone=alone and Alone(**alone),
         fused=entry.get("fused") or {},
+        joules=entry.get("joules") or {},
         **{name: entry[name] for name in names},
     )
 

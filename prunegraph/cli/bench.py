@@ -65,6 +65,14 @@ def bench(
         Path | None,
         typer.Option(metavar="FILE", help="Time nothing: show results.json that the script of a bundle wrote."),
     ] = None,
+    energy: Annotated[
+        float,
+        typer.Option(
+            metavar="S",
+            help="Joules of a run as well, from S seconds of each model by itself, where the machine tells power or "
+            "energy.",
+        ),
+    ] = 0.0,
     samples: Annotated[bool, typer.Option("--samples", help="Every timed run in the JSON, too.")] = False,
     alone: Annotated[
         bool,
@@ -113,6 +121,7 @@ def bench(
             "rounds": rounds,
             "max_seconds": max_seconds,
             "protocol": protocol,
+            "energy_seconds": energy,
             "seed": seed,
         }
         models = [each for each in (model, *(slim or ())) if each is not None]

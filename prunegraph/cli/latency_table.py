@@ -67,6 +67,10 @@ def _peak(row: Latency) -> str:
     return f"{row.alone.peak_memory_mib:.0f}" if row.alone and row.alone.peak_memory_mib else ""
 
 
+def _joules(row: Latency) -> str:
+    return "\n".join(f"{joules:.3g} ({rail})" for rail, joules in sorted(row.joules.items()))
+
+
 _COLUMNS = (
     _Column("median ms", lambda row: _ms(row.median_ms)),
     _Column("p90 ms", lambda row: _ms(row.p90_ms)),
@@ -75,6 +79,7 @@ _COLUMNS = (
     _Column("load s", lambda row: f"{row.load_seconds:.2f}"),
     _Column("alone: load s", lambda row: f"{row.alone.load_seconds:.2f}" if row.alone else ""),
     _Column("peak MiB", lambda row: _peak(row)),
+    _Column("J a run", lambda row: _joules(row)),
     _Column("times faster", lambda row: _ratio(row)),
     _Column("nodes there", lambda row: _placed(row)),
     _Column("MB", lambda row: f"{row.bytes / 1e6:.1f}" if row.bytes is not None else ""),

@@ -46,6 +46,8 @@ CHOSEN_BY = "that units were chosen by"
 """What is to be said of examples that a model is judged by, and was pruned by."""
 
 if TYPE_CHECKING:
+    import onnx_ir as ir
+
     from prunegraph.observe.evaluation import Evaluation
     from prunegraph.observe.stream import Data
     from prunegraph.result import PruneResult
@@ -440,7 +442,7 @@ def prune(
             files, changed = folder.write(output, result, facts, strip=strip, shard=shard_bytes)
         if annotate is not None:
             files += save(result.annotated(), annotate)
-        evaluation = _evaluation(result, request["data"])
+        evaluation = _evaluation(result, original, request["data"])
         if report is not None:
             facts = result.facts(
                 commands=commands_of(context),
@@ -479,11 +481,11 @@ def prune(
         say("next: ", (f"prunegraph bench {model} {files[0]}", "bold"))
 
 
-def _evaluation(result: PruneResult, data: Data | None) -> Evaluation | None:
+def _evaluation(result: PruneResult, original: ir.Model, data: Data | None) -> Evaluation | None:
     """The original and the slim model on labelled data; training has its own held-out examples."""
     from prunegraph.errors import PruneGraphError
 
-    if data is None or result.tuned is not None or data.opened().inputs(result.ir_model).source.first().label is None:
+    if data is None or result.tuned is not None or data.opened().inputs(original).source.first().label is None:
         return None
     try:
         return result.evaluate(data)

@@ -7,7 +7,17 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from prunegraph.cli.arguments import DataFile, ImageOptions, Json, Limit, Model, RunBy, Tokenizer, data_of
+from prunegraph.cli.arguments import (
+    DataFile,
+    ImageOptions,
+    Json,
+    Limit,
+    Model,
+    RunBy,
+    TextColumns,
+    Tokenizer,
+    data_of,
+)
 from prunegraph.cli.console import progress, show, show_json
 
 if TYPE_CHECKING:
@@ -39,6 +49,7 @@ def quantize(
     ] = None,
     data: DataFile = None,
     tokenizer: Tokenizer = None,
+    text_column: TextColumns = None,
     samples: Limit = None,
     image: ImageOptions = None,
     ep: RunBy = "cpu",
@@ -64,7 +75,7 @@ def quantize(
 
         options = Quantize(method, fp16, per_channel, max_error=max_error)
         check_target(output, [model])
-        examples = data_of(model, data, tokenizer, samples=samples, ep=ep, image=image)
+        examples = data_of(model, data, tokenizer, text_column, samples=samples, ep=ep, image=image)
         result = quantize_source(model, options, data=examples, progress=step)
         result.save(output)
     if json:

@@ -7,7 +7,19 @@ from typing import Annotated
 
 import typer
 
-from prunegraph.cli.arguments import AllowIo, DataFile, Json, Model, Size, Tokenizer, data_of, parse_sizes
+from prunegraph.cli.arguments import (
+    AllowIo,
+    DataFile,
+    ImageOptions,
+    Json,
+    Limit,
+    Model,
+    Size,
+    TextColumns,
+    Tokenizer,
+    data_of,
+    parse_sizes,
+)
 from prunegraph.cli.console import complain, progress, show, show_json
 
 
@@ -23,6 +35,9 @@ def verify(
     allow_io: AllowIo = None,
     data: DataFile = None,
     tokenizer: Tokenizer = None,
+    text_column: TextColumns = None,
+    samples: Limit = None,
+    image: ImageOptions = None,
     size: Size = None,
     json: Json = False,
 ) -> None:
@@ -43,6 +58,7 @@ def verify(
       prunegraph verify model.onnx slim.onnx
       prunegraph verify model.onnx slim.onnx --plan elsewhere/slim.plan.json --json
       prunegraph verify model.onnx slim.onnx --data images.npz
+      prunegraph verify model.onnx slim.onnx --data images/ --image size=224
     """  # noqa: D301 - \b keeps the lines that follow as they are
     plan = plan or slim.with_name(f"{slim.stem}.plan.json")
     with progress() as step:
@@ -59,7 +75,7 @@ def verify(
             again = "verify the float model, and quantize what comes of that with `prunegraph quantize`"
             raise PruneGraphError("the weights were quantized after the proof: none is as it was", hint=again)
 
-        samples = data_of(model, data, tokenizer)
+        examples = data_of(model, data, tokenizer, text_column, samples=samples, image=image)
         rotation, repair = stated.rotation, stated.repair
         verification = verify_files(
             model,
@@ -71,7 +87,7 @@ def verify(
             allow_io=allow_io or stated.allow_io,
             sizes=parse_sizes(size or ()),
             values=stated.values,
-            data=samples,
+            data=examples,
             progress=step,
         )
     if json:

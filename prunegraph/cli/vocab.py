@@ -14,6 +14,7 @@ from prunegraph.cli.arguments import (
     Limit,
     Model,
     Size,
+    TextColumns,
     Tokenizer,
     beside,
     data_of,
@@ -39,6 +40,7 @@ def vocab(
     ] = None,
     data: DataFile = None,
     tokenizer: Tokenizer = None,
+    text_column: TextColumns = None,
     samples: Limit = None,
     size: Size = None,
     json: Json = False,
@@ -75,7 +77,7 @@ def vocab(
         original = load_for(model, output)
         _, text = read_tokenizer(tokenizer_path)
         step("tokenize")
-        texts = data_of(model, data, tokenizer_path, samples=samples)
+        texts = data_of(model, data, tokenizer_path, text_column, samples=samples)
         ids = used_ids(texts, original) if texts is not None else ()
         small = cut_tokenizer(text, tokens_of_file(keep) if keep is not None else (), ids)
         graph = analyze(original, scope=Scope(sizes=parse_sizes(size or ())), progress=step)

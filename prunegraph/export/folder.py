@@ -153,7 +153,10 @@ def slim_config(config: Mapping[str, Any], cuts: Iterable[Cut]) -> SlimConfig:
             uneven[kind] = tuple(left)
         elif before[kind] != {left[0]} and len(before[kind]) == 1:
             (units,) = before[kind]
-            numbers = {key: config.get(key) for key in CONFIG_KEYS.get(kind, ())}
+            keys = CONFIG_KEYS.get(kind, ())
+            if kind == "head" and "kv_group" not in after:  # every head has keys and values of its own
+                keys += CONFIG_KEYS["kv_group"]
+            numbers = {key: config.get(key) for key in keys}
             new_numbers = {key: left[0] for key, number in numbers.items() if number == units}
             if kind == "qk_dim":  # rotary positions turn pairs
                 new_numbers |= {key: 2 * left[0] for key, number in numbers.items() if number == 2 * units}

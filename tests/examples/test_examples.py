@@ -66,16 +66,21 @@ def test_a_vision_transformer_meets_a_latency(
     assert example.meet_latency(result.ir_model, {}, milliseconds=1e6) is None
 
 
-def test_a_decoder_generates_with_half_of_its_cache(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_decoder_generates_with_half_of_its_cache(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """In Python, and as a folder of ONNX Runtime GenAI: by that where it is installed."""
     example = load("decoder_with_cache")
-    result = example.main()
+    result = example.main(tmp_path)
     shapes = {value.name: value.shape for value in (*result.ir_model.graph.inputs, *result.ir_model.graph.outputs)}
-    assert {shapes[f"{when}_{what}"][1] for when in ("past", "present") for what in ("key", "value")} == {4}
-    original, slim, _ = (line.split("|") for line in capsys.readouterr().out.splitlines())
+    assert {shapes[name][1] for name in (*example.PAST, *example.PRESENT)} == {4}
+    original, slim, _, folder = (line.split("|") for line in capsys.readouterr().out.splitlines())
     sizes = [int(line[0].split()[1].replace(",", "")) for line in (original, slim)]
     assert sizes[1] * 2 == sizes[0]
     assert original[1].strip() in example.TEXT * 4, "it knows its sentence by heart"
-    assert slim[1].strip().startswith("the quick brown fox")
+    assert slim[1].strip().startswith("the quick brown fox") and folder[1].strip().startswith("the quick brown fox")
+    installed = importlib.util.find_spec("onnxruntime_genai") is not None
+    assert folder[0].strip() == ("by GenAI from slim" if installed else "onnxruntime-genai is not installed")
+    decoder = json.loads((tmp_path / "slim" / "genai_config.json").read_text(encoding="utf-8"))["model"]["decoder"]
+    assert decoder["num_attention_heads"] == decoder["num_key_value_heads"] == 4
 
 
 def test_a_scorer_of_ones_own_is_compared_over_ratios() -> None:

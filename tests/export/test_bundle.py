@@ -27,7 +27,7 @@ from prunegraph.bench.results import Comparison
 from prunegraph.bench.stats import paired_ratio
 from prunegraph.cli import app
 from prunegraph.export.bundle import run as script
-from prunegraph.export.bundle.build import bundle
+from prunegraph.export.bundle.build import SETTINGS, bundle
 from prunegraph.export.bundle.stacks import STACKS
 from prunegraph.export.bundle.versions import with_patterns
 from prunegraph.speed.blocks import blocks_of
@@ -56,7 +56,7 @@ def unpacked(archive: Path | str) -> Path:
 
 
 def run_script(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "run.py", "--ep", "cpu", *arguments]
+    command = [sys.executable, "run.py", "--ep", "cpu", "--energy", "0", *arguments]
     return subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
 
 
@@ -93,6 +93,25 @@ def test_a_slim_model_is_timed_beside_its_original_and_read_back(folder: Path) -
     printed = show(str(device / "results.json"))
     assert printed.exit_code == 0 and "slim.onnx" in printed.stdout and "x 1x7x5" in printed.stdout
     assert json.loads(show(str(device / "results.json"), "--json").stdout)["results"][0]["rounds"] == 6
+
+
+def test_joules_of_a_run_where_the_device_tells(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    device = unpacked(bundle(["model.onnx", "slim.onnx"], "bundle.zip", sequence=7).path)
+    rail = folder / "sys/bus/i2c/drivers/ina3221x/6-0040/iio:device0"  # as on a Jetson Nano
+    rail.mkdir(parents=True)
+    (rail / "rail_name_0").write_text("POM_5V_IN\n")
+    (rail / "in_power0_input").write_text("4120\n")
+    monkeypatch.setattr(script, "HERE", str(device))
+    part = script.energy()
+    monkeypatch.setattr(script, "energy", lambda: part)
+    monkeypatch.setattr(part.Meter.__init__, "__defaults__", (str(folder / "sys"),))
+    monkeypatch.setattr(part.watts_now, "__defaults__", (str(folder / "sys"),))
+    settings = {**SETTINGS, "rounds": 6, "energy_seconds": 0.05, "check": False, "table": False}
+    results = script.run(str(device), ["cpu"], settings, child=False)
+    assert results["before"]["watts"]["POM_5V_IN"] == results["after"]["watts"]["POM_5V_IN"] == pytest.approx(4.12)
+    assert results["idle_watts"]["cpu"]["POM_5V_IN"] == pytest.approx(4.12)
+    joules = [row.joules["POM_5V_IN"] for row in Comparison.from_dict(results).results]
+    assert len(joules) == 2 and all(0 < each < 0.3 for each in joules)
 
 
 def test_a_table_that_was_measured_on_a_device_plans_here(folder: Path) -> None:

@@ -48,7 +48,7 @@ def device(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def run(device: Path, *command: str | Path) -> dict[str, Any]:
     """What the script writes, run by this command: everything that it does."""
-    arguments = ["--ep", "cpu", "--rounds", "6", "--table"]
+    arguments = ["--ep", "cpu", "--rounds", "6", "--table", "--energy", "0.1"]
     process = subprocess.run([*map(str, command), *arguments], cwd=device, capture_output=True, text=True, check=False)
     assert process.returncode == 0, process.stderr
     results: dict[str, Any] = json.loads((device / "results.json").read_text())

@@ -139,6 +139,11 @@ def test_heads_that_share_keys(name: str) -> None:
     assert slim.config == LLAMA | changes and set(slim.changed) == set(changes) and slim.unsaid == unsaid
 
 
+def test_heads_with_keys_of_their_own_are_groups_of_keys_too() -> None:
+    config = {"num_attention_heads": 8, "num_key_value_heads": 8}
+    assert slim_config(config, [Cut("head", 8, 4)] * 2).config == dict.fromkeys(config, 4)
+
+
 def test_the_card_tells_what_a_config_cannot() -> None:
     card = model_card("it", "facts", SlimConfig({}, (), {"ffn": (768, 512)}, {"v_dim": 4}))
     assert "the layers have 768, 512" in card and "v_dim: every layer has 4" in card

@@ -11,6 +11,7 @@ import numpy as np
 import onnx
 import onnx_ir as ir
 import pytest
+import typer
 from typer.testing import CliRunner
 
 import prunegraph as pg
@@ -32,6 +33,17 @@ def classifier(channels: int = 3, last: bool = False) -> onnx.ModelProto:
     mean = g("ReduceMean", x, axes=axes, keepdims=0)
     weight = np.eye(channels, 5, dtype=np.float32)
     g.output(g("MatMul", mean, g.const("w", weight)), "batch", 5)
+    return g.model()
+
+
+def vision() -> onnx.ModelProto:
+    """Two convolutions and a class: channels that can go."""
+    g = Builder("vision")
+    x = g.input("pixel_values", "batch", 3, SIDE, SIDE)
+    x = g("Relu", g("Conv", x, g.weight("w0", 16, 3, 3, 3)))
+    x = g("Relu", g("Conv", x, g.weight("w1", 16, 16, 3, 3)))
+    mean = g("ReduceMean", x, axes=[2, 3], keepdims=0)
+    g.output(g("MatMul", mean, g.weight("w2", 16, 3)), "batch", 3)
     return g.model()
 
 
@@ -166,6 +178,30 @@ def test_the_command_line_reads_the_preprocessor_beside_the_model(folder: Path, 
     for wrong, problem in {"size=x": "is no number", "colour=1": "there is no 'colour'", "mean=0": "size"}.items():
         ran = CliRunner().invoke(app, [*command, "--image", wrong])
         assert ran.exit_code == 2 and problem in ran.stderr
+
+
+def test_a_folder_is_data_for_every_command(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    onnx.save(vision(), "model.onnx")
+    options = ("--data", "images", "--image", f"size={SIDE}", "--image", "mean=0.5", "--image", "std=0.5")
+    for command in (
+        ("prune", "model.onnx", "-o", "slim.onnx", "--ratio", "0.5", "--align", "1", *options),
+        ("verify", "model.onnx", "slim.onnx", *options, "--samples", "4"),
+        ("score", "model.onnx", "--scorer", "activation", *options),
+        ("evaluate", "model.onnx", "slim.onnx", *options),
+        ("quantize", "slim.onnx", "-o", "int8.onnx", "--method", "static", "--max-error", "1", *options),
+    ):
+        ran = CliRunner().invoke(app, list(command))
+        assert ran.exit_code == 0, (command, ran.stderr)
+    without = CliRunner().invoke(app, ["verify", "model.onnx", "slim.onnx", "--data", "images"])
+    assert without.exit_code == 2 and "--image size=224" in " ".join(without.stderr.split())
+
+
+@pytest.mark.parametrize("name", ["prune", "verify", "score", "evaluate", "finetune", "sweep", "quantize"])
+def test_every_command_that_takes_data_takes_what_says_how_to_read_them(name: str) -> None:
+    command = typer.main.get_command(app).commands[name]  # type: ignore[attr-defined]
+    options = {option for each in command.params for option in each.opts}
+    assert options >= {"--data", "--tokenizer", "--text-column", "--samples", "--image"}
 
 
 def test_what_cannot_be_read_is_named(folder: Path) -> None:

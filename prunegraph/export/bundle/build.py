@@ -299,6 +299,7 @@ def _write(
         add("inputs.npz", _npz({inputs[name]: array for name, array in feeds.items()}))
         add("expected.npz", _npz(outputs))
         add("run.py", resources.files("prunegraph.export.bundle").joinpath("run.py").read_bytes())
+        add("energy.py", resources.files("prunegraph.bench").joinpath("energy.py").read_bytes())
         add("README.txt", _readme(entries, stack, table).encode())
 
 

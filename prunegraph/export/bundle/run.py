@@ -7,6 +7,7 @@ Needs Python 3.6 or newer, numpy and any onnxruntime, and nothing else:
     python3 run.py --ep cpu,cuda      only these
     python3 run.py --check            only whether the outputs are right, no times
     python3 run.py --table            a latency table as well, where the bundle holds what that takes
+    python3 run.py --energy 20        joules a run too, from 20 s of each model, where the device tells (4 s by default)
 
 Each provider is tried in a process of its own first, since one that is listed may still crash at its first run. No
 model is timed whose outputs are not those of the machine that made the bundle. All models of a provider then run in
@@ -37,6 +38,7 @@ WARMUP_SHARE = 0.25
 BLOCK = 8  # runs of a model that follow each other, all but the first counted
 REGISTERED = {}
 PROBE_SECONDS = 1800  # TensorRT builds its engine at the first run, for minutes
+ENERGY_SECONDS = 4.0  # of each model by itself, where the device tells what it uses
 
 
 class Refused(Exception):
@@ -259,6 +261,7 @@ def measure(folder, name, settings):
         return {"parity": parity, "results": []}
     arms = [run_once for _, run_once, _, _ in sessions]
     samples = time_all(arms, settings)
+    joules, idle_watts = energy_of(arms, settings)
     rows = []
     for arm, (model, _, seconds, first) in enumerate(sessions):
         rows.append(
@@ -274,9 +277,30 @@ def measure(folder, name, settings):
                 "rounds": len(samples),
                 "ratio": paired_ratio(samples[:, 0], samples[:, arm], settings["seed"]) if arm else None,
                 "samples_ms": samples[:, arm].tolist(),
+                "joules": joules[arm],
             }
         )
-    return {"parity": parity, "results": rows, "peak_memory_kib": peak_memory()}
+    return {"parity": parity, "results": rows, "peak_memory_kib": peak_memory(), "idle_watts": idle_watts}
+
+
+def energy():
+    """The part that reads what energy is used; None where it does not lie beside this script."""
+    path = os.path.join(HERE, "energy.py")
+    if not os.path.exists(path):
+        return None
+    spec = importlib.util.spec_from_file_location("prunegraph_energy", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def energy_of(arms, settings):
+    """Joules of a run by rail for every arm, and watts of the device at rest; empty where it does not tell."""
+    part, seconds = energy(), settings.get("energy_seconds", ENERGY_SECONDS)
+    meter = part.Meter() if part is not None and seconds > 0 else None
+    if not meter:
+        return [{} for _ in arms], {}
+    return part.joules_a_run(arms, seconds, meter)
 
 
 def time_all(arms, settings):
@@ -362,7 +386,8 @@ def output_of(*command):
 
 
 def conditions():
-    """Clocks, temperatures and power mode now, where the system has files or commands for them."""
+    """Clocks, temperatures, power and its mode now, where the system has files or commands for them."""
+    part = energy()
     cpus = sorted(glob.glob("/sys/devices/system/cpu/cpu[0-9]*/cpufreq"))
     zones = sorted(glob.glob("/sys/class/thermal/thermal_zone*"))
     return {
@@ -375,6 +400,7 @@ def conditions():
         "power_mode": output_of("nvpmodel", "-q"),
         "throttled": output_of("vcgencmd", "get_throttled"),
         "load": list(os.getloadavg()) if hasattr(os, "getloadavg") else None,
+        "watts": part.watts_now() if part is not None else {},
     }
 
 
@@ -471,6 +497,7 @@ def run(folder, names, settings, child=True):
         "parity": {},
         "refused": {},
         "peak_memory_kib": {},
+        "idle_watts": {},
         "tables": {},
         "before": conditions(),
     }
@@ -488,12 +515,14 @@ def run(folder, names, settings, child=True):
         results["results"] += part["results"]
         results["parity"][name] = part["parity"]
         results["peak_memory_kib"][name] = part.get("peak_memory_kib")
+        results["idle_watts"][name] = part.get("idle_watts", {})
         if "table" in part:
             results["tables"][name] = part["table"]
         for row in part["results"]:
             ratio = row["ratio"]
             faster = "" if ratio is None else ", {median:.2f} [{low:.2f}, {high:.2f}] times faster".format(**ratio)
-            print("{}: {} {:.3f} ms{}".format(name, row["model"], row["median_ms"], faster))
+            used = "".join(", {:.3g} J ({})".format(joules, rail) for rail, joules in sorted(row["joules"].items()))
+            print("{}: {} {:.3f} ms{}{}".format(name, row["model"], row["median_ms"], faster, used))
         if not part["results"]:
             print("{}: all outputs are as expected".format(name))
     results["after"] = conditions()
@@ -512,6 +541,7 @@ def main():
     parser.add_argument("--blocks", action="store_true", help="run each model %d times before the next" % BLOCK)
     parser.add_argument("--in-process", action="store_true", help="start no child processes (under an emulator)")
     parser.add_argument("--trtexec", action="store_true", help="run NVIDIA's trtexec as well")
+    parser.add_argument("--energy", type=float, help="seconds of each model by itself to see what it uses; 0 for none")
     parser.add_argument("-o", "--output", default="results.json", help="where to write the results")
     parser.add_argument("--child", nargs=2, help=argparse.SUPPRESS)
     parser.add_argument("--settings", help=argparse.SUPPRESS)
@@ -530,6 +560,8 @@ def main():
     for key in ("threads", "rounds", "max_seconds"):
         if getattr(arguments, key) is not None:
             settings[key] = getattr(arguments, key)
+    if arguments.energy is not None:
+        settings["energy_seconds"] = arguments.energy
     if settings["rounds"] < MIN_ROUNDS or settings["threads"] < 1:
         parser.error("give at least %d rounds and one thread" % MIN_ROUNDS)
     names = [name.strip() for name in arguments.ep.split(",") if name.strip()]
