@@ -16,13 +16,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 import prunegraph as pg
 from benchmarks import fashion, movie, rotate
 from benchmarks.accuracy_page import Case, Cell, render
 from benchmarks.accuracy_study import Arm, Dense, Study, record
-from benchmarks.datasets import fashion_images
 from benchmarks.harness import Records, study_parser
 from benchmarks.judge import right
 
@@ -74,18 +72,11 @@ def dense_path(task: str, seed: int) -> Path:
 def dense(task: str, seed: int) -> Dense:
     """The model, trained now if it is not there, and its data."""
     if task == "fashion":
-        data = fashion_images()
         splits = (("train", CALIBRATION), ("validation", 1000), ("test", TEST_IMAGES))
-        return Dense(fashion.trained(seed), *(pg.Data(_rows(data[s], n), batch_size=64) for s, n in splits))
+        return Dense(fashion.trained(seed), *(pg.Data(fashion.rows(split, n), batch_size=64) for split, n in splits))
     files = movie.movie(task, seed)
     limits = ((files.train, CALIBRATION), (files.validation, None), (files.test, None))
     return Dense(files.model, *(pg.Data(path, files.tokenizer, limit=count) for path, count in limits))
-
-
-def _rows(path: Path, count: int) -> dict[str, npt.NDArray[Any]]:
-    """The first images, called as the model's input is, and their labels."""
-    with np.load(path) as arrays:
-        return {"x": arrays["image"][:count], "label": arrays["label"][:count]}
 
 
 def measure(task: str, seed: int, records: Records, cells: Sequence[tuple[Cell, Arm]], split: str) -> None:
@@ -104,9 +95,9 @@ def measure(task: str, seed: int, records: Records, cells: Sequence[tuple[Cell, 
     if records.recall(whole) is None:
         records.keep(whole, record(right(on.graph.original, inputs), macs=1.0))
     for cell, arm in todo:
-        for way, slim, facts in study.slims(cell.amount, arm, verify=seed == 0):
-            case = Case(task, seed, split, cell.name, arm.name, way)
-            result = records.keep(str(case), record(right(slim, inputs), labels=arm.labels, **facts))
+        for slim in study.slims(cell.amount, arm, verify=seed == 0):
+            case = Case(task, seed, split, cell.name, arm.name, slim.way)
+            result = records.keep(str(case), record(right(slim.model, inputs), labels=arm.labels, **slim.facts))
             share = np.unpackbits(np.array(result["right"], np.uint8), count=result["count"]).mean()
             print(f"{case}: {share:.1%} {result.get('ways') or ''}", file=sys.stderr, flush=True)
 
@@ -133,7 +124,7 @@ def embedding() -> dict[str, Any]:
     inputs = test.opened().inputs(graph.original)
     (arm,) = (arm for arm in rotate.ARMS if arm.name == "Q/K: rotated by data")
     result = rotate.measure(model, arm, rotate.KEPT[0], calibrate, inputs, rotate.embeddings(graph.original, inputs))
-    return {"cosine": result.cosine, "calibration": rotate.CALIBRATE, "test": rotate.TEST}
+    return {"cosine": result["cosine"], "calibration": rotate.CALIBRATE, "test": rotate.TEST}
 
 
 def main() -> None:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -15,7 +15,7 @@ import onnx_ir as ir
 
 import prunegraph as pg
 from prunegraph.passes.choose.select_units import Targets
-from prunegraph.passes.repair import gather_moments, repaired
+from prunegraph.passes.repair import Outcome, gather_moments, repaired
 from prunegraph.passes.repair.statistics import Gram
 
 
@@ -53,14 +53,32 @@ class Dense:
         return pg.analyze(self.model)
 
 
+class Slim(NamedTuple):
+    """What is left of a model.
+
+    Attributes:
+        way: Of repair.
+        model: The slim model.
+        facts: What the records say of it beside its answers.
+        selection: What stays.
+        outcomes: What the repair did to every weight.
+    """
+
+    way: str
+    model: ir.Model
+    facts: dict[str, Any]
+    selection: pg.Selection
+    outcomes: tuple[Outcome, ...] = ()
+
+
 class Study:
     """One dense model: analysed, turned and observed once for all that is cut of it."""
 
     def __init__(self, on: Dense) -> None:
         self.on, self._graphs, self._moments = on, dict[str, pg.Graph](), dict[str, Gram | None]()
 
-    def slims(self, amount: pg.Amount, arm: Arm, *, verify: bool) -> Iterator[tuple[str, ir.Model, dict[str, Any]]]:
-        """By way of repair: the slim model, and what the records say of it."""
+    def slims(self, amount: pg.Amount, arm: Arm, *, verify: bool) -> Iterator[Slim]:
+        """The slim models by every way of repair."""
         plain = self.on.graph
         targets = plain.targets(amount, arm.scorer)
         graph, key = self._turned(targets, arm)
@@ -72,7 +90,7 @@ class Study:
         inputs = graph.inputs(self.on.calibration.opened())
         for way in arm.repairs:
             if way == "none":
-                yield way, result.ir_model, facts
+                yield Slim(way, result.ir_model, facts, result.selection)
                 continue
             keeps = result.selection.keeps(graph.groups)
             prepare = graph.rotated.lengthen if graph.rotated is not None else None
@@ -80,7 +98,8 @@ class Study:
             slim, done = repaired(
                 model, analysis, keeps, inputs, way, moments=self._seen(graph, key, inputs), prepare=prepare
             )
-            yield way, slim or result.ir_model, {**facts, "way": done.way, "ways": dict(done.ways)}
+            facts_of_repair = {**facts, "way": done.way, "ways": dict(done.ways)}
+            yield Slim(way, slim or result.ir_model, facts_of_repair, result.selection, done.outcomes)
 
     def _turned(self, targets: Targets, arm: Arm) -> tuple[pg.Graph, str]:
         """The graph in the basis that it is cut in; heads turn once, a stream for every width."""

@@ -10,7 +10,6 @@ default of `align` follows from these tables. About a minute a provider on a qui
 from __future__ import annotations
 
 import argparse
-import sys
 import tempfile
 from collections.abc import Callable, Sequence
 from itertools import pairwise
@@ -21,7 +20,7 @@ import numpy.typing as npt
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from benchmarks.harness import Section, study_parser, write_page
+from benchmarks.harness import Section, publish, study_parser
 from prunegraph.bench import compare_apart
 
 WIDTHS = range(33, 65)
@@ -33,24 +32,17 @@ DOORS, SIDE, ROWS = 16, 28, 128
 Array = npt.NDArray[np.float32]
 
 
-def main() -> int:
+def main() -> None:
     """Time, print, and write the page."""
-    parser = study_parser("benchmarks.align", __doc__)
+    parser = study_parser("benchmarks.align", __doc__, page=True)
     parser.add_argument("--ep", default="cpu", metavar="NAME,…", help="execution providers (default cpu)")
     parser.add_argument(
         "--python", action="append", default=[], metavar="EP=PATH", help="the environment of a provider"
     )
     parser.add_argument("--rounds", type=int, default=60, metavar="N", help="rounds of every width (default 60)")
     parser.add_argument("--threads", type=int, default=1, metavar="N", help="threads inside an operator (default 1)")
-    parser.add_argument("--markdown", type=Path, metavar="FILE", help="write the page there")
     arguments = parser.parse_args()
-    sections = [_section(op, arguments) for op in LAYER]
-    for section in sections:
-        section.show()
-    if arguments.markdown:
-        head = ["# Widths that runtimes like", "", *(__doc__ or "").splitlines(), ""]
-        write_page(arguments.markdown, [*head, *(line for section in sections for line in section.lines())])
-    return 0
+    publish("align", [_section(op, arguments) for op in LAYER], arguments.markdown)
 
 
 def _section(op: str, arguments: argparse.Namespace) -> Section:
@@ -80,10 +72,8 @@ def _section(op: str, arguments: argparse.Namespace) -> Section:
         rows.append((str(width), str(above), *cells))
     header = ("width", "multiple of 8", *(name for each in providers for name in (f"{each}, µs", "beside it")))
     counts = ", ".join(f"{count} of {len(rows)} on {provider}" for provider, count in slower.items())
-    machine, versions = (
-        timed.environment,
-        ", ".join(f"{name} in onnxruntime {each['onnxruntime']}" for name, each in timed.environments.items()),
-    )
+    machine = timed.environment
+    versions = ", ".join(f"{name} in onnxruntime {each['onnxruntime']}" for name, each in timed.environments.items())
     note = f"More than 3 % slower than the multiple of 8 above them: {counts}. "
     note += f"{machine['cpu']}, {machine['cores']} cores, {arguments.threads} thread used; {versions}"
     return Section(op, header, rows, note, 0)
@@ -137,4 +127,4 @@ def _random(*shape: int) -> Array:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

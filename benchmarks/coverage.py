@@ -11,57 +11,18 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Sequence
 from pathlib import Path
 
-from rich.progress import Progress
-
 from benchmarks.coverage_case import VARIANTS, run_case
-from benchmarks.coverage_page import Results, render, summary
+from benchmarks.coverage_page import Case, Results, sections
 from benchmarks.coverage_peer import PEERS, run_peer
-from benchmarks.harness import Records, run_cases, study_parser, warm, write_page
+from benchmarks.harness import Records, fill_page, run_cases, study_parser, warm
 from prunegraph.bench.environment import cpu_model
 
-EXPORTERS = ("dynamo", "legacy")
-WARM = (
-    "benchmarks.zoo.exports",
-    "benchmarks.coverage_peer",
-    "onnxruntime.transformers.optimizer",
-    "torch._dynamo",
-    "onnxscript",
-)
+WARM = ("benchmarks.zoo.exports", "benchmarks.coverage_peer", "onnxruntime.transformers.optimizer", "torch._dynamo")
 """What most cases import."""
-Case = tuple[str, str]
-"""A model file's stem, and the variant, the peer, or `export`."""
 WHOLE: Case = ("whole", "run")
 """What is kept of a run that did everything itself: how long it took, and where."""
-
-
-def stem_of(name: str, exporter: str) -> str:
-    """Name of the file that an exporter writes for a model, without its suffix."""
-    return name if exporter == "dynamo" else f"{name}_{exporter}"
-
-
-def export_all(
-    folder: Path, records: Records, names: Sequence[str], jobs: int, timeout: float, *, again: bool
-) -> Results:
-    """Export what is missing, and return why some files cannot be made."""
-    from benchmarks.zoo.exports import make
-
-    failures: Results = {}
-    for exporter in EXPORTERS:
-        absent = [name for name in names if not (folder / f"{stem_of(name, exporter)}.onnx").exists()]
-        cases = {name: (stem_of(name, exporter), "export") for name in absent}
-        failures |= {c: known for c in cases.values() if (known := records.recall(name_of(c), again=again))}
-        todo = [name for name, case in cases.items() if case not in failures]
-        with Progress() as progress:
-            task = progress.add_task(f"export, {exporter}", total=len(todo))
-            for outcome in make(folder, todo, [exporter], timeout, jobs):
-                progress.advance(task)
-                if outcome.failure:
-                    case = cases[outcome.name]
-                    failures[case] = records.keep(name_of(case), {"failure": outcome.failure})
-    return failures
 
 
 def name_of(case: Case) -> str:
@@ -69,21 +30,11 @@ def name_of(case: Case) -> str:
     return f"{case[0]}: {case[1]}"
 
 
-def all_cases(folder: Path, names: Sequence[str], variants: Sequence[str], peers: Sequence[str]) -> list[Case]:
-    """Every variant of every file; every peer once a model, on the dynamo exporter's file if there is one."""
-    stems = [stem_of(name, exporter) for name in names for exporter in EXPORTERS]
-    there = [stem for stem in stems if (folder / f"{stem}.onnx").exists()]
-    ours = [(stem, variant) for variant in variants for stem in there]
-    firsts = [next((s for e in EXPORTERS if (s := stem_of(name, e)) in there), None) for name in names]
-    return ours + [(stem, peer) for peer in peers for stem in firsts if stem]
-
-
 def main() -> None:
     """Run the command line."""
-    parser = study_parser("benchmarks.coverage", __doc__)
+    parser = study_parser("benchmarks.coverage", __doc__, page=True)
     parser.add_argument("names", nargs="*", help="models of the zoo; all without")
     parser.add_argument("--folder", type=Path, default=Path("build/zoo"), help="for models and results")
-    parser.add_argument("--markdown", type=Path, help="write the page here")
     parser.add_argument("--jobs", type=int, default=2, help="cases at once (default 2)")
     parser.add_argument("--timeout", type=float, default=120, help="seconds for one case (default 120)")
     parser.add_argument("--no-peers", action="store_true")
@@ -91,37 +42,40 @@ def main() -> None:
     parser.add_argument("--again", action="store_true", help="run again what failed")
     parser.add_argument("--variants", nargs="*", default=list(VARIANTS), choices=VARIANTS)
     options = parser.parse_args()
-    folder, again = options.folder, options.again
-    records = Records(folder / "results.jsonl")
-    start, fresh = time.monotonic(), not options.folder.exists() and not options.names
-    from benchmarks.zoo.exports import ZOO
+    folder, running = options.folder, {"jobs": options.jobs, "timeout": options.timeout, "again": options.again}
+    start, fresh = time.monotonic(), not folder.exists() and not options.names
+    from benchmarks.zoo.exports import ZOO, export_missing
+    from benchmarks.zoo.model import EXPORTERS, file_name
 
     names = options.names or list(ZOO)
     if unknown := set(names) - set(ZOO):
         parser.error(f"not in the zoo: {', '.join(sorted(unknown))}; it has {', '.join(ZOO)}")
     warm(*WARM)
-    results: Results = {}
+    records, results = Records(folder / "results.jsonl"), Results()
     if not options.no_export:
-        results |= export_all(folder, records, names, options.jobs, options.timeout, again=again)
+        failures = export_missing(folder, names, EXPORTERS, records, **running)
+        results |= {(file.stem, "export"): record for file, record in failures.items()}
+    files = {name: [folder / file_name(name, exporter) for exporter in EXPORTERS] for name in names}
+    stems = {name: [file.stem for file in of if file.exists()] for name, of in files.items()}
     peers = () if options.no_peers else PEERS
-    cases = all_cases(folder, names, options.variants, peers)
+    cases = [(stem, variant) for variant in options.variants for of in stems.values() for stem in of]
+    cases += [(of[0], peer) for peer in peers for of in stems.values() if of]
     results |= run_cases(
         "prune",
         cases,
         records,
         lambda case: (run_peer if case[1] in PEERS else run_case, (folder / f"{case[0]}.onnx", case[1])),
         name=name_of,
-        jobs=options.jobs,
-        timeout=options.timeout,
-        again=again,
+        **running,
     )
     if fresh:
         took = {"minutes": (time.monotonic() - start) / 60, "jobs": options.jobs, "cases": len(cases)}
         records.keep(name_of(WHOLE), {**took, "cpu": cpu_model(), "cores": os.cpu_count()})
+    tables = sections(names, options.variants, peers, results, records.recall(name_of(WHOLE)))
+    for table in tables[:2]:
+        table.show()
     if options.markdown:
-        page = render(names, options.variants, peers, results, records.recall(name_of(WHOLE)))
-        write_page(options.markdown, [page])
-    print("\n".join(summary(options.variants, peers, results)))
+        fill_page(options.markdown, "coverage", [line for table in tables for line in table.lines()])
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The page of the coverage table: a summary, one row a file, and the reasons for everything that is not a number."""
+"""The tables of the coverage page: a summary, one row a file, and the reasons for everything that is not a number."""
 
 from __future__ import annotations
 
@@ -8,47 +8,23 @@ from collections.abc import Callable, Sequence
 
 from benchmarks.harness import Record, Section
 
-Results = dict[tuple[str, str], Record]
-"""By file stem, and variant, peer or `export`."""
+Case = tuple[str, str]
+"""A file's stem, and a variant, a peer or `export`."""
+Results = dict[Case, Record]
 
 TOLERANCE = 1e-4
 WIDEST = 110
 DULL = ("a spatial axis", "graph input")
 """Reasons that say nothing: an image has three colours, a kernel its size."""
 
-INTRO = """\
-# Coverage
-
-Every architecture of the zoo (`benchmarks/zoo`), built small with random weights, exported by both exporters,
-passed through ONNX Runtime's optimizers, and pruned with no hints: half of every kind of unit that can be removed
-exactly, then a quarter of what norms average over (the hidden width) as well. This page is written by
-`python -m benchmarks.coverage --markdown docs/coverage.md`.
-"""
-
-READING = """\
-## How to read the table
-
-A cell is the share of parameters removed, `exact kinds → with 0.25 of the hidden width`. A number stands there only if
-the slim file keeps the names, types and shapes of all inputs and outputs, runs in ONNX Runtime at a batch and length
-that the analysis has not probed, and equals the masked original to 1e-4 of the output's scale; *error* is the largest
-such difference in the row. *seconds* is CPU time for the file as exported: analysis, two prunings, their two proofs.
-**not made**: the exporter or optimizer itself fails, so there is no file to prune. Reasons are below the table.
-
-The peers get the same models and 0.5: Torch-Pruning the module, as in its README, output layers ignored; onnxsim the
-simplified file, structured pruning and then attention heads. What they make is run and its shapes are compared; its
-values are not checked, since they have no masked original. Heads are counted by the analysis of this package, in the
-files that onnxsim makes and in new exports of Torch-Pruning's modules.
-"""
-
-OTHERS = "The exporter or optimizer fails, or makes a file that ONNX Runtime does not run: there is nothing to prune."
-
-
-PINS = """\
-Lengths that no group has, with the first reason; kernels and colours left out. A second file of a model has
-a row of its own where more of it stays whole."""
-
 OUR_HEADER = ("", "files", "pruned and equal", "failed", "not made by the other tool")
 PEER_HEADER = ("", "models", "smaller, runs, same shapes", "nothing removed", "failed", "heads removed in")
+USED = ("onnxruntime", "onnx", "torch", "transformers", "timm", "onnxsim", "torch-pruning")
+NOT_MADE = "The exporter or optimizer fails, or makes a file that ONNX Runtime does not run: there is nothing to prune."
+PINS = (
+    "Lengths that no group has, with the first reason; kernels and colours left out. A second file of a model has a "
+    "row of its own where more of it stays whole."
+)
 
 
 def passed(record: Record) -> bool:
@@ -62,27 +38,26 @@ def absent(record: Record) -> bool:
     return str(record.get("failure", "")).startswith(("RuntimeError: not made", "not made"))
 
 
-def render(
+def sections(
     names: Sequence[str], variants: Sequence[str], peers: Sequence[str], results: Results, whole: Record | None
-) -> str:
-    """The page; `whole` tells of a run that did all of it in one go."""
-    parts = [
-        INTRO,
-        *summary(variants, peers, results),
-        "",
-        *([_took(whole), ""] if whole else []),
-        READING,
-        *_table(variants, peers, results),
-        "",
+) -> list[Section]:
+    """The tables, those of all variants and of all peers first; `whole` tells of a run that did all in one go."""
+    reasons = [
+        _reasons("Failures", results, lambda what, r: what in variants and not passed(r) and not absent(r)),
+        _reasons("Not made", results, lambda what, r: what == "export" or absent(r), NOT_MADE),
     ]
-    ours = _reasons(results, lambda what, r: what in variants and not passed(r) and not absent(r))
-    others = _reasons(results, lambda what, r: what == "export" or absent(r))
-    parts += ["## Failures", "", *ours, "## Not made", "", OTHERS, "", *others]
     if peers:
-        parts += ["## Failures of the peers", "", *_reasons(results, lambda what, r: what in peers and "failure" in r)]
-    parts += ["## What stays whole, and why", "", *_pins(names, variants[0], results)]
-    used = ("onnxruntime", "onnx", "torch", "transformers", "timm", "onnxsim", "torch-pruning")
-    return "\n".join([*parts, "", ", ".join(f"{p} {importlib.metadata.version(p)}" for p in used), ""])
+        reasons.append(_reasons("Failures of the peers", results, lambda what, r: what in peers and "failure" in r))
+    versions = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in USED)
+    return [
+        _summary(variants, results),
+        _peers(peers, results),
+        *([Section("", (), (), _took(whole))] if whole else []),
+        _files(variants, peers, results),
+        *reasons,
+        _pins(names, variants[0], results),
+        Section("", (), (), versions),
+    ]
 
 
 def _took(whole: Record) -> str:
@@ -91,19 +66,23 @@ def _took(whole: Record) -> str:
     return f"Exports and {whole['cases']} cases, by one command: {whole['minutes']:.0f} minutes on {where}."
 
 
-def summary(variants: Sequence[str], peers: Sequence[str], results: Results) -> list[str]:
-    """Counts for every variant and every peer."""
+def _summary(variants: Sequence[str], results: Results) -> Section:
+    """Counts for every variant."""
     files = {stem for stem, what in results if what != "export"}
     lost = {stem for stem, what in results if what == "export"} - files
     have, all_names = ({stem.removesuffix("_legacy") for stem in stems} for stems in (files, files | lost))
     without = f"no file at all of {', '.join(sorted(all_names - have))}" if have < all_names else "every one has a file"
-    lines = [f"{len(all_names)} architectures, {len(files)} files. Exporters fail on {len(lost)} more; {without}.", ""]
     rows = []
     for what in variants:
         records = [record for (_, w), record in results.items() if w == what]
         missing, good = sum(map(absent, records)), sum(map(passed, records))
         rows.append((what, *map(str, (len(records), good, len(records) - missing - good, missing))))
-    lines += Section("", OUR_HEADER, rows).table()
+    note = f"{len(all_names)} architectures, {len(files)} files. Exporters fail on {len(lost)} more; {without}."
+    return Section("", OUR_HEADER, rows, note)
+
+
+def _peers(peers: Sequence[str], results: Results) -> Section:
+    """Counts for every peer."""
     rows = []
     for what in peers:
         records = [record for (_, w), record in results.items() if w == what]
@@ -111,7 +90,7 @@ def summary(variants: Sequence[str], peers: Sequence[str], results: Results) -> 
         heads = sum(_verdict(record) == "good" and record["heads"] > 0 for record in records)
         counts = [len(records), *(verdicts[verdict] for verdict in ("good", "nothing", "failed")), heads]
         rows.append((f"{what} {importlib.metadata.version(what)}", *map(str, counts)))
-    return [*lines, "", *Section("", PEER_HEADER, rows).table()] if peers else lines
+    return Section("", PEER_HEADER if peers else (), rows)
 
 
 def _verdict(record: Record) -> str:
@@ -121,8 +100,8 @@ def _verdict(record: Record) -> str:
     return "good" if after < before else "nothing"
 
 
-def _table(variants: Sequence[str], peers: Sequence[str], results: Results) -> list[str]:
-    header, rows = ["file", "groups", *variants, "error", "seconds", *peers], []
+def _files(variants: Sequence[str], peers: Sequence[str], results: Results) -> Section:
+    rows = []
     for stem in sorted({stem for stem, _ in results}):
         records = {what: record for (s, what), record in results.items() if s == stem}
         first = records.get(variants[0], {})
@@ -133,7 +112,8 @@ def _table(variants: Sequence[str], peers: Sequence[str], results: Results) -> l
         errors = [e for r in records.values() for s in ("half", "hidden") if (e := r.get(f"{s} error")) is not None]
         error = f"{max(errors):.0e}" if errors else ""
         rows.append((stem, groups, *ours, error, str(first.get("seconds", "")), *theirs))
-    return Section("", header, rows, texts=2 + len(variants)).table()
+    header = ["file", "groups", *variants, "error", "seconds", *peers]
+    return Section("Files", header, rows, texts=2 + len(variants))
 
 
 def _cell(record: Record) -> str:
@@ -146,11 +126,9 @@ def _cell(record: Record) -> str:
 
 
 def _peer_cell(record: Record) -> str:
-    verdict = _verdict(record)
-    if verdict == "failed":
+    if _verdict(record) == "failed":
         return "failed"
-    heads = f", {record['heads']} heads" if record["heads"] else ""
-    return _share(record["params"]) + heads
+    return _share(record["params"]) + (f", {record['heads']} heads" if record["heads"] else "")
 
 
 def _share(params: Sequence[int]) -> str:
@@ -167,13 +145,13 @@ def _why(record: Record) -> str:
     return text if len(text) <= WIDEST else text[: WIDEST - 1] + "…"
 
 
-def _reasons(results: Results, belongs: Callable[[str, Record], bool]) -> list[str]:
+def _reasons(title: str, results: Results, belongs: Callable[[str, Record], bool], note: str = "") -> Section:
     """A table of cases with their reasons."""
     rows = [(stem, what, _why(record)) for (stem, what), record in sorted(results.items()) if belongs(what, record)]
-    return [*Section("", ("file", "case", "reason"), rows, texts=3).table(), ""] if rows else ["None.", ""]
+    return Section(title, ("file", "case", "reason") if rows else (), rows, note if rows else "None.", texts=3)
 
 
-def _pins(names: Sequence[str], variant: str, results: Results) -> list[str]:
+def _pins(names: Sequence[str], variant: str, results: Results) -> Section:
     rows = []
     for name in names:
         before: set[str] = set()
@@ -183,7 +161,7 @@ def _pins(names: Sequence[str], variant: str, results: Results) -> list[str]:
             if reasons.keys() - before:
                 rows.append((stem, "; ".join(f"{k}: {why}" for k, why in reasons.items()).replace("|", "\\|")))
             before |= reasons.keys()
-    return [PINS, "", *Section("", ("file", "length: reason (node)"), rows, texts=2).table()]
+    return Section("What stays whole, and why", ("file", "length: reason (node)"), rows, PINS, texts=2)
 
 
 def _short(reason: str) -> str:

@@ -12,27 +12,22 @@ import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import onnx
 import onnx_ir as ir
 
 from benchmarks.harness import Record, reason
+from benchmarks.judge import reference
 from prunegraph.analysis.cost import count_parameters
 from prunegraph.analyzed import load_and_analyze
-from prunegraph.runtime.feeds import random_feeds
-from prunegraph.runtime.inputs import input_specs
 from prunegraph.runtime.limits import CannotRun
 from prunegraph.runtime.session import open_session, run
-from prunegraph.runtime.trial_sizes import size_plans
-
-if TYPE_CHECKING:
-    from benchmarks.zoo.model import ZooModel
 
 RATIO = 0.5
 PEERS = ("torch-pruning", "onnxsim")
 HEADS = ("head", "kv_group")
-RUNS = ({"batch": 3, "row": 17},)
+SIZES = {"batch": 3, "row": 17}
 
 
 def run_peer(file: Path, peer: str) -> Record:
@@ -52,14 +47,12 @@ def onnxsim(file: Path) -> Record:
     original = onnx.load(file)
     simple, _ = simplify(original)
     slim = pruning.apply_structured_pruning(simple, RATIO)
-    before_heads = count_parameters(ir.serde.deserialize_model(slim).graph)
     headless = pruning.apply_attention_head_pruning(slim, RATIO)
-    after = count_parameters(ir.serde.deserialize_model(headless).graph)
-    record: Record = {
-        "params": [count_parameters(ir.serde.deserialize_model(original).graph), after],
-        "heads": _heads(slim) - _heads(headless) if after < before_heads else 0,
-        "io": _signature(original) == _signature(headless),
-    }
+    whole, before_heads, after = (
+        count_parameters(ir.serde.deserialize_model(model).graph) for model in (original, slim, headless)
+    )
+    heads = _heads(slim) - _heads(headless) if after < before_heads else 0
+    record: Record = {"params": [whole, after], "heads": heads, "io": _signature(original) == _signature(headless)}
     return record | _runs(original, headless)
 
 
@@ -78,22 +71,16 @@ def _signature(model: Any) -> list[tuple[str, int, list[int | str]]]:
 
 def _runs(original: Any, slim: Any) -> Record:
     """Whether ONNX Runtime runs the file, and to the shapes of the original, at sizes of no export."""
-    before, after = (ir.serde.deserialize_model(model) for model in (original, slim))
-    specs = input_specs(before.graph)
-    for plan in size_plans(specs, RUNS):
-        feeds = random_feeds(specs, plan[0], 0)
-        try:
-            with open_session(before) as session:
-                expected = run(session, feeds)
-        except CannotRun:
-            continue
-        try:
-            with open_session(after) as session:
-                slim_outputs = run(session, feeds)
-        except CannotRun as reason:
-            return {"failure": f"ONNX Runtime: {reason}"}
-        return _shapes([a.shape for a in expected], [a.shape for a in slim_outputs])
-    return {"failure": "ONNX Runtime does not run the original"}
+    try:
+        feeds, expected = reference(ir.serde.deserialize_model(original), SIZES)
+    except CannotRun:
+        return {"failure": "ONNX Runtime does not run the original"}
+    try:
+        with open_session(ir.serde.deserialize_model(slim)) as session:
+            outputs = run(session, feeds)
+    except CannotRun as reason:
+        return {"failure": f"ONNX Runtime: {reason}"}
+    return _shapes([a.shape for a in expected], [a.shape for a in outputs])
 
 
 def _shapes(expected: Sequence[Sequence[int]], outputs: Sequence[Sequence[int]]) -> Record:
@@ -107,6 +94,7 @@ def torch_pruning(file: Path) -> Record:
     import torch_pruning as tp
 
     from benchmarks.zoo.exports import ZOO, build, grown
+    from benchmarks.zoo.model import export
 
     exporter = "dynamo" if file.stem in ZOO else "legacy"
     model = build(file.stem.removesuffix("_legacy"))
@@ -116,14 +104,8 @@ def torch_pruning(file: Path) -> Record:
         expected = [module(*call).shape for call in calls]
     ignored = [layer for layer in module.modules() if _width(layer) in set(expected[0][1:])]
     before = sum(p.numel() for p in module.parameters())
-    pruner = tp.pruner.BasePruner(
-        module,
-        inputs,
-        importance=tp.importance.GroupMagnitudeImportance(p=2),
-        pruning_ratio=RATIO,
-        ignored_layers=ignored,
-    )
-    pruner.step()
+    importance = tp.importance.GroupMagnitudeImportance(p=2)
+    tp.pruner.BasePruner(module, inputs, importance=importance, pruning_ratio=RATIO, ignored_layers=ignored).step()
     record: Record = {"params": [before, sum(p.numel() for p in module.parameters())], "io": True}
     try:
         with torch.no_grad():
@@ -131,16 +113,11 @@ def torch_pruning(file: Path) -> Record:
     except Exception as error:
         return record | {"failure": f"forward: {reason(error)}"}
     record |= _shapes(expected, shapes)
-    return record if "failure" in record else record | {"heads": _heads(file) - _heads(_exported(model, exporter))}
-
-
-def _exported(model: ZooModel, exporter: str) -> Any:
-    """The file that an exporter makes of a module."""
-    from benchmarks.zoo.model import export
-
+    if "failure" in record:
+        return record
     with tempfile.TemporaryDirectory() as folder:
         export(model, exporter, path := Path(folder) / "model.onnx")
-        return onnx.load(path)
+        return record | {"heads": _heads(file) - _heads(onnx.load(path))}
 
 
 def _width(layer: Any) -> int | None:

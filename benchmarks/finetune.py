@@ -38,6 +38,7 @@ def main() -> None:
     parser.add_argument("--variant", choices=VARIANTS, nargs="+", default=list(VARIANTS))
     parser.add_argument("--epochs", type=int, default=1)
     parser.add_argument("--lr", type=float, default=1e-4)
+    parser.add_argument("--trained-on", type=int, help="training sentences of an epoch; all by default")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     files = movie(arguments.task, arguments.seed)
@@ -45,14 +46,18 @@ def main() -> None:
     rows = [(name, *shares(model, files), "") for name, model in (("dense", files.model), ("pruned", slim))]
     for name in arguments.variant:
         started = time.process_time()
-        splits = {"data": files.data("train"), "validation": files.data("validation")}
-        options = {"epochs": arguments.epochs, "lr": arguments.lr, "freeze": FROZEN, **VARIANTS[name]}
-        tuned = finetune(slim, **splits, teacher=files.model, **options)
-        seconds = time.process_time() - started
-        rows.append((name, *shares(tuned.ir_model, files), f"{seconds:.0f}"))
+        options = {"epochs": arguments.epochs, "lr": arguments.lr, **VARIANTS[name]}
+        model = tuned(slim, files, arguments.trained_on, **options)
+        rows.append((name, *shares(model, files), f"{time.process_time() - started:.0f}"))
         Console(stderr=True).print(name, "done")
     header = ("", "test accuracy", "validation accuracy", "CPU seconds")
     Section(f"{arguments.task}, seed {arguments.seed}, {RATIO} by magnitude", header, rows).show()
+
+
+def tuned(slim: ir.Model, files: Movie, sentences: int | None = None, **options: Any) -> ir.Model:
+    """A slim model after training on so many of the sentences, its dense model the teacher."""
+    splits = {"data": files.data("train", limit=sentences), "validation": files.data("validation", limit=sentences)}
+    return finetune(slim, **splits, teacher=files.model, freeze=FROZEN, **options).ir_model
 
 
 def shares(model: Path | ir.Model, files: Movie) -> tuple[str, ...]:

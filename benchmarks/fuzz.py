@@ -2,7 +2,7 @@
 
     python -m benchmarks.fuzz                          # 10,000 cases
     python -m benchmarks.fuzz --cases 400 --seed 1
-    python -m benchmarks.fuzz --log cases.jsonl --write docs/bad-input.md   # goes on where it was stopped
+    python -m benchmarks.fuzz --log cases.jsonl --markdown docs/bad-input.md   # goes on where it was stopped
     python -m benchmarks.fuzz --only 1234 --keep DIR   # one case again, its files kept, its traceback shown
 
 Every case is made from the seed and its number alone. Two thirds are mutants of small models, the others plans, ratio
@@ -33,14 +33,11 @@ import onnx
 from benchmarks.fuzz_files import FILES, examples, gather
 from benchmarks.fuzz_models import models
 from benchmarks.fuzz_mutants import mutate
-from benchmarks.harness import Records, fill_page
+from benchmarks.harness import Records, Section, publish, study_parser
 
 FAILURES = ("traceback", "hang", "memory", "crash")
 STOPPED = FAILURES[1:]
 """What ends a worker with its case."""
-
-MARKS = ("<!-- fuzz -->", "<!-- /fuzz -->")
-"""Where the table stands in the page."""
 
 MODELS_SHARE = 2 / 3
 TIMEOUT = 60.0
@@ -284,19 +281,15 @@ def _basis(folder: Path) -> Path:
 # ---- the command ----------------------------------------------------------------------------------------------------
 
 
-def report(outcomes: Sequence[Outcome]) -> str:
-    """A table for `docs/bad-input.md`, and every kind of failure once."""
-    lines = ["| | cases | done | refused | " + " | ".join(FAILURES) + " |", "|---|" + "---:|" * (3 + len(FAILURES))]
+def table(outcomes: Sequence[Outcome]) -> Section:
+    """How cases ended, by what was damaged."""
+    rows = []
     names = [("mutants of models", set(models())), *((f.__name__.replace("_", " "), {f.__name__}) for f in FILES)]
     for name, kinds in [*names, ("all", {outcome.kind for outcome in outcomes})]:
         count = Counter(outcome.ending for outcome in outcomes if outcome.kind in kinds)
-        row = [count.total(), *(count[ending] for ending in ("done", "refused", *FAILURES))]
-        lines.append(f"| {name} | " + " | ".join(f"{number:,}" for number in row) + " |")
-    failures: dict[str, Outcome] = {}
-    for outcome in outcomes:
-        if outcome.ending in FAILURES:
-            failures.setdefault(f"{outcome.ending}: {outcome.kind}: {outcome.detail}", outcome)
-    return "\n".join([*lines, "", *(f"{o.number}: {what}" for what, o in failures.items())])
+        numbers = (count.total(), *(count[ending] for ending in ("done", "refused", *FAILURES)))
+        rows.append((name, *(f"{number:,}" for number in numbers)))
+    return Section("", ("", "cases", "done", "refused", *FAILURES), rows)
 
 
 def _all_outcomes(options: argparse.Namespace, records: Records | None) -> Iterator[Outcome]:
@@ -317,13 +310,12 @@ def _all_outcomes(options: argparse.Namespace, records: Records | None) -> Itera
 
 def main() -> None:
     """Run what the command line asks for; exits with 1 if a case failed."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = study_parser("benchmarks.fuzz", __doc__, page=True)
     parser.add_argument("--cases", type=int, default=10_000, metavar="N")
     parser.add_argument("--seconds", type=float, default=math.inf, metavar="S", help="begin no case after so many")
     parser.add_argument("--seed", type=int, default=0, metavar="N")
     parser.add_argument("--workers", type=int, default=2, metavar="N")
     parser.add_argument("--log", type=Path, metavar="FILE", help="keep outcomes here; what is there is not run again")
-    parser.add_argument("--write", type=Path, metavar="PAGE", help="put the table into this page")
     parser.add_argument("--only", type=int, metavar="N", help="one case, here")
     parser.add_argument("--keep", type=Path, metavar="DIR", help="with --only: leave its files there")
     options = parser.parse_args()
@@ -333,13 +325,12 @@ def main() -> None:
             case = options.keep or Path(folder) / "case"
             print(run_case(options.only, options.seed, _basis(Path(folder)), case.absolute()))
         return
-    records = Records(options.log) if options.log else None
-    outcomes = list(_all_outcomes(options, records))
-    print(report(outcomes))
-    if options.write:
-        cases = f"Seed {options.seed}, {len(outcomes):,} cases:"
-        fill_page(options.write, MARKS, ["", cases, "", *report(outcomes).splitlines(), ""])
-    sys.exit(any(outcome.ending in FAILURES for outcome in outcomes))
+    outcomes = list(_all_outcomes(options, Records(options.log) if options.log else None))
+    summary = Section("", (), (), f"Seed {options.seed}, {len(outcomes):,} cases:")
+    publish("fuzz", [summary, table(outcomes)], options.markdown)
+    failures = {f"{o.ending}: {o.kind}: {o.detail}": o.number for o in reversed(outcomes) if o.ending in FAILURES}
+    print(*(f"{number}: {what}" for what, number in failures.items()), sep="\n")
+    sys.exit(bool(failures))
 
 
 if __name__ == "__main__":

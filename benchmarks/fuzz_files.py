@@ -139,34 +139,14 @@ def cache(folder: Path, draw: random.Random) -> list[str]:
 def command_line(_: Path, draw: random.Random) -> list[str]:
     """Options with odd values, or that do not go together."""
     words = (
-        *(
-            "explain",
-            "prune",
-            "verify",
-            "score",
-            "bench",
-            "finetune",
-            "--ratio",
-            "--keep",
-            "--budget",
-            "--kind",
-            "--align",
-        ),
-        *("--scorer", "--scorer-option", "--data", "--tokenizer", "--include", "--exclude", "--drop", "--allow-io"),
-        *("--report", "-o", "--json", "-v", "--samples", "--repair", "--seed", "--plan", "--layer-threshold", "--help"),
-        *(
-            "mlp.onnx",
-            "slim.onnx",
-            "out.onnx",
-            "slim.plan.json",
-            ".",
-            "/dev/null",
-            "none/x.onnx",
-            "x" * 300,
-            "\udcff.onnx",
-        ),
-        *("0.5", "nan", "-1", "1e400", "ffn=0.5", "ffn=3", "macs=0.5", "ffn", "ffn.*", "[", "=", "", *NAMES),
-    )
+        "explain", "prune", "verify", "score", "bench", "finetune",
+        "--ratio", "--keep", "--budget", "--kind", "--align", "--scorer", "--scorer-option", "--data", "--tokenizer",
+        "--include", "--exclude", "--drop", "--allow-io", "--report", "-o", "--json", "-v", "--samples", "--repair",
+        "--seed", "--plan", "--layer-threshold", "--help",
+        "mlp.onnx", "slim.onnx", "out.onnx", "slim.plan.json", ".", "/dev/null", "none/x.onnx", "x" * 300,
+        "\udcff.onnx", "0.5", "nan", "-1", "1e400", "ffn=0.5", "ffn=3", "macs=0.5", "ffn", "ffn.*", "[", "=", "",
+        *NAMES,
+    )  # fmt: skip
     start = draw.choice(
         (["explain", "mlp.onnx"], list(PRUNE), ["verify", "mlp.onnx", "slim.onnx"], ["score", "mlp.onnx"], [])
     )

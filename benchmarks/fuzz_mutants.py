@@ -14,50 +14,14 @@ Mutator = Callable[[onnx.ModelProto, random.Random], None]
 
 LENGTHS = (-1, -(1 << 40), 0, 1, 2, 3, 5, 7, 1 << 20, 1 << 31, 1 << 40, (1 << 63) - 1)
 NAMES = (
-    "",
-    "x",
-    "y",
-    "h",
-    "\x1b[31mred",
-    "a\nb",
-    "\u202egnp",
-    "class",
-    "x:0",
-    "../up",
-    "a" * 3000,
-    "%s{}",
-    "[red]",
-    "é",
-)
+    "", "x", "y", "h", "\x1b[31mred", "a\nb", "\u202egnp", "class", "x:0", "../up", "a" * 3000, "%s{}", "[red]", "é",
+)  # fmt: skip
 OPS = (
-    *(
-        "Add",
-        "MatMul",
-        "Gemm",
-        "Relu",
-        "Softmax",
-        "Reshape",
-        "Transpose",
-        "Concat",
-        "Split",
-        "Slice",
-        "Gather",
-        "Shape",
-    ),
-    *("Conv", "ConvTranspose", "MaxPool", "ReduceSum", "ReduceMax", "TopK", "NonZero", "Where", "Expand", "Squeeze"),
-    *("Unsqueeze", "Cast", "Identity", "If", "Loop", "Scan", "Slice", "LSTM", "GRU", "Constant", "Range"),
-    *(
-        "Einsum",
-        "ScatterND",
-        "LayerNormalization",
-        "ConstantOfShape",
-        "Dropout",
-        "SequenceConstruct",
-        "Optional",
-        "Foo",
-    ),
-)
-
+    "Add", "MatMul", "Gemm", "Relu", "Softmax", "Reshape", "Transpose", "Concat", "Split", "Slice", "Gather", "Shape",
+    "Conv", "ConvTranspose", "MaxPool", "ReduceSum", "ReduceMax", "TopK", "NonZero", "Where", "Expand", "Squeeze",
+    "Unsqueeze", "Cast", "Identity", "If", "Loop", "Scan", "Slice", "LSTM", "GRU", "Constant", "Range", "Einsum",
+    "ScatterND", "LayerNormalization", "ConstantOfShape", "Dropout", "SequenceConstruct", "Optional", "Foo",
+)  # fmt: skip
 
 FITS_NOTHING = (ValueError, TypeError, ArithmeticError, LookupError, RuntimeError, onnx.checker.ValidationError)
 """What protobuf and onnx raise where they hold no such thing."""
@@ -68,7 +32,7 @@ def mutate(model: onnx.ModelProto, draw: random.Random) -> bytes:
     for _ in range(draw.choice((1, 1, 1, 2, 3))):
         try:
             draw.choice(MUTATORS)(model, draw)
-        except (ValueError, TypeError, ArithmeticError, LookupError, RuntimeError, onnx.checker.ValidationError):
+        except FITS_NOTHING:
             continue
     content = model.SerializeToString()
     return damaged(content, draw) if draw.random() < 0.08 else content
@@ -354,16 +318,7 @@ def other_header(model: onnx.ModelProto, draw: random.Random) -> None:
 
 
 MUTATORS: tuple[Mutator, ...] = (
-    *(
-        other_shape,
-        other_numbers,
-        other_numbers,
-        smaller_or_larger,
-        smaller_or_larger,
-        other_type,
-        other_bytes,
-        outside,
-    ),
-    *(other_op, other_op, other_operand, other_operand, other_attribute, other_attribute, node_gone_or_doubled),
-    *(outside, in_a_branch, other_end, other_end, more_ends, other_name, other_header),
-)
+    other_shape, other_numbers, other_numbers, smaller_or_larger, smaller_or_larger, other_type, other_bytes, outside,
+    other_op, other_op, other_operand, other_operand, other_attribute, other_attribute, node_gone_or_doubled, outside,
+    in_a_branch, other_end, other_end, more_ends, other_name, other_header,
+)  # fmt: skip

@@ -15,6 +15,7 @@ import threading
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from importlib.metadata import version
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, TypeVar
@@ -22,6 +23,9 @@ from typing import Any, TypeVar
 from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
+
+from prunegraph.bench.environment import environment
+from prunegraph.bench.stats import PairedRatio
 
 Key = TypeVar("Key", bound=Hashable)
 Record = dict[str, Any]
@@ -149,7 +153,7 @@ def run_cases(
         title: Beside the progress.
         cases: What is to be run.
         records: Where results are kept.
-        work: By case the function that a child calls, and its arguments.
+        work: By case the function that a child calls, and its arguments; an empty record is not kept.
         name: By case the name that it is kept under.
         jobs: How many children run at a time.
         timeout: Seconds for one case.
@@ -164,9 +168,12 @@ def run_cases(
             if record is None:
                 function, arguments = work(case)
                 try:
-                    record = records.keep(name(case), in_child(timeout, function, *arguments))
+                    record = in_child(timeout, function, *arguments)
                 except Stopped:
                     record = {"failure": "stopped"}
+                else:
+                    if record:
+                        records.keep(name(case), record)
             progress.advance(task)
             return record
 
@@ -186,6 +193,7 @@ class Section:
         rows: Cells as text.
         note: Where and how it was measured.
         texts: How many columns are no numbers: they are the first ones, and stand to the left.
+        level: Of the heading in a page.
     """
 
     title: str
@@ -193,15 +201,20 @@ class Section:
     rows: Sequence[Sequence[str]]
     note: str = ""
     texts: int = 1
+    level: int = 2
 
     def show(self, console: Console | None = None) -> None:
         """Print it."""
+        console = console or Console(width=160)
+        if not self.header:
+            console.print(": ".join(filter(None, (self.title, self.note))), markup=False, highlight=False)
+            return
         table = Table(title=self.title, caption=self.note, title_justify="left", caption_justify="left")
         for k, name in enumerate(self.header):
             table.add_column(name, justify="right" if k >= self.texts else "left")
         for row in self.rows:
             table.add_row(*row)
-        (console or Console(width=160)).print(table)
+        console.print(table)
 
     def table(self) -> list[str]:
         """The lines of the table in Markdown."""
@@ -211,7 +224,7 @@ class Section:
 
     def lines(self) -> list[str]:
         """A part of a page: the title as a heading, the table, the note."""
-        head = [f"## {self.title}", ""] if self.title else []
+        head = [f"{'#' * self.level} {self.title}", ""] if self.title else []
         table = [*self.table(), ""] if self.header else []
         return [*head, *table, *([self.note, ""] if self.note else [])]
 
@@ -224,30 +237,58 @@ def write_page(path: Path, lines: Iterable[str]) -> None:
     partial.replace(path)
 
 
-def fill_page(path: Path, marks: tuple[str, str], lines: Iterable[str]) -> None:
-    """Put lines between the marks of a page that is there."""
-    begin, _, rest = path.read_text(encoding="utf-8").partition(marks[0])
-    end = rest.partition(marks[1])[2]
-    write_page(path, [begin + marks[0], *lines, marks[1] + end])
+def fill_page(path: Path, part: str, lines: Iterable[str]) -> None:
+    """Put lines between `<!-- PART -->` and `<!-- /PART -->` of a page; one that is not there has nothing else."""
+    marks = f"<!-- {part} -->", f"<!-- /{part} -->"
+    text = path.read_text(encoding="utf-8") if path.exists() else "\n".join((*marks, ""))
+    begin, mark, rest = text.partition(marks[0])
+    _, end_mark, end = rest.partition(marks[1])
+    if not mark or not end_mark:
+        raise SystemExit(f"{path} has no {marks[0]} before a {marks[1]}\n\nhint: write both where the tables shall be")
+    write_page(path, [begin + marks[0], "", *lines, marks[1] + end])
 
 
-def describe(machine: Mapping[str, Any], *packages: str, load: float | None = None) -> str:
+def publish(part: str, sections: Iterable[Section], page: Path | None) -> None:
+    """Print tables, and put them into their part of a page where one is named; see `fill_page`."""
+    sections = list(sections)
+    for section in sections:
+        section.show()
+    if page is not None:
+        fill_page(page, part, [line for section in sections for line in section.lines()])
+
+
+def describe(*packages: str, machine: Mapping[str, Any] | None = None, load: float | None = None) -> str:
     """A machine in one line, with how busy it is: other jobs inflate times, ratios of interleaved runs hold.
 
     Args:
-        machine: What `environment` says of it.
         packages: Those whose versions count.
+        machine: What `environment` said of it; this one if None.
         load: The load average that there was, instead of the one that there is.
     """
-    versions = ", ".join(f"{name} {machine[name]}" for name in packages)
+    machine = machine or environment()
+    versions = ", ".join(f"{name} {machine.get(name) or version(name)}" for name in packages)
     if load is None and hasattr(os, "getloadavg"):
         load = os.getloadavg()[0]
     busy = "" if load is None else f", load average {load:.1f} (of other jobs too)"
     return f"{machine['cpu']}, {machine['cores']} cores{busy}; {versions}"
 
 
-def study_parser(module: str, doc: str | None) -> argparse.ArgumentParser:
-    """A parser of the command line of a study, which tells what its docstring tells."""
-    return argparse.ArgumentParser(
+def with_interval(ratio: PairedRatio | None) -> str:
+    """A ratio of times with its 95 % interval; nothing for the model that the others are compared with."""
+    return "" if ratio is None else f"{ratio.median:.2f} [{ratio.low:.2f}, {ratio.high:.2f}]"
+
+
+def study_parser(module: str, doc: str | None, *, page: bool = False) -> argparse.ArgumentParser:
+    """A parser of the command line of a study, which tells what its docstring tells.
+
+    Args:
+        module: What stands behind `python -m`.
+        doc: The docstring of the module.
+        page: Whether it fills a part of a page.
+    """
+    parser = argparse.ArgumentParser(
         prog=f"python -m {module}", description=doc, formatter_class=argparse.RawDescriptionHelpFormatter
     )
+    if page:
+        parser.add_argument("--markdown", type=Path, metavar="FILE", help="put the tables between the marks of a page")
+    return parser

@@ -1,4 +1,4 @@
-"""What a classifier gets right: as it is, or with some of its heads closed by the head mask."""
+"""What a model puts out, and what a classifier gets right: as it is, or with some heads closed by the head mask."""
 
 from __future__ import annotations
 
@@ -18,7 +18,11 @@ from prunegraph.observe.text import Batch
 from prunegraph.passes.choose.rank import global_counts, select
 from prunegraph.passes.score import Context, Scorer, Scores, score_with
 from prunegraph.passes.score.sap import RESULT, Sap, result
-from prunegraph.runtime.session import open_session
+from prunegraph.runtime.feeds import Feeds, random_feeds
+from prunegraph.runtime.inputs import input_specs
+from prunegraph.runtime.limits import CannotRun
+from prunegraph.runtime.session import open_session, run
+from prunegraph.runtime.trial_sizes import size_plans
 from prunegraph.runtime.widen import widened
 
 Bools = npt.NDArray[np.bool_]
@@ -42,6 +46,23 @@ def _right(logits: Callable[[Batch], Any], batches: Iterable[Batch]) -> Bools:
             for batch in batches
         ]
     )
+
+
+def reference(model: ir.Model, sizes: Mapping[str, int]) -> tuple[Feeds, list[npt.NDArray[Any]]]:
+    """Random inputs that ONNX Runtime accepts, and what it makes of them.
+
+    Raises:
+        CannotRun: It accepts none.
+    """
+    refusal, specs = CannotRun("no inputs"), input_specs(model.graph)
+    for (plan,) in size_plans(specs, (sizes,)):
+        feeds = random_feeds(specs, plan, seed=0)
+        try:
+            with open_session(model) as session:
+                return feeds, run(session, feeds)
+        except CannotRun as error:
+            refusal = error
+    raise refusal
 
 
 def interval(difference: npt.NDArray[np.floating[Any]]) -> tuple[float, float]:

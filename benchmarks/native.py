@@ -13,8 +13,7 @@ from __future__ import annotations
 import sys
 import tempfile
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -22,11 +21,11 @@ import onnx
 import onnxruntime as ort
 import torch
 
-from benchmarks.harness import Section, describe, study_parser, write_page
+from benchmarks.harness import Record, Section, describe, publish, study_parser
 from benchmarks.zoo.model import EXPORTERS, export
-from benchmarks.zoo.native import CASES, Case
+from benchmarks.zoo.native import CASES
 from prunegraph import prune_graph
-from prunegraph.bench import Comparison, PairedRatio, compare
+from prunegraph.bench import compare
 from prunegraph.bench.stats import paired_ratio
 
 LIMIT = 1.02
@@ -47,101 +46,65 @@ FUSED = {
 }
 """What ONNX Runtime makes of several ops: a node of these is as good as those, or better."""
 
-
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """What was seen of one case and exporter.
-
-    Attributes:
-        case: Name of the case.
-        exporter: Name of the exporter.
-        native: Nodes by op of the native file, optimized.
-        slim: The same of the slim file.
-        ratio: Time of the slim file over that of the native one.
-        milliseconds: Median of the native file and of the slim one.
-    """
-
-    case: str
-    exporter: str
-    native: Counter[str]
-    slim: Counter[str]
-    ratio: PairedRatio
-    milliseconds: tuple[float, float]
-
-    @property
-    def same_work(self) -> bool:
-        """Whether the slim file has no computing node that the native one lacks, and as many fused ones."""
-        native, slim = unfused(self.native), unfused(self.slim)
-        more = [op for op in slim if op not in MOVES and slim[op] > native[op]]
-        return not more and all(self.slim[op] >= self.native[op] for op in FUSED)
-
-    def differences(self, *, computing: bool) -> str:
-        """Ops of which the slim file has more or fewer nodes."""
-        ops = [op for op in sorted(self.native | self.slim) if (op in MOVES) is not computing]
-        changes = [(op, self.slim[op] - self.native[op]) for op in ops]
-        return ", ".join(f"{op} {count:+d}" for op, count in changes if count) or "none"
+HEADER = ("case", "exporter", "ms, native", "ms, slim", "slim / native", "computing nodes", "moving nodes")
 
 
 def main() -> int:
     """Measure, print, and exit with 1 where a slim file costs more than a native one."""
-    parser = study_parser("benchmarks.native", __doc__)
+    parser = study_parser("benchmarks.native", __doc__, page=True)
     parser.add_argument("--only", nargs="+", choices=CASES, default=list(CASES), help="these cases (default: all)")
     parser.add_argument("--exporters", nargs="+", choices=EXPORTERS, default=list(EXPORTERS))
     parser.add_argument("--sessions", type=int, default=5, help="pairs of sessions that are timed (default 5)")
     parser.add_argument("--rounds", type=int, default=60, help="of each pair (default 60)")
     parser.add_argument("--folder", type=Path, help="keep the models here, and take those that are here already")
-    parser.add_argument("--markdown", type=Path, metavar="FILE", help="also write the table as Markdown")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    outcomes = []
+    records = []
     with tempfile.TemporaryDirectory(prefix="prunegraph-") as temporary:
         folder = arguments.folder or Path(temporary)
         folder.mkdir(parents=True, exist_ok=True)
-        for name in arguments.only:
-            for exporter in arguments.exporters:
-                outcome, timed = measure(name, exporter, folder, arguments.sessions, arguments.rounds)
-                outcomes.append(outcome)
-                print(*row(outcome), sep="  |  ", file=sys.stderr, flush=True)
-    machine = f"{describe(timed.environment, 'onnxruntime')}, torch {torch.__version__}; one thread"
-    table = Section("Slim beside native", HEADER, [row(outcome) for outcome in outcomes], machine, texts=len(HEADER))
-    table.show()
-    if arguments.markdown:
-        write_page(arguments.markdown, page(table, outcomes))
-    return 0 if all(holds(outcome) for outcome in outcomes) else 1
+        for name, exporter in product(arguments.only, arguments.exporters):
+            records.append(measure(name, exporter, folder, arguments.sessions, arguments.rounds))
+            print(*row(records[-1]), sep="  |  ", file=sys.stderr, flush=True)
+    note = (
+        f"{describe('onnxruntime', 'torch')}; one thread. Nodes are those of the slim file less those of the native "
+        "one, after the extended optimisation. All:"
+    )
+    nodes = [
+        (record["case"], record["exporter"], which, ", ".join(f"{op} {n}" for op, n in sorted(record[which].items())))
+        for record in records
+        for which in ("native", "slim")
+    ]
+    differences = Section("", HEADER, [row(record) for record in records], note, texts=len(HEADER))
+    publish(
+        "native", [differences, Section("", ("case", "exporter", "file", "nodes"), nodes, texts=4)], arguments.markdown
+    )
+    return 0 if all(leaves_nothing_over(record) for record in records) else 1
 
 
-def measure(name: str, exporter: str, folder: Path, sessions: int, rounds: int) -> tuple[Outcome, Comparison]:
+def measure(name: str, exporter: str, folder: Path, sessions: int, rounds: int) -> Record:
     """Build, export, prune, count and time one case."""
     case = CASES[name]
-    dense, native = (written(case, name, exporter, which, folder) for which in ("dense", "native"))
-    result = prune_graph(dense, case.ratio)
-    slim = folder / f"{name}.{exporter}.slim.onnx"
-    result.save(slim)
+    files = {which: folder / f"{name}.{exporter}.{which}.onnx" for which in ("dense", "native", "slim")}
+    for which, build in (("dense", case.dense), ("native", case.native)):
+        if not files[which].exists():
+            export(build(), exporter, files[which])
+    prune_graph(files["dense"], case.ratio).save(files["slim"])
     timed = [
-        compare([native, slim], batch=1, sequence=case.sequence, threads=1, rounds=rounds, seed=seed)
+        compare([files["native"], files["slim"]], batch=1, sequence=case.sequence, threads=1, rounds=rounds, seed=seed)
         for seed in range(sessions)
     ]
-    first, second = (np.concatenate([pair.results[k].samples_ms for pair in timed]) for k in (0, 1))
-    outcome = Outcome(
-        case=name,
-        exporter=exporter,
-        native=optimized(native),
-        slim=optimized(slim),
-        ratio=paired_ratio(second, first),
-        milliseconds=(float(np.median(first)), float(np.median(second))),
-    )
-    return outcome, timed[0]
+    native, slim = (np.concatenate([pair.results[k].samples_ms for pair in timed]) for k in (0, 1))
+    return {
+        "case": name,
+        "exporter": exporter,
+        "ratio": paired_ratio(slim, native),
+        "milliseconds": [float(np.median(samples)) for samples in (native, slim)],
+        **{which: optimized_nodes(files[which]) for which in ("native", "slim")},
+    }
 
 
-def written(case: Case, name: str, exporter: str, which: str, folder: Path) -> Path:
-    """The exported file of the dense or the native model."""
-    path = folder / f"{name}.{exporter}.{which}.onnx"
-    if not path.exists():
-        export(case.dense() if which == "dense" else case.native(), exporter, path)
-    return path
-
-
-def optimized(path: Path) -> Counter[str]:
+def optimized_nodes(path: Path) -> Counter[str]:
     """Nodes by op after ONNX Runtime's extended optimisation."""
     with tempfile.TemporaryDirectory() as folder:
         options = ort.SessionOptions()
@@ -154,55 +117,26 @@ def optimized(path: Path) -> Counter[str]:
 
 def unfused(counts: Counter[str]) -> Counter[str]:
     """Fused nodes counted as what they were made of."""
-    plain: Counter[str] = Counter()
-    for op, count in counts.items():
-        for part in FUSED.get(op, (op,)):
-            plain[part] += count
-    return plain
+    return Counter(part for op, count in counts.items() for part in FUSED.get(op, (op,)) * count)
 
 
-def holds(outcome: Outcome) -> bool:
-    """Whether nothing is left over: no more computing nodes, and no more time, as far as the interval tells."""
-    return outcome.same_work and outcome.ratio.low <= LIMIT
+def leaves_nothing_over(record: Record) -> bool:
+    """No computing node that the native file lacks, as many fused ones, no more time as far as the interval tells."""
+    native, slim = unfused(record["native"]), unfused(record["slim"])
+    more = [op for op in slim if op not in MOVES and slim[op] > native[op]]
+    fused = all(record["slim"][op] >= record["native"][op] for op in FUSED)
+    return not more and fused and record["ratio"].low <= LIMIT
 
 
-HEADER = ("case", "exporter", "ms, native", "ms, slim", "slim / native", "computing nodes", "moving nodes")
-
-
-def row(outcome: Outcome) -> tuple[str, ...]:
-    """As it is printed."""
-    ratio = outcome.ratio
-    return (
-        outcome.case,
-        outcome.exporter,
-        *(f"{value:.2f}" for value in outcome.milliseconds),
-        f"{ratio.median:.3f} [{ratio.low:.3f}, {ratio.high:.3f}]",
-        outcome.differences(computing=True),
-        outcome.differences(computing=False),
-    )
-
-
-def page(table: Section, outcomes: Sequence[Outcome]) -> list[str]:
-    """For the documentation: the table, and all nodes by op."""
-    counted = [
-        (outcome.case, outcome.exporter, which, ", ".join(f"{op} {count}" for op, count in sorted(counts.items())))
-        for outcome in outcomes
-        for which, counts in (("native", outcome.native), ("slim", outcome.slim))
-    ]
-    return [
-        "# What pruning leaves over",
-        "",
-        "Made by `python -m benchmarks.native --markdown docs/native.md`.",
-        "",
-        f"{table.note}.",
-        "",
-        *table.table(),
-        "",
-        "Nodes are those of the slim file less those of the native one, after the extended optimisation. All:",
-        "",
-        *Section("", ("case", "exporter", "file", "nodes"), counted, texts=4).table(),
-        "",
-    ]
+def row(record: Record) -> tuple[str, ...]:
+    """As it is printed: times, and of which ops the slim file has more or fewer nodes."""
+    ratio, native, slim = record["ratio"], record["native"], record["slim"]
+    nodes = []
+    for moving in (False, True):
+        changes = [(op, slim[op] - native[op]) for op in sorted(native | slim) if (op in MOVES) is moving]
+        nodes.append(", ".join(f"{op} {count:+d}" for op, count in changes if count) or "none")
+    times = (f"{value:.2f}" for value in record["milliseconds"])
+    return record["case"], record["exporter"], *times, f"{ratio.median:.3f} [{ratio.low:.3f}, {ratio.high:.3f}]", *nodes
 
 
 if __name__ == "__main__":

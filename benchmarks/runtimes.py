@@ -1,6 +1,6 @@
 """Slim models in other runtimes of the edge: what converts, whether the outputs are right, and how large the files are.
 
-    python -m benchmarks.runtimes --environments FOLDER --write docs/edge.md
+    python -m benchmarks.runtimes --environments FOLDER --markdown docs/edge.md
 
 FOLDER holds an environment for every runtime, `FOLDER/NAME/bin/python`; what is not there is not run:
 
@@ -26,11 +26,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.edge_models import FOLDER, NAMES, pair
-from benchmarks.harness import Records, Section, fill_page, study_parser
+from benchmarks.harness import Records, Section, publish, study_parser
+from benchmarks.zoo.full_size import halved
 from prunegraph.export.bundle.build import bundle
 
-MARKS = ("<!-- runtimes: begin -->\n", "<!-- runtimes: end -->")
+FOLDER = Path("build/edge")
+NAMES = {"minilm_l6": "MiniLM-L6", "deit_tiny": "DeiT-Tiny", "mobilenet_v2": "MobileNetV2"}
 RUNTIMES = {
     "openvino": "OpenVINO",
     "tflite": "TensorFlow Lite, by onnx2tf",
@@ -45,12 +46,11 @@ WRONG = 1e-3
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run what is there, print one table, and write it into a page."""
-    parser = study_parser("benchmarks.runtimes", __doc__)
+    parser = study_parser("benchmarks.runtimes", __doc__, page=True)
     parser.add_argument("--environments", type=Path, required=True, metavar="FOLDER")
     parser.add_argument("--only", nargs="*", default=list(RUNTIMES), choices=list(RUNTIMES))
     parser.add_argument("--records", type=Path, default=FOLDER / "runtimes.jsonl", help="what was run is not run again")
     parser.add_argument("--again", action="store_true", help="but for what failed")
-    parser.add_argument("--write", type=Path, metavar="PAGE", help="put the table between the marks of a page")
     chosen = parser.parse_args(arguments)
     records = Records(chosen.records)
     for name in NAMES:
@@ -61,17 +61,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
                 case = f"{runtime} {name} {arm}"
                 if records.recall(case, again=chosen.again) is None:
                     print(case, records.keep(case, run(runtime, python, device, arm)), flush=True)
-    table = section(records)
-    table.show()
-    if chosen.write is not None:
-        fill_page(chosen.write, MARKS, ["", *table.lines()])
+    publish("runtimes", [section(records)], chosen.markdown)
 
 
 def unpacked(name: str) -> Path:
     """The bundle of a model and its slim version, unpacked."""
     archive = FOLDER / f"{name}.zip"
     if not archive.exists():
-        bundle(pair(name), archive, stack="jetpack5.1", static=SIZES.get(name, {"batch": 1}))
+        bundle(halved(name, FOLDER), archive, stack="jetpack5.1", static=SIZES.get(name, {"batch": 1}))
     with zipfile.ZipFile(archive) as file:
         file.extractall(FOLDER / name)
     return (FOLDER / name).absolute()

@@ -19,16 +19,14 @@ import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from importlib.metadata import version
 from pathlib import Path
 from statistics import linear_regression
 
 import numpy as np
 from rich.console import Console
 
-from benchmarks.harness import Record, Section, describe, in_child, study_parser, write_page
+from benchmarks.harness import Record, Section, describe, fill_page, in_child, publish, study_parser
 from benchmarks.zoo.decoder import DecoderShape, write_decoder
-from prunegraph.bench.environment import environment
 
 SIZES = {
     "0.1B": DecoderShape(layers=12, hidden=768, heads=12, kv_heads=4, head_dim=64, ffn=2048, vocabulary=8000),
@@ -43,20 +41,6 @@ HEADER = ("model", "weights, GB", "command", "seconds", "peak, GB", "peak / weig
 HOURS = 3600.0 * 12
 UNIT = 1 if sys.platform == "darwin" else 1024
 """Bytes in which the operating system states a peak."""
-
-INTRODUCTION = """\
-Llama-like decoders with random float16 weights in a data file. `explain` looks at shapes and at a few numbers of every
-weight, so its memory hardly grows with them. `prune --no-verify` reads, cuts and writes one weight after the other.
-What runs the model, the proof and `score`, cuts the graph where little crosses, at the sums of the residual stream, and
-runs it **block by block**: in memory are the weights of one block, in float32, and what crosses and is compared, which
-lies on the disk where it is large. Run so, a model computes what it computes whole, to the last bit where ONNX Runtime
-does not optimize (`tests/laws/test_blocks.py`). Blocks hold about 64 MB of weights; a larger weight, such as a table of
-tokens, has a block of its own. The values inside of the model that the proof compares add to its peak: they grow with
-the layers, and are compared in parts from 256 MB on. A model that cannot be cut runs whole.
-
-`score` gathers activations of sequences of 128 tokens. A model of up to 1 GB of weights (in float32) runs whole there,
-which is faster for many batches: the smallest one below takes more memory than the next.
-"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,36 +71,7 @@ class Measured:
 
 def main() -> int:
     """Measure and print; exits with 1 if a command failed."""
-    arguments = _arguments()
-    console, log = Console(), Console(stderr=True)
-    with tempfile.TemporaryDirectory(prefix="prunegraph-scale-", dir=arguments.folder) as folder:
-        before = describe(machine(), "python", "numpy", "onnx", "onnx-ir", "onnxruntime")
-        measured: list[Measured] = []
-        for each in measure(arguments, Path(folder), log):
-            measured.append(each)
-            if arguments.markdown:  # a study of hours that is interrupted has its page
-                write(arguments.markdown, before, sections_of(measured))
-    for section in sections_of(measured):
-        section.show(console)
-    console.print(before, highlight=False)
-    return 0 if all(each.peak is not None for each in measured) else 1
-
-
-def sections_of(measured: Sequence[Measured]) -> list[Section]:
-    """The tables of the page."""
-    commands = Section("Commands", HEADER, [each.row() for each in measured], _note(), texts=3)
-    return [commands, *growth(measured)]
-
-
-def write(path: Path, before: str, sections: Sequence[Section]) -> None:
-    """Write the page."""
-    origin = f"Made by `python -m benchmarks.scale {' '.join(sys.argv[1:])}`."
-    lines = [line for section in sections for line in section.lines()]
-    write_page(path, ["# Large models", "", INTRODUCTION, origin, "", before, "", *lines])
-
-
-def _arguments() -> argparse.Namespace:
-    parser = study_parser("benchmarks.scale", __doc__)
+    parser = study_parser("benchmarks.scale", __doc__, page=True)
     parser.add_argument("--size", choices=SIZES, default="1.1B", help="whose widths (default 1.1B)")
     parser.add_argument("--layers", type=_depths, metavar="N,N", help="depths (default: the size's own)")
     parser.add_argument("--float32", action="store_true", help="weights in float32")
@@ -124,29 +79,25 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--proof-up-to", type=float, default=math.inf, metavar="GB", help=help)
     parser.add_argument("--samples", type=int, default=64, metavar="N", help="sequences to score with (default 64)")
     parser.add_argument("--folder", type=Path, help="where the models are written, and removed in the end")
-    parser.add_argument("--markdown", type=Path, metavar="FILE", help="also write the report as Markdown")
-    return parser.parse_args()
+    arguments = parser.parse_args()
+    before = describe("python", "numpy", "onnx", "onnx-ir", "onnxruntime")
+    measured: list[Measured] = []
+    with tempfile.TemporaryDirectory(prefix="prunegraph-scale-", dir=arguments.folder) as folder:
+        for each in measure(arguments, Path(folder)):
+            measured.append(each)
+            if arguments.markdown:  # a study of hours that is interrupted has its page
+                fill_page(arguments.markdown, "scale", [line for s in sections(measured, before) for line in s.lines()])
+    publish("scale", sections(measured, before), arguments.markdown)
+    return 0 if all(each.peak is not None for each in measured) else 1
 
 
 def _depths(text: str) -> list[int]:
     return [int(each) for each in text.split(",")]
 
 
-def _note() -> str:
-    return (
-        f"`prune` removes {float(RATIO):.0%} of every exact group. Seconds are of one run beside other jobs: where the "
-        "load average is above the cores, they are inflated. Memory is not."
-    )
-
-
-def machine() -> Record:
-    """The machine and the versions."""
-    return environment() | {name: version(name) for name in ("onnx", "onnx-ir")}
-
-
-def measure(arguments: argparse.Namespace, folder: Path, log: Console) -> Iterator[Measured]:
+def measure(arguments: argparse.Namespace, folder: Path) -> Iterator[Measured]:
     """Every command on every depth."""
-    whole = SIZES[arguments.size]
+    log, whole = Console(stderr=True), SIZES[arguments.size]
     for layers in arguments.layers or [whole.layers]:
         shape = replace(whole, layers=layers)
         path, slim = folder / "decoder.onnx", folder / "slim.onnx"
@@ -157,20 +108,16 @@ def measure(arguments: argparse.Namespace, folder: Path, log: Console) -> Iterat
         weights = path.with_name(f"{path.name}.data").stat().st_size
         ids = np.random.default_rng(0).integers(0, shape.vocabulary, (arguments.samples, TOKENS))
         np.savez(folder / "ids.npz", input_ids=ids)
-        commands = {"explain": ("explain", path), "prune --no-verify": _prune(path, slim, "--no-verify")}
+        prune = ("prune", path, "-o", slim, "--ratio", RATIO)
+        commands = {"explain": ("explain", path), "prune --no-verify": (*prune, "--no-verify")}
         if weights <= arguments.proof_up_to * 1e9:
-            commands["prune, with the proof"] = _prune(path, slim)
-            commands["verify"] = ("verify", path, slim)
+            commands |= {"prune, with the proof": prune, "verify": ("verify", path, slim)}
         scorer = ("--scorer", "activation", "--data", folder / "ids.npz")
         commands[f"score, activation, {arguments.samples} x {TOKENS} tokens"] = ("score", path, *scorer)
         for name, command in commands.items():
             measured = Measured(f"{arguments.size} wide, {layers} layers", weights, name, *run(command))
             log.print(f"  {', '.join(measured.row()[2:])}")
             yield measured
-
-
-def _prune(path: Path, slim: Path, *more: str) -> Sequence[str | Path]:
-    return ("prune", path, "-o", slim, "--ratio", RATIO, *more)
 
 
 def write_model(shape: DecoderShape, path: Path, half: bool) -> Record:
@@ -191,8 +138,13 @@ def run(command: Sequence[str | Path]) -> tuple[float, int | None]:
     return seconds, usage.ru_maxrss * UNIT if process.returncode == 0 else None
 
 
-def growth(measured: Sequence[Measured]) -> Iterator[Section]:
-    """How peaks and times grow with the weights, where there are two depths."""
+def sections(measured: Sequence[Measured], machine: str) -> Iterator[Section]:
+    """What every command took, and how peaks and times grow with the weights, where there are two depths."""
+    note = (
+        f"`prune` removes {float(RATIO):.0%} of every exact group. Seconds are of one run beside other jobs: where the "
+        f"load average is above the cores, they are inflated. Memory is not. {machine}."
+    )
+    yield Section("Commands", HEADER, [each.row() for each in measured], note, texts=3)
     rows = []
     for command in dict.fromkeys(each.command for each in measured):
         runs = [each for each in measured if each.command == command and each.peak is not None]

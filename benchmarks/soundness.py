@@ -2,7 +2,7 @@
 
     python -m benchmarks.soundness                        # 200 models of each kind, 6 selections each
     python -m benchmarks.soundness --models 1670          # nightly: 10,000 models in all
-    python -m benchmarks.soundness --write docs/verification.md
+    python -m benchmarks.soundness --markdown docs/verification.md
 
 The proof is off: what is counted is whether the analysis and the rewrite are right by themselves. The oracle looks up
 every number of the slim file's weights in the weights of the original, sets to zero what is missing, and runs that: it
@@ -14,12 +14,10 @@ Left out are groups that are not exact: norms over their axis, and choices of ex
 
 from __future__ import annotations
 
-import argparse
-import os
-import platform
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
-from pathlib import Path
+from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
@@ -29,8 +27,8 @@ import onnxruntime as ort
 from onnx import TensorProto, helper, numpy_helper
 from rich.console import Console
 
+from benchmarks.harness import Section, describe, publish, study_parser
 from benchmarks.random_models import Network, RandomModel, at_will
-from benchmarks.soundness_page import Tally, page
 from prunegraph.analysis.groups import Group
 from prunegraph.analysis.selection import Selection
 from prunegraph.analyzed import Analyzed, load_and_analyze
@@ -46,6 +44,20 @@ MOVED = 1e-3
 """A selection whose zeros change no output by more than this tells nothing."""
 
 MODELS, SELECTIONS = 200, 6
+
+
+@dataclass
+class Tally:
+    """What came of the models of one kind."""
+
+    models: int = 0
+    selections: int = 0
+    right: int = 0
+    wrong: list[str] = field(default_factory=list)
+    refused: list[str] = field(default_factory=list)
+    unmoved: int = 0
+    worst: float = 0.0
+    kinds: Counter[str] = field(default_factory=Counter)
 
 
 # ---- models ----------------------------------------------------------------------------------------------------------
@@ -231,39 +243,46 @@ def pruned(analyzed: Analyzed, selection: Selection) -> onnx.ModelProto:
     return onnx.ModelProto.FromString(ir.to_proto(slim).SerializeToString())
 
 
-def machine() -> str:
-    """Processor, cores and versions."""
-    info = Path("/proc/cpuinfo")
-    names = [line.split(":", 1)[1].strip() for line in info.read_text().splitlines() if line.startswith("model name")]
-    name = names[0] if names else platform.processor() or platform.machine()
-    versions = f"ONNX Runtime {ort.__version__}, onnx {onnx.__version__}, numpy {np.__version__}"
-    return f"{name}, {os.cpu_count()} cores, {versions}"
+def figures(tallies: Mapping[str, Tally], seed: int, minutes: float) -> Section:
+    """The table of the page, and all of it in a paragraph."""
+    wrong, refused = (
+        sum(len(lines) for lines in every)
+        for every in zip(*((t.wrong, t.refused) for t in tallies.values()), strict=True)
+    )
+    models, count, unmoved = (
+        sum(getattr(t, what) for t in tallies.values()) for what in ("models", "selections", "unmoved")
+    )
+    kinds: Counter[str] = sum((t.kinds for t in tallies.values()), Counter())
+    groups = ", ".join(f"{count} of {kind}" for kind, count in kinds.most_common())
+    rows = [
+        (family, *map(str, (t.models, t.selections, len(t.wrong), len(t.refused))), f"{t.worst:.1e}")
+        for family, t in tallies.items()
+    ]
+    note = (
+        f"**Wrong: {wrong} of {count}** selections of {models} models ({refused} refused; in {unmoved} what went moved "
+        f"no output by more than a thousandth, so that these tell little). Groups: {groups}. Seeds from {seed}, "
+        f"{minutes:.0f} minutes: {describe('onnxruntime', 'onnx', 'numpy')}."
+    )
+    return Section("", ("models", "files", "selections", "wrong", "refused", "largest error"), rows, note)
 
 
 def main() -> int:
     """Count, print, and write the page if that is asked for."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = study_parser("benchmarks.soundness", __doc__, page=True)
     parser.add_argument("--models", type=int, default=MODELS, help="models of every family")
     parser.add_argument("--selections", type=int, default=SELECTIONS, help="selections of every model")
     parser.add_argument("--seed", type=int, default=0, help="of the first model")
-    parser.add_argument("--write", type=Path, help="put the table into this page")
     arguments = parser.parse_args()
-    console = Console()
-    start = time.monotonic()
+    console, start = Console(stderr=True), time.monotonic()
     tallies = {}
     for family in FAMILIES:
         seeds = range(arguments.seed, arguments.seed + arguments.models)
         tallies[family] = tally = check(family, seeds, arguments.selections)
-        console.print(
-            f"{family}: {tally.models} models, {tally.right} of {tally.selections} right, worst {tally.worst:.1e}"
-        )
+        console.print(f"{family}: {tally.models} models, {tally.right} of {tally.selections} right")
         for line in (*tally.wrong[:5], *tally.refused[:5]):
             console.print(f"  {line}", soft_wrap=True, markup=False)
     minutes = (time.monotonic() - start) / 60
-    if arguments.write is not None:
-        arguments.write.write_text(
-            page(tallies, arguments.models, arguments.seed, minutes, machine()), encoding="utf-8"
-        )
+    publish("soundness", [figures(tallies, arguments.seed, minutes)], arguments.markdown)
     return 1 if any(tally.wrong for tally in tallies.values()) else 0
 
 

@@ -19,26 +19,23 @@ from typing import Any
 import numpy as np
 from rich.console import Console
 
-from benchmarks.harness import Record, Records, Section, describe, fill_page, run_cases, study_parser, warm
+from benchmarks.harness import Record, Records, Section, describe, publish, run_cases, study_parser, warm
 from benchmarks.speed_cases import BUILD, KEYS, MODELS, PARTS, SEEDS, SPEEDS, TASK_SPEEDS, TASKS, all_cases, run
-from prunegraph.bench.environment import environment
 from prunegraph.passes.choose.meet_time import OVER, UNDER
 
-MARKS = ("<!-- speed -->", "<!-- /speed -->")
 UNTIMED = ("harm", "accuracy")
 NAMES = {"binary": "movie, two classes", "five": "movie, five classes", "fashion": "Fashion ViT"}
 
 
 def main() -> None:
     """Run the cases that are asked for, and print or write the tables of all that have been run."""
-    parser = study_parser("benchmarks.speed", __doc__)
+    parser = study_parser("benchmarks.speed", __doc__, page=True)
     parser.add_argument("cases", nargs="*", metavar="CASE", help="names of cases, or how they begin")
     parser.add_argument("--list", action="store_true", help="list the names of the cases")
     parser.add_argument("--again", action="store_true", help="run cases once more that failed")
     parser.add_argument("--fresh", action="store_true", help="run the cases that are named even if they have been run")
     parser.add_argument("--timeout", type=float, default=540.0, metavar="S", help="for one case (default: 540)")
     parser.add_argument("--records", type=Path, default=BUILD / "records.jsonl", metavar="FILE")
-    parser.add_argument("--markdown", type=Path, metavar="FILE", help="put the tables between the marks of this page")
     arguments = parser.parse_args()
     names = list(all_cases())
     if arguments.list:
@@ -60,13 +57,9 @@ def main() -> None:
         record = by_name[name]
         Console(stderr=True).print(f"{name}: {record.get('failure') or str(round(record['took'])) + ' s'}")
     sections = [promises(records), foretold(records), *(accuracies(records, task) for task in TASKS)]
-    sections = [section for section in sections if section.rows]
-    for section in sections:
-        section.show()
-    if arguments.markdown:
-        lines = [line for section in sections for line in ["", *section.lines()]]
-        note = f"Measured by `python -m benchmarks.speed` on {_machine(records, names)}, one thread."
-        fill_page(arguments.markdown, MARKS, [*lines, note, ""])
+    note = f"Measured by `python -m benchmarks.speed` on {_machine(records, names)}, one thread."
+    tables = [section for section in sections if section.rows]
+    publish("speed", [*tables, Section("", (), (), note)], arguments.markdown)
 
 
 def _machine(records: Records, names: Sequence[str]) -> str:
@@ -74,9 +67,9 @@ def _machine(records: Records, names: Sequence[str]) -> str:
     timed = [records.recall(name) or {} for name in names if not name.startswith(UNTIMED)]
     machines = [record for record in timed if "environment" in record]
     if not machines:
-        return describe(environment(), "onnxruntime")
+        return describe("onnxruntime")
     loads = [record["load"] for record in machines if "load" in record]
-    return describe(machines[-1]["environment"], "onnxruntime", load=max(loads, default=None))
+    return describe("onnxruntime", machine=machines[-1]["environment"], load=max(loads, default=None))
 
 
 def promises(records: Records) -> Section:

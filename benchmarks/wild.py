@@ -19,8 +19,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from benchmarks.harness import Record, Records, Section, describe, reason, run_cases, study_parser, warm, write_page
-from prunegraph.bench.environment import environment
+from benchmarks.harness import Record, Records, Section, describe, publish, reason, run_cases, study_parser, warm
 
 PACKAGES: Mapping[str, str] = {
     "rapidocr-onnxruntime": "text detection, recognition and orientation, PaddlePaddle",
@@ -46,11 +45,10 @@ MEMORY = 10 << 30
 
 def main() -> int:
     """Download, prune, and write the page; exit with 1 if a package is missing or a result is wrong."""
-    parser = study_parser("benchmarks.wild", __doc__)
+    parser = study_parser("benchmarks.wild", __doc__, page=True)
     parser.add_argument("--folder", type=Path, default=Path("benchmarks/.wild"), help="packages and records")
     parser.add_argument("--only", default="*", metavar="PATTERN", help="packages by name")
     parser.add_argument("--again", action="store_true", help="run files that failed once more")
-    parser.add_argument("--markdown", type=Path, metavar="FILE", help="write the page there")
     arguments = parser.parse_args()
     names = [name for name in PACKAGES if fnmatch.fnmatch(name, arguments.only)]
     missing = {name: why for name in names if (why := _download(name, arguments.folder / name))}
@@ -67,12 +65,7 @@ def main() -> int:
         again=arguments.again,
     )
     missing |= {name: "left out of this run" for name in PACKAGES if name not in names}
-    sections = list(_sections(records, missing))
-    for section in sections:
-        section.show()
-    if arguments.markdown:
-        head = ["# Files of others", "", *(__doc__ or "").splitlines(), ""]
-        write_page(arguments.markdown, [*head, *(line for section in sections for line in section.lines())])
+    publish("wild", _sections(records, missing), arguments.markdown)
     return int(any(name in missing for name in names) or any(record.get("wrong") for record in records.values()))
 
 
@@ -158,7 +151,7 @@ def _reasons(pins: Sequence[Any]) -> list[tuple[str, int]]:
 def _sections(records: Mapping[str, Record], missing: Mapping[str, str]) -> Iterator[Section]:
     header = ("file", "made by", "groups", "nodes", "parameters", "left", "MACs left", "error")
     pruned = {case: record for case, record in records.items() if "params" in record}
-    about = describe(environment(), "onnxruntime")
+    about = describe("onnxruntime")
     note = f"{len(pruned)} of {len(records)} files pruned and equal to the masked original. {about}"
     yield Section("What a plain 0.5 takes", header, [_row(case, record) for case, record in pruned.items()], note, 3)
     unpruned = [(case, record.get("producer", ""), record.get("failure", "")) for case, record in records.items()]

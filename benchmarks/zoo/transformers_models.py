@@ -49,9 +49,14 @@ def padding_mask() -> Tensor:
     return mask
 
 
+def noise(*shape: int) -> Tensor:
+    """Return random numbers, shape [batch, …]."""
+    return torch.randn(BATCH, *shape, generator=torch.Generator().manual_seed(1))
+
+
 def pixels(size: int = 32) -> Tensor:
     """Return random images, shape [batch, 3, size, size]."""
-    return torch.randn(BATCH, 3, size, size, generator=torch.Generator().manual_seed(1))
+    return noise(3, size, size)
 
 
 def text(module: nn.Module, **fixed: Any) -> ZooModel:
@@ -60,45 +65,20 @@ def text(module: nn.Module, **fixed: Any) -> ZooModel:
     return wrap(module, inputs, dict.fromkeys(inputs, TEXT_AXES), **fixed)
 
 
-def image(module: nn.Module, size: int = 32) -> ZooModel:
-    """Wrap a model that reads images."""
-    return wrap(module, {"pixel_values": pixels(size)}, {"pixel_values": {0: "batch"}})
+def uncached(module: nn.Module) -> ZooModel:
+    """Wrap a language model, without its cache."""
+    return text(module, use_cache=False)
 
 
-def _encoder(name: str, task: str = "ForSequenceClassification", **options: Any) -> Callable[[], ZooModel]:
-    return lambda: text(getattr(hf, name + task)(getattr(hf, name + "Config")(**(BERT | options))))
+def step_by_step(module: nn.Module) -> ZooModel:
+    """Wrap a model that reads token ids one by one, so that its graph is as long as the text."""
+    return wrap(module, {"input_ids": tokens()}, {"input_ids": BATCH_AXIS}, use_cache=False)
 
 
-def _decoder(name: str, **options: Any) -> Callable[[], ZooModel]:
-    def build() -> ZooModel:
-        config = getattr(hf, name + "Config")(**(SPECIAL | options))
-        return text(getattr(hf, name + "ForCausalLM")(config), use_cache=False)
-
-    return build
-
-
-def _gpt2() -> ZooModel:
-    config = hf.GPT2Config(
-        vocab_size=VOCAB, n_embd=WIDTH, n_layer=LAYERS, n_head=HEADS, n_inner=FFN, n_positions=POSITIONS, **SPECIAL
-    )
-    return text(hf.GPT2LMHeadModel(config), use_cache=False)
-
-
-T5: dict[str, Any] = {
-    "vocab_size": VOCAB, "d_model": WIDTH, "d_kv": 10, "d_ff": FFN, "num_layers": LAYERS, "num_decoder_layers": 3,
-    "num_heads": HEADS, "relative_attention_num_buckets": 8, "relative_attention_max_distance": 16,
-    "decoder_start_token_id": 0, "pad_token_id": 0, "eos_token_id": 1,
-}  # fmt: skip
-
-
-def _t5(task: str) -> Callable[[], ZooModel]:
-    def build() -> ZooModel:
-        config = hf.T5Config(**T5)
-        if task == "EncoderModel":
-            return text(hf.T5EncoderModel(config))
-        return sequence_to_sequence(hf.T5ForConditionalGeneration(config))
-
-    return build
+def windows(module: nn.Module) -> ZooModel:
+    """Wrap a model whose windows are cut by Python code: the length cannot vary."""
+    inputs = {"input_ids": tokens(8), "attention_mask": torch.ones(BATCH, 8, dtype=torch.long)}
+    return wrap(module, inputs, dict.fromkeys(inputs, BATCH_AXIS))
 
 
 def sequence_to_sequence(module: nn.Module) -> ZooModel:
@@ -108,59 +88,40 @@ def sequence_to_sequence(module: nn.Module) -> ZooModel:
     return wrap(module, inputs, dynamic, use_cache=False)
 
 
-def _bart() -> ZooModel:
-    config = hf.BartConfig(
-        vocab_size=VOCAB, d_model=WIDTH, encoder_layers=LAYERS, decoder_layers=3, encoder_attention_heads=HEADS,
-        decoder_attention_heads=3, encoder_ffn_dim=FFN, decoder_ffn_dim=72, max_position_embeddings=POSITIONS,
-        decoder_start_token_id=2, **SPECIAL,
-    )  # fmt: skip
-    return sequence_to_sequence(hf.BartForConditionalGeneration(config))
+def image(module: nn.Module, size: int = 32) -> ZooModel:
+    """Wrap a model that reads images."""
+    return wrap(module, {"pixel_values": pixels(size)}, {"pixel_values": {0: "batch"}})
 
 
-def _mpnet() -> ZooModel:
-    return text(hf.MPNetForSequenceClassification(hf.MPNetConfig(**BERT)))
+def words_and_image(module: nn.Module) -> ZooModel:
+    """Wrap a model that reads texts and images."""
+    inputs = {"input_ids": tokens(), "attention_mask": padding_mask(), "pixel_values": pixels()}
+    return wrap(module, inputs, {**dict.fromkeys(list(inputs)[:2], TEXT_AXES), "pixel_values": {0: "images"}})
 
 
-def _longformer() -> ZooModel:
-    config = hf.LongformerConfig(**(BERT | {"max_position_embeddings": 64}), attention_window=[4, 4], onnx_export=True)
-    inputs = {"input_ids": tokens(8), "attention_mask": torch.ones(BATCH, 8, dtype=torch.long)}
-    axes = dict.fromkeys(inputs, BATCH_AXIS)  # its windows are cut by Python code: the length cannot vary
-    return wrap(hf.LongformerForSequenceClassification(config), inputs, axes)
+def sound(module: nn.Module) -> ZooModel:
+    """Wrap a model that hears samples."""
+    return wrap(module, {"input_values": noise(400)}, {"input_values": BATCH_AXIS})
 
 
-def _clip(part: str) -> Callable[[], ZooModel]:
-    def build() -> ZooModel:
-        tower = {"projection_dim": 20, "num_hidden_layers": LAYERS, "intermediate_size": FFN}
-        words = (
-            tower
-            | SPECIAL
-            | {
-                "vocab_size": VOCAB,
-                "hidden_size": 36,
-                "num_attention_heads": 3,
-                "max_position_embeddings": POSITIONS,
-            }
-        )
-        looks = tower | {"hidden_size": WIDTH, "num_attention_heads": HEADS, "image_size": 32, "patch_size": 8}
-        if part == "text":
-            return text(hf.CLIPTextModelWithProjection(hf.CLIPTextConfig(**words)))
-        if part == "vision":
-            return image(hf.CLIPVisionModelWithProjection(hf.CLIPVisionConfig(**looks)))
-        config = hf.CLIPConfig(text_config=words, vision_config=looks, projection_dim=20)
-        inputs = {"input_ids": tokens(), "attention_mask": padding_mask(), "pixel_values": pixels()}
-        dynamic = {"input_ids": TEXT_AXES, "attention_mask": TEXT_AXES, "pixel_values": {0: "images"}}
-        return wrap(hf.CLIPModel(config), inputs, dynamic)
-
-    return build
+def speech(module: nn.Module) -> ZooModel:
+    """Wrap a model that turns bands of sound into tokens."""
+    inputs = {"input_features": noise(10, 30), "decoder_input_ids": tokens(5)}
+    dynamic = {"input_features": BATCH_AXIS, "decoder_input_ids": {0: "batch", 1: "decoder_sequence"}}
+    return wrap(module, inputs, dynamic, use_cache=False)
 
 
-def _segformer() -> ZooModel:
-    config = hf.SegformerConfig(
-        num_encoder_blocks=3, depths=[1, 2, 1], sr_ratios=[4, 2, 1], hidden_sizes=[12, 20, 36], patch_sizes=[7, 3, 3],
-        strides=[4, 2, 2], num_attention_heads=[1, 2, 3], mlp_ratios=[2, 3, 2], decoder_hidden_size=28,
-        num_labels=CLASSES,
-    )  # fmt: skip
-    return image(hf.SegformerForSemanticSegmentation(config), 64)
+def _model(name: str, task: str, wrapper: Callable[[nn.Module], ZooModel], /, **options: Any) -> Callable[[], ZooModel]:
+    """A builder of the class NAME + TASK with a configuration of these options."""
+    return lambda: wrapper(getattr(hf, name + task)(getattr(hf, name + "Config")(**options)))
+
+
+def _encoder(name: str, task: str = "ForSequenceClassification", **options: Any) -> Callable[[], ZooModel]:
+    return _model(name, task, text, **(BERT | options))
+
+
+def _decoder(name: str, task: str = "ForCausalLM", **options: Any) -> Callable[[], ZooModel]:
+    return _model(name, task, uncached, **(SPECIAL | options))
 
 
 def _detr() -> ZooModel:
@@ -175,48 +136,42 @@ def _detr() -> ZooModel:
     return image(hf.DetrForObjectDetection(config), 64)
 
 
-def _whisper() -> ZooModel:
-    config = hf.WhisperConfig(
-        vocab_size=VOCAB, d_model=WIDTH, encoder_layers=LAYERS, decoder_layers=3, encoder_attention_heads=HEADS,
-        decoder_attention_heads=3, encoder_ffn_dim=FFN, decoder_ffn_dim=72, num_mel_bins=10, max_source_positions=15,
-        max_target_positions=POSITIONS, decoder_start_token_id=1, **SPECIAL,
-    )  # fmt: skip
-    sound = torch.randn(BATCH, 10, 30, generator=torch.Generator().manual_seed(1))
-    inputs = {"input_features": sound, "decoder_input_ids": tokens(5)}
-    dynamic = {"input_features": {0: "batch"}, "decoder_input_ids": {0: "batch", 1: "decoder_sequence"}}
-    return wrap(hf.WhisperForConditionalGeneration(config), inputs, dynamic, use_cache=False)
-
-
-def _wav2vec2() -> ZooModel:
-    config = hf.Wav2Vec2Config(
-        **(BERT | {"vocab_size": 32}), conv_dim=(12, 20, 28), conv_kernel=(10, 3, 2), conv_stride=(5, 2, 2),
-        num_conv_pos_embeddings=8, num_conv_pos_embedding_groups=4, classifier_proj_size=36,
-    )  # fmt: skip
-    sound = torch.randn(BATCH, 400, generator=torch.Generator().manual_seed(1))
-    return wrap(hf.Wav2Vec2ForSequenceClassification(config), {"input_values": sound}, {"input_values": {0: "batch"}})
-
+T5: dict[str, Any] = {
+    "vocab_size": VOCAB, "d_model": WIDTH, "d_kv": 10, "d_ff": FFN, "num_layers": LAYERS, "num_decoder_layers": 3,
+    "num_heads": HEADS, "relative_attention_num_buckets": 8, "relative_attention_max_distance": 16,
+    "decoder_start_token_id": 0, "pad_token_id": 0, "eos_token_id": 1,
+}  # fmt: skip
+TWO_STACKS: dict[str, Any] = {
+    "vocab_size": VOCAB, "d_model": WIDTH, "encoder_layers": LAYERS, "decoder_layers": 3,
+    "encoder_attention_heads": HEADS, "decoder_attention_heads": 3, "encoder_ffn_dim": FFN, "decoder_ffn_dim": 72,
+    **SPECIAL,
+}  # fmt: skip
+GPT2: dict[str, Any] = {
+    "vocab_size": VOCAB, "n_embd": WIDTH, "n_layer": LAYERS, "n_head": HEADS, "n_inner": FFN, "n_positions": POSITIONS,
+}  # fmt: skip
+TOWER = {"projection_dim": 20, "num_hidden_layers": LAYERS, "intermediate_size": FFN}
+WORDS = TOWER | SPECIAL | {
+    "vocab_size": VOCAB, "hidden_size": 36, "num_attention_heads": 3, "max_position_embeddings": POSITIONS,
+}  # fmt: skip
+LOOKS = TOWER | {"hidden_size": WIDTH, "num_attention_heads": HEADS, "image_size": 32, "patch_size": 8}
 
 TRANSFORMERS: dict[str, Callable[[], ZooModel]] = {
     "bert": _encoder("Bert"),
-    "gpt2": _gpt2,
+    "gpt2": _decoder("GPT2", "LMHeadModel", **GPT2),
     "llama": _decoder("Llama", **(LLAMA | {"hidden_size": 96, "num_attention_heads": 8})),
-    "t5": _t5("ForConditionalGeneration"),
-    "t5_encoder": _t5("EncoderModel"),
-    "longt5": lambda: sequence_to_sequence(hf.LongT5ForConditionalGeneration(hf.LongT5Config(**T5, local_radius=15))),
-    "distilbert": lambda: text(
-        hf.DistilBertForSequenceClassification(
-            hf.DistilBertConfig(
-                vocab_size=VOCAB, dim=WIDTH, n_layers=LAYERS, n_heads=HEADS, hidden_dim=FFN,
-                max_position_embeddings=POSITIONS, num_labels=CLASSES,
-            )
-        )
+    "t5": _model("T5", "ForConditionalGeneration", sequence_to_sequence, **T5),
+    "t5_encoder": _model("T5", "EncoderModel", text, **T5),
+    "longt5": _model("LongT5", "ForConditionalGeneration", sequence_to_sequence, **T5, local_radius=15),
+    "distilbert": _model(
+        "DistilBert", "ForSequenceClassification", text, vocab_size=VOCAB, dim=WIDTH, n_layers=LAYERS, n_heads=HEADS,
+        hidden_dim=FFN, max_position_embeddings=POSITIONS, num_labels=CLASSES,
     ),
     "bert_base_model": _encoder("Bert", "Model"),
     "bert_mlm": _encoder("Bert", "ForMaskedLM"),
     "roberta": _encoder("Roberta"),
     "albert": _encoder("Albert", embedding_size=20),
     "electra": _encoder("Electra", embedding_size=20),
-    "mpnet": _mpnet,
+    "mpnet": _encoder("MPNet"),
     "deberta_v2": _encoder(
         "DebertaV2", relative_attention=True, pos_att_type=["p2c", "c2p"], position_buckets=8,
         norm_rel_ebd="layer_norm", share_att_key=True,
@@ -224,25 +179,28 @@ TRANSFORMERS: dict[str, Callable[[], ZooModel]] = {
     "modernbert": _encoder(
         "ModernBert", **SPECIAL, local_attention=6, global_attn_every_n_layers=2, cls_token_id=1, sep_token_id=2
     ),
-    "longformer": _longformer,
+    "longformer": _model(
+        "Longformer", "ForSequenceClassification", windows, **(BERT | {"max_position_embeddings": 64}),
+        attention_window=[4, 4], onnx_export=True,
+    ),
     "mobilebert": _encoder(
         "MobileBert", embedding_size=20, intra_bottleneck_size=24, true_hidden_size=24, num_feedforward_networks=2
     ),
     "roformer": _encoder("RoFormer", embedding_size=20),
     "convbert": _encoder("ConvBert", embedding_size=20, conv_kernel_size=5, num_groups=2),
-    "fnet": lambda: text(hf.FNetForSequenceClassification(hf.FNetConfig(**BERT))),
+    "fnet": _encoder("FNet"),
     "squeezebert": _encoder("SqueezeBert", embedding_size=WIDTH),
     "nystromformer": _encoder("Nystromformer", segment_means_seq_len=7, num_landmarks=7, conv_kernel_size=3),
-    "bart": _bart,
+    "bart": _model(
+        "Bart", "ForConditionalGeneration", sequence_to_sequence, **TWO_STACKS, max_position_embeddings=POSITIONS,
+        decoder_start_token_id=2,
+    ),
     "gpt_neo": _decoder(
         "GPTNeo", vocab_size=VOCAB, hidden_size=WIDTH, num_layers=LAYERS, num_heads=HEADS, intermediate_size=FFN,
         max_position_embeddings=POSITIONS, attention_types=[[["global", "local"], 1]], window_size=4,
     ),
     "gpt_neox": _decoder("GPTNeoX", **BERT, rotary_pct=0.5),
-    "gptj": _decoder(
-        "GPTJ", vocab_size=VOCAB, n_embd=WIDTH, n_layer=LAYERS, n_head=HEADS, n_inner=FFN, n_positions=POSITIONS,
-        rotary_dim=8,
-    ),
+    "gptj": _decoder("GPTJ", **GPT2, rotary_dim=8),
     "opt": _decoder(
         "OPT", vocab_size=VOCAB, hidden_size=WIDTH, num_hidden_layers=LAYERS, num_attention_heads=HEADS, ffn_dim=FFN,
         max_position_embeddings=POSITIONS, word_embed_proj_dim=WIDTH,
@@ -273,26 +231,32 @@ TRANSFORMERS: dict[str, Callable[[], ZooModel]] = {
         topk_group=1, moe_intermediate_size=36, first_k_dense_replace=1, q_lora_rank=20, kv_lora_rank=16,
         qk_rope_head_dim=8, qk_nope_head_dim=10, v_head_dim=14,
     ),
-    "mamba": lambda: step_by_step(
-        hf.MambaForCausalLM(hf.MambaConfig(vocab_size=VOCAB, hidden_size=WIDTH, num_hidden_layers=LAYERS, state_size=6))
+    "mamba": _model(
+        "Mamba", "ForCausalLM", step_by_step, vocab_size=VOCAB, hidden_size=WIDTH, num_hidden_layers=LAYERS,
+        state_size=6,
     ),
-    "hf_vit": lambda: image(hf.ViTForImageClassification(hf.ViTConfig(**IMAGE))),
-    "dinov2": lambda: image(hf.Dinov2ForImageClassification(hf.Dinov2Config(**(IMAGE | {"mlp_ratio": 2})))),
-    "hf_convnext": lambda: image(
-        hf.ConvNextForImageClassification(
-            hf.ConvNextConfig(hidden_sizes=[12, 20, 28, 36], depths=[1, 1, 2, 1], num_labels=CLASSES)
-        )
+    "hf_vit": _model("ViT", "ForImageClassification", image, **IMAGE),
+    "dinov2": _model("Dinov2", "ForImageClassification", image, **IMAGE, mlp_ratio=2),
+    "hf_convnext": _model(
+        "ConvNext", "ForImageClassification", image, hidden_sizes=[12, 20, 28, 36], depths=[1, 1, 2, 1],
+        num_labels=CLASSES,
     ),
-    "clip_text": _clip("text"),
-    "clip_vision": _clip("vision"),
-    "clip": _clip("both"),
-    "segformer": _segformer,
+    "clip_text": _model("CLIPText", "ModelWithProjection", text, **WORDS),
+    "clip_vision": _model("CLIPVision", "ModelWithProjection", image, **LOOKS),
+    "clip": _model("CLIP", "Model", words_and_image, text_config=WORDS, vision_config=LOOKS, projection_dim=20),
+    "segformer": _model(
+        "Segformer", "ForSemanticSegmentation", lambda module: image(module, 64), num_encoder_blocks=3,
+        depths=[1, 2, 1], sr_ratios=[4, 2, 1], hidden_sizes=[12, 20, 36], patch_sizes=[7, 3, 3], strides=[4, 2, 2],
+        num_attention_heads=[1, 2, 3], mlp_ratios=[2, 3, 2], decoder_hidden_size=28, num_labels=CLASSES,
+    ),
     "detr": _detr,
-    "whisper": _whisper,
-    "wav2vec2": _wav2vec2,
+    "whisper": _model(
+        "Whisper", "ForConditionalGeneration", speech, **TWO_STACKS, num_mel_bins=10, max_source_positions=15,
+        max_target_positions=POSITIONS, decoder_start_token_id=1,
+    ),
+    "wav2vec2": _model(
+        "Wav2Vec2", "ForSequenceClassification", sound, **(BERT | {"vocab_size": 32}), conv_dim=(12, 20, 28),
+        conv_kernel=(10, 3, 2), conv_stride=(5, 2, 2), num_conv_pos_embeddings=8, num_conv_pos_embedding_groups=4,
+        classifier_proj_size=36,
+    ),
 }  # fmt: skip
-
-
-def step_by_step(module: nn.Module) -> ZooModel:
-    """Wrap a model that reads token ids one by one, so that its graph is as long as the text."""
-    return wrap(module, {"input_ids": tokens()}, {"input_ids": BATCH_AXIS}, use_cache=False)

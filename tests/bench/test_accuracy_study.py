@@ -58,7 +58,7 @@ def dense() -> Dense:
 def points_lost(on: Dense, study: Study, amount: pg.Amount, arm: Arm) -> dict[str, float]:
     inputs = on.graph.inputs(on.test.opened())
     return {
-        way: 100 - 100 * float(right(slim, inputs).mean()) for way, slim, _ in study.slims(amount, arm, verify=True)
+        slim.way: 100 - 100 * float(right(slim.model, inputs).mean()) for slim in study.slims(amount, arm, verify=True)
     }
 
 

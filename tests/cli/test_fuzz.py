@@ -70,9 +70,9 @@ def test_a_run_goes_on_where_it_was_stopped_and_fills_a_page(monkeypatch: pytest
 
     monkeypatch.setattr(fuzz, "run", pretended)
     page, log = tmp_path / "page.md", tmp_path / "log.jsonl"
-    page.write_text(f"before\n{fuzz.MARKS[0]}\nold\n{fuzz.MARKS[1]}\nafter\n")
+    page.write_text("before\n<!-- fuzz -->\nold\n<!-- /fuzz -->\nafter\n")
     for _ in range(2):
-        monkeypatch.setattr("sys.argv", ["fuzz", "--cases", "4", "--log", str(log), "--write", str(page)])
+        monkeypatch.setattr("sys.argv", ["fuzz", "--cases", "4", "--log", str(log), "--markdown", str(page)])
         with pytest.raises(SystemExit) as ended:
             fuzz.main()
         assert not ended.value.code
