@@ -19,7 +19,7 @@ DULL = ("a spatial axis", "graph input")
 
 OUR_HEADER = ("", "files", "pruned and equal", "failed", "not made by the other tool")
 PEER_HEADER = ("", "models", "smaller, runs, same shapes", "nothing removed", "failed", "heads removed in")
-USED = ("onnxruntime", "onnx", "torch", "transformers", "timm", "onnxsim", "torch-pruning")
+USED = ("onnxruntime", "onnx", "torch", "transformers", "timm")
 NOT_MADE = "The exporter or optimizer fails, or makes a file that ONNX Runtime does not run: there is nothing to prune."
 PINS = (
     "Lengths that no group has, with the first reason; kernels and colours left out. A second file of a model has a "
@@ -48,7 +48,7 @@ def sections(
     ]
     if peers:
         reasons.append(_reasons("Failures of the peers", results, lambda what, r: what in peers and "failure" in r))
-    versions = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in USED)
+    versions = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in (*USED, *reversed(peers)))
     return [
         _summary(variants, results),
         _peers(peers, results),

@@ -152,3 +152,20 @@ def _by_head(weights: Mapping[str, Array], weight: str, bias: str, heads: int, w
 def test_everything_has_a_score(make: Callable[[], onnx.ModelProto]) -> None:
     for name, scores in scores_of(make()).items():
         assert np.isfinite(scores).all() and (scores > 0).all(), name
+
+
+def test_a_norm_that_adds_first_and_shows_no_sum_scores_as_the_two_nodes_do() -> None:
+    def model(fused: bool) -> onnx.ModelProto:
+        g = Builder("magnitude_skip_norm")
+        h, skip = (g("MatMul", g.input(name, "batch", 8), g.weight(f"w_{name}", 8, UNITS)) for name in ("x", "y"))
+        parameters = g.weight("gain", UNITS), g.weight("offset", UNITS)
+        if fused:
+            g.domains["com.microsoft"] = 1
+            normed = g("SkipLayerNormalization", h, skip, *parameters, domain="com.microsoft", epsilon=1e-5)
+        else:
+            normed = g("LayerNormalization", g("Add", h, skip), *parameters, epsilon=1e-5)
+        g.output(g("MatMul", normed, g.weight("w_out", UNITS, 5)), "batch", 5)
+        return g.model(full_check=False)
+
+    (fused,), (plain,) = (scores_of(model(fused)).values() for fused in (True, False))
+    np.testing.assert_allclose(fused, plain, rtol=1e-6)

@@ -143,7 +143,7 @@ class _Flow:
     def of_output(self, node: ir.Node, value: ir.Value, result: Energy) -> Energy:
         """What one output holds of that: an op that adds up before it normalizes shows the sum as well."""
         norm = traits_of(node).norm
-        if norm is None or norm.sum_output is None or value is not node.outputs[norm.sum_output]:
+        if norm is None or norm.sum_output is None or value.index() != norm.sum_output:
             return result
         plain = self.sum(self.added(node, norm))
         return result if plain is None else plain
