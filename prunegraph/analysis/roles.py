@@ -31,6 +31,7 @@ class Role:
     added_up: bool = False  # activations are summed along it, without a weight
     read_straight: bool = False  # a weight reads what another has just made, with nothing but linear ops between
     read_bent: bool = False  # a weight reads it after an op that is not linear
+    read_before: bool = False  # a weight reads it where no attention has carried it yet
     narrow: bool = True  # it is shorter than all that it is made from, and than all that is made from it
     copied: bool = False  # keys or values are copied along it
     compared: bool = False  # free where dims that weights make are summed, as they are of queries and keys
@@ -78,7 +79,7 @@ def kind_of(leaf: int, roles: Roles, grouped: frozenset[int], beside_state: froz
         return "query_head" if role.copied else "kv_group" if leaf in grouped else "head"
     if role.scored:
         return "qk_dim"
-    if role.carried and role.summed:
+    if role.carried and role.summed and not role.read_before:
         return "v_dim"
     if role.convolved and not role.made and not role.looked_up:
         return "channel"

@@ -35,7 +35,14 @@ class _Walk:
         self.copies: dict[str, set[int]] = {}  # along which Dims a value is the same everywhere
         self.straight: set[str] = set()  # what a weight has just made, with nothing but linear ops since
         self.weighted: set[int] = set()  # nodes that contract with a weight
+        self.weighed: set[str] = set()  # what a softmax has made, wherever its numbers are moved
+        self.products: dict[str, tuple[str, str]] = {}  # two activations whose product a value is
+        self.attended: dict[str, frozenset[int]] = {}  # slots of a value that attention has carried there
         self.producer = {name: k for k, names in enumerate(solution.outputs) for name in names if name}
+        self.sums: dict[int, list[int]] = defaultdict(list)  # by node the axes that it sums, with nothing else
+        for site in solution.reduces:
+            if site.kind is Reduction.SUM and site.index == 0 and not solution.contracted[site.node]:
+                self.sums[site.node].append(site.axis)
 
     def visit(self, k: int, node: ir.Node) -> None:
         """The node at position `k`; those before it have been visited."""
@@ -43,6 +50,8 @@ class _Walk:
         self.copy(node, self.copied(k))
         for contraction in self.solution.contracted[k]:
             self.contract(contraction)
+        carried = self.sum_products(k) | self.carried(k)
+        self.attend(k, node, carried)
         self.weigh(k, node)
         self.join(k, node)
         self.go_straight(k, node)
@@ -123,6 +132,50 @@ class _Walk:
             for leaf in self.solution.leaves(name, axis) if axis not in weighed else ():
                 self.roles[leaf].apart |= self.roles[leaf].compared
 
+    def carried(self, k: int) -> frozenset[int]:
+        """The leaves of activations that a node carries along while it contracts two of them."""
+        sites = [site for site in self.solution.contracted[k] if site.of_activations]
+        return frozenset[int]().union(*(operand.leaves for site in sites for operand in site.operands))
+
+    def sum_products(self, k: int) -> frozenset[int]:
+        """Values times what a softmax weighs them with, summed: attention in two nodes, as where heads sample an image.
+
+        Returns:
+            The leaves of the values that it carries along, none where it has no heads.
+        """
+        name = self.solution.inputs[k][0] if k in self.sums else ""
+        factors = self.products.get(name, ())
+        values = [factor for factor in factors if factor not in self.weighed]
+        if len(factors) != 2 or len(values) != 1:
+            return frozenset()
+        summed = frozenset[int]().union(*(self.solution.leaves(name, axis) for axis in self.sums[k]))
+        weights = next(factor for factor in factors if factor in self.weighed)
+        here, there = (self.made(self.solution.leaves(factor) - summed) for factor in (weights, values[0]))
+        heads, carried = here & there, there - here
+        if not heads or not carried:  # one weight a channel is no head
+            return frozenset()
+        for leaf in heads:
+            self.roles[leaf].batched = True
+        for leaf in carried:
+            self.roles[leaf].carried = True
+        return carried
+
+    def made(self, leaves: frozenset[int]) -> frozenset[int]:
+        """Those that a weight has made."""
+        return frozenset(leaf for leaf in leaves if self.roles[leaf].made or self.roles[leaf].convolved)
+
+    def attend(self, k: int, node: ir.Node, carried: frozenset[int]) -> None:
+        """Follow what a softmax made, products of activations, and slots that attention has carried."""
+        names, outputs = self.solution.inputs[k], [value.name or "" for value in node.outputs]
+        traits = traits_of(node)
+        if traits.softmax or (traits.carries == FIRST and not self.weighed.isdisjoint(names[:1])):
+            self.weighed.update(outputs)
+        if traits.multiplies and len(names) == 2 and not self.solution.weights.intersection(names):
+            self.products[outputs[0]] = (names[0], names[1])
+        slots = carried.union(*(self.attended.get(name, ()) for name in names))
+        for value in node.outputs if slots else ():
+            self.attended[value.name or ""] = slots & self.leaves_of(value)
+
     def make(self, contraction: ContractionSite, weight: Operand) -> None:
         """The operand is a weight, or was picked out of one."""
         for leaf in weight.leaves:
@@ -137,6 +190,7 @@ class _Walk:
             self.roles[leaf].narrow &= self.solution.dim_size(leaf)[0] < sources
         for leaf in contraction.summed:
             self.roles[leaf].summed = True
+            self.roles[leaf].read_before |= leaf not in self.attended.get(data.value, ())
             self.roles[leaf].narrow &= self.solution.dim_size(leaf)[0] < targets
             self.roles[leaf].read_straight |= data.value in self.straight
             self.roles[leaf].read_bent |= data.value not in self.straight

@@ -178,7 +178,7 @@ class _View:
     # ---- notes ------------------------------------------------------------------------------------------------------
 
     def notes(self) -> Iterator[RenderableType]:
-        notes = [*self._ragged(), *self._inexact(), *self._overcoupled(), *self._bases()]
+        notes = [*self._ragged(), *self._alike(), *self._inexact(), *self._overcoupled(), *self._bases()]
         yield from [Text(), *notes] if notes else []
 
     def _ragged(self) -> Iterator[Text]:
@@ -186,6 +186,14 @@ class _View:
         for kind in dict.fromkeys(self._outer(*pair) for pair in pairs):
             text = f"every {kind} keeps its own choice, all the same number; a unit is one in every {kind}"
             yield Text.assemble((f"per {kind}: ", "bold"), text)
+
+    def _alike(self) -> Iterator[Text]:
+        """Dims of heads that are chosen once for all of them."""
+        heads = {group.dim for group in self.analysis.groups if group.kind in ("head", "kv_group", "query_head")}
+        alike = [g.id for g in self.analysis.groups if g.kind in ("qk_dim", "v_dim") and not heads & set(g.outer)]
+        if alike and heads:
+            text = f"{_ids(alike)}: every head loses the same dims, as positions (in pairs) or a norm have them once"
+            yield Text.assemble(("one choice for all heads: ", "bold"), text)
 
     def _inexact(self) -> Iterator[Text]:
         left = [group for group in self.analysis.groups if not group.exact]

@@ -67,6 +67,11 @@ def test_the_text_of_a_small_classifier() -> None:
     assert text(analyze(classifier())) == GOLDEN
 
 
+def test_dims_that_all_heads_lose_alike_are_named() -> None:
+    printed = text(analyze(llama(2)), width=300)
+    assert "one choice for all heads: qk_dim.0: every head loses the same dims, as positions" in printed
+
+
 def test_the_text_says_why_nothing_can_go() -> None:
     printed = text(analyze(frozen()))
     assert "Nothing can be removed" in printed

@@ -1,4 +1,4 @@
-"""Kinds follow from roles: adapters, state space blocks and low ranks, however they are written."""
+"""Kinds follow from roles: adapters, state space blocks, low ranks and attention, however they are written."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import onnx
 import pytest
 
 from prunegraph import Amount, prune_graph
-from tests.graphs.builder import Builder, layer_norm
+from tests.graphs.builder import Builder, conv, layer_norm
 from tests.graphs.rules import check_parts, in_words, normal_form
 
 E, F, R, N = 24, 48, 4, 8
@@ -66,12 +66,55 @@ def _state_space(name: str, *, summed: bool) -> onnx.ModelProto:
     return g.model()
 
 
+def global_context() -> onnx.ModelProto:
+    """Channels summed over space with weights that a convolution makes of them, and scaled by what comes of that."""
+    g, n = Builder("global_context"), 16
+    x = g("Relu", conv(g, g.input("x", "batch", 3, 8, 8), "stem", 3, n))
+    weights = g("Softmax", g("Reshape", conv(g, x, "attend", n, 1, k=1), [0, 64, 1]), axis=1)
+    context = g("Unsqueeze", g("MatMul", g("Reshape", x, [0, n, 64]), weights), [3])
+    gate = g("Sigmoid", conv(g, g("Relu", conv(g, context, "down", n, 6, k=1)), "up", 6, n, k=1))
+    g.output(conv(g, g("Mul", x, gate), "out", n, 4), "batch", 4, 8, 8)
+    return g.model()
+
+
+def deformable() -> onnx.ModelProto:
+    """Heads that read an image at three places each, weighed by a softmax and summed without a MatMul."""
+    g, heads, size, places, queries = Builder("deformable"), 4, 6, 3, 5
+    image, x = g.input("image", "batch", 64, 10), g.input("x", "batch", queries, 10)
+    values = g("Reshape", g("MatMul", image, g.weight("w_v", 10, heads * size)), [0, 64, heads, size])
+    values = g("Reshape", g("Transpose", values, perm=[0, 2, 3, 1]), [-1, size, 8, 8])
+    grid = g("Tanh", g("MatMul", x, g.weight("w_places", 10, heads * places * 2)))
+    grid = g("Transpose", g("Reshape", grid, [0, queries, heads, places, 2]), perm=[0, 2, 1, 3, 4])
+    read = g("GridSample", values, g("Reshape", grid, [-1, queries, places, 2]), mode="bilinear")
+    scores = g("Reshape", g("MatMul", x, g.weight("w_scores", 10, heads * places)), [0, queries, heads, places])
+    weights = g("Transpose", g("Softmax", scores, axis=-1), perm=[0, 2, 1, 3])
+    mixed = g("ReduceSum", g("Mul", read, g("Reshape", weights, [-1, 1, queries, places])), [-1], keepdims=0)
+    merged = g("Transpose", g("Reshape", mixed, [-1, heads * size, queries]), perm=[0, 2, 1])
+    g.output(g("MatMul", merged, g.weight("w_o", heads * size, 7)), "batch", queries, 7)
+    return g.model()
+
+
+def split_attention() -> onnx.ModelProto:
+    """Two branches weighed against each other, channel by channel: no channel is a head."""
+    g, n = Builder("split_attention"), 12
+    x = g.input("x", "batch", 3, 8, 8)
+    branches = g("Concat", *(g("Unsqueeze", g("Relu", conv(g, x, f"b{k}", 3, n)), [1]) for k in range(2)), axis=1)
+    pooled = g("GlobalAveragePool", g("ReduceSum", branches, [1], keepdims=0))
+    scores = g("Reshape", conv(g, pooled, "gate", n, 2 * n, k=1), [0, 2, n, 1, 1])
+    mixed = g("ReduceSum", g("Mul", branches, g("Softmax", scores, axis=1)), [1], keepdims=0)
+    g.output(conv(g, mixed, "out", n, 4), "batch", 4, 8, 8)
+    return g.model()
+
+
 @pytest.mark.parametrize(
     ("make", "groups"),
     [
         (adapted_ffn, "hidden 24~, rank 4, ffn 48, rank 4"),
         (state_space, "inner 32, rank 4, state 8"),
         (state_space_contracted, "inner 32, rank 4, state 8"),
+        (global_context, "channel 16, channel 6"),
+        (deformable, "head 4, v_dim 6/4"),
+        (split_attention, "channel 12"),
     ],
 )
 def test_kinds(make, groups: str) -> None:  # type: ignore[no-untyped-def]

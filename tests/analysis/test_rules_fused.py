@@ -49,7 +49,7 @@ GROUPS = {
     "embed_layer_norm": "hidden 10~, ffn 14",
     "embed_layer_norm_masked": "hidden 10~, head 3, qk_dim 4/3, v_dim 4/3",
     "fused_conv": "channel 10, channel 14",
-    "fused_gemm": "v_dim 10, ffn 14, qk_dim 12",
+    "fused_gemm": "hidden 10, ffn 14, qk_dim 12",
     "fused_matmul": "hidden 10, head 3, qk_dim 4/3, v_dim 4/3, ffn 14",
     "gated_mixture": "hidden 10, ffn 14/4",
     "group_query": "hidden 10, kv_group 2, query_head 3/2, qk_dim 2/2",
