@@ -260,22 +260,12 @@ def choose_providers(providers: Sequence[str | Provider]) -> list[Provider]:
 
 
 def labels_of(sources: Sequence[ModelSource], names: Sequence[str] | None) -> list[str]:
-    """One label per model, all different; of a path only the file name, and its folder where two are alike."""
+    """One label per model, all different; of a path only the file name, and its folders where two are alike."""
     if not sources:
         raise UsageError("there is no model to time", hint="give at least one ONNX file")
     if names is not None and len(names) != len(sources):
         raise UsageError(f"{len(names)} names for {len(sources)} models", hint="give one name per model")
-    titles = names or [
-        Path(source).name if isinstance(source, str | os.PathLike) else f"model {number}"
-        for number, source in enumerate(sources, 1)
-    ]
-    if names is None:
-        titles = [
-            f"{Path(source).resolve().parent.name}/{name}"
-            if isinstance(source, str | os.PathLike) and titles.count(name) > 1
-            else name
-            for source, name in zip(sources, titles, strict=True)
-        ]
+    titles = names or _titles(sources)
     labels: list[str] = []
     for name in titles:
         label, copy = name, 1
@@ -284,6 +274,21 @@ def labels_of(sources: Sequence[ModelSource], names: Sequence[str] | None) -> li
             label = f"{name} ({copy})"
         labels.append(label)
     return labels
+
+
+def _titles(sources: Sequence[ModelSource]) -> list[str]:
+    """File names, with as many of their folders as tell apart what has the same name; a number for what is no file."""
+    paths = [Path(source).resolve() if isinstance(source, str | os.PathLike) else None for source in sources]
+    titles = []
+    for number, path in enumerate(paths, 1):
+        if path is None:
+            titles.append(f"model {number}")
+            continue
+        alike = [other.parts for other in paths if other is not None and other != path and other.name == path.name]
+        depths = range(1, len(path.parts))
+        parts = next((end for n in depths if (end := path.parts[-n:]) not in [each[-n:] for each in alike]), path.parts)
+        titles.append("/".join(parts))
+    return titles
 
 
 def _no_progress(what: str, done: int, total: int) -> None:

@@ -18,7 +18,31 @@ if TYPE_CHECKING:
     from prunegraph.observe.stream import Data
     from prunegraph.passes.score import KindScorers
 
-Model = Annotated[Path, typer.Argument(metavar="MODEL", help="The ONNX file as it was exported; it is never changed.")]
+ORIGINAL = "The ONNX file as it was exported, or its folder; it is never changed."
+
+
+def onnx_file(given: Path | None) -> Path | None:
+    """The ONNX file that is meant: in a folder of transformers or Optimum the model, else what is given."""
+    if given is None or not given.is_dir():
+        return given
+    from prunegraph.errors import ModelError
+    from prunegraph.export.folder import find_model
+
+    try:
+        return find_model(given)
+    except ModelError:  # the folder holds none or several: what reads it says so
+        return given
+
+
+def onnx_files(given: list[Path] | None) -> list[Path]:
+    """The same of several."""
+    return [file for each in given or () if (file := onnx_file(each)) is not None]
+
+
+Original = Annotated[Path, typer.Argument(metavar="MODEL", help=ORIGINAL)]
+"""A file, or a folder that becomes a folder."""
+Model = Annotated[Path, typer.Argument(metavar="MODEL", help=ORIGINAL, callback=onnx_file)]
+"""A file, or the one in a folder."""
 AllowIo = Annotated[
     list[str] | None,
     typer.Option(

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from prunegraph.cli.arguments import Json, Protocol, Size, parse_sizes, read_json
+from prunegraph.cli.arguments import ORIGINAL, Json, Protocol, Size, onnx_file, onnx_files, parse_sizes, read_json
 from prunegraph.cli.console import rounds as bar
 from prunegraph.cli.console import show, show_json
 from prunegraph.errors import UsageError
@@ -21,10 +21,12 @@ if TYPE_CHECKING:
 
 def bench(
     model: Annotated[
-        Path | None, typer.Argument(metavar="MODEL", help="The ONNX file as it was exported; it is never changed.")
+        Path | None,
+        typer.Argument(metavar="MODEL", help=ORIGINAL, callback=onnx_file),
     ] = None,
     slim: Annotated[
-        list[Path] | None, typer.Argument(metavar="SLIM", help="Slim versions of it, to be timed beside it.")
+        list[Path] | None,
+        typer.Argument(metavar="SLIM", help="Slim versions of it, to be timed beside it.", callback=onnx_files),
     ] = None,
     ep: Annotated[
         str,

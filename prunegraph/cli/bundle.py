@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from prunegraph.cli.arguments import Json, Model, Size, parse_sizes
+from prunegraph.cli.arguments import Json, Model, Size, onnx_files, parse_sizes
 from prunegraph.cli.console import progress, show, show_json
 
 
@@ -15,7 +15,8 @@ def bundle(
     model: Model,
     output: Annotated[Path, typer.Option("--output", "-o", metavar="OUT", help="Where to write the zip.")],
     slim: Annotated[
-        list[Path] | None, typer.Argument(metavar="SLIM", help="Slim versions of it, to be timed beside it.")
+        list[Path] | None,
+        typer.Argument(metavar="SLIM", help="Slim versions of it, to be timed beside it.", callback=onnx_files),
     ] = None,
     stack: Annotated[
         str | None,

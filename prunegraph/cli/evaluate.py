@@ -18,6 +18,7 @@ from prunegraph.cli.arguments import (
     TextColumns,
     Tokenizer,
     data_of,
+    onnx_files,
 )
 from prunegraph.cli.console import progress, show, show_json
 
@@ -30,7 +31,8 @@ if TYPE_CHECKING:
 def evaluate(
     model: Model,
     others: Annotated[
-        list[Path] | None, typer.Argument(metavar="SLIM", help="Other versions of it, compared with the first.")
+        list[Path] | None,
+        typer.Argument(metavar="SLIM", help="Other versions of it, compared with the first.", callback=onnx_files),
     ] = None,
     data: DataFile = None,
     tokenizer: Tokenizer = None,

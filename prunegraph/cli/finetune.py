@@ -8,7 +8,16 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from prunegraph.cli.arguments import ImageOptions, Json, LabelColumn, Limit, TextColumns, Tokenizer, data_of
+from prunegraph.cli.arguments import (
+    ImageOptions,
+    Json,
+    LabelColumn,
+    Limit,
+    TextColumns,
+    Tokenizer,
+    data_of,
+    onnx_file,
+)
 from prunegraph.cli.console import progress, rounds, say, show, show_json
 
 if TYPE_CHECKING:
@@ -18,7 +27,9 @@ if TYPE_CHECKING:
 
 
 def finetune(
-    model: Annotated[Path, typer.Argument(metavar="SLIM", help="The pruned ONNX file; it is never changed.")],
+    model: Annotated[
+        Path, typer.Argument(metavar="SLIM", help="The pruned ONNX file; it is never changed.", callback=onnx_file)
+    ],
     output: Annotated[Path, typer.Option("--output", "-o", metavar="OUT", help="Where to write the result.")],
     data: Annotated[
         Path,

@@ -20,7 +20,7 @@ from prunegraph.cli.arguments import (
     KeepForm,
     LabelColumn,
     Limit,
-    Model,
+    Original,
     ParserNoise,
     Protocol,
     RunBy,
@@ -55,7 +55,7 @@ if TYPE_CHECKING:
 
 def prune(
     context: typer.Context,
-    model: Model,
+    model: Original,
     output: Annotated[
         Path,
         typer.Option(

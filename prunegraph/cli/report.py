@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from prunegraph.cli.arguments import Model, read_json
+from prunegraph.cli.arguments import Model, onnx_file, read_json
 from prunegraph.cli.console import progress, say
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ SUFFIXES = (".html", ".md", ".json")
 def report(
     context: typer.Context,
     model: Model,
-    slim: Annotated[Path, typer.Argument(metavar="SLIM", help="What was made of it.")],
+    slim: Annotated[Path, typer.Argument(metavar="SLIM", help="What was made of it.", callback=onnx_file)],
     output: Annotated[
         Path, typer.Option("--output", "-o", metavar="OUT", help="What to write: a .html, .md or .json file.")
     ],
@@ -158,7 +158,15 @@ def _result(
     small = load(slim)
     proof = None
     if check and not plan.trained and not plan.quantized:
-        proof = compare(graph, small, plan.selection, repair=plan.repair, rotation=plan.rotation, clock=graph.clock)
+        proof = compare(
+            graph,
+            small,
+            plan.selection,
+            repair=plan.repair,
+            rotation=plan.rotation,
+            dead=plan.dead,
+            clock=graph.clock,
+        )
     params = (result.report.params[0], count_parameters(small.graph))
     scores = None if scored is None else _scores(graph, scored)
     return replace(result, ir_model=small, scores=scores, report=replace(result.report, params=params, verify=proof))

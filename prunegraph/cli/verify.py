@@ -18,6 +18,7 @@ from prunegraph.cli.arguments import (
     TextColumns,
     Tokenizer,
     data_of,
+    onnx_file,
     parse_sizes,
 )
 from prunegraph.cli.console import complain, progress, show, show_json
@@ -25,7 +26,7 @@ from prunegraph.cli.console import complain, progress, show, show_json
 
 def verify(
     model: Model,
-    slim: Annotated[Path, typer.Argument(metavar="SLIM", help="What was made of it.")],
+    slim: Annotated[Path, typer.Argument(metavar="SLIM", help="What was made of it.", callback=onnx_file)],
     plan: Annotated[
         Path | None,
         typer.Option(

@@ -46,6 +46,9 @@ def test_a_folder_becomes_a_slim_folder(folder: Path, model: str) -> None:
     card = (folder / "deep/slim/README.md").read_text()
     assert card.startswith("---\n") and "# bert" in card and "file, bytes" in card
     done("verify", f"bert/{model}", f"deep/slim/{model}")
+    for command in (("verify",), ("bench", "--rounds", "6"), ("report", "-o", "r.md", "--no-profile")):
+        done(command[0], "bert", "deep/slim", *command[1:])
+    assert done("explain", "deep/slim").stdout
 
 
 def test_what_a_config_cannot_say_is_told(folder: Path) -> None:
@@ -75,7 +78,7 @@ def test_what_is_refused(folder: Path) -> None:
     refused(("prune", "bert", "-o", "bert", *HALF), 1, "bert exists already", "new folder")
     (folder / "empty").mkdir()
     refused(("prune", "empty", "-o", "slim"), 1, "holds no ONNX file")
-    refused(("explain", "bert"), 1, "bert is a folder", "bert/onnx/model.onnx")
+    refused(("explain", "empty"), 1, "empty is a folder", ".onnx")
     (source / "onnx/model.onnx").unlink()
     for name in ("bert", "bert/model.safetensors"):
         refused(("explain", name), 1, name, "prunegraph export hf:bert -o model.onnx")

@@ -11,6 +11,7 @@ import pytest
 
 from tests.cli.test_bad_files import mlp, refused
 from tests.cli.test_cli import done, folder
+from tests.passes import test_dead
 
 pytestmark = pytest.mark.slow
 
@@ -109,6 +110,13 @@ def test_what_a_report_refuses(slim: Path) -> None:
     refused((*report, "out.md", "--bench", "gone"), 2, "cannot be read")
     onnx.save(mlp(), "other.onnx")
     refused(("report", "other.onnx", "slim.onnx", "-o", "out.md"), 2, "the plan was made for model.onnx", "")
+
+
+def test_the_report_of_dead_units_proves_what_their_plan_says(folder: Path) -> None:
+    onnx.save(test_dead.mlp("Gelu", test_dead.CONSTANT), "model.onnx")
+    done("prune", "model.onnx", "-o", "slim.onnx", "--dead")
+    done("report", "model.onnx", "slim.onnx", "-o", "out.json", "--no-profile")
+    assert json.loads((folder / "out.json").read_text())["verify"]["ok"]
 
 
 def test_labelled_data_are_measured_for_the_report(folder: Path) -> None:

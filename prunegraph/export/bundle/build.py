@@ -20,6 +20,7 @@ import onnx_ir as ir
 import onnxruntime as ort
 
 from prunegraph.atomic_write import check_target, stage
+from prunegraph.bench.compare import labels_of
 from prunegraph.bench.device_table import Cut
 from prunegraph.bench.parity import TOLERANCES, number_format, output_error
 from prunegraph.clock import Clock, Progress
@@ -157,7 +158,7 @@ def bundle(
         raise UsageError("there is no model to bundle", hint="give at least one ONNX file")
     clock, target = Clock(progress), Path(path)
     chosen = None if stack is None else find_stack(stack)
-    loaded = {name: load(source) for name, source in zip(_names(models), models, strict=True)}
+    loaded = {name: load(source) for name, source in zip(labels_of(models, None), models, strict=True)}
     check_target(target, [file for model in loaded.values() for file in files_of(model).files])
     first = next(iter(loaded.values()))
     specs = input_specs(first.graph)
@@ -187,15 +188,6 @@ def bundle(
     _write(target, entries, feeds, resolved, chosen, seed, table)
     shapes = {name: array.shape for name, array in feeds.items()}
     return Bundle(target, chosen, shapes, {entry.name: entry.proto.opset_import[0].version for entry in entries})
-
-
-def _names(models: Sequence[str | os.PathLike[str]]) -> list[str]:
-    """File names, with their folders where two are alike."""
-    paths = [Path(source) for source in models]
-    names = [path.name for path in paths]
-    if len(set(names)) < len(names):
-        names = [f"{path.resolve().parent.name}/{path.name}" for path in paths]
-    return [name if names.index(name) == k else f"{name} ({k + 1})" for k, name in enumerate(names)]
 
 
 def _run_all(
