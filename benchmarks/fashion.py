@@ -15,11 +15,13 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import onnx_ir as ir
 
 from benchmarks.datasets import FASHION, fashion_images
 from benchmarks.harness import study_parser
 from benchmarks.judge import right
 from prunegraph import Data
+from prunegraph.export.onnx_file import save
 
 
 def trained(seed: int = 0, epochs: int = 3, folder: Path = FASHION) -> Path:
@@ -28,19 +30,25 @@ def trained(seed: int = 0, epochs: int = 3, folder: Path = FASHION) -> Path:
     if not path.is_file():
         data = fashion_images(folder)
         path.parent.mkdir(parents=True, exist_ok=True)
-        _export(_train(data["train"], seed, epochs), path)
+        save(exported(_train(data["train"], seed, epochs)), path)
     return path
+
+
+def network() -> Any:
+    """The ViT, untrained."""
+    from timm.models.vision_transformer import VisionTransformer
+
+    return VisionTransformer(
+        img_size=28, patch_size=4, in_chans=1, num_classes=10, embed_dim=192, depth=5, num_heads=6, mlp_ratio=4
+    )
 
 
 def _train(data: Path, seed: int, epochs: int) -> Any:
     import torch
-    from timm.models.vision_transformer import VisionTransformer
 
     torch.manual_seed(seed)
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "2")))
-    model = VisionTransformer(
-        img_size=28, patch_size=4, in_chans=1, num_classes=10, embed_dim=192, depth=5, num_heads=6, mlp_ratio=4
-    )
+    model = network()
     with np.load(data) as arrays:
         images, labels = torch.from_numpy(arrays["image"]), torch.from_numpy(arrays["label"])
     steps = epochs * (len(labels) // 128)
@@ -64,14 +72,14 @@ def _train(data: Path, seed: int, epochs: int) -> Any:
     return model.eval()
 
 
-def _export(model: Any, path: Path) -> None:
+def exported(model: Any) -> ir.Model:
+    """A module as a graph, with a batch that varies."""
     import torch
 
-    from prunegraph.export.onnx_file import save
     from prunegraph.export.torch_module import read_torch
 
     call = {"x": torch.zeros(2, 1, 28, 28)}
-    save(read_torch(model, call, {"x": {0: "batch"}}), path)
+    return read_torch(model, call, {"x": {0: "batch"}})
 
 
 def rows(split: str, count: int | None = None) -> dict[str, npt.NDArray[Any]]:

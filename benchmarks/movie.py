@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+import onnx_ir as ir
 import torch
 from rich.console import Console
 from torch import Tensor, nn
@@ -90,7 +91,7 @@ def movie(task: str, seed: int = 0, cache: Path = CACHE) -> Movie:
     if not files.tokenizer.is_file():
         _write_data(task, files)
     if not files.model.is_file():
-        _save(_trained(task, seed, files), files)
+        save(exported(_trained(task, seed, files)), files.model)
     return files
 
 
@@ -163,11 +164,11 @@ def _batches(
         yield ids, mask, torch.tensor([data[k]["label"] for k in chosen])
 
 
-def _save(module: Classifier, files: Movie) -> None:
-    """Export with a batch and a length that vary."""
+def exported(module: nn.Module) -> ir.Model:
+    """A classifier as a graph, with a batch and a length that vary."""
     example = {name: torch.ones(2, 9, dtype=torch.int64) for name in ("input_ids", "attention_mask")}
     axes = {name: {0: "batch", 1: "sequence"} for name in example}
-    save(read_torch(module, example, axes), files.model)
+    return read_torch(module, example, axes)
 
 
 def main() -> None:

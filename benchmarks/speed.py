@@ -5,8 +5,9 @@
 
 A case is named as a whole (`promise:minilm128:2`) or by how its name begins (`promise`, `plans:binary`).  Cases are
 short, run one at a time, and what has been run is recalled, so that a study can be stopped and go on.  `harm` before
-`plans` before `accuracy`: the first and the last time nothing and may run on a busy machine.  Dense models of the tasks
-are trained by `python -m benchmarks.movie` and `python -m benchmarks.fashion`; the others have random weights.
+`plans` before `accuracy`, `tune-peer` before `peer`, and both before `tuned`: `harm`, `accuracy`, `peer` and `tuned`
+time nothing and may run on a busy machine.  Dense models of the tasks are trained by `python -m benchmarks.movie` and
+`python -m benchmarks.fashion`; the others have random weights.  Peers need the extra `[peers]`.
 """
 
 from __future__ import annotations
@@ -20,10 +21,12 @@ import numpy as np
 from rich.console import Console
 
 from benchmarks.harness import Record, Records, Section, describe, publish, run_cases, study_parser, warm
-from benchmarks.speed_cases import BUILD, KEYS, MODELS, PARTS, SEEDS, SPEEDS, TASK_SPEEDS, TASKS, all_cases, run
+from benchmarks.speed_cases import KEYS, MODELS, SPEEDS, all_cases, plans_case, run
+from benchmarks.speed_peers import TITLES, TOOLS
+from benchmarks.speed_tasks import BUILD, PARTS, SEEDS, TASK_SPEEDS, TASKS, TUNED, WIDTHS
 from prunegraph.passes.choose.meet_time import OVER, UNDER
 
-UNTIMED = ("harm", "accuracy")
+UNTIMED = ("harm", "accuracy", "peer", "tuned")
 NAMES = {"binary": "movie, two classes", "five": "movie, five classes", "fashion": "Fashion ViT"}
 
 
@@ -56,7 +59,9 @@ def main() -> None:
         )  # fmt: skip
         record = by_name[name]
         Console(stderr=True).print(f"{name}: {record.get('failure') or str(round(record['took'])) + ' s'}")
-    sections = [promises(records), foretold(records), *(accuracies(records, task) for task in TASKS)]
+    sections = [promises(records), foretold(records)]
+    sections += [table(records, task) for task in TASKS for table in (accuracies, after_tuning)]
+    sections.append(effort(records))
     note = f"Measured by `python -m benchmarks.speed` on {_machine(records, names)}, one thread."
     tables = [section for section in sections if section.rows]
     publish("speed", [*tables, Section("", (), (), note)], arguments.markdown)
@@ -120,46 +125,94 @@ def foretold(records: Records) -> Section:
 
 
 def accuracies(records: Records, task: str) -> Section:
-    """Accuracy of every part at every speed, differences to dense paired by example and pooled over seeds."""
+    """Accuracy of every part and of every peer at every speed, differences to dense paired by example, over seeds."""
     rows = []
-    whole = [_right(records, task, seed, 0, "dense") for seed in SEEDS]
-    seeds = [each for each in whole if each is not None]
-    for number, part in enumerate(PARTS):
-        cells = [part]
-        for speed in TASK_SPEEDS:
-            pairs = [
-                (_right(records, task, seed, number, "dense"), _right(records, task, seed, number, f"{speed:g}"))
-                for seed in SEEDS
-            ]
-            known = [(a, b) for a, b in pairs if a is not None and b is not None]
-            cells.append(_difference(known, _speeds(records, task, part, speed)) if known else "")
-        if any(cells[1:]):
-            rows.append(cells)
-    mean = f"{100 * np.mean([each.mean() for each in seeds]):.1f}" if seeds else ""
+    for part, name in enumerate(PARTS):
+        cells = [_cell(records, task, speed, f"accuracy:{task}:{{}}:{part}", _part_speed(records, task, part, speed))
+                 for speed in TASK_SPEEDS]  # fmt: skip
+        rows.append([name, *cells])
+    for tool in TOOLS:
+        cells = [_cell(records, task, speed, f"peer:{task}:{{}}:{tool}", _peer_speed(records, task, tool, speed))
+                 for speed in TASK_SPEEDS]  # fmt: skip
+        rows.append([TITLES[tool], *cells])
     title = f"Accuracy at measured speed, nothing trained: {NAMES[task]}"
-    header = ("", *(f"{speed:g} times" for speed in TASK_SPEEDS))
-    count = len(seeds[0]) if seeds else 0
     note = (
-        f"Points beside dense ({mean} on {count:,} examples, {len(seeds)} seeds), with the 95 % bootstrap interval, "
-        "paired by example and pooled over seeds; in brackets the measured speed, smallest to largest over seeds."
+        f"Points beside dense ({_whole(records, task)}), with the 95 % bootstrap interval, paired by example and "
+        "pooled over seeds; in brackets the measured speed, smallest to largest over seeds. Versions of other tools "
+        "are in the same forms."
     )
-    return Section(title, header, rows, note)
+    return Section(title, ("", *(f"{speed:g} times" for speed in TASK_SPEEDS)), _told(rows), note)
 
 
-def _right(records: Records, task: str, seed: int, part: int, name: str) -> np.ndarray[Any, Any] | None:
-    record = records.recall(f"accuracy:{task}:{seed}:{part}")
-    text = (record or {}).get("right", {}).get(name)
+def after_tuning(records: Records, task: str) -> Section:
+    """The same after a short fine-tune, the same for all."""
+    rows = []
+    for arm, name in ((WIDTHS, list(PARTS)[WIDTHS]), *((tool, TITLES[tool]) for tool in TOOLS)):
+        cells = [_cell(records, task, speed, f"tuned:{task}:{{}}:{arm}:{speed:g}") for speed in TASK_SPEEDS]
+        rows.append([name, *cells])
+    title = f"Accuracy at measured speed after a short fine-tune: {NAMES[task]}"
+    note = f"As above, after one pass over {TUNED[task]:,} training examples with labels, the dense model as teacher."
+    return Section(title, ("", *(f"{speed:g} times" for speed in TASK_SPEEDS)), _told(rows), note)
+
+
+def effort(records: Records) -> Section:
+    """Seconds and lines of user code by tool, to the version of twice the speed."""
+    rows = []
+    for task in TASKS:
+        harm = (records.recall(f"harm:{task}:0") or {}).get("seconds")
+        plan = (records.recall(plans_case(task, 0, WIDTHS, TASK_SPEEDS[0])) or {}).get("took")
+        if harm is not None and plan is not None:
+            rows.append([f"{NAMES[task]}: this package", "1", f"{harm + plan:.0f}"])
+        for tool in TOOLS:
+            tuned = (records.recall(f"tune-peer:{task}:{tool}:{TASK_SPEEDS[0]:g}") or {}).get("seconds")
+            lines = (records.recall(f"peer:{task}:0:{tool}") or {}).get("lines")
+            if tuned is not None and lines is not None:
+                rows.append([f"{NAMES[task]}: {TITLES[tool]}", str(lines), f"{tuned:.0f}"])
+    note = "Lines that a user writes, and seconds to a version that is twice as fast, timings included; tables cached."
+    return Section("What does it take?", ("", "lines", "seconds"), rows, note)
+
+
+def _told(rows: Sequence[Sequence[str]]) -> list[Sequence[str]]:
+    """The rows that say something."""
+    return [row for row in rows if any(row[1:])]
+
+
+def _whole(records: Records, task: str) -> str:
+    """How good the dense models are."""
+    seeds = [each for seed in SEEDS if (each := _right(records, f"accuracy:{task}:{seed}:0", "dense")) is not None]
+    if not seeds:
+        return "not measured"
+    return f"{100 * np.mean([each.mean() for each in seeds]):.1f} on {len(seeds[0]):,} examples, {len(seeds)} seeds"
+
+
+def _cell(records: Records, task: str, speed: float, case: str, speeds: Sequence[float] = ()) -> str:
+    """The difference to dense at one speed; empty where nothing was measured."""
+    pairs = [
+        (_right(records, f"accuracy:{task}:{seed}:0", "dense"), _right(records, case.format(seed), f"{speed:g}"))
+        for seed in SEEDS
+    ]
+    known = [(dense, slim) for dense, slim in pairs if dense is not None and slim is not None]
+    return _difference(known, speeds) if known else ""
+
+
+def _right(records: Records, case: str, name: str) -> np.ndarray[Any, Any] | None:
+    text = (records.recall(case) or {}).get("right", {}).get(name)
     return None if text is None else np.array([each == "1" for each in text], dtype=np.float64)
 
 
-def _speeds(records: Records, task: str, part: str, speed: float) -> list[float]:
+def _part_speed(records: Records, task: str, part: int, speed: float) -> list[float]:
     ratios = []
     for seed in SEEDS:
-        record: Mapping[str, Any] = records.recall(f"plans:{task}:{seed}") or {}
-        plan = record.get("plans", {}).get(f"{part} {speed:g}", {})
+        record: Mapping[str, Any] = records.recall(plans_case(task, seed, part, speed)) or {}
+        plan = record.get("plans", {}).get(f"{speed:g}", {})
         if "ratio" in plan:
             ratios.append(plan["ratio"]["median"])
     return ratios
+
+
+def _peer_speed(records: Records, task: str, tool: str, speed: float) -> list[float]:
+    record = records.recall(f"tune-peer:{task}:{tool}:{speed:g}") or {}
+    return [record["measured"]["median"]] if "measured" in record else []
 
 
 def _difference(pairs: Sequence[tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]], speeds: Sequence[float]) -> str:

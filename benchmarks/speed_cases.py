@@ -17,35 +17,25 @@ import numpy as np
 import onnx_ir as ir
 
 import prunegraph as pg
-from benchmarks.datasets import FASHION
 from benchmarks.harness import Record
-from benchmarks.judge import right
-from benchmarks.movie import CACHE as MOVIE
-from prunegraph.analysis.selection import Selection
+from benchmarks.speed_peers import TOOLS, peer_accuracy, peer_ratio
+from benchmarks.speed_tasks import BUILD, PARTS, SEEDS, TASK_SPEEDS, TASKS, WIDTHS, accuracy, harm, plans, tuned
 from prunegraph.bench import compare
 from prunegraph.bench.device_table import WHOLE, Cut
 from prunegraph.bench.environment import environment
-from prunegraph.clock import Clock
-from prunegraph.errors import PruneGraphError, UsageError
-from prunegraph.graph import Graph, analyze_source
-from prunegraph.passes.choose.meet_time import meet_speedup
+from prunegraph.errors import UsageError
+from prunegraph.graph import Graph
 from prunegraph.passes.choose.rank import rounded_count
-from prunegraph.request import Request
-from prunegraph.speed import SpeedSearch, candidates, estimate_ms, find_device
+from prunegraph.speed import estimate_ms, find_device
 from prunegraph.speed.cuts import cut_model
 from prunegraph.speed.here import planned_blocks
 from prunegraph.speed.measure import measure_table
-from prunegraph.speed.prepare import rotated_and_scored
 from prunegraph.speed.timer import Timer
 from prunegraph.speed.times import Times, times_of
 
-BUILD = Path("build/speed")
 SPEEDS = (1.5, 2.0, 3.0, 4.0)
-TASK_SPEEDS = (2.0, 3.0, 4.0)
 PLANS = 30
 ROUNDS = 100
-TEXTS = 512
-"""Training sentences or images that plans are made by and versions are repaired on."""
 
 MODELS: Mapping[str, tuple[str, dict[str, int]]] = {
     "MiniLM-L6, 16 tokens": ("minilm_l6_cls", {"sequence": 16}),
@@ -59,14 +49,6 @@ MODELS: Mapping[str, tuple[str, dict[str, int]]] = {
 
 KEYS = ("minilm16", "minilm128", "deit", "mobilenet", "resnet", "llama")
 """What the models are called in the names of cases."""
-
-ONE_AS_EXPORTED, ONE, PLAN, PLAN_DIMS = (
-    "one ratio, file as exported",
-    "one ratio, faster forms",
-    "by measured harm",
-    "by measured harm, dims of heads too",
-)
-PARTS = (ONE_AS_EXPORTED, ONE, PLAN, PLAN_DIMS)
 
 
 # ---- models --------------------------------------------------------------------------------------------------------
@@ -87,31 +69,6 @@ def dense(name: str) -> Path:
         model = llama(12, 4, 1024) if name == "llama" else FULL[name]()
         export(model, "dynamo", path)
     return path
-
-
-def task_files(task: str, seed: int) -> tuple[Path, pg.Data, pg.Data]:
-    """The dense model of a task, the data that plans are made by, and those that it is judged on.
-
-    Raises:
-        UsageError: it was not trained yet.
-    """
-    folder = (FASHION if task == "fashion" else MOVIE / task) / f"seed{seed}"
-    model = folder / "model.onnx"
-    if not model.is_file():
-        module = "benchmarks.fashion" if task == "fashion" else f"benchmarks.movie --task {task}"
-        raise UsageError(f"{model} is not there", hint=f"python -m {module} --seed {seed}")
-    if task == "fashion":
-        return (
-            model,
-            pg.Data(FASHION / "train.npz", label="label", limit=TEXTS),
-            pg.Data(FASHION / "test.npz", label="label"),
-        )
-    texts = {split: folder / f"{split}.jsonl" for split in ("train", "validation", "test")}
-    judged = BUILD / f"{task}-judged.jsonl"
-    judged.parent.mkdir(parents=True, exist_ok=True)
-    judged.write_text("".join(texts[split].read_text(encoding="utf-8") for split in ("validation", "test")))
-    tokenizer = folder / "tokenizer.json"
-    return model, pg.Data(texts["train"], tokenizer, limit=TEXTS), pg.Data(judged, tokenizer, label="label")
 
 
 # ---- is the promise kept, does the table foretell ------------------------------------------------------------------
@@ -191,83 +148,12 @@ def _macs(graph: Graph, kept: Mapping[str, int]) -> float:
     return 1 / max(cost(graph.analysis, graph.normalized)(kept)["macs"], 1e-9)
 
 
-# ---- accuracy at measured speed ------------------------------------------------------------------------------------
-
-
-def search_of(task: str, seed: int, keep_form: bool = False) -> SpeedSearch:
-    """The search of a task's model, with its heads turned and everything scored, as `prune --speedup` has it."""
-    model, data, _ = task_files(task, seed)
-    amount = pg.Amount(speedup=TASK_SPEEDS[0], timing=_timing(task), keep_form=keep_form)
-    request = Request.of(amount, None, data, None, None, True)
-    graph = analyze_source(model, request.scope, Clock(), data=request.data)
-    chosen = candidates(graph, amount, dims=True)
-    graph, scores, _ = rotated_and_scored(graph, chosen, request)
-    return SpeedSearch(graph, scores, amount, request.data, graph.clock)
-
-
-def _timing(task: str) -> dict[str, int]:
-    return {} if task == "fashion" else {"sequence": 128}
-
-
-def harm(task: str, seed: int) -> Record:
-    """The harm table of a task's model, into the cache."""
-    start = time.perf_counter()
-    search = search_of(task, seed)
-    levels = sum(len(each) - 1 for each in search.harms.values())
-    return {"seconds": time.perf_counter() - start, "levels": levels, "steps": search.clock.seconds}
-
-
-def plans(task: str, seed: int) -> Record:
-    """Plans of every part at every speed, measured; what stays of each lies in a file."""
-    record: Record = {}
-    for keep_form, parts in ((True, (ONE_AS_EXPORTED,)), (False, (ONE, PLAN, PLAN_DIMS))):
-        search = search_of(task, seed, keep_form)
-        search.try_forms(TASK_SPEEDS[1])
-        for part in parts:
-            for speedup in TASK_SPEEDS:
-                record[f"{part} {speedup:g}"] = _planned(search, part, speedup, task, seed)
-        record["forms"] = [trial.to_dict() for trial in search.trials]
-    return {"plans": record}
-
-
-def _planned(search: SpeedSearch, part: str, speedup: float, task: str, seed: int) -> Record:
-    make: Callable[[float], Selection] = search.one_ratio.at
-    most = search.one_ratio.most
-    if part in (PLAN, PLAN_DIMS):
-        planner = search.planner(inner=part == PLAN_DIMS)
-        make, most = search.by(planner), planner.most
-    try:
-        met = meet_speedup(speedup, make, search.timed, most=most)
-    except PruneGraphError as error:
-        return {"refused": str(error)}
-    path = plan_path(task, seed, part, speedup)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    met.best.plan.save(path)
-    return {"ratio": asdict(met.best.ratio), "sure": met.sure, "tried": len(met.tried), "forms": list(search.forms)}
-
-
-def plan_path(task: str, seed: int, part: str, speedup: float) -> Path:
-    """Where the plan of a part lies."""
-    return BUILD / "plans" / f"{task}-{seed}-{PARTS.index(part)}-{speedup:g}.json"
-
-
-def accuracy(task: str, seed: int, part: str) -> Record:
-    """How often the repaired slim models of one part are right, example by example, and the dense one."""
-    search = search_of(task, seed)
-    _, _, judged = task_files(task, seed)
-    rows = {"dense": right(search.graph.original, judged.opened())}
-    for speedup in TASK_SPEEDS:
-        path = plan_path(task, seed, part, speedup)
-        if path.is_file():
-            slim = search.harm.slim(Selection.load(path))
-            rows[f"{speedup:g}"] = right(slim, judged.opened())
-    return {"right": {name: "".join("1" if each else "0" for each in bits) for name, bits in rows.items()}}
-
-
 # ---- one case by name ----------------------------------------------------------------------------------------------
 
-TASKS = ("binary", "five", "fashion")
-SEEDS = (0, 1, 2)
+
+def plans_case(task: str, seed: int, part: int, speed: float) -> str:
+    """The name of the case that makes the plan of a part at one speed."""
+    return f"plans:{task}:{seed}:{part}" + (f":{speed:g}" if part >= WIDTHS else "")
 
 
 def all_cases() -> dict[str, tuple[Callable[..., Record], tuple[Any, ...]]]:
@@ -280,9 +166,17 @@ def all_cases() -> dict[str, tuple[Callable[..., Record], tuple[Any, ...]]]:
     for task in TASKS:
         for seed in SEEDS:
             cases[f"harm:{task}:{seed}"] = (harm, (task, seed))
-            cases[f"plans:{task}:{seed}"] = (plans, (task, seed))
-            for number, part in enumerate(PARTS):
-                cases[f"accuracy:{task}:{seed}:{number}"] = (accuracy, (task, seed, part))
+            for part in range(len(PARTS)):
+                # those that try several widths take minutes a speed
+                for speeds in [TASK_SPEEDS] if part < WIDTHS else [(speed,) for speed in TASK_SPEEDS]:
+                    cases[plans_case(task, seed, part, speeds[0])] = (plans, (task, seed, part, speeds))
+                cases[f"accuracy:{task}:{seed}:{part}"] = (accuracy, (task, seed, part))
+            for arm in (WIDTHS, *TOOLS):
+                cases |= {f"tuned:{task}:{seed}:{arm}:{s:g}": (tuned, (task, seed, arm, s)) for s in TASK_SPEEDS}
+            for tool in TOOLS:
+                cases[f"peer:{task}:{seed}:{tool}"] = (peer_accuracy, (task, seed, tool))
+        for tool in TOOLS:
+            cases |= {f"tune-peer:{task}:{tool}:{s:g}": (peer_ratio, (task, tool, s)) for s in TASK_SPEEDS}
     return cases
 
 

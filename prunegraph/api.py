@@ -21,12 +21,12 @@ from prunegraph.passes.repair import Written
 from prunegraph.passes.rotate import Rotation
 from prunegraph.passes.score import KindScorers, Scorers
 from prunegraph.pipeline import filter_heads, select_units
+from prunegraph.prepare import rotated_and_scored
 from prunegraph.proof import compare
 from prunegraph.quantization.options import Quantize
 from prunegraph.request import Repair, Request, Step
 from prunegraph.result import PruneResult
 from prunegraph.speed import candidates, select_by_speed
-from prunegraph.speed.prepare import rotated_and_scored
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -88,7 +88,8 @@ def prune_graph(
     filtered, speed = None, None
     forms: tuple[str, ...] = ()
     if by_speed:
-        selection, forms, speed = select_by_speed(graph, scores, request.amount, request.data, graph.clock)
+        plan = select_by_speed(graph, scores, request.amount, request.data, graph.clock)
+        graph, scores, selection, forms, speed = plan.graph, plan.scores, plan.selection, plan.forms, plan.report
     else:
         selection = select_units(graph, scores, targets, graph.clock)
     if request.amount.filtering is not None:

@@ -19,14 +19,14 @@ from prunegraph.clock import Clock
 from prunegraph.errors import NothingToPrune, UsageError
 from prunegraph.observe.cache import default_cache
 from prunegraph.observe.gradients import Backward
-from prunegraph.observe.stream import Data
+from prunegraph.observe.stream import Data, Inputs, SampleProgress
 from prunegraph.passes.choose.head_filter import Filtered, FilterOptions, filter_candidates
 from prunegraph.passes.choose.request import Amount
 from prunegraph.passes.choose.scored import Scores
 from prunegraph.passes.choose.select_units import Targets, choose_targets, in_scope, rank_and_keep
 from prunegraph.passes.choose.whole_layers import with_whole
 from prunegraph.passes.dead import fold_constants, select_dead
-from prunegraph.passes.repair import SAMPLES, Outcome, Repaired, repaired
+from prunegraph.passes.repair import SAMPLES, Gram, Outcome, Repaired, repaired
 from prunegraph.passes.rewrite.cleanup import cleanup
 from prunegraph.passes.rewrite.for_runtime import write_forms
 from prunegraph.passes.rewrite.nest_branches import nest_branches
@@ -191,6 +191,8 @@ def rewrite(
         shrunk = remove_whole_groups(analyzed.normalized.model, analysis.solution, keeps)
         if shrunk.refused:
             raise _cannot_go_whole(analysis, shrunk.refused)
+        streams = analyzed.rotated is not None and bool(analyzed.rotated.streams)
+        uncleaned = shrunk.model.clone() if streams else shrunk.model
         slim = written_out(cleanup(shrunk.model, analysis.solution, shrunk.lengths), forms)
     proof, rotated = None, analyzed.rotated
     if check:
@@ -199,9 +201,8 @@ def rewrite(
             if rotated is not None and rotated.rotation:
                 rotated = replace(rotated, error=proof.normalize_error)
     if rotated is not None and rotated.streams:
-        again = remove_whole_groups(analyzed.normalized.model, analysis.solution, keeps)
-        gains = rotated.lengthen(again.model, keeps)
-        slim = written_out(cleanup(again.model, analysis.solution, again.lengths), forms)
+        gains = rotated.lengthen(uncleaned, keeps)
+        slim = written_out(cleanup(uncleaned, analysis.solution, shrunk.lengths), forms)
         rotated = replace(rotated, lengthened=tuple(name for name in gains if name in slim.graph.initializers))
     report = Report(
         params=(count_parameters(analyzed.original.graph), count_parameters(slim.graph)),
@@ -237,31 +238,52 @@ def group_reports(analysis: Analysis, keeps: Keeps, left: Collection[int] | None
 def repair(
     analyzed: Analyzed, selection: Selection, method: str, data: Data, clock: Clock | None = None
 ) -> tuple[ir.Model | None, Repaired]:
-    """Re-fit the weights that read removed units on data; see `passes.repair`.
+    """Re-fit the weights that read removed units on data; see `refit`."""
+    clock = clock or Clock()
+    with clock.step("repair"):
+        return refit(analyzed, selection, analyzed.inputs(data), method, progress=clock.count)
+
+
+def refit(
+    analyzed: Analyzed,
+    selection: Selection,
+    inputs: Inputs,
+    method: str = "auto",
+    *,
+    moments: Gram | None = None,
+    progress: SampleProgress | None = None,
+) -> tuple[ir.Model | None, Repaired]:
+    """Re-fit the weights that read removed units, and scores of heads that lost dims as they are.
+
+    Args:
+        analyzed: The model.
+        selection: What stays.
+        inputs: What it is re-fitted on.
+        method: See `passes.repair.repaired`.
+        moments: See there.
+        progress: See there.
 
     Returns:
         The slim model, None where no weight could be improved; and what was done.
     """
-    clock = clock or Clock()
-    with clock.step("repair"):
-        keeps = selection.keeps(analyzed.analysis.groups)
-        inputs = analyzed.inputs(data)
-        model = analyzed.normalized.model
-        rotated, amended, outcomes = analyzed.rotated, None, tuple[Outcome, ...]()
-        if method in ("lstsq", "auto", "sweep"):
-            turned = list(rotated.rotation) if rotated is not None else []
-            amended, outcomes = refit_scores(model, analyzed.analysis, keeps, inputs.first(SAMPLES), turned)
-        slim, done = repaired(
-            model,
-            analyzed.analysis,
-            keeps,
-            inputs,
-            method,
-            prepare=rotated.lengthen if rotated is not None else None,
-            amended=amended,
-            progress=clock.count,
-        )
-        return slim, replace(done, outcomes=(*outcomes, *done.outcomes))
+    keeps = selection.keeps(analyzed.analysis.groups)
+    model = analyzed.normalized.model
+    rotated, amended, outcomes = analyzed.rotated, None, tuple[Outcome, ...]()
+    if method in ("lstsq", "auto", "sweep"):
+        turned = list(rotated.rotation) if rotated is not None else []
+        amended, outcomes = refit_scores(model, analyzed.analysis, keeps, inputs.first(SAMPLES), turned)
+    slim, done = repaired(
+        model,
+        analyzed.analysis,
+        keeps,
+        inputs,
+        method,
+        moments=moments,
+        prepare=rotated.lengthen if rotated is not None else None,
+        amended=amended,
+        progress=progress,
+    )
+    return slim, replace(done, outcomes=(*outcomes, *done.outcomes))
 
 
 def _cannot_go_whole(analysis: Analysis, refused: Mapping[int, str]) -> UsageError:

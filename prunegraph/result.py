@@ -311,8 +311,7 @@ class PruneResult:
         if self.allow_io:
             changed["allow_io"] = list(self.allow_io)
         mark = self.analyzed.mark if self.analyzed is not None else self.selection.made_for
-        text = replace(self.selection, made_for=mark).to_json()
-        return json.dumps({**json.loads(text), **changed}) if changed else text
+        return json.dumps({**replace(self.selection, made_for=mark).to_dict(), **changed})
 
     def to_dict(self) -> dict[str, Any]:
         """The JSON that `prunegraph prune --json` prints."""

@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TypeGuard
+from typing import Any, TypeGuard
 
 import numpy as np
 
@@ -193,13 +193,17 @@ class Selection:
             combined[group.id] = both
         return Selection(combined, self.made_for)
 
-    def to_json(self) -> str:
-        """The plan as text: for every group the kept units."""
+    def to_dict(self) -> dict[str, Any]:
+        """The plan as JSON has it: for every group the kept units."""
         groups = {
             name: {"shape": list(mask.shape), "kept": np.flatnonzero(mask).tolist()} for name, mask in self.keep.items()
         }
         mark = {} if self.made_for is None else {"model": asdict(self.made_for)}
-        return json.dumps({"prunegraph_plan": SCHEMA, **mark, "groups": groups})
+        return {"prunegraph_plan": SCHEMA, **mark, "groups": groups}
+
+    def to_json(self) -> str:
+        """The plan as text."""
+        return json.dumps(self.to_dict())
 
     @staticmethod
     def from_json(text: str) -> Selection:

@@ -25,7 +25,7 @@ _KERNEL = "_kernel_time"
 
 
 def profile(
-    model: bytes,
+    model: bytes | str,
     provider: str = "cpu",
     *,
     batch: int = 1,
@@ -37,7 +37,7 @@ def profile(
     """Milliseconds of one run by op type, the most expensive first, after the runtime has fused what it fuses.
 
     Args:
-        model: A serialized model.
+        model: A serialized model, or the path of a file.
         provider: Short name of the execution provider.
         batch: See `bench.compare`, as what follows.
         sequence: See there.
@@ -102,7 +102,7 @@ def node_times(
 
 
 def _events(
-    model: bytes, provider: str, batch: int, sequence: int, lengths: Mapping[str, int], threads: int
+    model: bytes | str, provider: str, batch: int, sequence: int, lengths: Mapping[str, int], threads: int
 ) -> tuple[list[Mapping[str, Any]], onnx.ModelProto]:
     """The events of some runs, and the graph that was run."""
     options = ort.SessionOptions()

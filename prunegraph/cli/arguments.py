@@ -155,6 +155,20 @@ KeepForm = Annotated[
 ]
 
 
+def timing_of(batch: int, sequence: int, size: list[str] | None, threads: int, protocol: str) -> dict[str, Any]:
+    """How models are timed, for `Amount`.
+
+    Args:
+        batch: See `BatchSize`.
+        sequence: See `SequenceLength`.
+        size: See `Size`.
+        threads: See `Threads`.
+        protocol: See `Protocol`.
+    """
+    sizes = parse_sizes(size or ())
+    return {"batch": batch, "sequence": sequence, "sizes": sizes, "threads": threads, "protocol": protocol}
+
+
 def data_of(
     model: Path,
     data: Path | None,

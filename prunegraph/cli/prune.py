@@ -39,6 +39,7 @@ from prunegraph.cli.arguments import (
     parse_sizes,
     parse_values,
     scorers_of,
+    timing_of,
 )
 from prunegraph.cli.console import progress, say, show, show_json
 
@@ -411,7 +412,7 @@ def prune(
                 metric=metric,
                 table=table,
                 search=search,
-                timing={"batch": batch, "sequence": sequence, "threads": threads, "protocol": protocol},
+                timing=timing_of(batch, sequence, size, threads, protocol),
                 keep_form=keep_form,
                 rotate=rotate,
             ),

@@ -25,8 +25,8 @@ from prunegraph.cli.arguments import (
     Threads,
     Tokenizer,
     data_of,
-    parse_sizes,
     scorers_of,
+    timing_of,
 )
 from prunegraph.cli.console import progress, say, show, show_json
 
@@ -108,15 +108,13 @@ def sweep(
 
         require_extras(["report"])
         check_new_folder(output)
-        sizes = parse_sizes(size or ())
-        timing = {"batch": batch, "sequence": sequence, "sizes": sizes, "threads": threads, "protocol": protocol}
         amount = Amount(
             speedup=speedups[0],
             kinds=kind or (),
             align=align,
             search=search,
             ep=ep.split(",")[0],
-            timing=timing,
+            timing=timing_of(batch, sequence, size, threads, protocol),
             keep_form=keep_form,
         )
         result = run(

@@ -17,7 +17,7 @@ from prunegraph.cli.arguments import (
     SequenceLength,
     Size,
     Threads,
-    parse_sizes,
+    timing_of,
 )
 from prunegraph.cli.console import progress, say, show, show_json
 
@@ -99,10 +99,8 @@ def table(
         if plot is not None:
             require_extras([("report", "matplotlib")])
         device = find_device(estimate) if estimate else None
-        timing = {"batch": batch, "sequence": sequence, "sizes": parse_sizes(size or ()), "threads": threads}
-        amount = Amount(
-            kinds=kind or (), align=align, ep=ep, timing={**timing, "protocol": protocol}, keep_form=keep_form
-        )
+        timing = timing_of(batch, sequence, size, threads, protocol)
+        amount = Amount(kinds=kind or (), align=align, ep=ep, timing=timing, keep_form=keep_form)
         graph = analyze(model, progress=step)
         result = latency_table(graph, amount, estimate=device, whole_ms=whole_ms, cached=not again)
         if output is not None:

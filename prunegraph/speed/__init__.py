@@ -3,7 +3,8 @@
 from prunegraph.speed.candidates import candidates
 from prunegraph.speed.here import latency_table
 from prunegraph.speed.roofline import DEVICES, Device, estimate_ms, find_device
-from prunegraph.speed.select import SpeedSearch, select_by_speed
+from prunegraph.speed.search import SpeedSearch
+from prunegraph.speed.select import select_by_speed
 from prunegraph.speed.versions import Sweep, sweep
 
 __all__ = [

@@ -91,9 +91,9 @@ def _refused(analyzed: Analyzed, groups: Sequence[Group]) -> Collection[int]:
     return remove_whole_groups(analyzed.normalized.model, analyzed.analysis.solution, keeps).refused
 
 
-def units_of(blocks: Sequence[TimedBlock]) -> dict[str, int]:
-    """By group id how many units the whole model has."""
-    return {group.id: group.units for block in blocks for group in block.groups}
+def units_of(blocks: Sequence[TimedBlock], others: Sequence[Group] = ()) -> dict[str, int]:
+    """By group id how many units the whole model has, of blocks and of other groups."""
+    return {group.id: group.units for group in (*(each for block in blocks for each in block.groups), *others)}
 
 
 def alike(blocks: Sequence[TimedBlock]) -> list[list[TimedBlock]]:

@@ -10,12 +10,14 @@ from prunegraph.passes.choose.amounts import BUDGETS
 from prunegraph.passes.choose.request import Amount
 from prunegraph.passes.choose.select_units import in_scope
 from prunegraph.passes.rotate.sites import KINDS
+from prunegraph.speed.widths import without_widths
 
 
 def candidates(graph: Graph, amount: Amount, *, dims: bool) -> Amount:
     """An amount that takes something of every group that a plan may cut, to rotate and to score these.
 
-    Dims of heads that can be turned lose little when the last ones go; what they lose is measured on the data.
+    Dims of heads that can be turned lose little when the last ones go; what they lose is measured on the data. Residual
+    widths are not among them where harm is measured: a plan chooses them by themselves, see `width_groups`.
 
     Args:
         graph: The analysed model.
@@ -24,6 +26,8 @@ def candidates(graph: Graph, amount: Amount, *, dims: bool) -> Amount:
     """
     speed: dict[str, Any] = dict.fromkeys(("speedup", "latency_ms", "max_drop", "table", *BUDGETS))
     plain = replace(amount, **speed, search=0.0)
+    if dims:
+        plain = without_widths(graph, plain)
     if amount.kinds or amount.uniform or not dims or amount.rotate is False:
         return plain
     turned = turnable_groups(graph)

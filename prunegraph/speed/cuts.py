@@ -19,6 +19,7 @@ from prunegraph.bench.device_table import Cut
 from prunegraph.passes.choose.rank import rounded_count
 from prunegraph.pipeline import rewrite
 from prunegraph.speed.blocks import TimedBlock, alike
+from prunegraph.speed.widths import width_cuts
 
 EVERYTHING = "everything at its smallest"
 
@@ -32,16 +33,17 @@ BETWEEN = (0.75, 0.25)
 """Further shares of a block whose time does not run along a line."""
 
 
-def table_cuts(blocks: Sequence[TimedBlock], align: int | None = None) -> tuple[Cut, ...]:
+def table_cuts(blocks: Sequence[TimedBlock], align: int | None = None, widths: Sequence[Group] = ()) -> tuple[Cut, ...]:
     """The versions that a table is measured with, the one with everything at its smallest last.
 
     Args:
         blocks: See `blocks_of`.
         align: To which multiples widths are rounded, see `Amount`.
+        widths: Residual widths, which everything at its smallest leaves whole; see `width_groups`.
     """
     cuts = [cut for members in alike(blocks) for cut in _cuts_of(members, align)]
     least = {name: count for block in blocks for name, count in block.smallest.items()}
-    return (*cuts, Cut(EVERYTHING, least))
+    return (*cuts, *width_cuts(widths, align), Cut(EVERYTHING, least))
 
 
 def cuts_between(members: Sequence[TimedBlock], align: int | None = None) -> tuple[Cut, ...]:

@@ -14,6 +14,7 @@ from prunegraph.passes.choose.request import Amount
 from prunegraph.speed.blocks import blocks_of, units_of
 from prunegraph.speed.candidates import default_groups, turnable_groups
 from prunegraph.speed.cuts import cut_model, table_cuts
+from prunegraph.speed.widths import width_groups, without_widths
 
 
 def versions_of(graph: Graph, amount: Amount | None = None) -> Versions:
@@ -24,11 +25,13 @@ def versions_of(graph: Graph, amount: Amount | None = None) -> Versions:
         amount: Its `kinds` and `align` count; by default every group that a plan by speed may cut.
     """
     amount = amount or Amount()
+    widths = width_groups(graph, amount)
+    amount = without_widths(graph, amount)
     blocks = blocks_of(graph, {*default_groups(graph, amount), *([] if amount.kinds else turnable_groups(graph))})
-    cuts = table_cuts(blocks, amount.align)
+    cuts = table_cuts(blocks, amount.align, widths)
 
     def models() -> Iterator[tuple[Cut, ir.Model]]:
         for cut in cuts:
             yield cut, cut_model(graph, cut)
 
-    return Versions(fingerprint(graph.original), units_of(blocks), models)
+    return Versions(fingerprint(graph.original), units_of(blocks, widths), models)

@@ -46,7 +46,12 @@ def percent_lost(metric: str, whole: float, small: float) -> float:
 
 
 def largest_removal(
-    judged: Callable[[float], Drop], limit: float, most: float, progress: Callable[[int], None] | None = None
+    judged: Callable[[float], Drop],
+    limit: float,
+    most: float,
+    progress: Callable[[int], None] | None = None,
+    *,
+    least: float = 0.0,
 ) -> tuple[float, Drop]:
     """The largest removal that loses no more than the limit.
 
@@ -55,15 +60,17 @@ def largest_removal(
         limit: Percent.
         most: The largest removal that there is.
         progress: Called with how many plans are judged.
+        least: What is removed in any case; judged first where it is something.
 
     Raises:
-        UsageError: the smallest that was tried loses more.
+        UsageError: that, or the smallest that was tried, loses more.
     """
-    low, high = 0.0, most
+    low, high = least, most
     best: tuple[float, Drop] | None = None
     tried: dict[float, float] = {}
+    first = [least, most] if least else [most]  # perhaps everything may go
     for trial in range(TRIALS):
-        middle = most if not trial else (low + high) / 2  # perhaps everything may go
+        middle = first[trial] if trial < len(first) else (low + high) / 2
         drop = judged(middle)
         tried[round(middle, 4)] = drop.drop
         if progress is not None:
@@ -72,8 +79,10 @@ def largest_removal(
             low, best = middle, (middle, drop)
             if middle >= most:
                 break
-        else:
+        elif middle > least:
             high = middle
+        else:
+            break
     if best is None:
         lost = min(tried.values())
         hint = f"allow {lost:.3g} or more, give more data, or fine-tune"

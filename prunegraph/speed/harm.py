@@ -7,6 +7,7 @@ import json
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 
 import onnx_ir as ir
@@ -19,9 +20,9 @@ from prunegraph.observe.divergence import Outputs, divergence, outputs_of
 from prunegraph.observe.fingerprint import fingerprint
 from prunegraph.observe.stream import Data, Inputs
 from prunegraph.passes.choose.rank import rounded_count, select
-from prunegraph.passes.repair import gather_moments, repaired
+from prunegraph.passes.repair import Gram, gather_moments
 from prunegraph.passes.score.base import Scores
-from prunegraph.pipeline import rewrite
+from prunegraph.pipeline import refit, rewrite
 from prunegraph.speed.blocks import TimedBlock
 from prunegraph.speed.cuts import ONE
 from prunegraph.speed.tail import Tails
@@ -82,16 +83,35 @@ class Harm:
     """Measures how far the outputs of a re-fitted slim model are from those of the original."""
 
     def __init__(self, analyzed: Analyzed, data: Data, *, cache: Path | None = None) -> None:
-        """Run the original on the examples, and gather what re-fitting needs in one pass."""
+        """Measure on data; nothing is run before a harm is asked for that is not known.
+
+        Args:
+            analyzed: The model.
+            data: What outputs are compared on, and weights are re-fitted on.
+            cache: A folder of harms that were measured before.
+        """
         self.analyzed = analyzed
         self.inputs: Inputs = analyzed.inputs(data)
-        model, analysis = analyzed.normalized.model, analyzed.analysis
-        examples = self.inputs.first(EXAMPLES)
-        self.outputs: Outputs = outputs_of(model, analysis, examples)
-        self.moments = gather_moments(model, analysis, self.inputs)
-        self.tails = Tails(model, analysis, self.inputs, self.outputs, self.moments)
-        key = hashlib.sha256(f"{fingerprint(model)}|{self.inputs.fingerprint}|{EXAMPLES}".encode()).hexdigest()[:32]
+        facts = f"{fingerprint(analyzed.normalized.model)}|{self.inputs.fingerprint}|{EXAMPLES}"
+        key = hashlib.sha256(facts.encode()).hexdigest()[:32]
         self.notes = Notes.at(None if cache is None else cache / f"{key}.jsonl")
+
+    @cached_property
+    def outputs(self) -> Outputs:
+        """What the original says of the examples."""
+        examples = self.inputs.first(EXAMPLES)
+        return outputs_of(self.analyzed.normalized.model, self.analyzed.analysis, examples)
+
+    @cached_property
+    def moments(self) -> Gram | None:
+        """What re-fitting needs, of all weights in one pass; None where that does not fit into memory."""
+        return gather_moments(self.analyzed.normalized.model, self.analyzed.analysis, self.inputs)
+
+    @cached_property
+    def tails(self) -> Tails:
+        """Harms of groups that one product sums."""
+        model, analysis = self.analyzed.normalized.model, self.analyzed.analysis
+        return Tails(model, analysis, self.inputs, self.outputs, self.moments)
 
     def of(self, selection: Selection) -> float:
         """The divergence after the repair that follows a proof."""
@@ -106,9 +126,7 @@ class Harm:
 
     def slim(self, selection: Selection) -> ir.Model:
         """The re-fitted slim model, unproven."""
-        model, analysis = self.analyzed.normalized.model, self.analyzed.analysis
-        keeps = selection.keeps(analysis.groups)
-        slim, _ = repaired(model, analysis, keeps, self.inputs, moments=self.moments)
+        slim, _ = refit(self.analyzed, selection, self.inputs, moments=self.moments)
         return slim if slim is not None else rewrite(self.analyzed, selection, check=False)[0]
 
 

@@ -13,6 +13,7 @@ from prunegraph.speed.cuts import cut_model
 from prunegraph.speed.measure import measure_table, table_cache
 from prunegraph.speed.roofline import Device, estimated_table
 from prunegraph.speed.timer import TABLE_ROUNDS, Timer
+from prunegraph.speed.widths import width_groups
 
 
 def latency_table(
@@ -43,15 +44,24 @@ def latency_table(
         NothingToPrune: no group could get smaller.
     """
     amount, clock = amount or Amount(), clock or graph.clock
-    blocks = planned_blocks(graph, amount)
+    blocks, widths = planned_blocks(graph, amount), width_groups(graph, amount)
     if estimate is not None:
-        return estimated_table(graph, blocks, estimate, align=amount.align, whole_ms=whole_ms)
+        return estimated_table(graph, blocks, estimate, align=amount.align, widths=widths, whole_ms=whole_ms)
     timer = Timer(amount.ep, amount.timing)
     with clock.step("forms"):
         forms = () if amount.keep_form else _faster_forms(graph, blocks, timer)
     with clock.step("time table"):
         cache = table_cache() if cached else None
-        return measure_table(graph, blocks, timer, align=amount.align, forms=forms, cache=cache, progress=clock.count)
+        return measure_table(
+            graph,
+            blocks,
+            timer,
+            align=amount.align,
+            forms=forms,
+            widths=widths,
+            cache=cache,
+            progress=clock.count,
+        )
 
 
 def planned_blocks(graph: Graph, amount: Amount) -> tuple[TimedBlock, ...]:

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import onnxruntime as ort
 
+from prunegraph.analysis.groups import Group
 from prunegraph.analyzed import Analyzed
 from prunegraph.atomic_write import write_text
 from prunegraph.bench.device_table import Cut, LatencyTable
@@ -41,6 +42,7 @@ def measure_table(
     *,
     align: int | None = None,
     forms: tuple[str, ...] = (),
+    widths: Sequence[Group] = (),
     cache: Path | None = None,
     progress: TableProgress | None = None,
 ) -> LatencyTable:
@@ -52,11 +54,12 @@ def measure_table(
         timer: How it is timed.
         align: To which multiples widths are rounded.
         forms: Equal forms that the versions are written in.
+        widths: Residual widths that are narrowed, see `width_groups`.
         cache: A folder of tables that were measured before.
         progress: Called with how many versions are timed.
     """
     model = fingerprint(analyzed.original)
-    cuts = list(table_cuts(blocks, align))
+    cuts = list(table_cuts(blocks, align, widths))
     path = None if cache is None else cache / f"{_key(model, cuts, timer, forms)}.json"
     if path is not None and (known := _cached(path)) is not None:
         return known
@@ -79,7 +82,7 @@ def measure_table(
     ]
     for cut in more:
         time(cut)
-    timed, groups = [*cuts, *more], units_of(blocks)
+    timed, groups = [*cuts, *more], units_of(blocks, widths)
     table = LatencyTable.of(comparisons, timed, model=model, groups=groups, provider=timer.ep, forms=forms)
     if path is not None:
         _store(path, table)

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 import onnx_ir as ir
 
+from prunegraph.analysis.groups import Group
 from prunegraph.analysis.lengths import Lengths
 from prunegraph.analysis.slots import Keep, Keeps
 from prunegraph.analyzed import Analyzed
@@ -98,6 +99,7 @@ def estimated_table(
     device: Device,
     *,
     align: int | None = None,
+    widths: Sequence[Group] = (),
     whole_ms: float | None = None,
 ) -> LatencyTable:
     """A latency table of estimates; its provider says that it is one.
@@ -107,14 +109,15 @@ def estimated_table(
         blocks: What may get smaller.
         device: What it would run on.
         align: To which multiples widths are rounded.
+        widths: Residual widths that are narrowed, see `width_groups`.
         whole_ms: What the whole model takes there, where that was measured.
     """
     whole = estimate_ms(analyzed, device)
     cuts = []
-    for cut in table_cuts(blocks, align):
+    for cut in table_cuts(blocks, align, widths):
         ratio = whole / max(estimate_ms(analyzed, device, cut.kept), 1e-9)
         cuts.append(TimedCut(cut.name, dict(cut.kept), PairedRatio(ratio, ratio, ratio)))
-    groups = units_of(blocks)
+    groups = units_of(blocks, widths)
     return LatencyTable(
         model=fingerprint(analyzed.original),
         groups=groups,

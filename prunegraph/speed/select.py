@@ -2,52 +2,65 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import replace
-from functools import cached_property
-from typing import Any
-
-import onnx_ir as ir
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 
 from prunegraph.analysis.selection import Selection
-from prunegraph.bench.device_table import LatencyTable
-from prunegraph.bench.profile import profile
-from prunegraph.bench.results import Comparison
-from prunegraph.bench.stats import PairedRatio
 from prunegraph.clock import Clock
-from prunegraph.errors import PruneGraphError, UsageError
+from prunegraph.errors import UsageError
 from prunegraph.graph import Graph
 from prunegraph.observe.divergence import divergence
 from prunegraph.observe.stream import Data
-from prunegraph.passes.choose.budget import cost
 from prunegraph.passes.choose.meet_time import OVER, UNDER, TimedPlan, TimeMet, meet_speedup
 from prunegraph.passes.choose.request import Amount
 from prunegraph.passes.choose.scored import Scores
-from prunegraph.passes.rewrite.for_runtime import FormTrial, suit_runtime, write_forms
-from prunegraph.report import Drop, SpeedReport
-from prunegraph.speed.blocks import blocks_of
+from prunegraph.report import Drop
 from prunegraph.speed.drop import judge_drop, largest_removal
-from prunegraph.speed.harm import Harm, harm_cache, harm_table
-from prunegraph.speed.measure import measure_table, table_cache
-from prunegraph.speed.plan import Planner
+from prunegraph.speed.outcome import Chosen, chosen
 from prunegraph.speed.refine import held_out, local_search
-from prunegraph.speed.timer import ROUNDS, TABLE_ROUNDS, Timer
-from prunegraph.speed.times import Times, times_of
-from prunegraph.speed.uniform import OneRatio
+from prunegraph.speed.search import Make, SpeedSearch
 
 FORMS_AT = 2.0
 """How many times faster the model is about that equal forms are tried on, where no speed is asked for."""
 
-Chosen = tuple[Selection, tuple[str, ...], SpeedReport]
-"""The units that stay, the forms to write, and what was measured."""
+ONE_RATIO, BY_HARM, WITH_DIMS = "one ratio", "measured harm", "measured harm, dims of heads too"
+"""How plans are made."""
+
+PATIENCE = 2
+"""Narrower streams in a row whose plans do more harm than the best, after which no more are tried."""
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A plan that meets the time, judged as a whole model.
+
+    Attributes:
+        name: How it was made.
+        search: What it was made by.
+        met: How fast it is.
+        harm: How far its outputs are from the original's.
+    """
+
+    name: str
+    search: SpeedSearch
+    met: TimeMet[Selection]
+    harm: float
+
+    def rank(self, speedup: float) -> tuple[bool, float]:
+        """Lower is better: one that is near the speed before one that is beyond it, the one of less harm before others.
+
+        Args:
+            speedup: What was asked for.
+        """
+        return self.met.best.ratio.median > OVER * speedup, self.harm
 
 
 def select_by_speed(graph: Graph, scores: Scores, amount: Amount, data: Data | None, clock: Clock) -> Chosen:
     """The units that stay, the forms to write, and what was measured.
 
-    With data the levels of every group are chosen by a dynamic programme over measured time and measured harm; without,
-    or where all layers shall keep equally much, one ratio is for all groups.  Either way the result is timed beside the
-    original, and corrected until it fits.
+    With data the levels of every group are chosen by a dynamic programme over measured time and measured harm, with
+    residual streams as wide as does least harm; without, or where all layers shall keep equally much, one ratio is for
+    all groups.  Either way the result is timed beside the original, and corrected until it fits.
 
     Args:
         graph: The analysed model.
@@ -60,320 +73,170 @@ def select_by_speed(graph: Graph, scores: Scores, amount: Amount, data: Data | N
         UsageError: even with next to nothing left the model is not that fast; the message says how fast it is.
     """
     search = SpeedSearch(graph, scores, amount, data, clock)
-    return search.within_drop() if amount.max_drop is not None else search.meet(search.speedup())
+    return within_drop(search) if amount.max_drop is not None else meet(search, search.speedup())
 
 
-class SpeedSearch:
-    """What all plans of one model share: its tables of time and of harm, and a timer."""
+def meet(search: SpeedSearch, speedup: float) -> Chosen:
+    """The plan of least harm that is so many times faster, measured.
 
-    def __init__(self, graph: Graph, scores: Scores, amount: Amount, data: Data | None, clock: Clock) -> None:
-        """Keep what is asked for; tables are made when they are needed.
+    Args:
+        search: The model with its tables.
+        speedup: How many times faster.
 
-        Args:
-            graph: See `select_by_speed`.
-            scores: See there.
-            amount: See there.
-            data: See there.
-            clock: See there.
-        """
-        self.graph, self.scores, self.amount, self.data, self.clock = graph, scores, amount, data, clock
-        self.timer = Timer(amount.ep, amount.timing)
-        self.blocks = blocks_of(graph, set(scores))
-        self.cost = cost(graph.analysis, graph.normalized)
-        self.one_ratio = OneRatio(graph, scores, amount, self.cost)
-        self._forms: tuple[FormTrial, ...] | None = None
-        self._slim: dict[str, ir.Model] = {}
-        self._timed: dict[str, Comparison] = {}
-
-    # ---- what is asked for ---------------------------------------------------------------------------------------
-
-    def speedup(self) -> float:
-        """How many times faster the result shall be: what was asked for, or what a latency comes to here.
-
-        Raises:
-            UsageError: the original is as fast as that.
-        """
-        factor = self.amount.speedup or 1.0
-        if self.amount.latency_ms is None:
-            return factor
-        whole = self.given.whole_ms if self.given is not None else self._whole_ms()
-        for_latency = whole / self.amount.latency_ms
-        if max(for_latency, factor) <= 1:
-            hint = "ask for less, or for a speedup"
-            raise UsageError(f"the original takes {whole:.3g} ms, which is within the latency asked for", hint=hint)
-        return max(for_latency, factor)
-
-    def _whole_ms(self) -> float:
-        with self.clock.step("time the original"):
-            timed = self.timer.pair(self.graph.original, self.graph.original)
-        return timed.results[0].median_ms
-
-    # ---- tables --------------------------------------------------------------------------------------------------
-
-    @property
-    def given(self) -> LatencyTable | None:
-        """The table of another device, if one is given."""
-        return self.amount.table if isinstance(self.amount.table, LatencyTable) else None
-
-    @cached_property
-    def table(self) -> LatencyTable:
-        """The latency table: given, cached, or measured now."""
-        if self.given is not None:
-            return self.given
-        with self.clock.step("time table"):
-            return measure_table(
-                self.graph,
-                self.blocks,
-                self.timer,
-                align=self.amount.align,
-                forms=self.forms,
-                cache=table_cache(),
-                progress=self.clock.count,
-            )
-
-    @cached_property
-    def times(self) -> Times:
-        """What every block saves."""
-        return times_of(self.table, self.blocks)
-
-    @cached_property
-    def harm(self) -> Harm:
-        """Measures harm on the data."""
-        assert self.data is not None
-        with self.clock.step("observe"):
-            return Harm(self.graph, self.data, cache=harm_cache())
-
-    @cached_property
-    def harms(self) -> dict[str, dict[int, float]]:
-        """What every level of every group does to the outputs."""
-        harm = self.harm
-        with self.clock.step("harm table"):
-            return harm_table(self.blocks, self.scores, self.amount.align, harm.of, self.clock.count)
-
-    def planner(self, *, inner: bool = True) -> Planner:
-        """Makes plans of least harm within a time.
-
-        Args:
-            inner: Whether dims inside of heads may go.
-        """
-        budgets = self.one_ratio.budgets
-        return Planner(self.times, self.harms, self.cost, budgets, self.amount.align, inner)
-
-    # ---- forms and timings ---------------------------------------------------------------------------------------
-
-    @property
-    def forms(self) -> tuple[str, ...]:
-        """The equal forms that are written."""
-        if self.given is not None:
-            return self.given.forms
-        return tuple(trial.name for trial in self.trials if trial.kept)
-
-    @property
-    def trials(self) -> tuple[FormTrial, ...]:
-        """What the timing of every equal form said."""
-        return self._forms or ()
-
-    def try_forms(self, speedup: float) -> None:
-        """Time equal forms on a model about as small as the one that is wanted, once.
-
-        Args:
-            speedup: How many times faster that shall be.
-        """
-        if self._forms is None and self.given is None:
-            with self.clock.step("forms"):
-                self._forms = self._trials(speedup)
-
-    def _trials(self, speedup: float) -> tuple[FormTrial, ...]:
-        if self.amount.keep_form:
-            return ()
-        model = self.graph.apply(self.one_ratio.at(1 - 1 / speedup), verify=False).ir_model
-        return suit_runtime(model, lambda first, second: self.timer.ratio(first, second, rounds=TABLE_ROUNDS))[1]
-
-    def slim(self, selection: Selection) -> ir.Model:
-        """The slim model in the forms that are written, unproven; the last ones are kept.
-
-        Args:
-            selection: What stays.
-        """
-        key = selection.to_json()
-        if key not in self._slim:
-            while len(self._slim) > 1:
-                self._slim.pop(next(iter(self._slim)))
-            self._slim[key] = write_forms(self.graph.apply(selection, verify=False).ir_model, self.forms)
-        return self._slim[key]
-
-    def timed(self, selection: Selection) -> PairedRatio:
-        """How many times faster than the original a plan is: measured once, or as a table of another device says.
-
-        Args:
-            selection: What stays.
-        """
-        if self.given is not None:
-            return self.times.ratio(selection.counts(self.graph.groups))
-        key = selection.to_json()
-        if key not in self._timed:
-            self._timed[key] = self.timer.sure_pair(self.graph.original, self.slim(selection))
-        ratio = self._timed[key].results[1].ratio
-        assert ratio is not None
-        return ratio
-
-    # ---- plans ---------------------------------------------------------------------------------------------------
-
-    def meet(self, speedup: float) -> Chosen:
-        """The plan of least harm that is so many times faster, measured.
-
-        Args:
-            speedup: How many times faster.
-
-        Raises:
-            UsageError: see `select_by_speed`.
-        """
-        self.try_forms(speedup)
-        by_harm = self.data is not None and not self.amount.uniform
-        uniform = self._one_ratio(speedup, refused=not by_harm)
-        if not by_harm:
-            assert uniform is not None
-            return self.chosen("one ratio", uniform)
-        plans: dict[str, TimeMet[Selection]] = {} if uniform is None else {"one ratio": uniform}
-        failure: UsageError | None = None
-        for name, inner in self._programmes().items():
-            planner = self.planner(inner=inner)
-            try:
-                with self.clock.step("plan"):
-                    plans[name] = meet_speedup(speedup, self.by(planner), self.timed, most=planner.most)
-            except UsageError as error:
-                failure = failure or error
-        if not plans:
-            assert failure is not None
-            raise failure
-        harm = {name: self.harm.of(met.best.plan) for name, met in plans.items()}
-        near = {name for name, met in plans.items() if met.best.ratio.median <= OVER * speedup} or set(plans)
-        best = min(near, key=lambda name: harm[name])
-        chosen, searched = plans[best], dict[str, float]()
-        if self.amount.search:
-            chosen, searched = self.refined(chosen)
-        return self.chosen(best, chosen, harm=harm, searched=searched)
-
-    def refined(self, met: TimeMet[Selection]) -> tuple[TimeMet[Selection], dict[str, float]]:
-        """The plan after a local search, where that is as fast, and the harm on held-out examples before and after.
-
-        Args:
-            met: The plan.
-        """
-        counts = met.best.plan.counts(self.graph.groups)
-        searched, judged = held_out(self.harm.outputs)
-
-        def harms(kept: Mapping[str, int]) -> tuple[float, float]:
-            slim = self.harm.slim(self.one_ratio.best(kept))
-            return divergence(slim, searched), divergence(slim, judged)
-
-        with self.clock.step("search"):
-            result = local_search(counts, self.times, harms, 60 * self.amount.search, align=self.amount.align or 1)
-        plan = self.one_ratio.best(result.counts)
-        ratio = self.timed(plan)
-        if result.after >= result.before or not UNDER * met.asked <= ratio.median:
-            return met, {**result.to_dict(), "after": result.before}
-        best = TimedPlan(met.best.removal, plan, ratio)
-        sure = UNDER * met.asked <= ratio.low and ratio.high <= OVER * met.asked
-        return TimeMet(met.asked, best, (*met.tried, best), sure), result.to_dict()
-
-    def _programmes(self) -> dict[str, bool]:
-        """The plans of the programme that are compared as whole models, and whether dims inside of heads may go."""
-        both = any(block.inner for block in self.blocks)
-        return {"measured harm": False} | ({"measured harm, dims of heads too": True} if both else {})
-
-    def _one_ratio(self, speedup: float, *, refused: bool) -> TimeMet[Selection] | None:
-        """One ratio for all, measured; None where it is not that fast and other plans may be."""
-        with self.clock.step("time"):
-            try:
-                return meet_speedup(speedup, self.one_ratio.at, self.timed, most=self.one_ratio.most)
-            except UsageError:
-                if refused:
-                    raise
-                return None
-
-    def by(self, planner: Planner) -> Callable[[float], Selection]:
-        """From the share of the time that is to be saved to what stays, the best units of every group.
-
-        Args:
-            planner: Makes the plans.
-        """
-        return lambda removal: self.one_ratio.best(planner.plan(removal))
-
-    def within_drop(self) -> Chosen:
-        """The fastest plan that loses no more by a metric on the data than is allowed.
-
-        Raises:
-            UsageError: no plan loses so little.
-        """
-        limit, data = self.amount.max_drop, self.data
-        assert data is not None and limit is not None
-        self.try_forms(FORMS_AT)
-        inputs = self.graph.inputs(data)
-        make: Callable[[float], Selection]
-        if self.amount.uniform:
-            make, most, plan = self.one_ratio.at, self.one_ratio.most, "one ratio"
-        else:
-            planner = self.planner()
-            make, most, plan = self.by(planner), planner.most, "measured harm"
-
-        def judged(removal: float) -> Drop:
-            slim = self.harm.slim(make(removal))
-            return judge_drop(self.graph.original, slim, inputs, self.amount.metric, limit)
-
-        with self.clock.step("largest removal"):
-            removal, drop = largest_removal(judged, limit, most, self.clock.count)
-        selection = make(removal)
-        ratio = self.timed(selection)
-        best = TimedPlan(removal, selection, ratio)
-        return self.chosen(plan, TimeMet(ratio.median, best, (best,)), drop=drop)
-
-    def chosen(self, plan: str, met: TimeMet[Selection], **more: Any) -> Chosen:
-        """The plan with its report.
-
-        Args:
-            plan: How it was made.
-            met: What was measured.
-            more: Fields of the report.
-        """
-        selection, names = met.best.plan, self.forms
-        report = SpeedReport(
-            self.amount.ep if self.given is None else self.given.provider,
-            met,
-            forms=self.trials,
-            plan=plan,
-            settings={"protocol": self.timer.protocol, **self.amount.timing},
-            budgets=self._budgets(selection),
-            predicted=self.given is not None,
-            **more,
-        )
-        if self.given is not None:
-            return selection, names, report
-        with self.clock.step("report"):
-            return selection, names, replace(report, **self._measured(selection, names))
-
-    def _measured(self, selection: Selection, names: tuple[str, ...]) -> dict[str, Any]:
-        """What is reported besides what was promised: the other protocol, the same form, a profile."""
-        original, slim = self.graph.original, self.slim(selection)
-        timed = self._timed[selection.to_json()]
-        other = self.timer.other()
-        formed = write_forms(original, names) if names else None
-        return {
-            "latency_ms": (timed.results[0].median_ms, timed.results[1].median_ms),
-            "other": {other.protocol: other.ratio(original, slim, rounds=TABLE_ROUNDS // 2)},
-            "same_form": None if formed is None else self.timer.ratio(formed, slim, rounds=ROUNDS),
-            "profile": self._profiles({"original": original, "slim": slim}),
-        }
-
-    def _profiles(self, models: Mapping[str, ir.Model]) -> dict[str, dict[str, float]]:
+    Raises:
+        UsageError: see `select_by_speed`.
+    """
+    search.try_forms(speedup)
+    if search.data is None or search.amount.uniform:
+        return chosen(search, ONE_RATIO, planned(search, ONE_RATIO, speedup))
+    best: Candidate | None = None
+    failure: UsageError | None = None
+    harms: dict[str, float] = {}
+    for name in (BY_HARM, *([WITH_DIMS] if search.has_inner else []), ONE_RATIO):
         try:
-            return {
-                name: profile(ir.to_proto(model).SerializeToString(), self.amount.ep, **self.amount.timing)
-                for name, model in models.items()
-            }
-        except PruneGraphError:  # a provider without a profile is no reason to fail
-            return {}
+            candidate = judged(search, name, speedup)
+        except UsageError as error:
+            failure = failure or error
+            continue
+        harms[name] = candidate.harm
+        best = min(filter(None, (best, candidate)), key=lambda each: each.rank(speedup))
+    for candidate in narrower_plans(search, best, speedup):
+        harms[candidate.name] = candidate.harm
+        best = min(filter(None, (best, candidate)), key=lambda each: each.rank(speedup))
+    if best is None:
+        assert failure is not None
+        raise failure
+    met, searched = refined(best) if search.amount.search else (best.met, {})
+    return chosen(best.search, best.name, met, harm=harms, searched=searched)
 
-    def _budgets(self, selection: Selection) -> dict[str, tuple[float, float]]:
-        left = self.cost(selection.counts(self.graph.groups))
-        return {name: (limit, left[name]) for name, limit in self.one_ratio.budgets.items()}
+
+def planned(search: SpeedSearch, name: str, speedup: float) -> TimeMet[Selection]:
+    """A plan that meets the time.
+
+    Args:
+        search: The model with its tables.
+        name: How it is made: `ONE_RATIO`, `BY_HARM` or `WITH_DIMS`.
+        speedup: How many times faster.
+
+    Raises:
+        UsageError: see `select_by_speed`.
+    """
+    with search.clock.step("time" if name == ONE_RATIO else "plan"):
+        if name == ONE_RATIO:
+            return meet_speedup(speedup, search.one_ratio.at, search.timed, most=search.one_ratio.most)
+        make, most = search.programme(inner=name == WITH_DIMS)
+        return meet_speedup(speedup, make, search.timed, most=most)
+
+
+def judged(search: SpeedSearch, name: str, speedup: float) -> Candidate:
+    """A plan that meets the time, with its harm; see `planned`."""
+    met = planned(search, name, speedup)
+    with search.clock.step("judge plans"):
+        harm = search.harm.of(met.best.plan)
+    return Candidate(", ".join(filter(None, (name, search.title))), search, met, harm)
+
+
+def narrower_plans(search: SpeedSearch, best: Candidate | None, speedup: float) -> Iterator[Candidate]:
+    """Plans with narrower residual streams, the widest first.
+
+    A stream that does more harm by itself than the best plan ends it, since all narrower ones do more yet; and so do
+    two plans in a row that do more.
+
+    Args:
+        search: The model with its tables.
+        best: The plan of least harm with whole streams, if there is one.
+        speedup: How many times faster.
+    """
+    name = best.name if best is not None and best.name != ONE_RATIO else BY_HARM
+    least, worse = best.harm if best is not None else float("inf"), 0
+    for narrow in search.narrower():
+        if narrow.width_time * OVER * speedup < 1:
+            return  # it is faster than that with nothing else cut
+        with search.clock.step("narrower streams"):
+            alone = narrow.harm.of(narrow.one_ratio.best(narrow.width))
+        if alone >= least:
+            return
+        try:
+            candidate = judged(narrow, name, speedup)
+        except UsageError:  # not fast enough: still narrower streams may be
+            continue
+        yield candidate
+        worse = worse + 1 if candidate.harm >= least else 0
+        if worse == PATIENCE:
+            return
+        least = min(least, candidate.harm)
+
+
+def refined(candidate: Candidate) -> tuple[TimeMet[Selection], dict[str, float]]:
+    """The plan after a local search, where that is as fast, and the harm on held-out examples before and after.
+
+    Args:
+        candidate: The plan.
+    """
+    search, met = candidate.search, candidate.met
+    counts = met.best.plan.counts(search.graph.groups)
+    searched, held = held_out(search.harm.outputs)
+
+    def harms(kept: Mapping[str, int]) -> tuple[float, float]:
+        slim = search.harm.slim(search.one_ratio.best(kept))
+        return divergence(slim, searched), divergence(slim, held)
+
+    with search.clock.step("search"):
+        result = local_search(
+            counts, search.full.times, harms, 60 * search.amount.search, align=search.amount.align or 1
+        )
+    plan = search.one_ratio.best(result.counts)
+    ratio = search.timed(plan)
+    if result.after >= result.before or not UNDER * met.asked <= ratio.median:
+        return met, {**result.to_dict(), "after": result.before}
+    best = TimedPlan(met.best.removal, plan, ratio)
+    sure = UNDER * met.asked <= ratio.low and ratio.high <= OVER * met.asked
+    return TimeMet(met.asked, best, (*met.tried, best), sure), result.to_dict()
+
+
+def within_drop(search: SpeedSearch) -> Chosen:
+    """The fastest plan that loses no more by a metric on the data than is allowed.
+
+    Args:
+        search: The model with its tables.
+
+    Raises:
+        UsageError: no plan loses so little.
+    """
+    search.try_forms(FORMS_AT)
+    best, met, drop = search, *_fastest(search)
+    for narrow in search.narrower():
+        try:
+            narrow_met, narrow_drop = _fastest(narrow)
+        except UsageError:  # the narrower stream loses more by itself
+            break
+        if narrow_met.best.ratio.median <= met.best.ratio.median:
+            break
+        best, met, drop = narrow, narrow_met, narrow_drop
+    name = ONE_RATIO if search.amount.uniform else ", ".join(filter(None, (BY_HARM, best.title)))
+    return chosen(best, name, met, drop=drop)
+
+
+def _fastest(search: SpeedSearch) -> tuple[TimeMet[Selection], Drop]:
+    """The fastest plan of one width within the loss, and what it loses.
+
+    Raises:
+        UsageError: no plan loses so little.
+    """
+    limit, data = search.amount.max_drop, search.data
+    assert data is not None and limit is not None
+    inputs = search.graph.inputs(data)
+    by_ratio = (search.one_ratio.at, search.one_ratio.most)
+    plans: tuple[Make, float] = by_ratio if search.amount.uniform else search.programme(inner=True)
+    make, most = plans
+
+    def judge(removal: float) -> Drop:
+        slim = search.harm.slim(make(removal))
+        return judge_drop(search.graph.original, slim, inputs, search.amount.metric, limit)
+
+    with search.clock.step("largest removal"):
+        removal, drop = largest_removal(judge, limit, most, search.clock.count, least=1 - search.width_time)
+    selection = make(removal)
+    ratio = search.timed(selection)
+    best = TimedPlan(removal, selection, ratio)
+    return TimeMet(ratio.median, best, (best,)), drop

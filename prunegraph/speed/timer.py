@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import onnx_ir as ir
@@ -11,6 +14,7 @@ import onnx_ir as ir
 from prunegraph.bench.compare import compare
 from prunegraph.bench.device_table import WHOLE
 from prunegraph.bench.latency import PROTOCOLS
+from prunegraph.bench.profile import profile
 from prunegraph.bench.results import Comparison
 from prunegraph.bench.stats import PairedRatio
 
@@ -26,6 +30,31 @@ PAIR_SECONDS = 45.0
 TIMING: Mapping[str, Any] = {"rounds": ROUNDS, "warmup": 5, "max_seconds": PAIR_SECONDS}
 
 
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """A model as sessions read it: a message, or a file where it is too long for one.
+
+    Attributes:
+        source: The message, or the path.
+        folder: Holds the file as long as somebody holds this.
+    """
+
+    source: bytes | str
+    folder: tempfile.TemporaryDirectory[str] | None = None
+
+    @staticmethod
+    def of(model: ir.Model) -> Stored:
+        """Store a model: in one message, unless its weights lie elsewhere or are too many for one."""
+        weights = [value.const_value for value in model.graph.initializers.values()]
+        if not any(isinstance(weight, ir.ExternalTensor) for weight in weights):
+            with contextlib.suppress(ValueError):  # protobuf writes no message of more than 2 GB
+                return Stored(ir.to_proto(model).SerializeToString())
+        folder = tempfile.TemporaryDirectory(prefix="prunegraph-")
+        path = Path(folder.name) / "model.onnx"
+        ir.save(model, path, external_data="model.onnx.data")
+        return Stored(str(path), folder)
+
+
 @dataclass(slots=True)
 class Timer:
     """Times models side by side on one provider.
@@ -37,7 +66,7 @@ class Timer:
 
     ep: str
     settings: Mapping[str, Any] = field(default_factory=dict)
-    _last: tuple[ir.Model, bytes] | None = field(default=None, repr=False)
+    _last: tuple[ir.Model, Stored] | None = field(default=None, repr=False)
 
     @property
     def protocol(self) -> str:
@@ -53,9 +82,9 @@ class Timer:
             name: What the second is called.
             settings: Other than those of the timer, see `bench.compare`.
         """
-        if self._last is None or self._last[0] is not first:
-            self._last = first, ir.to_proto(first).SerializeToString()
-        both = [self._last[1], ir.to_proto(second).SerializeToString()]
+        whole = self._whole(first)
+        other = whole if second is first else Stored.of(second)
+        both = [whole.source, other.source]
         return compare(both, names=[WHOLE, name], providers=[self.ep], **{**TIMING, **self.settings, **settings})
 
     def sure_pair(self, first: ir.Model, second: ir.Model) -> Comparison:
@@ -77,7 +106,22 @@ class Timer:
         assert ratio is not None
         return ratio
 
+    def profiles(self, first: ir.Model, second: ir.Model) -> tuple[dict[str, float], dict[str, float]]:
+        """Milliseconds of a run by op type, of both.
+
+        Raises:
+            ModelError: ONNX Runtime cannot run one of them.
+        """
+        both = self._whole(first), Stored.of(second)
+        whole, slim = (profile(each.source, self.ep, **self.settings) for each in both)
+        return whole, slim
+
     def other(self) -> Timer:
         """A timer with the other protocol."""
         names = [name for name in PROTOCOLS if name != self.protocol]
-        return Timer(self.ep, {**self.settings, "protocol": names[0]})
+        return Timer(self.ep, {**self.settings, "protocol": names[0]}, self._last)
+
+    def _whole(self, model: ir.Model) -> Stored:
+        if self._last is None or self._last[0] is not model:
+            self._last = model, Stored.of(model)
+        return self._last[1]

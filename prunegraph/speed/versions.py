@@ -21,12 +21,13 @@ from prunegraph.observe.evaluation import Evaluation, check_metric, evaluate_mod
 from prunegraph.observe.stream import Data
 from prunegraph.passes.choose.request import Amount, Scope
 from prunegraph.passes.score import KindScorers, Scorers
+from prunegraph.prepare import rotated_and_scored
 from prunegraph.report import SpeedReport
 from prunegraph.request import Repair, Request
 from prunegraph.result import PruneResult
 from prunegraph.speed.candidates import candidates
-from prunegraph.speed.prepare import rotated_and_scored
-from prunegraph.speed.select import SpeedSearch
+from prunegraph.speed.search import SpeedSearch
+from prunegraph.speed.select import meet
 
 LOWER_IS_BETTER = ("perplexity", "harm")
 
@@ -178,12 +179,12 @@ def sweep(
     search.try_forms(targets[len(targets) // 2])
     for speedup in targets:
         try:
-            selection, forms, speed = search.meet(speedup)
+            plan = meet(search, speedup)
         except UsageError as error:
             refused[speedup] = error.message
             continue
-        result = graph.apply(selection, verify=verify, data=request.data, forms=forms)
-        result = replace(result, speed=speed, scores=scores)
+        result = plan.graph.apply(plan.selection, verify=verify, data=request.data, forms=plan.forms)
+        result = replace(result, speed=plan.report, scores=plan.scores)
         results[speedup] = result if request.data is None else result.repair(request.data, Repair().method)
     if not results:
         raise UsageError(next(iter(refused.values())), hint="ask for less, or let more kinds be pruned")

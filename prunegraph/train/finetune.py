@@ -6,6 +6,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -139,8 +140,9 @@ def finetune(
     metric = metric_name(settings, labelled=dataset.labelled, teacher=original is not None)
     about = _about(student, original, dataset, settings) if checkpoint is not None else {}
     kept = Checkpoint(checkpoint, about, resume=resume) if checkpoint is not None else None
+    compared = metric == "accuracy" and original is not None and dataset.labelled  # side by side in the end
     with clock.step("judge the given model"):  # before torch sees it: here a model that cannot run is refused
-        before = _judged(student, original, dataset, settings.output, metric)
+        before = _judged(student, original, dataset, settings.output, metric, batches=1 if compared else None)
     with clock.step("translate"):
         trainer = _trainer(student, original, dataset, settings, metric)
     trainer.checkpoint, trainer.progress = kept, progress
@@ -150,8 +152,11 @@ def finetune(
 
     with clock.step("judge the result"):
         tuned = write_back(student, trainer.student.module)
-        after = _judged(tuned, original, dataset, settings.output, metric)
         evaluation = _evaluated(student, original, tuned, dataset, settings.output)
+        if compared and evaluation is not None:
+            before, after = (score.value for score in evaluation.scores[1:])
+        else:
+            after = _judged(tuned, original, dataset, settings.output, metric)
     sizes = (len(dataset.train), len(dataset.validation))
     history = tuple(trainer.history)
     return FinetuneResult(
@@ -253,12 +258,19 @@ def _evaluated(
     return evaluate_models(models, dataset.held_out_inputs(), "accuracy", output=output)
 
 
-def _judged(model: ir.Model, teacher: ir.Model | None, dataset: Examples, output: str, metric: str) -> float:
-    """The metric on the validation data, run by ONNX Runtime."""
+def _judged(
+    model: ir.Model,
+    teacher: ir.Model | None,
+    dataset: Examples,
+    output: str,
+    metric: str,
+    batches: int | None = None,
+) -> float:
+    """The metric on the validation data, or on their first batches, run by ONNX Runtime."""
     tally = Tally(metric)
     try:
         with open_session(widened(model)) as session, open_session(widened(teacher or model)) as other:
-            for k, batch in enumerate(dataset.held_out()):
+            for k, batch in enumerate(islice(dataset.held_out(), batches)):
                 feeds = widened_feeds(batch.feeds)
                 student_output = run(session, feeds, [output])[0]
                 teacher_output = (

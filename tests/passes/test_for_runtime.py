@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
+import onnx
 import onnx_ir as ir
 import pytest
 
@@ -11,6 +14,8 @@ from prunegraph.passes.rewrite.for_runtime import FORMS, suit_runtime, write_for
 from prunegraph.runtime.feeds import random_feeds
 from prunegraph.runtime.inputs import input_specs
 from prunegraph.runtime.session import open_session, run
+from tests.graphs.builder import Builder, linear
+from tests.graphs.run import outputs as run_graph
 from tests.graphs.small import analysed
 
 SLOWER, UNSURE, FASTER = (PairedRatio(*figures) for figures in ((0.9, 0.8, 0.95), (1.1, 0.99, 1.2), (1.2, 1.1, 1.3)))
@@ -36,6 +41,45 @@ def test_every_form_computes_the_same(name: str) -> None:
     assert [value.name for value in written.graph.outputs] == [value.name for value in model.graph.outputs]
     for a, b in zip(outputs(model), outputs(written), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
+
+
+def guarded(
+    axis: int = -1, zero: float = 0.0, tested: str = "weights", readers: int = 1, op: str = "Softmax", rank: int = 3
+) -> onnx.ModelProto:
+    """Attention under a mask of which a row may be all minus infinity, with a guard against the NaN of that."""
+    g = Builder(f"guard {axis} {zero} {tested} {readers} {op}", 18)
+    x = g.input("x", "batch", 5, 8)
+    scores = g("Add", g("MatMul", linear(g, x, "q", 8, 8), g("Transpose", x, perm=[0, 2, 1])), g.input("mask", 5, 5))
+    weights = g(op, scores, axis=axis)
+    guard = g("IsNaN", weights if tested == "weights" else scores)
+    safe = g("Where", guard, np.array(zero, np.float32), weights)
+    values = g("Reshape", linear(g, x, "v", 8, 8), [0, 0, 8]) if rank == 3 else g.weight("v", 5)
+    g.output(g("MatMul", safe, values), *("batch", 5, 8)[:rank])
+    if readers > 1:
+        g.output(safe, "batch", 5, 5)
+    return g.model()
+
+
+def test_a_guard_behind_the_product_says_what_it_said_before_it() -> None:
+    model = ir.from_proto(guarded())
+    written = write_forms(model, EVERY_FORM)
+    assert ops(written).index("MatMul", 3) < ops(written).index("Where") and ops(written).count("IsNaN") == 1
+    mask = np.zeros((5, 5), np.float32)
+    mask[1], mask[2, 3:] = -np.inf, -np.inf
+    feeds = {"x": np.random.default_rng(0).normal(size=(2, 5, 8)).astype(np.float32), "mask": mask}
+    (before,), (after,) = (run_graph(each, feeds) for each in (model, written))
+    assert not before[:, 1].any() and before[:, 0].any() and np.isfinite(before).all()
+    np.testing.assert_array_equal(before, after)
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [{"axis": 1}, {"zero": 1.0}, {"tested": "scores"}, {"readers": 2}, {"op": "LogSoftmax"}, {"rank": 2}],
+    ids=lambda odd: next(iter(odd)),
+)
+def test_what_is_no_guard_of_a_softmax_before_a_product_stays(odd: dict[str, Any]) -> None:
+    model = ir.from_proto(guarded(**odd))
+    assert ops(write_forms(model, EVERY_FORM)) == ops(model)
 
 
 @pytest.mark.parametrize(("ratio", "kept"), [(SLOWER, False), (UNSURE, False), (FASTER, True)])

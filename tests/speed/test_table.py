@@ -72,7 +72,7 @@ def test_more_is_measured_where_time_does_not_run_along_a_line(
     assert (straight, len(machine)) == (4, 6)
 
 
-@pytest.mark.parametrize("device", [DEVICES[0], DEVICES[-1]], ids=lambda device: device.name)
+@pytest.mark.parametrize("device", DEVICES, ids=lambda device: device.name)
 def test_an_estimate_falls_with_what_goes_and_says_that_it_is_one(device: Device) -> None:
     graph = pg.analyze(transformer_block())
     table = latency_table(graph, estimate=device, whole_ms=7.0)
