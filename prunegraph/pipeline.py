@@ -36,6 +36,7 @@ from prunegraph.passes.rotate.refit_scores import refit_scores
 from prunegraph.passes.score import Context, KindScorers, observe_for, score_with, with_stand_ins
 from prunegraph.proof import prove
 from prunegraph.report import GroupReport, Report
+from prunegraph.runtime.nest_bodies import nest_bodies
 
 T = TypeVar("T", bound=Analyzed)
 
@@ -217,8 +218,8 @@ def rewrite(
 
 
 def written_out(slim: ir.Model, forms: tuple[str, ...]) -> ir.Model:
-    """A slim model as callers get it: in the equal forms that were chosen, flattened branches in their Ifs again."""
-    return nest_branches(write_forms(slim, forms))
+    """A slim model as callers get it: in the forms that were chosen, bodies and branches in their Loops and Ifs."""
+    return nest_branches(nest_bodies(write_forms(slim, forms)))
 
 
 def group_reports(analysis: Analysis, keeps: Keeps, left: Collection[int] | None) -> Iterator[GroupReport]:

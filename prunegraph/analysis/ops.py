@@ -100,6 +100,7 @@ class Traits:
         fixed: Inputs that are never learnt: running statistics, scales of a quantization, windows.
         quantizes: It makes integers of numbers by a scale and a zero point, or numbers of such integers.
         random: It draws numbers.
+        varies: It stands for what differs from trip to trip of a loop, whatever it is given.
         counts: It makes as many numbers as an input says.
         lengths_from: Inputs whose numbers say how long its outputs are.
         lengths_by_data: How long its outputs are hangs on what it is given (or on a body, or on a branch), not on the
@@ -139,6 +140,7 @@ class Traits:
     fixed: Collection[int] = ()
     quantizes: bool = False
     random: bool = False
+    varies: bool = False
     counts: bool = False
     lengths_from: Collection[int] = ()
     lengths_by_data: bool = False

@@ -97,8 +97,10 @@ class _Solver:
             if value.name and value.name not in self.axes and value.name in self.facts.shapes:
                 self.axes[value.name] = tuple(self.space.dim(size) for size in self.facts.shapes[value.name])
         for node in self.nodes:
-            stated = traits_of(node).states_lengths  # lengths say nothing about what an activation holds
-            if stated or (node.inputs and all(value is None or value.name in self.weights for value in node.inputs)):
+            traits = traits_of(node)
+            stated = traits.states_lengths  # lengths say nothing about what an activation holds
+            constant = node.inputs and all(value is None or value.name in self.weights for value in node.inputs)
+            if stated or (constant and not traits.varies):
                 self.weights.update(value.name or "" for value in node.outputs)
         for value in self.graph.initializers.values():
             if value.dtype == ir.DataType.INT64:

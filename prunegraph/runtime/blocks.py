@@ -24,6 +24,7 @@ from prunegraph.arrays import Array
 from prunegraph.runtime.block_message import block_message
 from prunegraph.runtime.cut import BYTES_A_BLOCK, CARRIED, GraphBlock, cut
 from prunegraph.runtime.limits import UNLIMITED, CannotRun, Limits
+from prunegraph.runtime.nest_bodies import nested
 from prunegraph.runtime.session import SessionSettings, open_message, open_session, run
 from prunegraph.runtime.spill import spill
 
@@ -95,6 +96,7 @@ def open_runner(
     Raises:
         CannotRun: ONNX Runtime does not accept the model.
     """
+    model = nested(model, outputs)
     most = BYTES_A_BLOCK if most is None else most
     blocks = cut(model.graph, outputs, most) if bytes_of_weights(model.graph) > max(most, whole_up_to) else ()
     if len(blocks) > 1:

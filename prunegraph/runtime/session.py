@@ -16,6 +16,7 @@ from prunegraph.arrays import Array
 from prunegraph.errors import first_line
 from prunegraph.runtime.limits import BYTES_A_TRIAL, UNLIMITED, Limits, TooLarge, interruptible, limit_memory
 from prunegraph.runtime.limits import CannotRun as CannotRun
+from prunegraph.runtime.nest_bodies import nested
 from prunegraph.runtime.widen import has_narrow as has_narrow  # found here under the former path for one release
 from prunegraph.runtime.widen import widened as widened
 from prunegraph.runtime.widen import widened_feeds as widened_feeds
@@ -65,7 +66,7 @@ def open_session(
     Raises:
         CannotRun: ONNX Runtime does not accept the model.
     """
-    message, weights = _without_weights(model)
+    message, weights = _without_weights(nested(model))
     with open_message(message, weights, SessionSettings(optimize, prepack, providers, trial)) as session:
         yield session
 

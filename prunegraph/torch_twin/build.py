@@ -14,6 +14,7 @@ from onnx_ir.passes.common import InlinePass, RemoveUnusedNodesPass, Topological
 from torch import Tensor, fx, nn
 
 from prunegraph.errors import ModelError, UsageError
+from prunegraph.runtime.nest_bodies import nest_bodies
 from prunegraph.runtime.widen import widened
 from prunegraph.torch_twin import ops as _ops  # noqa: F401  (fills the registry)
 from prunegraph.torch_twin.calls import Constant, ModuleCall, beside, output_of
@@ -39,7 +40,7 @@ def build(model: ir.Model, *, tie: bool = True) -> fx.GraphModule:
 
 def flat(model: ir.Model) -> ir.Model:
     """A copy in float32 with functions inlined, in order, without what no output needs."""
-    model = model.clone()
+    model = nest_bodies(model.clone())
     for step in (InlinePass(), RemoveUnusedNodesPass(), TopologicalSortPass()):
         step(model)
     return widened(model)

@@ -22,6 +22,7 @@ from prunegraph.passes.rewrite.cleanup import cleanup
 from prunegraph.passes.rewrite.nest_branches import nest_branches
 from prunegraph.passes.rewrite.shrink import shrink
 from prunegraph.runtime.edit import Editor, numbers
+from prunegraph.runtime.nest_bodies import nest_bodies
 from prunegraph.runtime.widen import widened
 
 _ALLOWED = ("gathered by position", "graph output")
@@ -88,8 +89,9 @@ def cut_vocabulary(analyzed: Analyzed, kept: Sequence[int]) -> SmallVocabulary:
     keeps = {dim: Keep((), mask, len(order)) for dim in there.dims} if len(order) < there.size else {}
     slim = shrink(model, analysis.solution, keeps).model
     _renumber(slim, there.ids, order)
-    slim = nest_branches(cleanup(slim, analysis.solution, Lengths(analysis.solution, keeps)))
-    error = _proven(analyzed, slim, there, np.array(order), mask)
+    slim = cleanup(slim, analysis.solution, Lengths(analysis.solution, keeps))
+    slim = nest_branches(nest_bodies(slim))
+    error = compare_kept(analyzed, slim, there, np.array(order), mask)
     return SmallVocabulary(slim, tuple(order), there.size, there.ids, tuple(there.outputs), error)
 
 
@@ -175,8 +177,15 @@ def _renumber(slim: ir.Model, ids: str, kept: Sequence[int]) -> None:
 # ---- the proof -------------------------------------------------------------------------------------------------------
 
 
-def _proven(analyzed: Analyzed, slim: ir.Model, there: Vocabulary, kept: Array, mask: Mask) -> float:
+def compare_kept(analyzed: Analyzed, slim: ir.Model, there: Vocabulary, kept: Array, mask: Mask) -> float:
     """How far kept logits are off, on random kept tokens.
+
+    Args:
+        analyzed: The model.
+        slim: What knows fewer tokens.
+        there: Where the model has its tokens.
+        kept: The old ids of kept tokens, ascending.
+        mask: Which tokens of the model stay.
 
     Raises:
         VerificationFailed: by more than rounding.

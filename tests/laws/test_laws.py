@@ -16,6 +16,7 @@ from prunegraph.passes.prove.verify import verify
 from prunegraph.passes.rewrite.cleanup import cleanup
 from prunegraph.passes.rewrite.nest_branches import nest_branches
 from prunegraph.passes.rewrite.shrink import shrink
+from prunegraph.runtime.nest_bodies import nest_bodies
 from tests.analysis.golden import compact, read
 from tests.graphs.selections import selections
 from tests.graphs.small import GRAPHS, Analysed, analysed, analysed_model
@@ -89,7 +90,7 @@ def test_each_group_alone(name: str) -> None:
 def test_slim_models_are_valid(name: str) -> None:
     analyzed = analysed(name)
     halves = {g.id: np.indices(g.shape)[-1] < (g.units + 1) // 2 for g in analyzed.analysis.groups}
-    proto = ir.to_proto(slim(analyzed, Selection(halves)))
+    proto = ir.to_proto(nest_bodies(slim(analyzed, Selection(halves))))
     onnx.checker.check_model(proto, full_check=True)
     onnx.shape_inference.infer_shapes(proto, check_type=True, strict_mode=True, data_prop=True)
     given_proto = ir.to_proto(analyzed.model)
@@ -124,7 +125,7 @@ def test_twice_is_once(name: str, data: st.DataObject) -> None:
     """Pruning a pruned file prunes it once by both selections."""
     analyzed = analysed(name)
     first = data.draw(selections(analyzed.analysis.groups, least=2))
-    again = analysed_model(ir.to_proto(nest_branches(slim(analyzed, first))))
+    again = analysed_model(ir.to_proto(nest_branches(nest_bodies(slim(analyzed, first)))))
     pairs = list(zip(analyzed.analysis.groups, again.analysis.groups, strict=True))
     for before, after in pairs:
         assert (named(before), len(before.rows)) == (named(after), len(after.rows))

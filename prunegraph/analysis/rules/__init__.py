@@ -3,6 +3,7 @@
 from prunegraph.analysis.rules import (
     attention,
     blocks,
+    bodies,
     contract,
     conv,
     data,
@@ -22,6 +23,7 @@ from prunegraph.analysis.rules import (
 __all__ = [
     "attention",
     "blocks",
+    "bodies",
     "contract",
     "conv",
     "data",

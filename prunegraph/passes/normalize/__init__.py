@@ -22,6 +22,7 @@ from prunegraph.passes.normalize.certain import certain
 from prunegraph.passes.normalize.constant_conditions import constant_conditions
 from prunegraph.passes.normalize.copy_constants_per_use import copy_constants
 from prunegraph.passes.normalize.copy_tables_per_use import copy_tables
+from prunegraph.passes.normalize.flatten_bodies import flatten_bodies
 from prunegraph.passes.normalize.flatten_branches import flatten_branches
 from prunegraph.passes.normalize.freeze import freeze
 from prunegraph.passes.normalize.inline_branches import inline_branches
@@ -97,11 +98,12 @@ def normalize(
     probed = probe(model, sizes, likely)
     if inline_branches(model, certain(model.graph, probed.held)):
         probed = probe(model, sizes, likely)
-    flat = model.clone()
-    if not probed.facts.endless and flatten_branches(flat):
-        flat_probed = probe(flat, sizes, likely)
-        if not flat_probed.facts.unseen:  # a branch need not run where the other one is taken
-            model, probed = flat, flat_probed
+    for flatten in (flatten_branches, flatten_bodies):
+        flat = model.clone()
+        if not probed.facts.endless and flatten(flat):
+            flat_probed = probe(flat, sizes, likely)
+            if not flat_probed.facts.unseen:  # a branch need not run where the other one is taken
+                model, probed = flat, flat_probed
     if why := probed.facts.unseen:
         logger.warning("the model cannot be run; what shape inference cannot tell is pinned (%s)", why)
     facts, stated = canonicalize(model.graph, probed.facts, probed.held, probed.blocks)

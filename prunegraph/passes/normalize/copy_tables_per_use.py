@@ -82,7 +82,9 @@ def _looked_up_by_position(graph: ir.Graph) -> frozenset[str]:
     tables: set[str] = set()
     for node in graph:
         operands = [value for value in node.inputs if value is not None]
-        if traits_of(node).states_lengths or (node.inputs and all(v.name in positional for v in operands)):
+        traits = traits_of(node)
+        stated = node.inputs and not traits.varies and all(v.name in positional for v in operands)
+        if traits.states_lengths or stated:
             positional.update(value.name or "" for value in node.outputs)
         for lookup in traits_of(node).looks_up:
             if max(lookup.table, lookup.by) >= len(node.inputs):
@@ -121,8 +123,9 @@ def _weightless(graph: ir.Graph, tables: Collection[str]) -> set[str]:
         if narrow or name in tables or is_table(tensor, list(value.uses()), total):
             weightless.add(name)
     for node in graph:
-        stated = traits_of(node).states_lengths
-        if stated or (node.inputs and all(value is None or value.name in weightless for value in node.inputs)):
+        traits = traits_of(node)
+        constant = node.inputs and all(value is None or value.name in weightless for value in node.inputs)
+        if traits.states_lengths or (constant and not traits.varies):
             weightless.update(value.name or "" for value in node.outputs)
     return weightless
 

@@ -201,7 +201,8 @@ def _stated(graph: ir.Graph) -> tuple[str, ...]:
     }
     for node in graph:
         traits = traits_of(node)  # folded, a weight would no longer be a quantized one
-        if traits.random or traits.quantizes or any(a.type == ir.AttributeType.GRAPH for a in node.attributes.values()):
+        bodies = any(a.type == ir.AttributeType.GRAPH for a in node.attributes.values())
+        if traits.random or traits.varies or traits.quantizes or bodies:
             continue
         if traits.states_lengths or all(v is None or v.name in stated for v in node.inputs):
             stated.update((value.name or "", value) for value in node.outputs)

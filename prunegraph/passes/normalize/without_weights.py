@@ -8,6 +8,7 @@ import numpy as np
 import onnx_ir as ir
 
 from prunegraph.runtime.edit import Editor
+from prunegraph.runtime.nest_bodies import nest_bodies
 
 LARGE_FROM = 4096
 """Float tensors with at least so many elements are replaced."""
@@ -39,12 +40,13 @@ def without_weights(model: ir.Model, values: Sequence[str] = (), known: Sequence
             zeros = here.add("ConstantOfShape", lengths, value=ir.tensor(np.zeros(1, tensor.dtype.numpy())))
             graph.initializers.pop(name)
             editor.replace(value, zeros)
-    for body in graph.subgraphs():
-        for node in body:
-            for value in node.outputs:
-                value.shape = None  # what an exporter stated of a branch that these sizes do not take
     if values or known:
         end = editor.at_end()
         shapes = [end.add("Shape", by_name[name], name=f"shape/{k}") for k, name in enumerate(values)]
         graph.outputs[:] = [*shapes, *(by_name[name] for name in known)]
+    nest_bodies(twin)
+    for body in graph.subgraphs():
+        for node in body:
+            for value in node.outputs:
+                value.shape = None  # what an exporter stated of a branch that these sizes do not take
     return twin

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 import onnx_ir as ir
 
+from prunegraph.analysis.bodies import is_end, is_entry
 from prunegraph.analysis.read_weight import late, read_weight
 from prunegraph.analysis.solve import Solution
 from prunegraph.arrays import Array
@@ -167,7 +168,8 @@ def _follow(
     done: set[ir.Node] = set()
     while waiting and len(done) < FAR:
         _, node = heapq.heappop(waiting)
-        if node in done or any(a.type == ir.AttributeType.GRAPH for a in node.attributes.values()):
+        has_body = any(a.type == ir.AttributeType.GRAPH for a in node.attributes.values())
+        if node in done or has_body or is_end(node) or is_entry(node):
             continue
         done.add(node)
         operands = [None if value is None else twins.get(value, value) for value in node.inputs]

@@ -19,6 +19,7 @@ from prunegraph.analysis.kept_positions import Positions
 from prunegraph.analysis.read_weight import initializer_tensor, read_initializer, read_weight
 from prunegraph.analysis.slots import Keeps
 from prunegraph.errors import REPORT_MODEL, VerificationFailed
+from prunegraph.passes.normalize.flatten_bodies import flatten_bodies
 from prunegraph.passes.normalize.flatten_branches import flatten_branches
 from prunegraph.passes.prove.choices import behind_choices
 from prunegraph.passes.prove.compare import TOLERANCE, Gap, are_apart, compare, same_bytes
@@ -111,10 +112,10 @@ def verify(
         VerificationFailed: it cannot run the normalized or the slim model.
     """
     nested = slim
-    if flatten_branches(slim := slim.clone()):
+    if flatten_branches(slim := slim.clone()) | flatten_bodies(slim):
         feeds = None if feeds is None else list(feeds)
         if reason := compare_outputs(nested, slim, feeds, sizes or {}).reason:
-            problem = f"branches do not compute what they do outside of their If: {reason}"
+            problem = f"branches and bodies do not compute what they do outside of their If or Loop: {reason}"
             raise VerificationFailed(problem, hint=REPORT_MODEL)
     copies = Copies.of(original, normalized, slim, analysis, keeps)
     outputs = [value.name or "" for value in normalized.graph.outputs]

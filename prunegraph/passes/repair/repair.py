@@ -18,6 +18,7 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from prunegraph.analysis.analyze import Analysis
+from prunegraph.analysis.bodies import is_end
 from prunegraph.analysis.slots import Keeps
 from prunegraph.arrays import Mask
 from prunegraph.observe.data import every_nth
@@ -130,6 +131,9 @@ def repaired(
     at_once = replace(at_once, requested=method)
     inexact = any(group.dim in keeps and not group.exact for group in analysis.groups)
     if method != "sweep" and not (method == "auto" and inexact):
+        return slim, at_once
+    if any(map(is_end, model.graph)):
+        logger.warning("a model with weights inside of a loop is repaired at once, not front to back")
         return slim, at_once
     return _with_sweep(model, analysis, keeps, inputs.first(SAMPLES), (slim, at_once), prepare, amended, progress)
 

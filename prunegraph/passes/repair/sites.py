@@ -14,6 +14,7 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from prunegraph.analysis.analyze import Analysis
+from prunegraph.analysis.bodies import nodes_in_bodies
 from prunegraph.analysis.slots import Keeps, kept_positions
 from prunegraph.analysis.solution import ContractionSite
 from prunegraph.arrays import Array, Mask
@@ -112,10 +113,13 @@ def sites(model: ir.Model, analysis: Analysis, dims: Collection[int]) -> list[Re
 def _found(model: ir.Model, analysis: Analysis, dims: set[int]) -> Iterator[RepairSite | UnrepairedSum]:
     solution = analysis.solution
     means = {group.dim for group in analysis.groups if not group.exact}
-    nodes = list(model.graph)
+    nodes, repeated = list(model.graph), nodes_in_bodies(model.graph)
     for contraction in solution.contractions():
         weight, node = contraction.weight, nodes[contraction.node]
         if weight is None or not contraction.summed & dims:
+            continue
+        if node in repeated:
+            yield UnrepairedSum(node.name or "", weight.value, "it is read in every trip of a loop")
             continue
         if contraction.summed & dims & means:
             why = "a mean or an extreme is taken over its units, so that other activations reach it"

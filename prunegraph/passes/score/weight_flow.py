@@ -133,7 +133,7 @@ class _Flow:
         if traits.multiplies:
             return self.product(operands, scalars=True, inverse=node.op_type == "Div")
         energy = self.sum(operands, scalars=traits.adds)
-        if energy is not None and traits.lifts_zero:
+        if energy is not None and (traits.lifts_zero or traits.varies):
             return self.filled(1.0)
         if energy is not None and traits.bounded:
             scale = 1 / np.maximum(energy.total, 1)

@@ -1,0 +1,58 @@
+"""How the body of a Loop or Scan stands in a graph that is analysed: its nodes among the others, once.
+
+`Carried`, `Scanned` and `Trip` stand for the inputs of the body.  `Repeat` (or `While`, where the body itself says when
+it ends) takes the number of trips, the condition and what the body is given, then what it makes, and gives what the
+Loop gives.  So the axes of a body are axes of the graph.  No runtime knows these ops: `runtime.nest_bodies` writes the
+Loop again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import onnx_ir as ir
+
+DOMAIN = "prunegraph"
+CARRIED, SCANNED, TRIP = "Carried", "Scanned", "Trip"
+"""What a body is given: a state, a slice of what is scanned, the number of the trip or its condition."""
+
+REPEAT, WHILE = "Repeat", "While"
+"""What a Loop or Scan gives; the second where what a body computes says whether there is another trip."""
+
+LOOP, INDEX = "loop", "index"
+"""Attributes of what a body is given: which Loop it belongs to, and which input of the body it is."""
+
+OP, GIVEN = "kind", "given"
+"""Attributes of what a Loop gives: Loop or Scan, and how many inputs its body has, which come first."""
+
+
+def is_end(node: ir.Node) -> bool:
+    """Whether a node stands for what a Loop or Scan gives."""
+    return node.domain == DOMAIN and node.op_type in (REPEAT, WHILE)
+
+
+def is_entry(node: ir.Node) -> bool:
+    """Whether a node stands for an input of a body."""
+    return node.domain == DOMAIN and node.op_type in (CARRIED, SCANNED, TRIP)
+
+
+def entries(graph: ir.Graph) -> Mapping[str, Mapping[int, ir.Node]]:
+    """By the name of a Loop, what its body is given, by number."""
+    by_loop: dict[str, dict[int, ir.Node]] = {}
+    for node in graph:
+        if is_entry(node):
+            by_loop.setdefault(node.attributes[LOOP].as_string(), {})[node.attributes[INDEX].as_int()] = node
+    return by_loop
+
+
+def nodes_in_bodies(graph: ir.Graph) -> frozenset[ir.Node]:
+    """Every node of a graph that runs once a trip."""
+    inside = {node for node in graph if is_entry(node)}
+    waiting = list(inside)
+    while waiting:
+        for value in waiting.pop().outputs:
+            for reader in value.consumers():
+                if reader not in inside and not is_end(reader):
+                    inside.add(reader)
+                    waiting.append(reader)
+    return frozenset(inside)

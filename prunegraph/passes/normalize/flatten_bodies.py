@@ -1,0 +1,142 @@
+"""Flatten Loops and Scans: the nodes of a body stand in the graph, so that its axes are axes of the graph.
+
+The weights that a body reads are then weights of the graph, read in every trip.  `runtime.nest_bodies` writes the Loops
+again for whoever runs the model.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+
+import onnx_ir as ir
+
+from prunegraph.analysis.bodies import CARRIED, DOMAIN, GIVEN, INDEX, LOOP, OP, REPEAT, SCANNED, TRIP, WHILE
+from prunegraph.analysis.ops import traits_of
+from prunegraph.passes.normalize.flatten_branches import hoist, names_of
+from prunegraph.runtime.edit import Editor, Insertion
+
+_OPSET_OF_SCAN = 9
+"""Before that, a Scan ran along a batch, too."""
+
+
+def flatten_bodies(model: ir.Model) -> bool:
+    """Put the nodes of bodies that can be followed before their Loop or Scan, in place.
+
+    A body that holds a body itself, deals in sequences or draws numbers stays what it is.
+
+    Args:
+        model: Every value of its main graph is named; functions are inlined.
+
+    Returns:
+        Whether there was such a body.
+    """
+    loops = [node for node in model.graph if _is_loop(node) and _can_be_flattened(node, model.graph)]
+    for node in loops:
+        _flatten(model, node)
+    return bool(loops)
+
+
+def _is_loop(node: ir.Node) -> bool:
+    return node.op_type in ("Loop", "Scan") and node.domain in ("", "ai.onnx")
+
+
+def _can_be_flattened(node: ir.Node, graph: ir.Graph) -> bool:
+    body = node.attributes["body"].as_graph()
+    if node.op_type == "Scan" and graph.opset_imports.get("", 0) < _OPSET_OF_SCAN:
+        return False
+    first = 2 if node.op_type == "Loop" else 0
+    if len(body.inputs) != len(node.inputs) or any(value is None for value in node.inputs[first:]):
+        return False
+    if len(body.outputs) != len(node.outputs) + (1 if node.op_type == "Loop" else 0):
+        return False
+    if any(isinstance(value.type, ir.SequenceType | ir.OptionalType) for value in _values(node, body)):
+        return False
+    return any(map(_is_float, _values(node, body))) and not any(map(_is_closed, body))
+
+
+def _is_closed(node: ir.Node) -> bool:
+    """Whether a node of a body keeps it from being flattened."""
+    traits, bodies = traits_of(node), (ir.AttributeType.GRAPH, ir.AttributeType.GRAPHS)
+    return traits.random or traits.sequences or any(a.type in bodies for a in node.attributes.values())
+
+
+def _values(node: ir.Node, body: ir.Graph) -> Iterator[ir.Value]:
+    """All values that have to do with a body."""
+    yield from (value for value in (*node.inputs, *node.outputs, *body.inputs, *body.outputs) if value is not None)
+    for each in body:
+        yield from (value for value in (*each.inputs, *each.outputs) if value is not None)
+
+
+def _is_float(value: ir.Value) -> bool:
+    """Whether a value is known to hold floats along some axis."""
+    dtype = value.dtype
+    return dtype is not None and dtype.is_floating_point() and (value.shape is None or len(value.shape) > 0)
+
+
+def _flatten(model: ir.Model, node: ir.Node) -> None:
+    graph, body = model.graph, node.attributes["body"].as_graph()
+    doors = list(body.inputs)
+    first, made = hoist(graph, node, body, Counter(names_of(model)))
+    node.attributes.pop("body")
+    body.inputs.clear()
+    editor = Editor(graph)
+    here = editor.at(first[0] if first else node).before()
+    entries = {door: _entry(editor, here, node, k, door) for k, door in enumerate(doors)}
+    for door, entry in entries.items():
+        door.replace_all_uses_with(entry)
+    made = [entries.get(value, value) for value in made]
+    given = [node.inputs[k] if _is_trip(node, k) else entries[door] for k, door in enumerate(doors)]
+    outputs = [ir.Value(type=value.type, shape=value.shape) for value in node.outputs]
+    label = node.name or ""
+    facts = [ir.AttrString(OP, node.op_type), ir.AttrString(LOOP, label), ir.AttrInt64(GIVEN, len(given))]
+    end = ir.Node(
+        DOMAIN,
+        _end_of(node, made, entries),
+        [*given, *made],
+        [*node.attributes.values(), *facts],
+        outputs=outputs,
+        name=label,
+    )
+    end.metadata_props.update(node.metadata_props)
+    graph.insert_before(node, end)
+    for old, new in zip(node.outputs, outputs, strict=True):
+        new.name, old.name = old.name, None
+        old.replace_all_uses_with(new, replace_graph_outputs=True)
+    graph.remove(node, safe=True)
+
+
+def _is_trip(node: ir.Node, index: int) -> bool:
+    """Whether an input of a body is the number of the trip, or the condition."""
+    return node.op_type == "Loop" and index < 2
+
+
+def _entry(editor: Editor, here: Insertion, node: ir.Node, index: int, door: ir.Value) -> ir.Value:
+    """What stands for an input of the body."""
+    given = node.inputs[index]
+    op, copied = CARRIED, [ir.AttrString(LOOP, node.name or ""), ir.AttrInt64(INDEX, index)]
+    if _is_trip(node, index):
+        op, given = TRIP, None
+    elif node.op_type == "Scan":
+        scans = node.attributes.get_int("num_scan_inputs", 0)
+        if (k := index - len(node.inputs) + scans) >= 0:
+            axes = node.attributes.get_ints("scan_input_axes", [0] * scans)
+            op = SCANNED
+            copied.append(ir.AttrInt64("axis", axes[k]))
+    value = ir.Value(name=editor.unused(door.name or f"{node.name}/input{index}"), type=door.type)
+    if op == TRIP:
+        value.shape = door.shape if door.shape is not None else ir.Shape([])
+    operands = [] if given is None else [given]
+    here.node(op, *operands, name=f"{node.name}/{value.name}", domain=DOMAIN, outputs=[value], copied=copied)
+    return value
+
+
+def _end_of(node: ir.Node, made: list[ir.Value], entries: dict[ir.Value, ir.Value]) -> str:
+    """Whether a body goes on as often as it was told, or as long as what it computes says."""
+    if node.op_type == "Scan":
+        return REPEAT
+    condition = made[0]
+    while (maker := condition.producer()) is not None and maker.op_type == "Identity" and maker.inputs[0] is not None:
+        condition = maker.inputs[0]
+    told = list(entries.values())[1]
+    return REPEAT if condition is told or condition.is_initializer() else WHILE
