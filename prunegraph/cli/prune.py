@@ -247,8 +247,9 @@ def prune(
         list[str] | None,
         typer.Option(
             metavar="PATTERN",
-            help="Remove groups of heads or FFN neurons whose id or scope matches whole, with the sub-block around "
-            "them, such as ffn.3 or 'head.*layer.5.*'. Without --ratio, nothing else goes. Repeatable.",
+            help="Remove groups of heads, FFN neurons or channels whose id or scope matches whole, with the sub-block "
+            "around them, such as ffn.3, 'head.*layer.5.*' or 'channel.layer3.4.*' for a residual block. Without "
+            "--ratio, nothing else goes. Repeatable.",
         ),
     ] = None,
     dead: Annotated[

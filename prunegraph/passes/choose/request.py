@@ -48,8 +48,8 @@ class Amount:
             that meets all budgets is found, one for all groups of `kinds` that `ratio` and `keep` do not speak of.
         params: Budget: what is left of the parameters, a fraction or a number.
         bytes: Budget: what is left of the bytes of weights, a fraction or a number.
-        drop: Patterns of ids or scopes of groups of heads or FFN neurons that go whole, with the sub-block around
-            them: `["ffn.3"]`. Without a ratio, nothing else goes.
+        drop: Patterns of ids or scopes of groups of heads, FFN neurons or channels that go whole, with the sub-block
+            around them, such as a residual block of convolutions: `["ffn.3"]`. Without a ratio, nothing else goes.
         dead: All units that no output hangs on go, and constant ones after their value has moved into the biases of
             what reads them; nothing else does, and the outputs stay what they are. No other amount stands beside it.
         layer_threshold: All heads of a layer go where more than this share of them would; 1 lets one stay.

@@ -17,7 +17,7 @@ from prunegraph.passes.choose.products import beside_another
 from prunegraph.passes.choose.rank import even_counts, global_counts, rounded_count, select
 from prunegraph.passes.choose.request import Amount, Scope
 from prunegraph.passes.choose.targets import ByScorer, Kept, Ranked, Target, resolve_targets
-from prunegraph.passes.choose.whole_layers import WHOLE_KINDS, dropped, names_of
+from prunegraph.passes.choose.whole_layers import DROPPED_KINDS, dropped, names_of
 from prunegraph.passes.normalize import Normalized
 from prunegraph.passes.score import Context, KindScorers, Scores
 
@@ -97,10 +97,10 @@ def _dropped_ids(groups: Sequence[Group], amount: Amount) -> tuple[str, ...]:
     """The ids of the groups that shall go whole.
 
     Raises:
-        UsageError: a pattern matches no group of heads or FFN neurons.
+        UsageError: a pattern matches no group that can go whole.
     """
-    names = [name for group in groups if group.kind in WHOLE_KINDS for name in names_of(group)]
-    hint = f"whole groups of {', '.join(WHOLE_KINDS)} can go; `prunegraph explain --json` shows their ids and scopes"
+    names = [name for group in groups if group.kind in DROPPED_KINDS for name in names_of(group)]
+    hint = f"whole groups of {', '.join(DROPPED_KINDS)} can go; `prunegraph explain --json` shows their ids and scopes"
     check_patterns(amount.drop, names, "group to drop", hint=hint)
     return tuple(group.id for group in dropped(groups, amount.drop))
 

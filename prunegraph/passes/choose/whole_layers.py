@@ -1,9 +1,9 @@
-"""Whole layers: which groups of heads and of FFN neurons go altogether, as far as the graph lets them."""
+"""Whole layers: which sub-blocks go altogether, attention, FFN or convolutions, as far as the graph lets them."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
 import numpy as np
 import onnx_ir as ir
@@ -20,6 +20,13 @@ logger = logging.getLogger(__name__)
 WHOLE_KINDS = (*HEAD_KINDS, "ffn")
 """Kinds of groups without which the rest of a model makes sense: what they add up to is a sub-block."""
 
+DROPPED_KINDS = (*WHOLE_KINDS, "channel")
+"""Kinds of groups that go whole where a caller says so.
+
+Without the channels inside of it, a residual block adds nothing that hangs on the input; those that nothing goes around
+cannot go.
+"""
+
 
 def names_of(group: Group) -> tuple[str, str, str]:
     """What a pattern may match to drop a group: its id, its scope, and the scope with the kind before it."""
@@ -27,8 +34,8 @@ def names_of(group: Group) -> tuple[str, str, str]:
 
 
 def dropped(groups: Iterable[Group], patterns: Sequence[str]) -> list[Group]:
-    """The groups of heads and of FFN neurons that match a pattern, see `names_of`."""
-    return [group for group in groups if group.kind in WHOLE_KINDS and matches(names_of(group), patterns)]
+    """The groups of heads, FFN neurons and channels that match a pattern, see `names_of`."""
+    return [group for group in groups if group.kind in DROPPED_KINDS and matches(names_of(group), patterns)]
 
 
 def with_whole(
@@ -52,12 +59,32 @@ def with_whole(
         if groups[name].kind in HEAD_KINDS and name not in drop and 1 - mask.mean() > threshold:
             names.append(name)
     while names:
-        nothing = {name: np.zeros(groups[name].shape, dtype=bool) for name in names}
-        refused = remove_whole_groups(model, analysis.solution, Selection(nothing).keeps(analysis.groups)).refused
+        refused = _refused(names, groups, model, analysis)
         if not refused:
+            nothing = {name: np.zeros(groups[name].shape, dtype=bool) for name in names}
             return Selection({**selection.keep, **nothing})
-        for name in list(names):
-            if groups[name].dim in refused:
-                names.remove(name)
-                logger.warning("%s cannot go whole and keeps a unit: %s", name, refused[groups[name].dim])
+        for name, why in _to_blame(refused, groups, model, analysis).items():
+            names.remove(name)
+            logger.warning("%s cannot go whole and keeps a unit: %s", name, why)
     return selection
+
+
+def _refused(
+    names: Sequence[str], groups: Mapping[str, Group], model: ir.Model, analysis: Analysis
+) -> Mapping[str, str]:
+    """Which of some groups cannot go whole together, and why."""
+    nothing = {name: np.zeros(groups[name].shape, dtype=bool) for name in names}
+    refused = remove_whole_groups(model, analysis.solution, Selection(nothing).keeps(analysis.groups)).refused
+    return {name: refused[groups[name].dim] for name in names if groups[name].dim in refused}
+
+
+def _to_blame(
+    refused: Mapping[str, str], groups: Mapping[str, Group], model: ir.Model, analysis: Analysis
+) -> Mapping[str, str]:
+    """Those that cannot go by themselves either: where they go too, everything behind them would be constant."""
+    if len(refused) == 1:
+        return refused
+    alone: dict[str, str] = {}
+    for name in refused:
+        alone |= _refused([name], groups, model, analysis)
+    return alone or refused
