@@ -119,7 +119,7 @@ def test_folding_a_batch_norm_changes_no_score() -> None:
 
 
 @pytest.mark.parametrize("folded", [False, True], ids=["as exported", "folded"])
-@pytest.mark.parametrize("scorer", ["magnitude", "snp"])
+@pytest.mark.parametrize("scorer", ["magnitude", "snp", "random"])
 def test_dead_channels_go_first(scorer: str, folded: bool) -> None:
     result = prune_graph(normalized(folded), 0.5, scorer=scorer)
     assert np.flatnonzero(result.selection.keep["channel.0"]).tolist() == LIVE.tolist()
@@ -169,3 +169,10 @@ def test_a_norm_that_adds_first_and_shows_no_sum_scores_as_the_two_nodes_do() ->
 
     (fused,), (plain,) = (scores_of(model(fused)).values() for fused in (True, False))
     np.testing.assert_allclose(fused, plain, rtol=1e-6)
+
+
+@pytest.mark.parametrize("planted", PLANTED)
+@pytest.mark.parametrize("scorer", ["magnitude", "random"])
+def test_dead_neurons_go_first_by_every_scorer_without_data(scorer: str, planted: str) -> None:
+    result = prune_graph(mlp(ACTIVATIONS["relu"], **PLANTED[planted]).model(), {"ffn": 0.5}, scorer=scorer)
+    assert np.flatnonzero(result.selection.keep["ffn.0"]).tolist() == LIVE.tolist()
