@@ -45,6 +45,17 @@ def plan_beside(slim: Path) -> Path:
     return slim.with_name(f"{slim.stem}.plan.json")
 
 
+def vocabulary_plan(given: Path | None, slim: Path) -> Path | None:
+    """The plan of a model that knows fewer tokens: the one given, or the only one beside it; None if none is."""
+    if given is None:
+        beside = slim.with_name(f"{slim.stem}.vocab.json")
+        return beside if beside.is_file() and not plan_beside(slim).is_file() else None
+    try:
+        return given if "prunegraph_vocabulary" in parse_json(given.read_text(encoding="utf-8-sig")) else None
+    except (OSError, ValueError, TypeError):
+        return None  # whoever reads it as a plan says what is wrong
+
+
 def read_plan(path: Path) -> Plan:
     """Read a plan.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated
 
@@ -22,6 +23,7 @@ from prunegraph.cli.arguments import (
     parse_sizes,
 )
 from prunegraph.cli.console import complain, progress, show, show_json
+from prunegraph.cli.plan_file import vocabulary_plan
 
 
 def verify(
@@ -30,7 +32,9 @@ def verify(
     plan: Annotated[
         Path | None,
         typer.Option(
-            metavar="PLAN", help="What was removed. [default: NAME.plan.json beside SLIM]", show_default=False
+            metavar="PLAN",
+            help="What was removed. [default: NAME.plan.json or NAME.vocab.json beside SLIM]",
+            show_default=False,
         ),
     ] = None,
     allow_io: AllowIo = None,
@@ -52,6 +56,9 @@ def verify(
     and compared with itself first. Weights that the plan says were re-fitted are put back to what Shrink makes of the
     original before that; all others must be as they are in it.
 
+    A model that `prunegraph vocab` made is compared by the ids in its NAME.vocab.json: every weight must hold the rows
+    of kept tokens, and their logits be what they were.
+
     Exits with 0 only if all outputs are equal to rounding, else with 1.
 
     \b
@@ -61,6 +68,9 @@ def verify(
       prunegraph verify model.onnx slim.onnx --data images.npz
       prunegraph verify model.onnx slim.onnx --data images/ --image size=224
     """  # noqa: D301 - \b keeps the lines that follow as they are
+    if (tokens := vocabulary_plan(plan, slim)) is not None:
+        _verify_vocabulary(model, slim, tokens, parse_sizes(size or ()), json=json)
+        return
     plan = plan or slim.with_name(f"{slim.stem}.plan.json")
     with progress() as step:
         step("load")
@@ -108,3 +118,23 @@ def verify(
             "one of the files was changed, or they do not belong together; prune again to get all of them anew",
         )
         raise typer.Exit(1)
+
+
+def _verify_vocabulary(model: Path, slim: Path, plan: Path, sizes: Mapping[str, int], *, json: bool) -> None:
+    with progress() as step:
+        step("load")
+        from prunegraph.api import analyze
+        from prunegraph.export.convert import open_source
+        from prunegraph.passes.choose.request import Scope
+        from prunegraph.vocabulary import VocabularyPlan, verify_vocabulary
+
+        stated = VocabularyPlan.load(plan)
+        graph = analyze(model, scope=Scope(sizes=sizes), progress=step)
+        step("verify")
+        result = verify_vocabulary(graph, open_source(slim), stated)
+    if json:
+        tokens = [result.size, len(result.kept)]
+        show_json({"equal": True, "tokens": tokens, "max_rel_error": result.error, "outputs": result.outputs})
+        return
+    tokens_left = f"{len(result.kept):,} of {result.size:,} tokens stay"
+    show(f"equal: {tokens_left}; largest error {result.error:.1e} of the output's scale")

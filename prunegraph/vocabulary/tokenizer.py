@@ -65,6 +65,8 @@ def mapped_config(config: Mapping[str, Any], kept: tuple[int, ...]) -> dict[str,
 
     def mapped(key: str, value: Any) -> Any:
         if isinstance(value, Mapping):
+            if key == "added_tokens_decoder":
+                return {str(new[int(k)]): v for k, v in value.items() if k.isdecimal() and int(k) in new}
             return {k: mapped(k, v) for k, v in value.items()}
         if key == "vocab_size":
             return len(kept)

@@ -155,3 +155,97 @@ def test_the_command_writes_model_tokenizer_and_plan(tmp_path: Path, by: str) ->
     model, slim = (onnx.load(tmp_path / name) for name in ("model.onnx", "slim.onnx"))
     expected = outputs(model, np.array([old]))[0][..., [5, 9, 22]]
     np.testing.assert_allclose(outputs(slim, np.array([new]))[0], expected, rtol=1e-5, atol=1e-5)
+
+
+def word_level(folder: Path) -> Tokenizer:
+    words = [f"w{k}" for k in range(WORDS - 1)]
+    tokenizer = Tokenizer(models.WordLevel({word: k for k, word in enumerate([*words, "[UNK]"])}, unk_token="[UNK]"))
+    tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    tokenizer.save(str(folder / "tokenizer.json"))
+    (folder / "keep.txt").write_text("w5\nw9\nw11\n")
+    return tokenizer
+
+
+def called(*arguments: str | Path) -> tuple[int, str]:
+    result = CliRunner().invoke(app, [str(each) for each in arguments])
+    return result.exit_code, result.output
+
+
+def test_verify_proves_a_file_with_fewer_tokens_again(tmp_path: Path) -> None:
+    """The plan beside it says which tokens; a row that no text uses is looked at, too, and another model is refused."""
+    word_level(tmp_path)
+    model, slim = tmp_path / "model.onnx", tmp_path / "slim.onnx"
+    onnx.save(separate_head(), model)
+    assert called("vocab", model, "-o", slim, "--keep", tmp_path / "keep.txt")[0] == 0
+    code, text = called("verify", model, slim, "--json")
+    assert code == 0 and json.loads(text)["tokens"] == [WORDS, 4]
+    assert called("verify", model, slim, "--plan", tmp_path / "slim.vocab.json")[0] == 0
+    small = onnx.load(slim)
+    for name in ("table", "b_head"):
+        tampered = onnx.ModelProto.FromString(small.SerializeToString())
+        (tensor,) = (each for each in tampered.graph.initializer if each.name == name)
+        rows = onnx.numpy_helper.to_array(tensor).copy()
+        rows[-1] += 0.01
+        tensor.CopyFrom(onnx.numpy_helper.from_array(rows, name))
+        onnx.save(tampered, slim)
+        code, text = called("verify", model, slim)
+        assert code == 1 and "does not hold the rows" in text
+    changed = onnx.load(model)
+    (table,) = (each for each in changed.graph.initializer if each.name == "table")
+    table.CopyFrom(onnx.numpy_helper.from_array(onnx.numpy_helper.to_array(table) * 2, "table"))
+    onnx.save(changed, tmp_path / "other.onnx")
+    code, text = called("verify", tmp_path / "other.onnx", slim)
+    assert code == 1 and "the plan was made for model.onnx" in " ".join(text.split())
+
+
+def test_a_body_of_another_shape_is_seen(tmp_path: Path) -> None:
+    """All weights are right, and what is computed of them is not."""
+    word_level(tmp_path)
+    model, slim = tmp_path / "model.onnx", tmp_path / "slim.onnx"
+    onnx.save(separate_head(), model)
+    assert called("vocab", model, "-o", slim, "--keep", tmp_path / "keep.txt")[0] == 0
+    other = onnx.load(slim)
+    (relu,) = (node for node in other.graph.node if node.op_type == "Relu")
+    relu.op_type = "Tanh"
+    onnx.save(other, slim)
+    code, text = called("verify", model, slim)
+    assert code == 1 and "off by" in text
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [("{}", "no plan"), ('{"prunegraph_vocabulary": 1, "kept": ["a"]}', "does not list ids"), ("[", "no plan")],
+)
+def test_a_plan_that_is_none_is_refused(tmp_path: Path, text: str, problem: str) -> None:
+    onnx.save(separate_head(), tmp_path / "model.onnx")
+    (tmp_path / "odd.json").write_text(text)
+    code, said = called("verify", tmp_path / "model.onnx", tmp_path / "model.onnx", "--plan", tmp_path / "odd.json")
+    assert code == 1 and problem in " ".join(said.split())
+
+
+def test_a_folder_becomes_a_folder(tmp_path: Path) -> None:
+    """Tokenizer and configurations are written anew, and what has the old ids is left out."""
+    folder, slim = tmp_path / "folder", tmp_path / "slim"
+    (folder / "onnx").mkdir(parents=True)
+    large = word_level(folder)
+    onnx.save(separate_head(), folder / "onnx" / "model.onnx")
+    (folder / "config.json").write_text(json.dumps({"vocab_size": WORDS, "pad_token_id": 5}))
+    decoder = {"5": {"content": "w5"}, "7": {"content": "w7"}, "22": {"content": "[UNK]"}}
+    (folder / "tokenizer_config.json").write_text(json.dumps({"added_tokens_decoder": decoder, "model_max_length": 9}))
+    (folder / "generation_config.json").write_text(json.dumps({"eos_token_id": 9}))
+    (folder / "vocab.txt").write_text("w0\nw1\n")
+    (folder / "special_tokens_map.json").write_text(json.dumps({"unk_token": "[UNK]"}))
+    code, text = called("vocab", folder, "-o", slim, "--keep", folder / "keep.txt")
+    assert code == 0, text
+    names = {str(path.relative_to(slim)) for path in slim.rglob("*") if path.is_file()}
+    assert {"onnx/model.onnx", "onnx/model.vocab.json", "tokenizer.json", "special_tokens_map.json"} <= names
+    assert "vocab.txt" not in names
+    assert json.loads((slim / "config.json").read_text()) == {"vocab_size": 4, "pad_token_id": 0}
+    assert json.loads((slim / "generation_config.json").read_text()) == {"eos_token_id": 1}
+    stated = json.loads((slim / "tokenizer_config.json").read_text())["added_tokens_decoder"]
+    assert stated == {"0": {"content": "w5"}, "3": {"content": "[UNK]"}}
+    small = Tokenizer.from_file(str(slim / "tokenizer.json"))
+    assert small.encode("w9 w11").tokens == large.encode("w9 w11").tokens
+    assert called("verify", folder / "onnx" / "model.onnx", slim / "onnx" / "model.onnx")[0] == 0
+    code, text = called("vocab", folder, "-o", slim, "--keep", folder / "keep.txt")
+    assert code == 1 and "exists already" in " ".join(text.split())
