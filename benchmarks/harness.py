@@ -238,14 +238,11 @@ def write_page(path: Path, lines: Iterable[str]) -> None:
 
 
 def fill_page(path: Path, part: str, lines: Iterable[str]) -> None:
-    """Put lines between `<!-- PART -->` and `<!-- /PART -->` of a page; one that is not there has nothing else."""
+    """Put lines between `<!-- PART -->` and `<!-- /PART -->` of a page, at its end where it has no such marks."""
     marks = f"<!-- {part} -->", f"<!-- /{part} -->"
-    text = path.read_text(encoding="utf-8") if path.exists() else "\n".join((*marks, ""))
-    begin, mark, rest = text.partition(marks[0])
-    _, end_mark, end = rest.partition(marks[1])
-    if not mark or not end_mark:
-        raise SystemExit(f"{path} has no {marks[0]} before a {marks[1]}\n\nhint: write both where the tables shall be")
-    write_page(path, [begin + marks[0], "", *lines, marks[1] + end])
+    text = path.read_text(encoding="utf-8") if path.exists() else ""
+    begin, _, rest = (text if marks[0] in text else "\n".join((text, *marks, ""))).partition(marks[0])
+    write_page(path, [begin + marks[0], "", *lines, marks[1] + rest.partition(marks[1])[2]])
 
 
 def publish(part: str, sections: Iterable[Section], page: Path | None) -> None:
