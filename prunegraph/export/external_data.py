@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 
@@ -83,7 +84,7 @@ def _locate(tensor: ir.ExternalTensor, folders: list[Path], trusted: Collection[
     try:
         path = (base / location).resolve()
         inside = any(path.is_relative_to(folder.resolve()) for folder in folders)
-        exists = path.is_file()
+        exists = _is_file(path)
     except (OSError, ValueError, RuntimeError) as error:  # too long, a null character, links that go round
         reason = getattr(error, "strerror", None) or str(error)
         shown = repr(location if len(location) <= _SHOWN else f"{location[:_SHOWN]}…")
@@ -98,6 +99,18 @@ def _locate(tensor: ir.ExternalTensor, folders: list[Path], trusted: Collection[
     if not os.access(path, os.R_OK):
         raise ModelError(f"the external data file {path} cannot be read", hint=f"chmod +r {path}")
     return path
+
+
+def _is_file(path: Path) -> bool:
+    """Whether a file is there; what is no path raises, which `Path.is_file` does in some versions of Python only.
+
+    Raises:
+        OSError: links go round, or a name is too long.
+    """
+    try:
+        return stat.S_ISREG(path.stat().st_mode)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
 
 
 def _open(tensor: ir.ExternalTensor, path: Path) -> ir.ExternalTensor:

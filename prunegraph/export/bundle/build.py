@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import importlib.metadata
 import io
 import json
 import os
@@ -29,6 +28,7 @@ from prunegraph.export.bundle.lower import lowered
 from prunegraph.export.bundle.stacks import Stack, find_stack
 from prunegraph.export.bundle.versions import Versions, with_patterns
 from prunegraph.export.onnx_file import files_of, load
+from prunegraph.installed import installed_version
 from prunegraph.passes.normalize.static import freeze_sizes
 from prunegraph.runtime.feeds import ID_BOUNDS, Feeds, random_feeds
 from prunegraph.runtime.inputs import check_same_inputs, input_specs
@@ -265,7 +265,7 @@ def _write(
 
         stated: dict[str, Any] = {
             "schema": 1,
-            "prunegraph": importlib.metadata.version("prunegraph"),
+            "prunegraph": installed_version(otherwise="unknown"),
             "stack": None if stack is None else stack.name,
             "models": [_add_model(add, entry, f"models/{k}.onnx", f"m{k}") for k, entry in enumerate(entries)],
             "inputs": inputs,
