@@ -68,9 +68,8 @@ def _lines(facts: Mapping[str, Any]) -> Iterator[str]:
             for row in facts["where"]
         ]
         yield from _table(["block", *(each for name in headings for each in (name, "after", "change"))], rows)
-    if facts["proof"]:
-        yield from ("", "## What the proof saw", "")
-        yield from _table(["", ""], facts["proof_rows"])
+    yield from ("", "## What the proof saw", "")
+    yield from _table(["", ""], facts["proof_rows"]) if facts["proof"] else ("No proof was asked for.",)
     if facts["pins"]:
         yield from ("", "## What cannot go, and why", "")
         rows = [[pin["why"], pin["axes"], f"`{pin['where']}`"] for pin in facts["pins"]]
