@@ -35,6 +35,7 @@ class _Walk:
         self.copies: dict[str, set[int]] = {}  # along which Dims a value is the same everywhere
         self.straight: set[str] = set()  # what a weight has just made, with nothing but linear ops since
         self.weighted: set[int] = set()  # nodes that contract with a weight
+        self.learnt: set[str] = set()  # values that weights have had a part in; an adjacency that is given is not one
         self.weighed: set[str] = set()  # what a softmax has made, wherever its numbers are moved
         self.products: dict[str, tuple[str, str]] = {}  # two activations whose product a value is
         self.attended: dict[str, frozenset[int]] = {}  # slots of a value that attention has carried there
@@ -118,7 +119,7 @@ class _Walk:
             self.roles[leaf].copied |= leaf in copied or broadcast or any(leaf in each for each in same)
         for leaf in contraction.summed:
             self.roles[leaf].scored = True
-        for leaf in left.leaves | right.leaves:
+        for leaf in self.attending(contraction):
             self.roles[leaf].carried = True
             self.roles[leaf].compared |= any(self.roles[summed].made for summed in contraction.summed)
 
@@ -135,7 +136,13 @@ class _Walk:
     def carried(self, k: int) -> frozenset[int]:
         """The leaves of activations that a node carries along while it contracts two of them."""
         sites = [site for site in self.solution.contracted[k] if site.of_activations]
-        return frozenset[int]().union(*(operand.leaves for site in sites for operand in site.operands))
+        return frozenset[int]().union(*map(self.attending, sites))
+
+    def attending(self, contraction: ContractionSite) -> frozenset[int]:
+        """The leaves of one operand that the other carries along, where that hangs on weights as attention does."""
+        left, right = contraction.operands
+        carried = (each.leaves for each, by in ((left, right), (right, left)) if by.value in self.learnt)
+        return frozenset[int]().union(*carried)
 
     def sum_products(self, k: int) -> frozenset[int]:
         """Values times what a softmax weighs them with, summed: attention in two nodes, as where heads sample an image.
@@ -172,6 +179,8 @@ class _Walk:
             self.weighed.update(outputs)
         if traits.multiplies and len(names) == 2 and not self.solution.weights.intersection(names):
             self.products[outputs[0]] = (names[0], names[1])
+        if k in self.weighted or traits.looks_up or not self.learnt.isdisjoint(names):
+            self.learnt.update(outputs)
         slots = carried.union(*(self.attended.get(name, ()) for name in names))
         for value in node.outputs if slots else ():
             self.attended[value.name or ""] = slots & self.leaves_of(value)

@@ -34,6 +34,9 @@ BATCHES = ((1, 2), (1, 1))
 SHORT = ({"batch": 1, "row": 11}, {"batch": 2, "row": 23})
 """Two runs of short sequences."""
 
+HALVINGS = 6
+"""An image is made half as large less often than so many times before a Flatten."""
+
 MANY = 48
 """So many sizes are tried for a model that runs at none of the usual ones."""
 
@@ -137,9 +140,11 @@ def baked_sizes(graph: ir.Graph) -> tuple[list[int], list[int], list[int]]:
     """Lengths, batches and sides of images that constants of a graph may have been made for, small ones first.
 
     A Reshape states lengths, a table of positions has as many rows as there are, and a table of the positions of an
-    image as many as there are patches.
+    image as many as there are patches.  A weight behind a Flatten reads every position of every channel.
     """
     rows, batches, strides = set[int](), set[int](), set[int]()
+    channels = {_shape(node.inputs[1])[0] for node in graph if node.op_type == "Conv" and _shape(node.inputs[1])}
+    flat = set[int]()
     for node in graph:
         if node.op_type in ("Reshape", "Expand") and len(node.inputs) > 1:
             entries = _entries(node.inputs[1])
@@ -149,17 +154,26 @@ def baked_sizes(graph: ir.Graph) -> tuple[list[int], list[int], list[int]]:
             rows.update(n for value in node.inputs for n in _shape(value)[:-1])
         elif node.op_type == "Conv" and "strides" in node.attributes:
             strides.update(node.attributes["strides"].as_ints())
+        elif node.op_type in ("Gemm", "MatMul") and _reads_all(node.inputs[0]):
+            flat.update(n // c for n in _shape(node.inputs[1]) for c in channels if n % c == 0)
+    images = [side << halvings for n in flat for side in _square(n, (0,)) for halvings in range(HALVINGS)]
     sides = [stride * side for stride in sorted(strides) for n in sorted(rows) for side in _square(n)]
-    return _small_first(rows), _small_first(batches), _small_first(n for n in sides if n >= 16)
+    return _small_first(rows), _small_first(batches), _small_first([*(n for n in sides if n >= 16), *images])
 
 
 def _small_first(lengths: Iterable[int]) -> list[int]:
     return sorted({n for n in lengths if 1 < n <= 4096})
 
 
-def _square(positions: int) -> Iterator[int]:
+def _reads_all(value: ir.Value | None) -> bool:
+    """Whether a value is something flattened."""
+    node = value.producer() if value is not None else None
+    return node is not None and node.op_type in ("Flatten", "Reshape")
+
+
+def _square(positions: int, extras: Sequence[int] = (0, 1, 2)) -> Iterator[int]:
     """The side of a square of so many patches, with or without one or two tokens before them."""
-    for extra in (0, 1, 2):
+    for extra in extras:
         side = math.isqrt(max(positions - extra, 0))
         if side > 1 and side * side == positions - extra:
             yield side

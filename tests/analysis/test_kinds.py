@@ -106,6 +106,15 @@ def split_attention() -> onnx.ModelProto:
     return g.model()
 
 
+def graph_convolution() -> onnx.ModelProto:
+    """Neighbours are summed by an adjacency that is given: nothing attends."""
+    g = Builder("graph_convolution")
+    a, x = g.input("a", "nodes", "nodes"), g.input("x", "nodes", 10)
+    h = g("Relu", g("MatMul", a, g("MatMul", x, g.weight("w_in", 10, 24))))
+    g.output(g("MatMul", a, g("MatMul", h, g.weight("w_out", 24, 5))), "nodes", 5)
+    return g.model()
+
+
 @pytest.mark.parametrize(
     ("make", "groups"),
     [
@@ -115,6 +124,7 @@ def split_attention() -> onnx.ModelProto:
         (global_context, "channel 16, channel 6"),
         (deformable, "head 4, v_dim 6/4"),
         (split_attention, "channel 12"),
+        (graph_convolution, "ffn 24"),
     ],
 )
 def test_kinds(make, groups: str) -> None:  # type: ignore[no-untyped-def]

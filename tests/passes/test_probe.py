@@ -470,6 +470,15 @@ def test_a_run_without_end_ends_when_its_time_is_over() -> None:
         interruptible(endless_session(), {"x": np.ones((1, 4), np.float32)}, None, seconds=0.2)
 
 
+def test_a_square_image_follows_from_a_weight_behind_a_flatten() -> None:
+    """Height and width are left open, and 40 is no usual size."""
+    g = Builder("flat")
+    h = g("Relu", g("Conv", g.input("x", "batch", "c", "h", "w"), g.weight("stem", 4, 3, 3, 3), pads=[1] * 4))
+    h = g("Flatten", g("MaxPool", h, kernel_shape=[4, 4], strides=[4, 4]))
+    g.output(g("Gemm", h, g.weight("out", 400, 3), g.weight("bias", 3)), "batch", 3)
+    assert normalized(g.model()).sizes == {"batch": 1, "c": 3, "h": 40, "w": 40}
+
+
 def test_a_model_without_end_is_pinned_after_one_trial(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("prunegraph.passes.normalize.trial.TRIAL", Limits(memory=True, seconds=0.2))
     normal = normalized(endless())
