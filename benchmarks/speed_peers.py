@@ -238,7 +238,8 @@ def dense_module(task: str, seed: int) -> Any:
 def with_weights(module: Any, model: ir.Model, example: Any) -> Any:
     """A module with the weights of the file that was exported from it.
 
-    An exporter that turns a weight gives it a name of its own; the bias beside it keeps its own, and tells which it is.
+    Weights of linear layers lie there as products read them, turned or not, under this name or that; the bias beside a
+    weight keeps its name, and tells which it is.
 
     Args:
         module: Of the architecture; it is changed.
@@ -250,13 +251,10 @@ def with_weights(module: Any, model: ir.Model, example: Any) -> Any:
     """
     import torch
 
+    linear = {f"{name}.weight": f"{name}.bias" for name, m in module.named_modules() if isinstance(m, torch.nn.Linear)}
     with torch.no_grad():
         for name, parameter in module.named_parameters():
-            value = model.graph.initializers.get(name)
-            if value is not None and tuple(value.shape.numpy()) == tuple(parameter.shape):
-                array = read_initializer(model, name)
-            else:
-                array = weight_beside(model, name.removesuffix("weight") + "bias")
+            array = weight_beside(model, linear[name]) if name in linear else read_initializer(model, name)
             parameter.copy_(torch.from_numpy(np.array(array)))
         output = module(**example) if isinstance(example, dict) else module(example)
     expected = output["logits"] if isinstance(output, dict) else output

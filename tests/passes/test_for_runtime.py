@@ -9,13 +9,17 @@ import onnx
 import onnx_ir as ir
 import pytest
 
+from prunegraph.analysis.selection import Selection
+from prunegraph.analyzed import load_and_analyze
 from prunegraph.bench.stats import PairedRatio
 from prunegraph.passes.rewrite.for_runtime import FORMS, suit_runtime, write_forms
+from prunegraph.pipeline import rewrite
 from prunegraph.runtime.feeds import random_feeds
 from prunegraph.runtime.inputs import input_specs
 from prunegraph.runtime.session import open_session, run
 from tests.graphs.builder import Builder, linear
 from tests.graphs.run import outputs as run_graph
+from tests.graphs.skeleton import load_skeleton
 from tests.graphs.small import analysed
 
 SLOWER, UNSURE, FASTER = (PairedRatio(*figures) for figures in ((0.9, 0.8, 0.95), (1.1, 0.99, 1.2), (1.2, 1.1, 1.3)))
@@ -70,6 +74,20 @@ def test_a_guard_behind_the_product_says_what_it_said_before_it() -> None:
     (before,), (after,) = (run_graph(each, feeds) for each in (model, written))
     assert not before[:, 1].any() and before[:, 0].any() and np.isfinite(before).all()
     np.testing.assert_array_equal(before, after)
+
+
+@pytest.mark.parametrize("name", ["zoo_bert", "zoo_bert_legacy", "zoo_gpt2"])
+def test_guards_of_real_exports_are_found_and_what_is_written_is_proven(name: str) -> None:
+    analyzed = load_and_analyze(load_skeleton(name))
+    assert ops(write_forms(analyzed.original, EVERY_FORM)).count("Slice") > ops(analyzed.original).count("Slice")
+    group = next(group for group in analyzed.analysis.groups if group.kind == "head")
+    selection = Selection.of(analyzed.analysis.groups, remove={group.id: [1]})
+    slim, report = rewrite(analyzed, selection, forms=EVERY_FORM)
+    assert report.verify is not None and report.verify.ok
+    plain, _ = rewrite(analyzed, selection, check=False)
+    assert ops(slim).count("IsNaN") == ops(plain).count("IsNaN") == 2
+    again, before = (load_and_analyze(ir.to_proto(each)).analysis.groups for each in (slim, plain))
+    assert [(g.kind, g.shape) for g in again] == [(g.kind, g.shape) for g in before]
 
 
 @pytest.mark.parametrize(

@@ -144,8 +144,8 @@ def _guarded_product(guard: ir.Node) -> ir.Node | None:
         return None
     if softmax is None or softmax.op_type != "Softmax" or not _along_rows(softmax):
         return None
-    constant = numbers(zero)
-    if constant is None or constant.size != 1 or constant.any():
+    constant = None if zero is None else ir.convenience.get_const_tensor(zero)
+    if constant is None or constant.size != 1 or constant.numpy().any():
         return None
     uses = list(guard.outputs[0].uses())
     if len(uses) != 1 or uses[0].idx != 0 or uses[0].node.op_type != "MatMul":
