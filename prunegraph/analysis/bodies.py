@@ -45,6 +45,23 @@ def entries(graph: ir.Graph) -> Mapping[str, Mapping[int, ir.Node]]:
     return by_loop
 
 
+def states_of(end: ir.Node) -> list[tuple[str, str, str]]:
+    """The names of every state of a Loop or Scan: before the first trip, in a trip, and as its body hands it on."""
+    given = end.attributes[GIVEN].as_int()
+    first, scans = (
+        (2, 0) if end.attributes[OP].as_string() == "Loop" else (0, end.attributes["num_scan_inputs"].as_int())
+    )
+    names = [value.name or "" if value is not None else "" for value in end.inputs]
+    states = []
+    for k in range(first, given - scans):
+        value = end.inputs[k]
+        entry = value.producer() if value is not None else None
+        before = entry.inputs[0] if entry is not None and entry.inputs else None
+        after = names[given + k - (1 if first else 0)]
+        states.append((before.name or "" if before is not None else "", names[k], after))
+    return states
+
+
 def nodes_in_bodies(graph: ir.Graph) -> frozenset[ir.Node]:
     """Every node of a graph that runs once a trip."""
     inside = {node for node in graph if is_entry(node)}

@@ -150,13 +150,29 @@ def until_it_is_small() -> onnx.ModelProto:
     return g.model()
 
 
+def lengths_inside() -> onnx.ModelProto:
+    """As a scripted torch module is exported: gates are sliced at positions that the body computes from a shape."""
+    g, xs = _time_first("lengths_inside")
+    zeros = _zeros(g, H)
+    b = Body(g, "cell").counted()
+    h = b.input("h", "B", H)
+    x = b("Gather", xs, "cell_i", axis=0)
+    z = linear(b, b("Concat", x, h, axis=1), "gates", X + H, 2 * H)
+    half = b("Div", b("Gather", b("Shape", z), [1]), [2])
+    update, new = (b("Slice", z, b("Mul", half, [k]), b("Mul", half, [k + 1]), [1]) for k in (0, 1))
+    scale = b("Sqrt", b("Cast", half, to=FLOAT))
+    h = b("Add", b("Mul", b("Sigmoid", update), h), b("Tanh", b("Mul", new, scale)))
+    body = b.graph(h, b("Identity", h), condition="cell_more")
+    return _finish(g, g("Loop", _trips(g), YES, zeros, n=2, body=body)[1])
+
+
 BODIES: tuple[Callable[[], onnx.ModelProto], ...] = (
-    *(lstm_loop, two_lstm_loops, gru_scan, reversed_scan, captured_weights, until_it_is_small),
+    *(lstm_loop, two_lstm_loops, gru_scan, reversed_scan, captured_weights, until_it_is_small, lengths_inside),
 )
 
 
 def growing() -> onnx.ModelProto:
-    """A state that is one slot longer after every trip; the layer beside it is free."""
+    """A state that is one slot longer after every trip, and how long it is counts; the layer beside it is free."""
     g = Builder("growing")
     g.input("x", "B", X)
     h = g("Relu", linear(g, "x", "in", X, H))
@@ -164,6 +180,7 @@ def growing() -> onnx.ModelProto:
     state, kept = b.input("state", "B", None), b.input("kept", "B", H)
     inner = linear(b, b("Relu", linear(b, kept, "up", H, 16)), "down", 16, H)
     longer = b("Concat", state, b("ReduceMean", inner, axes=[1]), axis=1)
+    inner = b("Div", inner, b("Sqrt", b("Cast", b("Gather", b("Shape", state), [1]), to=FLOAT)))
     body = b.graph(longer, b("Tanh", inner), condition="grow_more")
     grown, kept = g("Loop", np.array(4), YES, h, h, n=2, body=body)
     y = g("Add", linear(g, kept, "out", H, 5), g("ReduceSum", grown, [1]))

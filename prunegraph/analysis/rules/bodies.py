@@ -34,7 +34,7 @@ def _slices(whole: Axes, axis: int, part: Axes) -> AxisRule:
     return pinned((whole[axis],), why=_ALONG) + _one((*whole[:axis], *whole[axis + 1 :]), part)
 
 
-@axis_rule(CARRIED, domain=DOMAIN, varies=True, lengths_by_data=True)
+@axis_rule(CARRIED, domain=DOMAIN, varies=True)
 def carried(node: NodeView) -> AxisRule:
     """A state in a trip has the axes that it had before the first one."""
     return _one(node.input(0), node.output())

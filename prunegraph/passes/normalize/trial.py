@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence, Set
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
 
 import numpy as np
@@ -152,7 +152,6 @@ class Trial:
         """Run it on ones, or on zeros where it does not take ones, and look at what inference could not tell."""
         missing = [name for name in self.values if any(name not in each.shapes for each in inferred)]
         unknown = [name for name in self.computed if any(name not in each.held for each in inferred)]
-        hang_on_data = depends_on_data(self.graph, self.stated)
         reason = CannotRun("no inputs to try")
         with open_session(without_weights(self.model, missing, unknown), optimize=False, trial=True) as session:
             for fill in (1, 0):
@@ -163,26 +162,33 @@ class Trial:
                 except CannotRun as error:
                     reason = error
                     continue
+                shapes = [_shapes(known, missing, arrays) for known, arrays in zip(inferred, runs, strict=True)]
+                hang_on_data = depends_on_data(self.graph, self.stated, shapes)
                 return [
-                    self._together(known, missing, unknown, arrays, hang_on_data)
-                    for known, arrays in zip(inferred, runs, strict=True)
+                    self._together(known, each, unknown, arrays[len(missing) :], hang_on_data)
+                    for known, each, arrays in zip(inferred, shapes, runs, strict=True)
                 ]
         raise reason
 
     def _together(
         self,
         inferred: Seen,
-        missing: Sequence[str],
+        shapes: Mapping[str, tuple[int, ...]],
         unknown: Sequence[str],
         arrays: Sequence[Array],
         hang_on_data: Set[str],
     ) -> Seen:
-        """What was inferred, and what a run gave: the shapes of `missing` values, then what `unknown` ones held."""
-        shapes = {name: tuple(int(n) for n in shape) for name, shape in zip(missing, arrays, strict=False)}
-        learnt = Seen({**inferred.shapes, **shapes}, dict(inferred.held), dict(inferred.blocks))
-        stated = zip(unknown, arrays[len(missing) :], strict=True)
+        """What was inferred, and what a run gave: shapes, and what `unknown` values held."""
+        learnt = Seen(dict(shapes), dict(inferred.held), dict(inferred.blocks))
+        stated = zip(unknown, arrays, strict=True)
         learnt.remember({name: array for name, array in stated if name not in hang_on_data}, self.written)
         return learnt
+
+
+def _shapes(inferred: Seen, missing: Sequence[str], arrays: Sequence[Array]) -> dict[str, tuple[int, ...]]:
+    """Shapes that were inferred, and those of `missing` values as a run put them out first."""
+    seen = {name: tuple(int(n) for n in shape) for name, shape in zip(missing, arrays, strict=False)}
+    return {**inferred.shapes, **seen}
 
 
 def _filled(specs: Sequence[InputSpec], sizes: dict[str, int], fill: int) -> Feeds:
