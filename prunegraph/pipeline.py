@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import logging
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import TypeVar
@@ -37,6 +38,8 @@ from prunegraph.passes.score import Context, KindScorers, observe_for, score_wit
 from prunegraph.proof import prove
 from prunegraph.report import GroupReport, Report
 from prunegraph.runtime.nest_bodies import nest_bodies
+
+logger = logging.getLogger(__name__)
 
 T = TypeVar("T", bound=Analyzed)
 
@@ -194,6 +197,7 @@ def rewrite(
             raise _cannot_go_whole(analysis, shrunk.refused)
         streams = analyzed.rotated is not None and bool(analyzed.rotated.streams)
         uncleaned = shrunk.model.clone() if streams else shrunk.model
+        _name_lost_doors(analyzed.normalized.model, shrunk.model)
         slim = written_out(cleanup(shrunk.model, analysis.solution, shrunk.lengths), forms)
     proof, rotated = None, analyzed.rotated
     if check:
@@ -215,6 +219,15 @@ def rewrite(
         rotate=rotated,
     )
     return slim, report
+
+
+def _name_lost_doors(model: ir.Model, slim: ir.Model) -> None:
+    """The log names inputs and outputs that go with whole groups, such as caches."""
+    for what in ("inputs", "outputs"):
+        before, after = (getattr(each.graph, what) for each in (model, slim))
+        left = {value.name for value in after}
+        if lost := [value.name or "" for value in before if value.name not in left]:
+            logger.warning("%s of which nothing is left go: %s", what, ", ".join(lost))
 
 
 def written_out(slim: ir.Model, forms: tuple[str, ...]) -> ir.Model:

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import onnx_ir as ir
 
+from prunegraph.analysis.kept_positions import Positions
 from prunegraph.analysis.selection import Selection
 from prunegraph.analysis.slots import Keeps
 from prunegraph.analyzed import Analyzed, turned, with_folded
@@ -122,7 +123,7 @@ def compare(
     except UsageError as error:
         hint = "use the plan written beside the slim model, the model it was made from, and the same --allow-io"
         raise VerificationFailed(f"the plan does not fit the model: {error}", hint=hint) from error
-    check_interface(analyzed.original, slim)
+    check_interface(analyzed.original, slim, Positions(analyzed.analysis.solution, keeps))
     if repair:
         with clock.step("shrink"):
             slim = undo_repair(analyzed, slim, keeps, repair)
@@ -130,14 +131,15 @@ def compare(
         return _verified(analyzed, slim, keeps, data)
 
 
-def check_interface(model: ir.Model, slim: ir.Model) -> None:
-    """Check that a slim model is called as its original is.
+def check_interface(model: ir.Model, slim: ir.Model, positions: Positions) -> None:
+    """Check that a slim model is called as its original is, but for inputs and outputs of which nothing is left.
 
     Raises:
         VerificationFailed: it has other inputs or outputs.
     """
     for what in ("inputs", "outputs"):
-        before, after = ([value.name for value in getattr(each.graph, what)] for each in (model, slim))
+        before, after = ([value.name or "" for value in getattr(each.graph, what)] for each in (model, slim))
+        before = [name for name in before if name in after or not positions.nothing_left(name)]
         if before != after:
             raise VerificationFailed(
                 f"the slim model has other {what}: {', '.join(map(str, after))} "

@@ -32,6 +32,10 @@ class Positions:
             self._of[value] = kept_positions(self._solution.resolve(value), self._keeps, self._period)
         return self._of[value]
 
+    def nothing_left(self, value: str) -> bool:
+        """Whether an axis of a value has no position that stays."""
+        return value in self._solution.axes and any(mask is not None and not mask.any() for mask in self.of(value))
+
     def dynamic(self, value: str, axis: int) -> bool:
         """Whether an axis of a value is longer in some runs than in others."""
         return len(set(self._solution.facts.shapes[value][axis])) > 1

@@ -56,13 +56,18 @@ class ModelFolder:
             PruneGraphError: the runtime that the folder is for takes one number for layers that differ.
         """
         from prunegraph.atomic_write import new_folder
-        from prunegraph.export.folder import model_card, read_config, write_companions
+        from prunegraph.export.cache_config import with_caches
+        from prunegraph.export.folder import model_card, read_config, slim_config, write_companions
         from prunegraph.export.genai import read_genai_config, slim_genai_config, write_genai_config
         from prunegraph.export.report import render_markdown
 
         config, genai = read_config(self.folder), read_genai_config(self.folder)
         slim = slim_config_of(result, config or {})
-        slim_genai = None if genai is None else slim_genai_config(genai, cuts_of(result))
+        if config is not None and genai is None and has_caches(result):
+            left = [cut for cut in cuts_of(result) if cut.after]
+            slim = with_caches(config, slim_config(config, left), left)
+        inputs = [value.name or "" for value in result.ir_model.graph.inputs]
+        slim_genai = None if genai is None else slim_genai_config(genai, cuts_of(result), inputs)
         with new_folder(target) as staging:
             (staging / self.place).parent.mkdir(parents=True, exist_ok=True)
             files = list(result.save(staging / self.place, strip=strip, shard=shard))
@@ -97,6 +102,17 @@ def cuts_of(result: PruneResult) -> list[Cut]:
     left = {group.id: group.after for group in result.report.groups}
     groups = result.analyzed.analysis.groups if result.analyzed is not None else ()
     return [Cut(group.kind, group.units, left.get(group.id, group.units)) for group in groups]
+
+
+def has_caches(result: PruneResult) -> bool:
+    """Whether inputs of a model hold its heads: keys and values of what was read before."""
+    if result.analyzed is None:
+        return False
+    analysis = result.analyzed.analysis
+    heads = {group.dim for group in analysis.groups if group.kind in ("head", "kv_group")}
+    names = [value.name or "" for value in result.analyzed.normalized.model.graph.inputs]
+    axes = [axis for name in names if name in analysis.solution.axes for axis in analysis.solution.resolve(name)]
+    return any(dim in heads for axis in axes for dim in axis.dims())
 
 
 def is_folder(model: Path) -> bool:

@@ -158,8 +158,12 @@ def slim_config(config: Mapping[str, Any], cuts: Iterable[Cut]) -> SlimConfig:
                 keys += CONFIG_KEYS["kv_group"]
             numbers = {key: config.get(key) for key in keys}
             new_numbers = {key: left[0] for key, number in numbers.items() if number == units}
-            if kind == "qk_dim":  # rotary positions turn pairs
-                new_numbers |= {key: 2 * left[0] for key, number in numbers.items() if number == 2 * units}
+            if kind == "qk_dim":  # rotary positions turn pairs, and fused ops take eight at a time
+                new_numbers |= {
+                    key: number // units * left[0]
+                    for key, number in numbers.items()
+                    if isinstance(number, int) and number and number % units == 0
+                }
             new |= new_numbers
             if not new_numbers and kind in KINDS_STATED:
                 unsaid[kind] = left[0]

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from prunegraph.atomic_write import new_folder
-from prunegraph.errors import ModelError, OutputError
+from prunegraph.errors import ModelError, OutputError, PruneGraphError
+from prunegraph.export.cache_config import with_caches
 from prunegraph.export.folder import (
     Cut,
     SlimConfig,
@@ -147,3 +148,35 @@ def test_heads_with_keys_of_their_own_are_groups_of_keys_too() -> None:
 def test_the_card_tells_what_a_config_cannot() -> None:
     card = model_card("it", "facts", SlimConfig({}, (), {"ffn": (768, 512)}, {"v_dim": 4}))
     assert "the layers have 768, 512" in card and "v_dim: every layer has 4" in card
+
+
+CACHED = {"hidden_size": 32, "num_attention_heads": 8, "num_key_value_heads": 8, "head_dim": 4}
+ONE_NUMBER = {"n_embd": 32, "n_head": 8}
+CACHE_CASES: dict[str, tuple[dict[str, int], list[Cut], dict[str, int] | str]] = {
+    "nothing went": (CACHED, [Cut("head", 8, 8)], CACHED),
+    "half of the heads": (CACHED, [Cut("head", 8, 4)], CACHED | {"num_key_value_heads": 4}),
+    "an attention less": (CACHED, [Cut("head", 8, 4), Cut("head", 8, 0)], CACHED | {"num_key_value_heads": 4}),
+    "half of the dims": (
+        CACHED,
+        [Cut("head", 8, 8), Cut("qk_dim", 4, 2), Cut("v_dim", 4, 2)],
+        CACHED | {"num_attention_heads": 16, "head_dim": 2},
+    ),
+    "dims of keys alone": (CACHED, [Cut("qk_dim", 4, 2), Cut("v_dim", 4, 4)], "sizes that config.json cannot say"),
+    "heads of layers differ": (CACHED, [Cut("head", 8, 4), Cut("head", 8, 2)], "layers keep 2 to 4 of head"),
+    "one number for both": (ONE_NUMBER, [Cut("head", 8, 4)], "one number for the heads of a cache"),
+    "neurons": (ONE_NUMBER, [Cut("head", 8, 8), Cut("ffn", 9, 3)], ONE_NUMBER),
+}
+
+
+@pytest.mark.parametrize("case", CACHE_CASES)
+def test_caches_are_made_from_what_a_configuration_says(case: str) -> None:
+    config, cuts, expected = CACHE_CASES[case]
+    left = [cut for cut in cuts if cut.after]
+    if isinstance(expected, str):
+        with pytest.raises(PruneGraphError, match=expected) as caught:
+            with_caches(config, slim_config(config, left), cuts)
+        assert caught.value.hint
+        return
+    slim = with_caches(config, slim_config(config, left), cuts)
+    assert slim.config == expected
+    assert slim.changed == tuple(key for key in config if config[key] != expected[key])

@@ -9,16 +9,19 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
-from onnx import TensorProto
+from onnx import TensorProto, numpy_helper
 
 from prunegraph import Amount, Scope, prune_graph
+from prunegraph.analysis.selection import Selection
+from prunegraph.api import verify_files
 from prunegraph.cli.model_folder import cuts_of, opened
-from prunegraph.errors import ModelError, PruneGraphError
+from prunegraph.errors import ModelError, PruneGraphError, VerificationFailed
 from prunegraph.export.folder import Cut
 from prunegraph.export.genai import NAME, slim_genai_config
 from prunegraph.passes.prove.mask import masked
 from prunegraph.result import PruneResult
 from prunegraph.runtime.session import open_session, run
+from prunegraph.runtime.widen import widened
 from tests.graphs.builder import Builder
 
 LAYERS, HIDDEN, KV, QUERIES, SIZE, FFN, WORDS = 2, 32, 4, 2, 16, 24, 48
@@ -88,9 +91,21 @@ def decoder() -> onnx.ModelProto:
     return b.model()
 
 
-def genai_folder(where: Path) -> Path:
+def halved(model: onnx.ModelProto) -> onnx.ModelProto:
+    """The same with weights, caches and logits in float16."""
+    for tensor in model.graph.initializer:
+        if tensor.data_type == TensorProto.FLOAT:
+            tensor.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(tensor).astype(np.float16), tensor.name))
+    for value in (*model.graph.input, *model.graph.output):
+        if value.type.tensor_type.elem_type == TensorProto.FLOAT:
+            value.type.tensor_type.elem_type = TensorProto.FLOAT16
+    return model
+
+
+def genai_folder(where: Path, *, half: bool = False) -> Path:
     where.mkdir()
-    onnx.save(decoder(), where / "model.onnx", save_as_external_data=True, location="model.onnx.data")
+    model = halved(decoder()) if half else decoder()
+    onnx.save(model, where / "model.onnx", save_as_external_data=True, location="model.onnx.data")
     (where / NAME).write_text(json.dumps(CONFIG))
     return where
 
@@ -119,14 +134,14 @@ def test_a_slim_folder_says_what_is_left(tmp_path: Path) -> None:
 
 def test_heads_of_queries_alone_are_counted() -> None:
     cuts = [Cut("kv_group", KV, KV)] * 2 + [Cut("query_head", QUERIES, 1)] * 2
-    assert slim_genai_config(CONFIG, cuts).config["model"]["decoder"]["num_attention_heads"] == KV
+    assert slim_genai_config(CONFIG, cuts, ()).config["model"]["decoder"]["num_attention_heads"] == KV
 
 
 def test_layers_that_differ_are_refused_where_the_runtime_takes_one_number() -> None:
     ffn = [Cut("ffn", FFN, 3), Cut("ffn", FFN, 4)]
-    assert slim_genai_config(CONFIG, ffn).config == CONFIG
+    assert slim_genai_config(CONFIG, ffn, ()).config == CONFIG
     with pytest.raises(PruneGraphError, match="one number for all layers, and the layers keep 1 to 2 of kv_group") as e:
-        slim_genai_config(CONFIG, [Cut("kv_group", KV, 1), Cut("kv_group", KV, 2)])
+        slim_genai_config(CONFIG, [Cut("kv_group", KV, 1), Cut("kv_group", KV, 2)], ())
     assert "--uniform" in e.value.hint
 
 
@@ -137,18 +152,57 @@ def test_a_configuration_without_a_decoder_is_refused(tmp_path: Path) -> None:
         pass
 
 
-def test_the_runtime_generates_what_the_masked_original_does(tmp_path: Path) -> None:
+def names_of(folder: Path) -> tuple[set[str], set[str]]:
+    graph = onnx.load(folder / "model.onnx", load_external_data=False).graph
+    return {value.name for value in graph.input}, {value.name for value in graph.output}
+
+
+@pytest.mark.parametrize(("layer", "number"), [(0, 2), (1, 1)])
+def test_the_caches_of_an_attention_that_goes_whole_go_with_it(tmp_path: Path, layer: int, number: int) -> None:
+    source, slim = genai_folder(tmp_path / "whole"), tmp_path / "slim"
+    result = prune(source, slim, ratio={"ffn": 0.5}, drop=[f"kv_group.{layer}"])
+    inputs, outputs = names_of(slim)
+    assert {name.split(".")[1] for name in inputs - {"input_ids", "attention_mask"}} == {str(1 - layer)}
+    assert {name.split(".")[1] for name in outputs - {"logits"}} == {str(1 - layer)}
+    config = json.loads((slim / NAME).read_text())["model"]["decoder"]
+    assert config == DECODER | {"num_hidden_layers": number}
+    proof = result.report.verify
+    assert proof is not None and proof.ok and proof.moved > 1e-3
+    plan = Selection.load(slim / "model.plan.json")
+    assert verify_files(source / "model.onnx", slim / "model.onnx", plan, allow_io=CACHES).ok
+    other = Selection({name: mask for name, mask in plan.keep.items() if name.startswith("ffn")})
+    with pytest.raises(VerificationFailed, match="other inputs"):
+        verify_files(source / "model.onnx", slim / "model.onnx", other, allow_io=CACHES)
+
+
+def test_the_runtime_needs_a_cache(tmp_path: Path) -> None:
+    with pytest.raises(PruneGraphError, match=r"no layer .* has a cache"):
+        prune(genai_folder(tmp_path / "whole"), tmp_path / "slim", drop=["kv_group.*"])
+
+
+GENERATED: dict[str, dict[str, Any]] = {
+    "half of the heads and neurons": {"ratio": {"kv_group": 0.5, "ffn": 0.5}},
+    "half of the dims of heads": {"ratio": {"qk_dim": 0.5}},
+    "the first layer": {"drop": ["kv_group.0", "ffn.0"]},
+    "the last layer and half of the heads": {"ratio": {"kv_group": 0.5}, "drop": ["kv_group.1", "ffn.1"]},
+}
+
+
+@pytest.mark.parametrize("half", [False, True])
+@pytest.mark.parametrize("case", GENERATED)
+def test_the_runtime_generates_what_the_masked_original_does(tmp_path: Path, case: str, half: bool) -> None:
     genai = pytest.importorskip("onnxruntime_genai", reason="onnxruntime-genai is not installed")
-    source = genai_folder(tmp_path / "whole")
-    result = prune(source, tmp_path / "slim", ratio={"kv_group": 0.5, "ffn": 0.5})
+    source = genai_folder(tmp_path / "whole", half=half)
+    result = prune(source, tmp_path / "slim", **GENERATED[case])
     analyzed = result.analyzed
     assert analyzed is not None
     keeps = result.selection.keeps(analyzed.analysis.groups)
-    oracle = masked(analyzed.normalized.model, analyzed.analysis.solution, keeps)
+    oracle = masked(widened(analyzed.normalized.model), analyzed.analysis.solution, keeps)
     prompt, length = [1, 7, 30, 12, 45, 5], 16
-    parameters = genai.GeneratorParams(genai.Model(str(tmp_path / "slim")))
+    model = genai.Model(str(tmp_path / "slim"))
+    parameters = genai.GeneratorParams(model)
     parameters.set_search_options(max_length=length, min_length=length, do_sample=False)
-    generator = genai.Generator(genai.Model(str(tmp_path / "slim")), parameters)
+    generator = genai.Generator(model, parameters)
     generator.append_tokens(np.array([prompt], np.int32))
     while not generator.is_done():
         generator.generate_next_token()

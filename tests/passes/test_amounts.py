@@ -17,7 +17,7 @@ from prunegraph.analysis.cost import count_macs, count_parameters
 from prunegraph.analysis.lengths import Lengths
 from prunegraph.analyzed import Analyzed, load_and_analyze
 from prunegraph.cli import app
-from prunegraph.errors import MissingExtra, UsageError
+from prunegraph.errors import MissingExtra, NothingToPrune, UsageError
 from prunegraph.passes.choose.amounts import presets
 from prunegraph.passes.choose.budget import cost
 from prunegraph.passes.choose.head_filter import FilterOptions
@@ -368,3 +368,17 @@ def test_one_ratio_takes_one_factor_of_a_product(caplog: pytest.LogCaptureFixtur
     assert left and "leaves alone" in caplog.text and all(name in caplog.text for name in left)
     both = prune_graph(model, {"channel": 0.5}).report.groups
     assert left <= {group.id for group in both}
+
+
+def test_kinds_that_a_model_has_none_of_are_named(caplog: pytest.LogCaptureFixture) -> None:
+    """Beside others that it has they are told, once, with those that it has; alone they are refused."""
+    there = {group.kind for group in analyze(classifier()).groups}
+    prune_graph(classifier(), {"expert": 0.5, "ffn": 0.5, "ffn.*": 0.25}, verify=False)
+    assert caplog.text.count("no group of kind expert; it has") == 1 and "ffn" in caplog.text.partition("it has")[2]
+    for amount in (Amount(0.5, kinds=["expert"]), Amount({"expert": 0.5}), Amount(keep={"expert": 2})):
+        with pytest.raises(NothingToPrune, match="no group of kind expert; it has") as caught:
+            prune_graph(classifier(), amount)
+        assert all(kind in str(caught.value) for kind in there)
+    caplog.clear()
+    prune_graph(classifier(), {"ffn": 0.5}, verify=False)
+    assert "no group of kind" not in caplog.text

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from prunegraph.analysis.analyze import Analysis
 from prunegraph.analysis.groups import Group
@@ -11,11 +11,26 @@ from prunegraph.passes.choose.amounts import is_pattern
 from prunegraph.passes.choose.request import Amount
 
 
+def missing_kinds(groups: Collection[Group], amount: Amount) -> list[str]:
+    """The kinds that an amount names and of which a model has no group, by name."""
+    named = {key for key in (*amount.ratios, *amount.keep, *amount.kinds) if not is_pattern(key)}
+    return sorted(named - {group.kind for group in groups})
+
+
+def say_missing(groups: Collection[Group], missing: Sequence[str]) -> str:
+    """Says which kinds a model has none of, and which it has.
+
+    >>> say_missing([], ["expert"])
+    'the model has no group of kind expert'
+    """
+    there = ", ".join(dict.fromkeys(group.kind for group in groups))
+    return f"the model has no group of kind {', '.join(missing)}" + (f"; it has {there}" if there else "")
+
+
 def nothing_to_prune(analysis: Analysis, amount: Amount) -> NothingToPrune:
     """Why no group got smaller, from what is there and from the pins."""
     keys = [*amount.ratios, *amount.keep]
-    kinds = sorted({key for key in keys if not is_pattern(key)})
-    missing = [kind for kind in kinds if all(group.kind != kind for group in analysis.groups)]
+    missing = missing_kinds(analysis.groups, amount)
     if analysis.groups and not missing:
         if not keys and not amount.kinds and (others := _not_by_default(analysis.groups, amount)):
             return others
@@ -25,7 +40,7 @@ def nothing_to_prune(analysis: Analysis, amount: Amount) -> NothingToPrune:
         )
     reasons = [str(pin) for pinned in analysis.pinned for pin in pinned.pins]
     common = max(set(reasons), key=reasons.count) if reasons else "the model has no weights"
-    what = f"the model has no group of kind {', '.join(missing)}" if missing else "nothing to prune: no axis is free"
+    what = say_missing(analysis.groups, missing) if missing else "nothing to prune: no axis is free"
     hint = "`prunegraph explain -v` shows every pin and its node"
     if common.startswith(("graph input", "graph output")):
         hint += "; --allow-io lets inputs and outputs shrink"

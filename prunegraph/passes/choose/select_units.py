@@ -12,7 +12,7 @@ from prunegraph.analysis.names import check_patterns, matches
 from prunegraph.analysis.selection import Selection
 from prunegraph.errors import UsageError
 from prunegraph.passes.choose.budget import cost, totals
-from prunegraph.passes.choose.nothing_to_prune import nothing_to_prune
+from prunegraph.passes.choose.nothing_to_prune import missing_kinds, nothing_to_prune, say_missing
 from prunegraph.passes.choose.products import beside_another
 from prunegraph.passes.choose.rank import even_counts, global_counts, rounded_count, select
 from prunegraph.passes.choose.request import Amount, Scope
@@ -64,6 +64,8 @@ def choose_targets(
     whole = _dropped_ids(groups, amount)
     if not of_group and not whole:
         raise nothing_to_prune(analysis, amount)
+    if missing := missing_kinds(groups, amount):
+        logger.warning("%s", say_missing(groups, missing))
     return Targets(of_group, whole, amount)
 
 

@@ -118,13 +118,26 @@ def verify(
             problem = f"branches and bodies do not compute what they do outside of their If or Loop: {reason}"
             raise VerificationFailed(problem, hint=REPORT_MODEL)
     copies = Copies.of(original, normalized, slim, analysis, keeps)
-    outputs = [value.name or "" for value in normalized.graph.outputs]
     positions = Positions(analysis.solution, keeps)
+    outputs = _outputs_left(normalized, slim, positions)
 
     def proven(trial: Trial) -> Verification:
         return _Proof(normalized.graph, copies, outputs, trial, analysis, keeps, positions).verification()
 
     return on_trial_inputs(proven, copies.given, outputs, feeds, sizes, endless=analysis.solution.facts.endless)
+
+
+def _outputs_left(normalized: ir.Model, slim: ir.Model, positions: Positions) -> list[str]:
+    """The outputs of a model that a slim one has, too.
+
+    Raises:
+        VerificationFailed: it lacks one of which something should be left.
+    """
+    outputs = [value.name or "" for value in normalized.graph.outputs]
+    there = {value.name for value in slim.graph.outputs}
+    if missing := [name for name in outputs if name not in there and not positions.nothing_left(name)]:
+        raise VerificationFailed(f"the slim model lacks the output {missing[0]}", hint=REPORT_MODEL)
+    return [name for name in outputs if name in there]
 
 
 @dataclass

@@ -68,8 +68,9 @@ class ConstantPropagation:
                 self._node(node, dims)
             except (CannotFold, CannotRun) as reason:
                 self.stuck.append((node, str(reason), dims))
+        stays = any(not self.empty(value) for value in self.graph.outputs)
         for value in self.graph.outputs:
-            if value in self.known or self.empty(value):
+            if value in self.known or (self.empty(value) and not stays):
                 dims = self.origin.get(value) or self.dims(value) & self.whole
                 producer = value.producer()
                 assert producer is not None

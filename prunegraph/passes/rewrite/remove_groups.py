@@ -6,7 +6,7 @@ from these units is folded away, see `fold_empty`, and nothing may hold them any
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, MutableSequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -59,10 +59,19 @@ def remove_whole_groups(model: ir.Model, solution: Solution, keeps: Keeps) -> Sl
     literal_targets(slim.graph, solution, lengths)
     propagation = ConstantPropagation(slim.graph, nodes, solution, Lengths(solution, keeps), whole, shrunk.facts)
     propagation.fold()
+    _drop_where(slim.graph.outputs, lambda value: propagation.empty(value) and value not in propagation.known)
     RemoveUnusedNodesPass()(slim)
+    _drop_where(slim.graph.inputs, lambda value: propagation.empty(value) and not value.uses())
     gone = frozenset(k for k, node in enumerate(nodes) if node.graph is None)
     left = frozenset(dim for value in _values(slim.graph) for dim in propagation.dims(value))
     return SlimModel(slim, lengths, gone, left, propagation.refused(left))
+
+
+def _drop_where(values: MutableSequence[ir.Value], is_gone: Callable[[ir.Value], bool]) -> None:
+    """Inputs or outputs of which nothing is left go, such as the caches of an attention that is gone; one stays."""
+    for k in reversed(range(len(values))):
+        if len(values) > 1 and is_gone(values[k]):
+            values.pop(k)
 
 
 def _one_unit(keep: Keep) -> Keep:
