@@ -132,8 +132,12 @@ def accuracies(records: Records, task: str) -> Section:
                  for speed in TASK_SPEEDS]  # fmt: skip
         rows.append([name, *cells])
     for tool in TOOLS:
-        cells = [_cell(records, task, speed, f"peer:{task}:{{}}:{tool}", _peer_speed(records, task, tool, speed))
-                 for speed in TASK_SPEEDS]  # fmt: skip
+        cells = [
+            "not reached"
+            if "refused" in (records.recall(f"tune-peer:{task}:{tool}:{speed:g}") or {})
+            else _cell(records, task, speed, f"peer:{task}:{{}}:{tool}", _peer_speed(records, task, tool, speed))
+            for speed in TASK_SPEEDS
+        ]
         rows.append([TITLES[tool], *cells])
     title = f"Accuracy at measured speed, nothing trained: {NAMES[task]}"
     note = (
