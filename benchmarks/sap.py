@@ -11,7 +11,6 @@ paired, sentence by sentence; intervals are 95 %, from the spread over sentences
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -123,7 +122,6 @@ def main() -> None:
     parser.add_argument("--ratios", type=float, nargs="+", default=(0.25, 0.5, 0.75))
     parser.add_argument("--draws", type=int, default=3, help="random rankings")
     parser.add_argument("--corruptions", type=int, default=3, help="rankings for every share of corrupted arcs")
-    parser.add_argument("--json", type=Path, help="where to write the figures")
     arguments = parser.parse_args()
     if arguments.encoder:
         clear = [review for review in reviews() if abs(review.rating) >= 0.5]
@@ -145,20 +143,14 @@ def main() -> None:
     header = [cell for task, ratio in columns for cell in (f"{task}, {ratio:.0%} removed", "beside the default")]
     title = f"Accuracy on {len(next(iter(whole.values())))} validation sentences"
     Section(title, ("heads ranked by", *header), rows).show()
-    default = rankings[DEFAULT]
-    ranked = {name: (correlation(model, of, default), overlap(model, of, default)) for name, of in rankings.items()}
-    noise = [(name, f"{rho:.3f}", f"{half:.0%}") for name, (rho, half) in ranked.items() if name.startswith("noise")]
+    noise = {name: ranking for name, ranking in rankings.items() if name.startswith("noise")}
     if noise:
-        Section("Ranking beside that of the parse", ("arcs corrupted", "Spearman", "same half"), noise).show()
-    if arguments.json:
-        figures = {
-            f"{name}|{task}|{ratio}": [float(each.mean()), *interval(each.astype(float) - hits[DEFAULT][ratio][task])]
-            for name, by_ratio in hits.items()
-            for ratio, by_task in by_ratio.items()
-            for task, each in by_task.items()
-        }
-        means = {task: float(each.mean()) for task, each in whole.items()}
-        arguments.json.write_text(json.dumps({"whole": means, "hits": figures, "ranking": ranked}))
+        default = rankings[DEFAULT]
+        ranked = [
+            (name, f"{correlation(model, ranking, default):.3f}", f"{overlap(model, ranking, default):.0%}")
+            for name, ranking in noise.items()
+        ]
+        Section("Ranking beside that of the parse", ("arcs corrupted", "Spearman", "same half"), ranked).show()
 
 
 def rankings_of(model: Subject, draws: int, corruptions: int) -> dict[str, Ranking]:
