@@ -23,7 +23,6 @@ from prunegraph.cli.arguments import (
     parse_sizes,
 )
 from prunegraph.cli.console import complain, progress, show, show_json
-from prunegraph.cli.plan_file import vocabulary_plan
 
 
 def verify(
@@ -68,6 +67,8 @@ def verify(
       prunegraph verify model.onnx slim.onnx --data images.npz
       prunegraph verify model.onnx slim.onnx --data images/ --image size=224
     """  # noqa: D301 - \b keeps the lines that follow as they are
+    from prunegraph.cli.plan_file import vocabulary_plan
+
     if (tokens := vocabulary_plan(plan, slim)) is not None:
         _verify_vocabulary(model, slim, tokens, parse_sizes(size or ()), json=json)
         return
