@@ -106,7 +106,8 @@ class SpeedReport:
         met: What was asked for, what was reached, and everything that was tried.
         same_form: How many times faster than the original written in the same form; None where no form was changed.
         forms: What the timing of every equal form said.
-        plan: How levels were chosen: "measured harm", by what they do to outputs, or "one ratio".
+        plan: How levels were chosen: "measured harm", by what they do to outputs, with what streams got narrower, or
+            "one ratio".
         harm: By plan, how far its outputs are from the original's on the data; empty without data.
         settings: How it was timed: batch, sequence, threads, protocol.
         latency_ms: Median milliseconds of the original and of the slim model; None where nothing was timed.

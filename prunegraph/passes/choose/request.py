@@ -69,8 +69,9 @@ class Amount:
             least. None: where data are given, and no scorer is asked for that is about these dims as they are; True:
             always, by the weights alone where there are no data; False: never.
         speedup: How many times faster the result shall be, measured beside the original; where data are given, what
-            goes where follows from what it does to the outputs, and units go by their activation unless a scorer is
-            named. Budgets and `latency_ms` may stand beside it, no ratio.
+            goes where follows from what it does to the outputs, residual widths among it unless `kinds` leave them out,
+            and units go by their activation unless a scorer is named. Budgets and `latency_ms` may stand beside it, no
+            ratio.
         latency_ms: How many milliseconds a run of the result may take on the execution provider at hand.
         max_drop: The fastest plan is found whose `metric` on the data is worse by no more than this many percent:
             points of accuracy, agreement and what else lies in [0, 1], percent of the original's perplexity or of the
