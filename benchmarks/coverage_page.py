@@ -1,10 +1,10 @@
-"""The tables of the coverage page: a summary, one row a file, and the reasons for everything that is not a number."""
+"""The tables of the coverage study: counts for people, one row a file, and reasons for all that is not a number."""
 
 from __future__ import annotations
 
 import importlib.metadata
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from benchmarks.harness import Record, Section
 
@@ -38,26 +38,47 @@ def absent(record: Record) -> bool:
     return str(record.get("failure", "")).startswith(("RuntimeError: not made", "not made"))
 
 
-def sections(
-    names: Sequence[str], variants: Sequence[str], peers: Sequence[str], results: Results, whole: Record | None
+def shares(record: Record) -> tuple[float, float]:
+    """Shares of parameters removed: by exact kinds, and with the hidden width."""
+    stages = [record.get(f"{stage} params") for stage in ("half", "hidden")]
+    exact, either = (1 - params[1] / params[0] if params else 0.0 for params in stages)
+    return exact, max(exact, either)
+
+
+def counts(variants: Sequence[str], peers: Sequence[str], results: Results, whole: Record | None) -> list[Section]:
+    """All variants and all peers; `whole` tells of a run that did all in one go."""
+    tables = [summary(variants, results), _peers(peers, results, whole)]
+    return [*tables, *([Section("", (), (), _took(whole))] if whole else []), _versions(peers, whole)]
+
+
+def file_by_file(
+    names: Iterable[str], variants: Sequence[str], peers: Sequence[str], results: Results, whole: Record | None
 ) -> list[Section]:
-    """The tables, those of all variants and of all peers first; `whole` tells of a run that did all in one go."""
+    """The long table, and the reasons for everything in it that is not a number."""
     reasons = [
-        _reasons("Failures", results, lambda what, r: what in variants and not passed(r) and not absent(r)),
+        failures(variants, results),
         _reasons("Not made", results, lambda what, r: what == "export" or absent(r), NOT_MADE),
     ]
     if peers:
         reasons.append(_reasons("Failures of the peers", results, lambda what, r: what in peers and "failure" in r))
-    versions = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in (*USED, *reversed(peers)))
-    return [
-        _summary(variants, results),
-        _peers(peers, results),
-        *([Section("", (), (), _took(whole))] if whole else []),
-        _files(variants, peers, results),
-        *reasons,
-        _pins(names, variants[0], results),
-        Section("", (), (), versions),
-    ]
+    pins = _pins(names, variants[0], results)
+    return [_files(variants, peers, results), *reasons, pins, _versions(peers, whole)]
+
+
+def failures(variants: Sequence[str], results: Results) -> Section:
+    """What is not pruned, or not equal."""
+    return _reasons("Failures", results, lambda what, r: what in variants and not passed(r) and not absent(r))
+
+
+def _versions(peers: Sequence[str], whole: Record | None) -> Section:
+    names = (*USED, *reversed(peers))
+    return Section("", (), (), ", ".join(f"{name} {_version(name, whole)}" for name in names))
+
+
+def _version(package: str, whole: Record | None) -> str:
+    """The version that a whole run had, or the one that is installed."""
+    known: str | None = (whole or {}).get("versions", {}).get(package)
+    return known or importlib.metadata.version(package)
 
 
 def _took(whole: Record) -> str:
@@ -66,7 +87,7 @@ def _took(whole: Record) -> str:
     return f"Exports and {whole['cases']} cases, by one command: {whole['minutes']:.0f} minutes on {where}."
 
 
-def _summary(variants: Sequence[str], results: Results) -> Section:
+def summary(variants: Sequence[str], results: Results) -> Section:
     """Counts for every variant."""
     files = {stem for stem, what in results if what != "export"}
     lost = {stem for stem, what in results if what == "export"} - files
@@ -81,15 +102,15 @@ def _summary(variants: Sequence[str], results: Results) -> Section:
     return Section("", OUR_HEADER, rows, note)
 
 
-def _peers(peers: Sequence[str], results: Results) -> Section:
+def _peers(peers: Sequence[str], results: Results, whole: Record | None) -> Section:
     """Counts for every peer."""
     rows = []
     for what in peers:
         records = [record for (_, w), record in results.items() if w == what]
         verdicts = Counter(_verdict(record) for record in records)
         heads = sum(_verdict(record) == "good" and record["heads"] > 0 for record in records)
-        counts = [len(records), *(verdicts[verdict] for verdict in ("good", "nothing", "failed")), heads]
-        rows.append((f"{what} {importlib.metadata.version(what)}", *map(str, counts)))
+        numbers = [len(records), *(verdicts[verdict] for verdict in ("good", "nothing", "failed")), heads]
+        rows.append((f"{what} {_version(what, whole)}", *map(str, numbers)))
     return Section("", PEER_HEADER if peers else (), rows)
 
 
@@ -107,7 +128,7 @@ def _files(variants: Sequence[str], peers: Sequence[str], results: Results) -> S
         first = records.get(variants[0], {})
         groups = ", ".join(f"{n} {kind}" for kind, n in first.get("groups", {}).items())
         without = "not made" if "export" in records else ""
-        ours = [_cell(records[v]) if v in records else without for v in variants]
+        ours = [cell(records[v]) if v in records else without for v in variants]
         theirs = [_peer_cell(records[p]) if p in records else "" for p in peers]
         errors = [e for r in records.values() for s in ("half", "hidden") if (e := r.get(f"{s} error")) is not None]
         error = f"{max(errors):.0e}" if errors else ""
@@ -116,7 +137,8 @@ def _files(variants: Sequence[str], peers: Sequence[str], results: Results) -> S
     return Section("Files", header, rows, texts=2 + len(variants))
 
 
-def _cell(record: Record) -> str:
+def cell(record: Record) -> str:
+    """What went of one file, or why there is no number."""
     if absent(record):
         return "not made"
     if not passed(record):
@@ -135,7 +157,7 @@ def _share(params: Sequence[int]) -> str:
     return f"{1 - params[1] / params[0]:.0%}"
 
 
-def _why(record: Record) -> str:
+def why(record: Record) -> str:
     """The reason of a failure in one short piece of a table row."""
     text = str(record.get("failure") or record.get("half refused") or "")
     if not text:
@@ -147,24 +169,24 @@ def _why(record: Record) -> str:
 
 def _reasons(title: str, results: Results, belongs: Callable[[str, Record], bool], note: str = "") -> Section:
     """A table of cases with their reasons."""
-    rows = [(stem, what, _why(record)) for (stem, what), record in sorted(results.items()) if belongs(what, record)]
+    rows = [(stem, what, why(record)) for (stem, what), record in sorted(results.items()) if belongs(what, record)]
     return Section(title, ("file", "case", "reason") if rows else (), rows, note if rows else "None.", texts=3)
 
 
-def _pins(names: Sequence[str], variant: str, results: Results) -> Section:
+def _pins(names: Iterable[str], variant: str, results: Results) -> Section:
     rows = []
     for name in names:
         before: set[str] = set()
         for stem in (name, f"{name}_legacy"):
             pins = results.get((stem, variant), {}).get("pins", {})
-            reasons = {length: _short(why) for length, why in pins.items() if not why.startswith(DULL)}
+            reasons = {length: short(text) for length, text in pins.items() if not text.startswith(DULL)}
             if reasons.keys() - before:
-                rows.append((stem, "; ".join(f"{k}: {why}" for k, why in reasons.items()).replace("|", "\\|")))
+                rows.append((stem, "; ".join(f"{k}: {text}" for k, text in reasons.items()).replace("|", "\\|")))
             before |= reasons.keys()
     return Section("What stays whole, and why", ("file", "length: reason (node)"), rows, PINS, texts=2)
 
 
-def _short(reason: str) -> str:
+def short(reason: str) -> str:
     """A reason with only the end of its node's path."""
     text, _, node = reason.rpartition(" (")
     tail = "/".join(node.split("/")[-3:])

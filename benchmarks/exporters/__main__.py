@@ -1,0 +1,64 @@
+"""The second zoo: small models with random weights as exporters and graph tools write them, pruned with no hints.
+
+    python -m benchmarks.exporters [EXPORTER ...] [--environments FOLDER] [--markdown docs/exporters.md]
+
+Every exporter has an environment of its own under `--environments`, made when it is first needed, with pinned
+versions (`benchmarks/exporters/environments.py`; together about 5 GB). One that is there is taken as it is. Every
+model is exported by a process of that environment, every file pruned by one of its own; what was done is kept in
+`FOLDER/records.jsonl`, so that a run that was stopped goes on where it stopped. Needs the extra `[zoo]`, and
+torchvision.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from benchmarks.exporters.cases import Cases, make_files, prune_file
+from benchmarks.exporters.environments import EXPORTERS, install
+from benchmarks.exporters.make import models_of
+from benchmarks.exporters.page import sections
+from benchmarks.harness import Records, publish, run_cases, study_parser, warm
+
+
+def main() -> None:
+    """Install, export, prune, and write the page."""
+    parser = study_parser("benchmarks.exporters", __doc__, page=True)
+    parser.add_argument("exporters", nargs="*", help="exporters; all without")
+    parser.add_argument("--environments", type=Path, default=Path("build/environments"))
+    parser.add_argument("--folder", type=Path, default=Path("build/exporters"), help="for files and records")
+    parser.add_argument("--first", type=int, metavar="N", help="no more than N models of each exporter")
+    parser.add_argument("--jobs", type=int, default=2, help="cases at once (default 2)")
+    parser.add_argument("--timeout", type=float, default=300, help="seconds for one case (default 300)")
+    parser.add_argument("--again", action="store_true", help="run again what failed")
+    options = parser.parse_args()
+    names = options.exporters or list(EXPORTERS)
+    if unknown := set(names) - set(EXPORTERS):
+        parser.error(f"no such exporter: {', '.join(sorted(unknown))}; there are {', '.join(EXPORTERS)}")
+    records = Records(options.folder / "records.jsonl")
+    missing = {name: why for name in names if (why := install(options.environments, EXPORTERS[name][1]))}
+    made: Cases = {}
+    for name in names:
+        models = list(models_of(name))[: options.first] if name not in missing else []
+        known = {model: records.recall(f"{name}/{model}: export", again=options.again) for model in models}
+        made |= {(name, model): record for model, record in known.items() if record is not None}
+        todo = [model for model, record in known.items() if record is None]
+        for case, record in make_files(options.environments, options.folder, name, todo, options.timeout).items():
+            made[case] = records.keep(f"{'/'.join(case)}: export", record)
+    warm("benchmarks.coverage_case", "prunegraph.pipeline", "prunegraph.passes.prove")
+    files = [(name, file) for (name, _), record in made.items() for file in record.get("files", ())]
+    pruned = run_cases(
+        "prune",
+        files,
+        records,
+        lambda case: (prune_file, (options.folder / case[0] / case[1],)),
+        name="/".join,
+        jobs=options.jobs,
+        timeout=options.timeout,
+        again=options.again,
+    )
+    publish("exporters", sections(made, pruned, missing), options.markdown)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
