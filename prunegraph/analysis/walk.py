@@ -37,7 +37,7 @@ class _Walk:
         self.weighted: set[int] = set()  # nodes that contract with a weight
         self.learnt: set[str] = set()  # values that weights have had a part in; an adjacency that is given is not one
         self.weighed: set[str] = set()  # what a softmax has made, wherever its numbers are moved
-        self.products: dict[str, tuple[str, str]] = {}  # two activations whose product a value is
+        self.products: dict[str, tuple[str, str]] = {}  # the two operands whose product a value is
         self.attended: dict[str, frozenset[int]] = {}  # slots of a value that attention has carried there
         self.producer = {name: k for k, names in enumerate(solution.outputs) for name in names if name}
         self.sums: dict[int, list[int]] = defaultdict(list)  # by node the axes that it sums, with nothing else
@@ -153,7 +153,7 @@ class _Walk:
         name = self.solution.inputs[k][0] if k in self.sums else ""
         factors = self.products.get(name, ())
         values = [factor for factor in factors if factor not in self.weighed]
-        if len(factors) != 2 or len(values) != 1:
+        if len(factors) != 2 or len(values) != 1 or values[0] in self.solution.weights:
             return frozenset()
         summed = frozenset[int]().union(*(self.solution.leaves(name, axis) for axis in self.sums[k]))
         weights = next(factor for factor in factors if factor in self.weighed)
@@ -177,7 +177,7 @@ class _Walk:
         traits = traits_of(node)
         if traits.softmax or (traits.carries == FIRST and not self.weighed.isdisjoint(names[:1])):
             self.weighed.update(outputs)
-        if traits.multiplies and len(names) == 2 and not self.solution.weights.intersection(names):
+        if traits.multiplies and len(names) == 2:
             self.products[outputs[0]] = (names[0], names[1])
         if k in self.weighted or traits.looks_up or not self.learnt.isdisjoint(names):
             self.learnt.update(outputs)

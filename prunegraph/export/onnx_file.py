@@ -267,6 +267,7 @@ def _deserialize(proto: onnx.ModelProto, name: str) -> ir.Model:
         logger.warning("%s: training_info is left out; it would not fit a smaller graph", name)
     try:
         check_tensors(proto)
+        _refuse_maps(proto)
         return _in_order(_with_open_lengths(ir.from_proto(sparse.densify(proto))))
     except ModelError as error:
         raise ModelError(f"{name}: {error.message}", hint=error.hint) from error
@@ -275,6 +276,15 @@ def _deserialize(proto: onnx.ModelProto, name: str) -> ir.Model:
         while (deeper := cause.__cause__ or cause.__context__) is not None:
             cause = deeper
         raise ModelError(f"{name} cannot be understood: {first_line(cause)}", hint=_CHECK_HINT) from error
+
+
+def _refuse_maps(proto: onnx.ModelProto) -> None:
+    """Refuse outputs that are maps, as the exporter of scikit-learn makes them: the IR has no such type."""
+    for value in proto.graph.output:
+        kinds = (value.type, value.type.sequence_type.elem_type)
+        if any(kind.WhichOneof("value") == "map_type" for kind in kinds):
+            hint = "export without it (skl2onnx: options={'zipmap': False}), or make the input of its ZipMap an output"
+            raise ModelError(f"the output {value.name!r} is a map of classes, which cannot be carried over", hint=hint)
 
 
 def _with_open_lengths(model: ir.Model) -> ir.Model:

@@ -79,8 +79,19 @@ def global_context() -> onnx.ModelProto:
 
 def deformable() -> onnx.ModelProto:
     """Heads that read an image at three places each, weighed by a softmax and summed without a MatMul."""
-    g, heads, size, places, queries = Builder("deformable"), 4, 6, 3, 5
-    image, x = g.input("image", "batch", 64, 10), g.input("x", "batch", queries, 10)
+    g = Builder("deformable")
+    return _deformable(g, g.input("x", 2, 5, 10))
+
+
+def deformable_queries() -> onnx.ModelProto:
+    """The same with queries that are learnt, so that places and weights follow from constants alone."""
+    g = Builder("deformable_queries")
+    return _deformable(g, g.weight("queries", 2, 5, 10))
+
+
+def _deformable(g: Builder, x: str) -> onnx.ModelProto:
+    heads, size, places, queries = 4, 6, 3, 5
+    image = g.input("image", 2, 64, 10)
     values = g("Reshape", g("MatMul", image, g.weight("w_v", 10, heads * size)), [0, 64, heads, size])
     values = g("Reshape", g("Transpose", values, perm=[0, 2, 3, 1]), [-1, size, 8, 8])
     grid = g("Tanh", g("MatMul", x, g.weight("w_places", 10, heads * places * 2)))
@@ -90,7 +101,7 @@ def deformable() -> onnx.ModelProto:
     weights = g("Transpose", g("Softmax", scores, axis=-1), perm=[0, 2, 1, 3])
     mixed = g("ReduceSum", g("Mul", read, g("Reshape", weights, [-1, 1, queries, places])), [-1], keepdims=0)
     merged = g("Transpose", g("Reshape", mixed, [-1, heads * size, queries]), perm=[0, 2, 1])
-    g.output(g("MatMul", merged, g.weight("w_o", heads * size, 7)), "batch", queries, 7)
+    g.output(g("MatMul", merged, g.weight("w_o", heads * size, 7)), 2, queries, 7)
     return g.model()
 
 
@@ -123,6 +134,7 @@ def graph_convolution() -> onnx.ModelProto:
         (state_space_contracted, "inner 32, rank 4, state 8"),
         (global_context, "channel 16, channel 6"),
         (deformable, "head 4, v_dim 6/4"),
+        (deformable_queries, "head 4, v_dim 6/4"),
         (split_attention, "channel 12"),
         (graph_convolution, "ffn 24"),
     ],

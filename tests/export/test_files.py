@@ -26,6 +26,7 @@ from prunegraph.analysis.read_weight import read_weight
 from prunegraph.analysis.selection import Selection
 from prunegraph.errors import ModelError, OutputError, UsageError
 from prunegraph.export import onnx_file as door
+from tests.graphs.builder import Builder
 
 WEIGHT = np.arange(64 * 64, dtype=np.float32).reshape(64, 64) / 4096
 X = np.ones((3, 64), np.float32)
@@ -792,3 +793,18 @@ def test_a_plan_appears_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.
     with pytest.raises(OutputError, match="does not exist") as caught:
         new.save(tmp_path / "nowhere" / "plan.json")
     assert caught.value.hint
+
+
+def test_maps_as_outputs_are_refused_by_name(tmp_path: Path) -> None:
+    """What skl2onnx writes by default: probabilities by class."""
+    g = Builder("zipmap", opset=17)
+    g.domains["ai.onnx.ml"] = 3
+    scores = g("Softmax", g("MatMul", g.input("x", None, 4), g.weight("w", 4, 3)))
+    g.output(g("ZipMap", scores, domain="ai.onnx.ml", classlabels_int64s=[0, 1, 2]), None)
+    model = g.model(full_check=False)
+    entry = helper.make_map_type_proto(TensorProto.INT64, helper.make_tensor_type_proto(TensorProto.FLOAT, []))
+    model.graph.output[0].type.CopyFrom(helper.make_sequence_type_proto(entry))
+    onnx.save(model, tmp_path / "zipmap.onnx")
+    with pytest.raises(ModelError, match="'zipmap1' is a map of classes") as refused:
+        door.load(tmp_path / "zipmap.onnx")
+    assert "'zipmap': False" in (refused.value.hint or "")

@@ -114,7 +114,12 @@ def verify(
     nested = slim
     if flatten_branches(slim := slim.clone()) | flatten_bodies(slim):
         feeds = None if feeds is None else list(feeds)
-        if reason := compare_outputs(nested, slim, feeds, sizes or {}).reason:
+        try:
+            reason = compare_outputs(nested, slim, feeds, sizes or {}).reason
+        except CannotRun as error:
+            problem = f"branches cannot be run side by side, so that nothing can be compared: {error}"
+            raise VerificationFailed(problem, hint="take one of them: --set NAME=VALUE, Scope(values=…)") from error
+        if reason:
             problem = f"branches and bodies do not compute what they do outside of their If or Loop: {reason}"
             raise VerificationFailed(problem, hint=REPORT_MODEL)
     copies = Copies.of(original, normalized, slim, analysis, keeps)
