@@ -13,7 +13,7 @@ import onnx_ir as ir
 import pytest
 
 from prunegraph.bench.stats import PairedRatio
-from prunegraph.speed.select import Timer
+from prunegraph.speed.timer import Timer
 from tests.speed.machine import weights
 
 torch = pytest.importorskip("torch", reason="torch is not installed")
