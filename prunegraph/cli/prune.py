@@ -117,7 +117,8 @@ def prune(
         str,
         typer.Option(
             metavar="NAME",
-            help="With --max-drop: see `prunegraph evaluate`.  [default: accuracy with labels, else agreement]",
+            help="With --max-drop and --tolerance: see `prunegraph evaluate`.  [default: accuracy with labels, else "
+            "agreement]",
             show_default=False,
         ),
     ] = "auto",
@@ -405,7 +406,7 @@ def prune(
                 rank=rank,
                 uniform=uniform,
                 least=least,
-                filtering=None if tolerance is None else FilterOptions(tolerance, policy),
+                filtering=None if tolerance is None else FilterOptions(tolerance, policy, metric),
                 speedup=speedup,
                 ep=ep.split(",")[0],
                 latency_ms=latency_ms,

@@ -18,10 +18,10 @@ import onnx_ir as ir
 
 from prunegraph.arrays import Array, Floats
 from prunegraph.errors import UsageError
-from prunegraph.observe.metric import cosines, log_softmax, rows_of
+from prunegraph.observe.metric import cosines, rows_of, token_ids, token_losses
 from prunegraph.observe.run_batches import run_batches
 from prunegraph.observe.stream import Inputs, SampleProgress
-from prunegraph.observe.text import Batch, text_role
+from prunegraph.observe.text import Batch
 from prunegraph.runtime.widen import widened
 
 Judge = Callable[[Array, "npt.NDArray[np.int64] | None"], float]
@@ -201,27 +201,13 @@ def _run(title: str, model: ir.Model, inputs: Inputs, output: str) -> Iterator[t
 def _keep(metric: str, values: Array, batch: Batch, inputs: Inputs) -> Array:
     """What the metric needs to know of every example of a batch, `[examples, ...]`."""
     if metric == "perplexity":
-        return _token_losses(values, batch, inputs)
+        return token_losses(values, batch, token_ids(batch, inputs.specs))
     rows = rows_of(values, batch) if ":" not in metric else values[: len(batch.samples)]
     if metric in ("accuracy", "macro-f1", "agreement"):
         return np.asarray(rows.argmax(axis=-1))
     if count := _first_classes(metric):
         return np.argsort(-rows, axis=-1, kind="stable")[:, :count]
     return np.asarray(rows)
-
-
-def _token_losses(logits: Array, batch: Batch, inputs: Inputs) -> Floats:
-    """`[examples, 2]`: the summed next-token loss in nats, and how many tokens it is of."""
-    ids = next((batch.feeds[spec.name] for spec in inputs.specs if text_role(spec) == "ids"), None)
-    if ids is None or logits.ndim != 3 or logits.shape[:2] != ids.shape:
-        hint = "perplexity is for decoders: token ids in, a row of logits for every token out"
-        raise UsageError("the output has no row of logits for every token of the input", hint=hint)
-    log_probabilities = log_softmax(logits[:, :-1].astype(np.float64))
-    loss = -np.take_along_axis(log_probabilities, ids[:, 1:, None].astype(np.int64), axis=-1)[..., 0]
-    real = np.ones(ids.shape, bool) if batch.mask is None else batch.mask
-    counts = real[:, 1:] & real[:, :-1] if batch.mask is not None else real[:, 1:]
-    rows = len(batch.samples)
-    return np.stack([(loss * counts)[:rows].sum(axis=1), counts[:rows].sum(axis=1).astype(np.float64)], axis=1)
 
 
 def _scores(

@@ -14,6 +14,7 @@ from prunegraph import Amount, Repair, prune_graph
 from prunegraph.analysis.selection import Selection
 from prunegraph.analyzed import Analyzed, load_and_analyze
 from prunegraph.errors import UsageError
+from prunegraph.observe.evaluation import evaluate_models
 from prunegraph.observe.head_mask import HeadMaskSession
 from prunegraph.observe.stream import Data, Inputs
 from prunegraph.passes.choose.head_filter import Filtered, FilterOptions, filter_candidates
@@ -228,6 +229,32 @@ def test_query_heads_go_from_all_groups_at_once() -> None:
     assert filtered.ratio == 2 / 8
     expected = np.array([[True, False, True, True], [False, True, True, True]])
     np.testing.assert_array_equal(filtered.selection.keep[slots.id], expected)
+
+
+def test_heads_of_a_decoder_go_until_its_perplexity_rises_too_far() -> None:
+    """What filtering saw with head masks is what evaluation measures of the original, and of the masked original."""
+    analyzed = load_and_analyze(load_skeleton("zoo_llama"))
+    model, analysis = analyzed.normalized.model, analyzed.analysis
+    slots = next(group for group in analysis.groups if group.kind == "query_head")
+    ids = np.random.default_rng(0).integers(0, 16, (24, 1))
+    with open_session(widened(model)) as session:  # tokens that the whole model expects
+        for _ in range(8):
+            logits = run(session, {"input_ids": ids, "attention_mask": np.ones_like(ids)})[0]
+            ids = np.concatenate([ids, logits[:, -1:].argmax(-1)], axis=1)
+    inputs = Data({"input_ids": ids, "attention_mask": np.ones_like(ids)}, batch_size=7).inputs(analyzed.original)
+    candidates = Selection({slots.id: np.array([[True, False, False, False]] * 2)})
+    options = FilterOptions(tolerance=0.0, metric="perplexity")
+    every = filter_candidates(model, analysis, candidates, inputs, options)
+    values = dict(every.candidates)
+    assert [values[unit] for unit in every.removed] == sorted(values.values())  # the least harmful first
+    assert len(every.removed) == 3 and every.before < every.after
+    second = sorted(values.values())[1]
+    few = FilterOptions(tolerance=every.before / second, metric="perplexity", policy="skip")
+    filtered = filter_candidates(model, analysis, candidates, inputs, few)
+    assert 0 < len(filtered.removed) and filtered.after <= filtered.before / few.tolerance * (1 + 1e-9)
+    without = masked(model, analysis.solution, filtered.selection.keeps(analysis.groups))
+    scores = evaluate_models({"whole": model, "masked": without}, inputs, "perplexity").scores
+    assert (filtered.before, filtered.after) == pytest.approx([score.value for score in scores], rel=1e-5)
 
 
 def test_all_heads_of_a_layer_may_go(tmp_path: Path) -> None:

@@ -43,7 +43,8 @@ class FilterOptions:
     Attributes:
         tolerance: Which share of the original's metric must be left.
         policy: What happens when a removal falls below it: "stop" there, or "skip" that head and try the next.
-        metric: "auto", "accuracy", "agreement", "cosine", or a function from a session to a number, higher is better.
+        metric: "auto", "accuracy", "agreement", "cosine", "perplexity" (that of the original is divided by that of what
+            is left), or a function from a session to a number, higher is better.
         output: The output that is judged; the first if empty.
         jobs: Evaluations at a time; None leaves it to joblib, and so to `joblib.parallel_config`.
     """
@@ -220,6 +221,9 @@ class _Search:
         total = sum(int(np.prod(shape)) for shape in self.shapes.values())
         left = {group: mask for group, mask in keep.items() if not mask.all()}
         share = sum(self.members[unit].size for unit in removed) / total
+        if name == "perplexity":  # compared by its reciprocal, for higher is better
+            ranked = tuple((unit, 1 / value) for unit, value in ranked)
+            whole, after = 1 / whole, 1 / after
         return Filtered(Selection(left), ranked, tuple(removed), name, whole, after, len(self.known) + 1, share)
 
 
