@@ -124,6 +124,10 @@ class Records:
         record = self._records.get(case)
         return None if record is None or (again and "failure" in record) else record
 
+    def every(self) -> list[Record]:
+        """The records of all cases, in the order in which they were first run."""
+        return list(self._records.values())
+
     def keep(self, case: str, record: Record) -> Record:
         """Add a record."""
         line = json.dumps({"case": case, "record": record})

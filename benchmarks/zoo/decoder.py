@@ -19,6 +19,13 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 OPSET = 18
+MICROSOFT = "com.microsoft"
+
+BLOCK = 128
+"""Rows of a weight in 4 bits that share a scale."""
+
+SPREAD = 4.6
+"""The standard deviation of whole numbers from -8 to 7."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +56,9 @@ def narrow(layers: int) -> DecoderShape:
     return DecoderShape(layers, hidden=64, heads=4, kv_heads=2, head_dim=16, ffn=128, vocabulary=256)
 
 
-def write_decoder(shape: DecoderShape, path: Path, seed: int = 0, *, half: bool = False) -> None:
+def write_decoder(
+    shape: DecoderShape, path: Path, seed: int = 0, *, half: bool = False, four_bits: bool = False
+) -> None:
     """Write `path` and, beside it, `NAME.data` with the weights, one tensor in memory at a time.
 
     Args:
@@ -57,18 +66,24 @@ def write_decoder(shape: DecoderShape, path: Path, seed: int = 0, *, half: bool 
         path: The model file.
         seed: Of the weights.
         half: Whether weights and activations are float16; positions are computed in float32 all the same.
+        four_bits: Whether all matrices but the table of tokens are in 4 bits, a scale for every 128 rows (MatMulNBits).
     """
     with path.with_name(f"{path.name}.data").open("wb") as data:
         dtype = np.dtype(np.float16 if half else np.float32)
-        graph = _Writer(shape, data, np.random.default_rng(seed), dtype).graph()
+        graph = _Writer(shape, data, np.random.default_rng(seed), dtype, four_bits).graph()
     opset = [helper.make_opsetid("", OPSET)]
+    if four_bits:
+        opset.append(helper.make_opsetid(MICROSOFT, 1))
     onnx.save(helper.make_model(graph, opset_imports=opset, ir_version=9), path)
 
 
 class _Writer:
     """Collects nodes and initializers; a value is known by its name, a number or a list of them is a constant."""
 
-    def __init__(self, shape: DecoderShape, data: IO[bytes], rng: np.random.Generator, dtype: np.dtype[Any]) -> None:
+    def __init__(
+        self, shape: DecoderShape, data: IO[bytes], rng: np.random.Generator, dtype: np.dtype[Any], four_bits: bool
+    ) -> None:
+        self.four_bits = four_bits
         self.shape, self.data, self.rng, self.dtype = shape, data, rng, dtype
         self.onnx_type = helper.np_dtype_to_tensor_dtype(dtype)
         self.nodes: list[onnx.NodeProto] = []
@@ -80,8 +95,8 @@ class _Writer:
         self.tables()
         for k in range(s.layers):
             x = self.layer(f"layers.{k}", x)
-        operands = [self.norm("norm", x), self.weight("lm_head.weight", s.hidden, s.vocabulary)]
-        self.nodes.append(helper.make_node("MatMul", operands, ["logits"], "lm_head"))
+        self.linear("lm_head", self.norm("norm", x), s.hidden, s.vocabulary)
+        self.nodes[-1].output[0] = "logits"
         ids = helper.make_tensor_value_info("input_ids", TensorProto.INT64, ["batch", "sequence"])
         logits = helper.make_tensor_value_info("logits", self.onnx_type, ["batch", "sequence", s.vocabulary])
         return helper.make_graph(self.nodes, "decoder", [ids], [logits], list(self.initializers.values()))
@@ -153,7 +168,10 @@ class _Writer:
         return f"{name}/out"
 
     def linear(self, at: str, x: str, source: int, target: int) -> str:
-        return self("MatMul", x, self.weight(f"{at}.weight", source, target))
+        if not self.four_bits:
+            return self("MatMul", x, self.weight(f"{at}.weight", source, target))
+        stated = {"K": source, "N": target, "bits": 4, "block_size": BLOCK, "domain": MICROSOFT}
+        return self("MatMulNBits", x, *self.packed(f"{at}.weight", source, target), **stated)
 
     def constant(self, value: float | Sequence[int] | npt.NDArray[Any], name: str = "") -> str:
         if not isinstance(value, np.ndarray):
@@ -167,8 +185,19 @@ class _Writer:
         """A random matrix in the data file, large enough for what it makes to be of the size of what it is given."""
         array = self.rng.standard_normal((rows, columns), dtype=np.float32)
         array *= 1 / math.sqrt(rows) if name != "embed.weight" else 1
-        array = array.astype(self.dtype, copy=False)
-        tensor = TensorProto(name=name, dims=array.shape, data_type=self.onnx_type)
+        return self.stored(name, array.astype(self.dtype, copy=False))
+
+    def packed(self, name: str, rows: int, columns: int) -> tuple[str, str]:
+        """A random matrix in 4 bits and its scales, as `MatMulNBits` takes them."""
+        blocks = -(-rows // BLOCK)
+        pairs = self.rng.integers(0, 256, (columns, blocks, BLOCK // 2), dtype=np.uint8)
+        scales = self.rng.uniform(0.8, 1.2, (columns, blocks)) / (SPREAD * math.sqrt(rows))
+        return self.stored(name, pairs), self.stored(f"{name}.scales", scales.astype(self.dtype))
+
+    def stored(self, name: str, array: npt.NDArray[Any]) -> str:
+        """A weight that lies in the data file."""
+        kind = helper.np_dtype_to_tensor_dtype(array.dtype)
+        tensor = TensorProto(name=name, dims=array.shape, data_type=kind)
         tensor.data_location = TensorProto.EXTERNAL
         place = {"location": Path(self.data.name).name, "offset": self.data.tell(), "length": array.nbytes}
         for key, entry in place.items():

@@ -23,6 +23,7 @@ from prunegraph.analysis.read_weight import read_weight
 from prunegraph.arrays import Array
 from prunegraph.runtime.block_message import block_message
 from prunegraph.runtime.cut import BYTES_A_BLOCK, CARRIED, GraphBlock, cut
+from prunegraph.runtime.free_memory import give_back_free_memory
 from prunegraph.runtime.limits import UNLIMITED, CannotRun, Limits
 from prunegraph.runtime.nest_bodies import nested
 from prunegraph.runtime.session import SessionSettings, open_message, open_session, run
@@ -248,6 +249,7 @@ class _ByBlocks:
             for k, block in enumerate(self.blocks):
                 read_later = {name for name, last in last_reader.items() if last > k}
                 self._run_block(block, runs, read_later, limits)
+                give_back_free_memory()
                 for number, each in enumerate(runs):
                     yield number, each.give()
                     each.values = {name: array for name, array in each.values.items() if name in read_later}
@@ -276,8 +278,14 @@ class _ByBlocks:
                     start = time.monotonic()
                     arrays_out = run(session, feeds, names, limits=_rest(limits, each.seconds)) if names else []
                     each.seconds += time.monotonic() - start
-                    results[key] = dict(zip(names, arrays_out, strict=True))
+                    results[key] = dict(zip(names, map(_own, arrays_out), strict=True))
+                    del arrays_out
                 each.values |= results[key]
+
+
+def _own(array: Array) -> Array:
+    """The same numbers apart from the session: a single output that is kept would keep all that its run allocated."""
+    return array if array.base is None else array.copy()
 
 
 def _rest(limits: Limits, seconds: float) -> Limits:

@@ -99,7 +99,8 @@ def interruptible(
         finally:
             ended.set()
 
-    threading.Thread(target=call, daemon=True).start()
+    thread = threading.Thread(target=call, daemon=True)
+    thread.start()
     end = math.inf if seconds is None else time.monotonic() + seconds
     try:
         while not ended.wait(min(SECONDS_A_LOOK, max(end - time.monotonic(), 0))):
@@ -108,6 +109,7 @@ def interruptible(
     except BaseException:
         _end(options, ended)
         raise
+    thread.join()  # as long as it lives it holds the session, and that its weights
     if errors:
         raise errors[0]
     return results

@@ -14,7 +14,7 @@ from prunegraph.arrays import Array
 BYTES_IN_MEMORY = 1 << 27
 """What crosses between blocks, and what was asked for inside of them, lies on the disk beyond so many bytes."""
 
-LARGE = 1 << 20
+LARGE = 1 << 18
 """What is smaller stays in memory in any case."""
 
 

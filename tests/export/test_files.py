@@ -175,7 +175,7 @@ BAD: dict[str, tuple[Callable[[Path], Path], str, str]] = {
     "cut at the end": (raw(WHOLE[:-1]), "cut short", "again"),
     "data missing": (proto(tiny(outside("gone.bin"))), "gone.bin is missing; it holds 'w'", "copy the data file"),
     "data unnamed": (proto(tiny(outside(""))), "no location", "export"),
-    "data too short": (lambda folder: write_external(folder, offset=8), "too short", "cut short"),
+    "data too short": (lambda folder: write_external(folder, offset=8), "too short: 'w' ends at byte", "cut short"),
     "data before the file": (lambda folder: write_external(folder, offset=-8), "cannot be understood: ", "pip install"),
     "data of another size": (lambda folder: write_external(folder, length=64), "stated to have 64 bytes", "together"),
     "data by absolute path": (proto(tiny(outside("/etc/hostname"))), "outside the model's folder", "refused"),

@@ -211,6 +211,16 @@ def test_what_crosses_may_lie_on_the_disk(monkeypatch: pytest.MonkeyPatch) -> No
     assert on_disk and all(isinstance(array, np.memmap) for array in on_disk)
 
 
+def test_what_a_block_makes_holds_on_to_no_session() -> None:
+    """An output of ONNX Runtime that is not copied keeps everything that its run has allocated."""
+    model = model_from(residual())
+    names = [node.outputs[0].name or "" for node in model.graph]
+    with open_runner(model, names, AS_WRITTEN, most=1) as runner:
+        parts = [part for _, part in runner.parts([{"x": X}], [names])]
+    assert len(parts) > 4
+    assert all(array.base is None for part in parts for array in part.values())
+
+
 def test_values_come_as_soon_as_they_are_there() -> None:
     """Every one once, in the order of the blocks."""
     model = model_from(residual())

@@ -17,6 +17,7 @@ from onnx import numpy_helper
 import prunegraph as pg
 from benchmarks.zoo.decoder import DecoderShape, write_decoder
 from prunegraph.analysis.read_weight import LateTensor, is_uniform, late, lies_in_file, read_samples, read_weight
+from prunegraph.runtime import blocks
 
 pytestmark = pytest.mark.slow
 
@@ -81,6 +82,18 @@ def test_pruning_without_proof_holds_a_few_weights_at_a_time(tmp_path: Path, mon
         result.save(tmp_path / "slim.onnx")
     largest = 256 * 2048 * 2
     assert largest <= weights.peak <= 4 * largest < (tmp_path / "decoder3.onnx.data").stat().st_size / 2
+
+
+def test_the_proof_of_many_layers_holds_the_weights_of_a_block(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A block is one weight here: in memory are what it is read of, and what is made of that."""
+    largest = 64 * 256 * 4
+    monkeypatch.setattr(blocks, "BYTES_A_BLOCK", largest)
+    path = tmp_path / "narrow.onnx"
+    shape = DecoderShape(layers=10, hidden=64, heads=4, kv_heads=2, head_dim=16, ffn=256, vocabulary=64)
+    write_decoder(shape, path, half=True)
+    with watched(monkeypatch) as weights:
+        assert pg.prune_graph(path, {"ffn": 0.3}).report.verify
+    assert largest <= weights.peak <= 4 * largest < shape.parameters * 4 / 8
 
 
 def test_a_model_in_a_data_file_is_pruned_as_one_in_memory(tmp_path: Path) -> None:
