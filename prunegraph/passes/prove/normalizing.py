@@ -37,7 +37,12 @@ class Normalizing:
 
 
 def compare_outputs(
-    original: ir.Model, other: ir.Model, feeds: Iterable[Feeds] | None, sizes: Mapping[str, int]
+    original: ir.Model,
+    other: ir.Model,
+    feeds: Iterable[Feeds] | None,
+    sizes: Mapping[str, int],
+    *,
+    endless: bool = False,
 ) -> Normalizing:
     """Compare what two models make whose outputs shall be the same, with nothing masked.
 
@@ -46,6 +51,7 @@ def compare_outputs(
         other: What was made of it.
         feeds: Inputs to compare on; random ones if None.
         sizes: Sizes of dynamic dims by name, for random inputs.
+        endless: See `trial_inputs`.
 
     Raises:
         PruneGraphError: ONNX Runtime does not run the original.
@@ -59,7 +65,7 @@ def compare_outputs(
         before, after = (run_all(model, trial.feeds, outputs, limits=trial.limits) for model in (plain, small))
         return compare_normalized(copies, trial.feeds, outputs, before, after, trial.limits)
 
-    outcome = on_trial_inputs(compare, wide_original, outputs, feeds, sizes)
+    outcome = on_trial_inputs(compare, wide_original, outputs, feeds, sizes, endless=endless)
     return replace(outcome, reason=outcome.reason.replace("normalizing changed the model: ", ""))
 
 

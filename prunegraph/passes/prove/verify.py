@@ -15,6 +15,7 @@ import numpy as np
 import onnx_ir as ir
 
 from prunegraph.analysis.analyze import Analysis
+from prunegraph.analysis.bodies import is_end
 from prunegraph.analysis.kept_positions import Positions
 from prunegraph.analysis.read_weight import initializer_tensor, read_initializer, read_weight
 from prunegraph.analysis.slots import Keeps
@@ -111,11 +112,11 @@ def verify(
         PruneGraphError: ONNX Runtime cannot run the original, or not within the limits, or makes no numbers of it.
         VerificationFailed: it cannot run the normalized or the slim model.
     """
-    nested = slim
-    if flatten_branches(slim := slim.clone()) | flatten_bodies(slim):
+    nested, endless = slim, analysis.solution.facts.endless
+    if flatten_branches(slim := slim.clone()) | (any(map(is_end, normalized.graph)) and flatten_bodies(slim)):
         feeds = None if feeds is None else list(feeds)
         try:
-            reason = compare_outputs(nested, slim, feeds, sizes or {}).reason
+            reason = compare_outputs(nested, slim, feeds, sizes or {}, endless=endless).reason
         except CannotRun as error:
             problem = f"branches cannot be run side by side, so that nothing can be compared: {error}"
             raise VerificationFailed(problem, hint="take one of them: --set NAME=VALUE, Scope(values=…)") from error
@@ -129,7 +130,7 @@ def verify(
     def proven(trial: Trial) -> Verification:
         return _Proof(normalized.graph, copies, outputs, trial, analysis, keeps, positions).verification()
 
-    return on_trial_inputs(proven, copies.given, outputs, feeds, sizes, endless=analysis.solution.facts.endless)
+    return on_trial_inputs(proven, copies.given, outputs, feeds, sizes, endless=endless)
 
 
 def _outputs_left(normalized: ir.Model, slim: ir.Model, positions: Positions) -> list[str]:
