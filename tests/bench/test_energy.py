@@ -123,9 +123,10 @@ def test_bench_tells_them_or_why_not(tmp_path: Path, monkeypatch: pytest.MonkeyP
     written = tmp_path / "results.json"
     written.write_text(json.dumps(comparison.to_dict(samples=True)))
     assert Comparison.from_dict(json.loads(written.read_text())).results[0].joules == row.joules
-    shown = CliRunner().invoke(app, ["bench", "--results", str(written)])
+    wide = CliRunner(env={"COLUMNS": "200"})
+    shown = wide.invoke(app, ["bench", "--results", str(written)])
     assert shown.exit_code == 0 and "J a run" in shown.stdout and "POM_5V_IN" in shown.stdout
-    assert "J a run" not in CliRunner().invoke(app, ["bench", "--results", str(without(comparison, written))]).stdout
+    assert "J a run" not in wide.invoke(app, ["bench", "--results", str(without(comparison, written))]).stdout
 
 
 def without(comparison: Comparison, path: Path) -> Path:
