@@ -14,7 +14,7 @@ from prunegraph.cli.arguments import (
     DataFile,
     Json,
     Limit,
-    Model,
+    Original,
     Size,
     TextColumns,
     Tokenizer,
@@ -42,7 +42,7 @@ MAPPED = ("tokenizer_config.json", "generation_config.json", "genai_config.json"
 
 
 def vocab(
-    model: Model,
+    model: Original,
     output: Annotated[
         Path,
         typer.Option(

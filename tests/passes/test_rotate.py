@@ -204,7 +204,7 @@ ROTATED = "scales it by something that varies along it"
         ("channel_attention", "v_dim.0", "Div) scales it by something that varies"),
         ("gram", "v_dim.0", "Relu"),
         ("multi_head_cross", "qk_dim.0", "turns"),
-        ("fused_gemm", "v_dim.0", "FusedGemm"),
+        ("fused_gemm", "qk_dim.0", "turns"),
         ("zoo_levit", "qk_dim.0", "BatchNormalization"),
         ("zoo_deberta_v2", "qk_dim.0", "it is both compared and read by a weight"),
         ("zoo_clip", "qk_dim.2", "Pow"),
