@@ -129,7 +129,9 @@ def test_a_table_that_was_measured_on_a_device_plans_here(folder: Path) -> None:
     assert table.protocol == results.protocol == "blocks"
     for kinds in (("head", "ffn"), ("head", "ffn", "qk_dim", "v_dim")):  # without data and with it
         blocks = blocks_of(graph, [name for name in table.groups if name.partition(".")[0] in kinds])
-        assert set(times_of(table, blocks).blocks) == {name for name in table.groups if name.startswith(("head", "ffn"))}
+        assert set(times_of(table, blocks).blocks) == {
+            name for name in table.groups if name.startswith(("head", "ffn"))
+        }
 
 
 def test_results_of_several_devices_name_the_one_whose_table_counts(folder: Path) -> None:
