@@ -64,15 +64,20 @@ def prune_bert(model: Any, example: Any, ratio: float, importance: Any, width: b
         model, example, importance, pruning_ratio=ratio, ignored_layers=ignored, num_heads=heads, prune_num_heads=True,
         prune_head_dims=False, head_pruning_ratio=ratio, output_transform=lambda out: out["logits"].sum(),
     )  # fmt: skip
-    for loss in batches:
-        loss.backward()
-    for group in pruner.step(interactive=True):
-        group.prune()
+    _prune(pruner, batches)
     for m in attentions:
         m.num_attention_heads = pruner.num_heads[m.query]
         m.attention_head_size = m.query.out_features // m.num_attention_heads
         m.all_head_size = m.query.out_features
     model.bert.config.hidden_size = model.classifier.in_features
+
+
+def _prune(pruner: Any, batches: Any) -> None:
+    """Let a tool prune, by the gradients of these losses where it looks at any."""
+    for loss in batches:
+        loss.backward()
+    for group in pruner.step(interactive=True):
+        group.prune()
 
 
 def prune_vit(model: Any, example: Any, ratio: float, importance: Any, width: bool, batches: Any) -> None:
@@ -97,10 +102,7 @@ def prune_vit(model: Any, example: Any, ratio: float, importance: Any, width: bo
         num_heads={attention.qkv: attention.num_heads for attention in attentions}, prune_head_dims=False,
         head_pruning_ratio=ratio,
     )  # fmt: skip
-    for loss in batches:
-        loss.backward()
-    for group in pruner.step(interactive=True):
-        group.prune()
+    _prune(pruner, batches)
     for attention in attentions:
         attention.num_heads = pruner.num_heads[attention.qkv]
         attention.head_dim = attention.qkv.out_features // (3 * attention.num_heads)

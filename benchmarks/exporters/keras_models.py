@@ -54,25 +54,25 @@ def _recurrent(layer: str) -> Callable[[Any, Any], Any]:
     return build
 
 
-def _transformer(keras: Any, layers: Any) -> Any:
-    tokens = layers.Input((12,), dtype="int32")
-    x = layers.Embedding(80, 32)(tokens)
+def _blocks(layers: Any, x: Any) -> Any:
+    """Two pre-norm blocks of attention and neurons."""
     for _ in range(2):
         y = layers.LayerNormalization(epsilon=1e-6)(x)
         x = layers.Add()([x, layers.MultiHeadAttention(4, 8)(y, y)])
         y = layers.LayerNormalization(epsilon=1e-6)(x)
         x = layers.Add()([x, layers.Dense(32)(layers.Dense(56, "silu")(y))])
+    return x
+
+
+def _transformer(keras: Any, layers: Any) -> Any:
+    tokens = layers.Input((12,), dtype="int32")
+    x = _blocks(layers, layers.Embedding(80, 32)(tokens))
     return keras.Model(tokens, layers.Dense(CLASSES)(layers.GlobalAveragePooling1D()(x)))
 
 
 def _vit(keras: Any, layers: Any) -> Any:
     image = layers.Input((32, 32, 3))
-    x = layers.Reshape((16, 32))(layers.Conv2D(32, 8, strides=8)(image))
-    for _ in range(2):
-        y = layers.LayerNormalization(epsilon=1e-6)(x)
-        x = layers.Add()([x, layers.MultiHeadAttention(4, 8)(y, y)])
-        y = layers.LayerNormalization(epsilon=1e-6)(x)
-        x = layers.Add()([x, layers.Dense(32)(layers.Dense(56, "silu")(y))])
+    x = _blocks(layers, layers.Reshape((16, 32))(layers.Conv2D(32, 8, strides=8)(image)))
     return keras.Model(image, layers.Dense(CLASSES)(layers.Flatten()(x)))
 
 

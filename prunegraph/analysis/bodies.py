@@ -8,11 +8,16 @@ Loop again.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 import onnx_ir as ir
 
 DOMAIN = "prunegraph"
+"""Of the ops that stand for Loops, Scans and Ifs."""
+
+CHOOSE = "Choose"
+"""What an If gives: the result of one of two branches."""
+
 CARRIED, SCANNED, TRIP = "Carried", "Scanned", "Trip"
 """What a body is given: a state, a slice of what is scanned, the number of the trip or its condition."""
 
@@ -64,12 +69,23 @@ def states_of(end: ir.Node) -> list[tuple[str, str, str]]:
 
 def nodes_in_bodies(graph: ir.Graph) -> frozenset[ir.Node]:
     """Every node of a graph that runs once a trip."""
-    inside = {node for node in graph if is_entry(node)}
-    waiting = list(inside)
+    given = [node for node in graph if is_entry(node)]
+    return frozenset({*given, *behind(given, is_end)})
+
+
+def behind(nodes: Iterable[ir.Node], stops: Callable[[ir.Node], bool]) -> set[ir.Node]:
+    """The nodes that hang on what some make, as far as those that stop it.
+
+    Args:
+        nodes: What they hang on.
+        stops: Whether a node and what hangs on it is left out.
+    """
+    hang: set[ir.Node] = set()
+    waiting = list(nodes)
     while waiting:
         for value in waiting.pop().outputs:
             for reader in value.consumers():
-                if reader not in inside and not is_end(reader):
-                    inside.add(reader)
+                if reader not in hang and not stops(reader):
+                    hang.add(reader)
                     waiting.append(reader)
-    return frozenset(inside)
+    return hang

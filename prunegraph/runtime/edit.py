@@ -106,6 +106,17 @@ class Editor:
             name = old.name or ""
             old.name, new.name = self.unused(f"{name}/before"), name
 
+    def handed(self, value: ir.Value, name: str) -> ir.Node:
+        """An Identity, in no graph yet: an inner graph hands out by it what it does not make, or hands out twice.
+
+        Args:
+            value: What is handed out.
+            name: What the node is called, or nearly so.
+        """
+        name = self.unused(name)
+        output = ir.Value(name=self.unused(f"{name}/out"), type=value.type, shape=value.shape)
+        return ir.node("Identity", [value], outputs=[output], name=name)
+
 
 class Place:
     """Beside a node of a graph."""

@@ -5,14 +5,14 @@ What is read of a body outside of it, and what is asked for, is what the last tr
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
 import onnx_ir as ir
 from onnx_ir.passes.common import TopologicalSortPass
 
-from prunegraph.analysis.bodies import GIVEN, LOOP, OP, entries, is_end
+from prunegraph.analysis.bodies import GIVEN, LOOP, OP, behind, entries, is_end
 from prunegraph.analysis.ops import traits_of
 from prunegraph.runtime.edit import Editor
 
@@ -83,7 +83,7 @@ class _Nest:
 
     def _inside(self) -> set[ir.Node]:
         """Nodes that hang on what the body is given and make what it hands out, or state lengths of these."""
-        hang = _downstream(self.entries.values(), self.end)
+        hang = behind(self.entries.values(), lambda node: node is self.end)
         needed: set[ir.Node] = set()
         waiting = [value.producer() for value in self.end.inputs[self.end.attributes[GIVEN].as_int() :] if value]
         while waiting:
@@ -129,9 +129,7 @@ class _Nest:
     def _hand_out(self, value: ir.Value, inside: Collection[ir.Node]) -> None:
         """One more output of the body: it must be made there, and stand among them once."""
         if value.producer() not in inside or value in self.handed:
-            name = self.editor.unused(f"{self.end.name}/handed")
-            identity = ir.node("Identity", [value], outputs=[ir.Value(name=f"{name}/out")], name=name)
-            identity.outputs[0].type, identity.outputs[0].shape = value.type, value.shape
+            identity = self.editor.handed(value, f"{self.end.name}/handed")
             self.nodes.append(identity)
             value = identity.outputs[0]
         self.handed.append(value)
@@ -157,19 +155,5 @@ class _Nest:
             name = editor.unused(f"{value.name}/last_trip")
             graph.insert_before(end, ir.node("Gather", [stack, newest], {"axis": 0}, outputs=[value], name=name))
         for old, new in zip(end.outputs, outputs, strict=True):
-            new.name, old.name = old.name, None
-            old.replace_all_uses_with(new, replace_graph_outputs=True)
+            editor.replace(old, new)
         graph.remove(end, safe=True)
-
-
-def _downstream(nodes: Iterable[ir.Node], end: ir.Node) -> set[ir.Node]:
-    """The nodes that hang on what some make, as far as one that ends a body."""
-    hang: set[ir.Node] = set()
-    waiting = list(nodes)
-    while waiting:
-        for value in waiting.pop().outputs:
-            for reader in value.consumers():
-                if reader is not end and reader not in hang:
-                    hang.add(reader)
-                    waiting.append(reader)
-    return hang

@@ -8,6 +8,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper
 
+from tests.graphs.branches import Branch
 from tests.graphs.builder import Builder, linear
 
 X, H = 7, 12
@@ -16,17 +17,8 @@ FLOAT, INT, BOOL = TensorProto.FLOAT, TensorProto.INT64, TensorProto.BOOL
 YES = np.array(True)
 
 
-class Body(Builder):
-    """Writes a body; its weights are those of the graph unless it is said to have its own."""
-
-    def __init__(self, outer: Builder, name: str, *, own: bool = False) -> None:
-        super().__init__(f"{outer.name}_{name}", outer.opset)
-        self.prefix, self.own = name, own
-        if not own:
-            self.initializers, self.rng = outer.initializers, outer.rng
-
-    def _name(self, stem: str) -> str:
-        return f"{self.prefix}_{super()._name(stem)}"
+class Body(Branch):
+    """Writes the body of a Loop or Scan."""
 
     def counted(self) -> Body:
         """The number of the trip and the condition, which every body of a Loop is given."""
@@ -38,9 +30,7 @@ class Body(Builder):
         """The body; `condition` is what a Loop hands on first."""
         if condition is not None:
             self.outputs.append(helper.make_tensor_value_info(condition, BOOL, []))
-        self.outputs += [helper.make_tensor_value_info(name, FLOAT, None) for name in outputs]
-        tensors = [onnx.numpy_helper.from_array(a, name) for name, a in self.initializers.items()] if self.own else []
-        return helper.make_graph(self.nodes, self.prefix, self.inputs, self.outputs, tensors)
+        return super().graph(*outputs)
 
 
 def _time_first(name: str) -> tuple[Builder, str]:

@@ -13,7 +13,7 @@ from tests.graphs.builder import Builder, linear
 
 
 class Branch(Builder):
-    """Writes one branch of a graph; its weights are those of the graph unless it is said to have its own."""
+    """Writes a graph within a graph; its weights are those of the graph unless it is said to have its own."""
 
     def __init__(self, outer: Builder, name: str, *, own: bool = False) -> None:
         super().__init__(f"{outer.name}_{name}", outer.opset)
@@ -24,10 +24,10 @@ class Branch(Builder):
     def _name(self, stem: str) -> str:
         return f"{self.prefix}_{super()._name(stem)}"
 
-    def graph(self, outputs: Sequence[str]) -> onnx.GraphProto:
-        values = [helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in outputs]
+    def graph(self, *outputs: str) -> onnx.GraphProto:
+        self.outputs += [helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in outputs]
         tensors = [onnx.numpy_helper.from_array(a, name) for name, a in self.initializers.items()] if self.own else []
-        return helper.make_graph(self.nodes, self.prefix, [], values, tensors)
+        return helper.make_graph(self.nodes, self.prefix, self.inputs, self.outputs, tensors)
 
 
 Body = Callable[[Branch], Sequence[str]]
@@ -38,7 +38,7 @@ def either(g: Builder, then: Body, other: Body, n: int, *, own: bool = False) ->
     graphs = {}
     for name, body in (("then", then), ("else", other)):
         branch = Branch(g, name, own=own)
-        graphs[f"{name}_branch"] = branch.graph(body(branch))
+        graphs[f"{name}_branch"] = branch.graph(*body(branch))
     return g("If", "use_cache", n=n, **graphs)
 
 
@@ -81,8 +81,8 @@ def nested_branches() -> onnx.ModelProto:
         inner = Branch(b, "inner")
         kept = Branch(b, "kept")
         graphs = {
-            "then_branch": inner.graph([_mlp(inner, middle, "inner", "Tanh")]),
-            "else_branch": kept.graph([kept("Neg", middle)]),
+            "then_branch": inner.graph(_mlp(inner, middle, "inner", "Tanh")),
+            "else_branch": kept.graph(kept("Neg", middle)),
         }
         large = b("ReduceMax", middle, keepdims=0)
         return [b("If", b("Greater", large, 1.0), **graphs)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from prunegraph.analysis.bodies import CHOOSE, DOMAIN
 from prunegraph.analysis.ops import FIRST, declare
 from prunegraph.analysis.registry import axis_rule
 from prunegraph.analysis.relations import AxisRule, NodeView
@@ -18,7 +19,7 @@ declare("ConcatFromSequence", "SequenceAt", "SequenceLength", "SequenceMap", seq
 declare("RandomNormal", "RandomUniform", random=True)
 
 
-@axis_rule("Choose", domain="prunegraph", carries=(1, 2), mixes=(1, 2), lengths_by_data=True)
+@axis_rule(CHOOSE, domain=DOMAIN, carries=(1, 2), mixes=(1, 2), lengths_by_data=True)
 def choose(node: NodeView) -> AxisRule:
     """What two branches hand out is the same, axis by axis, where it is equally long."""
     condition, then, other, y = node.input(0), node.input(1), node.input(2), node.output()

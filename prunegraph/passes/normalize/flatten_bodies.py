@@ -101,8 +101,7 @@ def _flatten(model: ir.Model, node: ir.Node) -> None:
     end.metadata_props.update(node.metadata_props)
     graph.insert_before(node, end)
     for old, new in zip(node.outputs, outputs, strict=True):
-        new.name, old.name = old.name, None
-        old.replace_all_uses_with(new, replace_graph_outputs=True)
+        editor.replace(old, new)
     graph.remove(node, safe=True)
 
 

@@ -14,7 +14,8 @@ from typing import Any
 import onnx_ir as ir
 from onnx import helper
 
-from prunegraph.passes.rewrite.nest_branches import CHOOSE, DOMAIN, IF
+from prunegraph.analysis.bodies import CHOOSE, DOMAIN
+from prunegraph.passes.rewrite.nest_branches import IF
 from prunegraph.runtime.edit import Editor
 
 

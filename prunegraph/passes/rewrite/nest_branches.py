@@ -7,9 +7,9 @@ from collections.abc import Iterable, Mapping
 import onnx_ir as ir
 from onnx_ir.passes.common import RemoveUnusedFunctionsPass, TopologicalSortPass
 
+from prunegraph.analysis.bodies import CHOOSE, DOMAIN
 from prunegraph.runtime.edit import Editor
 
-DOMAIN, CHOOSE = "prunegraph", "Choose"
 IF = "prunegraph.if"
 """The key of a choice's metadata that says which If it comes from."""
 
@@ -54,9 +54,7 @@ def _body(graph: ir.Graph, editor: Editor, choices: list[ir.Node], branch: int, 
         assert value is not None
         choice.replace_input_with(branch, None)
         if value not in moved_outputs or value in outputs:  # it belongs to somebody else, too
-            label = editor.unused(f"{name}/handed")
-            identity = ir.node("Identity", [value], outputs=[ir.Value(name=editor.unused(f"{label}/out"))], name=label)
-            identity.outputs[0].type, identity.outputs[0].shape = value.type, value.shape
+            identity = editor.handed(value, f"{name}/handed")
             moved.append(identity)
             value = identity.outputs[0]
         outputs.append(value)

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
+from prunegraph.analysis.bodies import CHOOSE, DOMAIN
 from prunegraph.torch_twin.registry import StatedLengths, integers, torch_op
 
 BlockFunction = Callable[..., tuple[Tensor, ...]]
@@ -18,7 +19,7 @@ def if_(condition: Tensor, *, then_branch: BlockFunction, else_branch: BlockFunc
     return then_branch() if bool(condition) else else_branch()
 
 
-@torch_op("Choose", domain="prunegraph")
+@torch_op(CHOOSE, domain=DOMAIN)
 def choose(condition: Tensor, then: Tensor, otherwise: Tensor) -> Tensor:
     """One result or the other of a flattened If, whose branches may differ in length."""
     return then if bool(condition) else otherwise
