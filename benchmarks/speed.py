@@ -7,7 +7,8 @@ A case is named as a whole (`promise:minilm128:2`) or by how its name begins (`p
 short, run one at a time, and what has been run is recalled, so that a study can be stopped and go on.  `harm` before
 `plans` before `accuracy`, `tune-peer` before `peer`, and both before `tuned`: `harm`, `accuracy`, `peer` and `tuned`
 time nothing and may run on a busy machine.  Dense models of the tasks are trained by `python -m benchmarks.movie` and
-`python -m benchmarks.fashion`; the others have random weights.  Peers need the extra `[peers]`.
+`python -m benchmarks.fashion`; the others have random weights.  Peers need the extra `[peers]`, and the cases of
+`openvino` an environment whose ONNX Runtime has that provider.
 """
 
 from __future__ import annotations
@@ -59,7 +60,8 @@ def main() -> None:
         )  # fmt: skip
         record = by_name[name]
         Console(stderr=True).print(f"{name}: {record.get('failure') or str(round(record['took'])) + ' s'}")
-    sections = [promises(records), foretold(records)]
+    elsewhere = "Is it kept on OpenVINO?"
+    sections = [promises(records), promises(records, "openvino", elsewhere), foretold(records)]
     sections += [table(records, task) for task in TASKS for table in (accuracies, after_tuning)]
     sections.append(effort(records))
     note = f"Measured by `python -m benchmarks.speed` on {_machine(records, names)}, one thread."
@@ -77,12 +79,12 @@ def _machine(records: Records, names: Sequence[str]) -> str:
     return describe("onnxruntime", machine=machines[-1]["environment"], load=max(loads, default=None))
 
 
-def promises(records: Records) -> Section:
+def promises(records: Records, case: str = "promise", heading: str = "Is the promise kept?") -> Section:
     """What was asked for, what the report promised, and what a second measurement says."""
     rows, met, count = [], 0, 0
     for title, key in zip(MODELS, KEYS, strict=True):
         for speed in SPEEDS:
-            record = records.recall(f"promise:{key}:{speed:g}")
+            record = records.recall(f"{case}:{key}:{speed:g}")
             if record is None or "failure" in record:
                 continue
             if "refused" in record:
@@ -97,7 +99,7 @@ def promises(records: Records) -> Section:
             rows.append([*cells, _ratio(other), _ratio(same), f"{record['seconds']:.0f}"])
     header = ("model", "asked", "promised", "measured again", "in blocks", "beside the same form", "seconds")
     note = f"Without data, in turns; {met} of {count} second measurements (100 rounds) lie within -2 and +5 %."
-    return Section("Is the promise kept?", header, rows, note)
+    return Section(heading, header, rows, note)
 
 
 def foretold(records: Records) -> Section:

@@ -74,20 +74,21 @@ def dense(name: str) -> Path:
 # ---- is the promise kept, does the table foretell ------------------------------------------------------------------
 
 
-def promise(title: str, speedup: float) -> Record:
+def promise(title: str, speedup: float, ep: str = "cpu") -> Record:
     """A speed-up that is asked for, without data, and a second measurement of what came of it."""
     name, size = MODELS[title]
     path = dense(name)
     start = time.perf_counter()
     try:
-        result = pg.prune_graph(path, pg.Amount(speedup=speedup, timing=size), verify=False)
+        result = pg.prune_graph(path, pg.Amount(speedup=speedup, ep=ep, timing=size), verify=False)
     except UsageError as error:
         return {"refused": error.message, "seconds": time.perf_counter() - start}
     seconds = time.perf_counter() - start
     speed = result.speed
     assert speed is not None
     slim = ir.to_proto(result.ir_model)
-    again = compare([path, slim], names=[WHOLE, "slim"], rounds=ROUNDS, max_seconds=40, **size).results[1].ratio
+    names = [WHOLE, "slim"]
+    again = compare([path, slim], names=names, providers=[ep], rounds=ROUNDS, max_seconds=40, **size).results[1].ratio
     assert again is not None
     return {
         "speed": speed.to_dict(),
@@ -162,6 +163,8 @@ def all_cases() -> dict[str, tuple[Callable[..., Record], tuple[Any, ...]]]:
     keys = dict(zip(MODELS, KEYS, strict=True))
     for title, key in keys.items():
         cases |= {f"promise:{key}:{speed:g}": (promise, (title, speed)) for speed in SPEEDS}
+    for title, key in keys.items():
+        cases |= {f"openvino:{key}:{speed:g}": (promise, (title, speed, "openvino")) for speed in SPEEDS}
     cases |= {f"table:{key}": (table, (title,)) for title, key in keys.items()}
     for task in TASKS:
         for seed in SEEDS:
