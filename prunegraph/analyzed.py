@@ -23,6 +23,7 @@ from prunegraph.passes.dead import Folded, fold_as_planned
 from prunegraph.passes.normalize import Normalized, normalize
 from prunegraph.passes.normalize.fix_inputs import fix_inputs
 from prunegraph.passes.normalize.time_first import time_first
+from prunegraph.passes.normalize.unpack_attention import unpack_attention
 from prunegraph.passes.rotate import Rotated
 from prunegraph.runtime.limits import SECONDS_A_TRIAL, Limits
 
@@ -95,7 +96,7 @@ def load_and_analyze(
         original = open_source(model, **(trace or {}))
     io = [value.name or "" for value in (*original.graph.inputs, *original.graph.outputs)]
     check_patterns(scope.allow_io, io, "graph input or output", hint=f"there are {', '.join(io)}")
-    original = time_first(fix_inputs(original, scope.values))
+    original = unpack_attention(time_first(fix_inputs(original, scope.values)))
     with clock.step("normalize"):
         normalized = normalize(original, scope.sizes, likely(original) if likely is not None else None)
     with clock.step("analyze"):

@@ -18,6 +18,7 @@ from prunegraph.cli import app
 from prunegraph.passes.rotate.stream import seen_by_norm, stream_basis
 from prunegraph.runtime.session import open_session, run
 from tests.graphs.builder import Builder, layer_norm, linear
+from tests.graphs.skeleton import load_skeleton
 
 WIDTH, TOKENS = 10, 5
 NORMS = {"LayerNormalization": True, "RMSNormalization": False}
@@ -54,7 +55,9 @@ def vit(norm: str = "LayerNormalization", spoil: str = "", shift: float = 0.5) -
     if spoil == "an activation function":
         h = g("Relu", h)
     second = normed(h, "norm1")
-    up = linear(g, second, "up", width, 14, bias=spoil != "no bias")
+    up = linear(g, second, "up", width, 14, bias="no bias" not in spoil)
+    if "a dead gain" in spoil:
+        g.initializers["norm1_scale"][3] = 0
     if spoil == "post-norm":
         h = second
     if spoil == "an output":
@@ -159,11 +162,62 @@ def test_a_cut_stream_is_nearer_than_a_selected_one_before_and_after_repair(norm
         ("a gain along it", "varies along it"),
         ("an activation function", "is not linear along it"),
         ("post-norm", "part of the stream"),
-        ("no bias", "no bias of its own"),
+        ("no bias, a dead gain", "next to nothing"),
     ],
 )
 def test_what_keeps_a_stream_in_its_basis_is_named(spoil: str, what: str) -> None:
     assert what in pg.analyze(vit(spoil=spoil).model()).bases["hidden.0"]
+
+
+@pytest.mark.parametrize("norm", NORMS)
+def test_an_offset_that_no_bias_takes_stays_and_turns(norm: str) -> None:
+    graph = pg.analyze(vit(norm, "no bias").model())
+    assert graph.bases["hidden.0"] == ""
+    turned = graph.rotate(images(), groups=["hidden.0"], kept={"hidden.0": 6})
+    assert apart(graph.original, turned.normalized.model) < 1e-5
+
+
+def decoder(gain: float | None, *, tied: bool = True) -> onnx.ModelProto:
+    """A table of words, positions, an FFN behind a norm, and the table again behind the last norm, as in GPT-2.
+
+    Args:
+        gain: That of the last norm; it varies if None.
+        tied: Whether the same table reads; else one that is as good as a copy, without the bias of a layer.
+    """
+    g = Builder("decoder", 20)
+    ids = g.input("ids", "B", TOKENS, dtype=onnx.TensorProto.INT64)
+    h = g("Add", g("Gather", g.weight("table", 23, WIDTH, scale=1.0), ids), g.weight("places", 1, TOKENS, WIDTH))
+    up = g("Gelu", linear(g, layer_norm(g, h, "norm0", WIDTH), "up", WIDTH, 14))
+    h = g("Add", h, linear(g, up, "down", 14, WIDTH))
+    last = layer_norm(g, h, "norm1", WIDTH)
+    if gain is not None:
+        g.initializers["norm1_scale"][:] = gain
+    if not tied:
+        g.const("head", g.initializers["table"] * 1.01, np.float32)
+    g.output(g("MatMul", last, g("Transpose", "table" if tied else "head", perm=[1, 0])), "B", TOKENS, 23)
+    return g.model()
+
+
+def words(count: int = 24) -> dict[str, np.ndarray]:
+    return {"ids": np.random.default_rng(0).integers(0, 23, (count, TOKENS))}
+
+
+@pytest.mark.parametrize("tied", [True, False])
+def test_a_table_that_writes_and_reads_turns_once(tied: bool) -> None:
+    model = decoder(1.3 if tied else None, tied=tied)
+    result = pg.prune_graph(model, pg.Amount(keep={"hidden": 7}), data=words(), after=[])
+    report = result.report
+    assert report.rotate is not None and list(report.rotate.rotation) == ["hidden.0"] and report.rotate.error < 1e-5
+    assert report.verify is not None and report.verify.ok and result.verify().ok
+    assert report.params[1] < 0.75 * report.params[0]
+
+
+def test_gpt_2_turns_as_it_is_exported() -> None:
+    assert pg.analyze(load_skeleton("zoo_gpt2")).bases["hidden.0"] == ""
+
+
+def test_a_gain_that_a_tied_table_cannot_take_is_named() -> None:
+    assert "whose gain it cannot take" in pg.analyze(decoder(None)).bases["hidden.0"]
 
 
 def test_without_offsets_no_bias_is_needed_and_a_shown_stream_is_pinned() -> None:

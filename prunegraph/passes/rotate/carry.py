@@ -107,7 +107,7 @@ class Follower:
         node = self.nodes[k]
         if not _divides_by_length(node) and not traits_of(node).multiplies:
             return []
-        return [spot for value in node.inputs if _is_one_number(value) for spot in self.spots(value, dim)]
+        return [spot for value in node.inputs if is_one_number(value) for spot in self.spots(value, dim)]
 
     def spots(self, value: ir.Value | None, dim: int) -> list[Spot]:
         """Every occurrence of a Dim in a value, in order."""
@@ -151,7 +151,7 @@ class Follower:
         if not self._reduced(k, rule, dim):
             raise Bends(f"{node.name or node.op_type} ({node.op_type}) divides every slot of it by another number")
         for gain in node.inputs[1:]:
-            if self.spots(gain, dim) and not _is_one_number(gain):
+            if self.spots(gain, dim) and not is_one_number(gain):
                 raise Bends(
                     f"{node.name or node.op_type} ({node.op_type}) scales it by something that varies along it",
                     telling=True,
@@ -171,7 +171,7 @@ class Follower:
             raise Bends(f"{node.name or node.op_type} ({node.op_type}) brings in something that is not held along it")
 
     def _one_holds(self, node: ir.Node, dim: int) -> None:
-        holding = [k for k, value in enumerate(node.inputs) if self.spots(value, dim) and not _is_one_number(value)]
+        holding = [k for k, value in enumerate(node.inputs) if self.spots(value, dim) and not is_one_number(value)]
         if len(holding) != 1 or (node.op_type == "Div" and holding != [0]):
             raise Bends(
                 f"{node.name or node.op_type} ({node.op_type}) scales it by something that varies along it",
@@ -253,7 +253,7 @@ def _divides_by_length(node: ir.Node) -> bool:
     return norm is not None and not (norm.centred or norm.by_channel) and norm.sum_output is None
 
 
-def _is_one_number(value: ir.Value | None) -> bool:
+def is_one_number(value: ir.Value | None) -> bool:
     """Whether a weight holds the same number everywhere."""
     if value is None or value.const_value is None:
         return False

@@ -19,7 +19,7 @@ from prunegraph.passes.rotate.basis import energy_share, inverse_transposed
 from prunegraph.passes.rotate.rotate import Rotation, Turned
 from prunegraph.passes.rotate.sites import Held
 from prunegraph.passes.rotate.stream import seen_by_norm, stream_basis
-from prunegraph.passes.rotate.stream_sites import StreamTurn
+from prunegraph.passes.rotate.stream_sites import StreamNorm, StreamTurn
 
 
 class StreamMoments:
@@ -83,22 +83,32 @@ def turn_streams(model: ir.Model, turns: Sequence[StreamTurn], how: Rotation) ->
     Gains and offsets of norms go into what reads them, as they would weigh the directions against each other.
     """
     for turn in turns:
-        matrix = how[turn.group.id].matrices[0].astype(np.float64)
+        (matrix,) = how[turn.group.id].matrices[0].astype(np.float64)
         for writer in turn.written:
             _change(model, writer, matrix)
         for norm in turn.norms:
-            gain = _array(model, norm.gain) if norm.gain else np.ones(turn.group.units)
-            offset = _array(model, norm.offset) if norm.offset else np.zeros(turn.group.units)
-            for reader in norm.readers:
-                if reader.bias and norm.offset:
-                    assert reader.held.layout is not None
-                    weight = np.moveaxis(_array(model, reader.held.value), reader.held.layout.axis, -1)
-                    bias = _array(model, reader.bias)
-                    put(model, {reader.bias: bias + (weight @ offset).reshape(bias.shape)})
-                _change(model, reader.held, gain[:, None] * inverse_transposed(matrix))
-            for name, array in ((norm.gain, np.ones_like(gain)), (norm.offset, np.zeros_like(offset))):
-                if name:
-                    put(model, {name: array})
+            _turn_norm(model, norm, matrix)
+
+
+def _turn_norm(model: ir.Model, norm: StreamNorm, matrix: Floats) -> None:
+    """Turn back what reads a norm, and give it the gain and the offset, as far as the norm does not keep them."""
+    gain = _array(model, norm.gain) if norm.gain else np.ones(len(matrix))
+    offset = _array(model, norm.offset) if norm.offset else np.zeros(len(matrix))
+    given = np.ones_like(gain) if norm.keeps_gain else gain
+    for reader in norm.readers:
+        if reader.tied:
+            continue  # it has turned with the writers
+        if reader.bias and norm.offset:
+            assert reader.held.layout is not None
+            weight = np.moveaxis(_array(model, reader.held.value), reader.held.layout.axis, -1)
+            bias = _array(model, reader.bias)
+            put(model, {reader.bias: bias + (weight @ offset).reshape(bias.shape)})
+        _change(model, reader.held, given[:, None] * inverse_transposed(matrix))
+    left = np.divide(offset, given, out=np.zeros_like(offset), where=offset != 0)
+    left = left @ matrix if norm.keeps_offset else np.zeros_like(offset)
+    for name, array in ((norm.gain, gain / given), (norm.offset, left)):
+        if name:
+            put(model, {name: array})
 
 
 def lengthened(slim: ir.Model, turns: Sequence[StreamTurn], keeps: Keeps) -> dict[str, Array]:
@@ -119,7 +129,7 @@ def lengthened(slim: ir.Model, turns: Sequence[StreamTurn], keeps: Keeps) -> dic
         for norm in turn.norms:
             value = slim.graph.initializers.get(norm.gain)
             if value is not None and value.shape is not None:
-                gains[norm.gain] = np.full(tuple(value.shape.numpy()), math.sqrt(turn.group.units / keep.count))
+                gains[norm.gain] = _array(slim, norm.gain) * math.sqrt(turn.group.units / keep.count)
     return gains
 
 
