@@ -9,9 +9,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from prunegraph.cli.arguments import ORIGINAL, Json, Protocol, Size, onnx_file, onnx_files, parse_sizes, read_json
+from prunegraph.cli.arguments import ORIGINAL, Json, Protocol, Size, onnx_file, onnx_files
 from prunegraph.cli.console import rounds as bar
 from prunegraph.cli.console import show, show_json
+from prunegraph.cli.named import read_json
+from prunegraph.cli.parse import parse_sizes
 from prunegraph.errors import UsageError
 
 if TYPE_CHECKING:

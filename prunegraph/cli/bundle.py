@@ -7,8 +7,9 @@ from typing import Annotated
 
 import typer
 
-from prunegraph.cli.arguments import Json, Model, Size, onnx_files, parse_sizes
+from prunegraph.cli.arguments import Json, Model, Size, onnx_files
 from prunegraph.cli.console import progress, show, show_json
+from prunegraph.cli.parse import parse_sizes
 
 
 def bundle(

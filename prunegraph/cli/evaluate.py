@@ -17,10 +17,10 @@ from prunegraph.cli.arguments import (
     RunBy,
     TextColumns,
     Tokenizer,
-    data_of,
     onnx_files,
 )
 from prunegraph.cli.console import progress, show, show_json
+from prunegraph.cli.named import data_of
 
 if TYPE_CHECKING:
     from rich.table import Table

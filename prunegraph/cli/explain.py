@@ -7,8 +7,9 @@ from typing import Annotated
 
 import typer
 
-from prunegraph.cli.arguments import AllowIo, Fixed, Json, Model, Size, parse_sizes, parse_values
+from prunegraph.cli.arguments import AllowIo, Fixed, Json, Model, Size
 from prunegraph.cli.console import progress, say, show, show_json, shown_width
+from prunegraph.cli.parse import parse_sizes, parse_values
 
 
 def explain(

@@ -8,17 +8,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from prunegraph.cli.arguments import (
-    ImageOptions,
-    Json,
-    LabelColumn,
-    Limit,
-    TextColumns,
-    Tokenizer,
-    data_of,
-    onnx_file,
-)
+from prunegraph.cli.arguments import ImageOptions, Json, LabelColumn, Limit, TextColumns, Tokenizer, onnx_file
 from prunegraph.cli.console import progress, rounds, say, show, show_json
+from prunegraph.cli.named import data_of
 
 if TYPE_CHECKING:
     from rich.console import RenderableType

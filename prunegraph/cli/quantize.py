@@ -7,18 +7,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from prunegraph.cli.arguments import (
-    DataFile,
-    ImageOptions,
-    Json,
-    Limit,
-    Model,
-    RunBy,
-    TextColumns,
-    Tokenizer,
-    data_of,
-)
+from prunegraph.cli.arguments import DataFile, ImageOptions, Json, Limit, Model, RunBy, TextColumns, Tokenizer
 from prunegraph.cli.console import progress, show, show_json
+from prunegraph.cli.named import data_of
 
 if TYPE_CHECKING:
     from prunegraph.quantization.quantize import QuantizeReport

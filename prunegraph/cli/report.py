@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from prunegraph.cli.arguments import Model, onnx_file, read_json
+from prunegraph.cli.arguments import Model, onnx_file
 from prunegraph.cli.console import progress, say
+from prunegraph.cli.named import read_json
 
 if TYPE_CHECKING:
     from prunegraph.bench.profile import NodeTime

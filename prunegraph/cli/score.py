@@ -20,10 +20,9 @@ from prunegraph.cli.arguments import (
     ScorerOptions,
     TextColumns,
     Tokenizer,
-    data_of,
-    scorers_of,
 )
 from prunegraph.cli.console import progress, say, show, show_json
+from prunegraph.cli.named import data_of, scorers_of
 
 if TYPE_CHECKING:
     from rich.table import Table

@@ -24,11 +24,9 @@ from prunegraph.cli.arguments import (
     TextColumns,
     Threads,
     Tokenizer,
-    data_of,
-    scorers_of,
-    timing_of,
 )
 from prunegraph.cli.console import progress, say, show, show_json
+from prunegraph.cli.named import data_of, scorers_of, timing_of
 
 if TYPE_CHECKING:
     from rich.table import Table

@@ -7,19 +7,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from prunegraph.cli.arguments import (
-    Align,
-    BatchSize,
-    Json,
-    KeepForm,
-    Model,
-    Protocol,
-    SequenceLength,
-    Size,
-    Threads,
-    timing_of,
-)
+from prunegraph.cli.arguments import Align, BatchSize, Json, KeepForm, Model, Protocol, SequenceLength, Size, Threads
 from prunegraph.cli.console import progress, say, show, show_json
+from prunegraph.cli.named import timing_of
 
 if TYPE_CHECKING:
     from rich.table import Table

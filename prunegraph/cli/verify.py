@@ -18,11 +18,11 @@ from prunegraph.cli.arguments import (
     Size,
     TextColumns,
     Tokenizer,
-    data_of,
     onnx_file,
-    parse_sizes,
 )
 from prunegraph.cli.console import complain, progress, show, show_json
+from prunegraph.cli.named import data_of
+from prunegraph.cli.parse import parse_sizes
 
 
 def verify(

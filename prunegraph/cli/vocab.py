@@ -10,21 +10,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from prunegraph.cli.arguments import (
-    DataFile,
-    Json,
-    Limit,
-    Original,
-    Size,
-    TextColumns,
-    Tokenizer,
-    beside,
-    data_of,
-    load_for,
-    parse_sizes,
-    tokenizer_for,
-)
+from prunegraph.cli.arguments import DataFile, Json, Limit, Original, Size, TextColumns, Tokenizer
 from prunegraph.cli.console import progress, show, show_json
+from prunegraph.cli.named import beside, data_of, load_for, tokenizer_for
+from prunegraph.cli.parse import parse_sizes
 from prunegraph.errors import UsageError
 
 if TYPE_CHECKING:

@@ -19,8 +19,8 @@ from typer.testing import CliRunner, Result
 from prunegraph.analysis.roles import KINDS
 from prunegraph.bench import PROVIDERS
 from prunegraph.cli import app
-from prunegraph.cli.arguments import parse_ratio, parse_sizes
 from prunegraph.cli.console import show_json
+from prunegraph.cli.parse import parse_ratio, parse_sizes
 from prunegraph.cli.summary import proof
 from prunegraph.errors import UsageError
 from prunegraph.passes.prove.verify import GroupFacts, Verification
