@@ -10,6 +10,7 @@ import onnx_ir as ir
 
 from prunegraph.analysis.axes import Axis
 from prunegraph.analysis.ops import FIRST, traits_of
+from prunegraph.analysis.origins import Origins
 from prunegraph.analysis.relations import Reduction
 from prunegraph.analysis.roles import Role, Roles
 from prunegraph.analysis.solution import ContractionSite, Operand, ReduceSite, Solution
@@ -30,7 +31,7 @@ class _Walk:
     def __init__(self, solution: Solution) -> None:
         self.solution = solution
         self.roles: Roles = defaultdict(Role)
-        self.origin: dict[str, int] = {}  # the node that an activation comes from, see `join`
+        self.origins = Origins(solution)
         self.picked: dict[str, bool] = {}  # slots of weights, and whether a router picks them
         self.copies: dict[str, set[int]] = {}  # along which Dims a value is the same everywhere
         self.straight: set[str] = set()  # what a weight has just made, with nothing but linear ops since
@@ -39,7 +40,6 @@ class _Walk:
         self.weighed: set[str] = set()  # what a softmax has made, wherever its numbers are moved
         self.products: dict[str, tuple[str, str]] = {}  # the two operands whose product a value is
         self.attended: dict[str, frozenset[int]] = {}  # slots of a value that attention has carried there
-        self.producer = {name: k for k, names in enumerate(solution.outputs) for name in names if name}
         self.sums: dict[int, list[int]] = defaultdict(list)  # by node the axes that it sums, with nothing else
         for site in solution.reduces:
             if site.kind is Reduction.SUM and site.index == 0 and not solution.contracted[site.node]:
@@ -210,57 +210,28 @@ class _Walk:
 
         A bias joins nothing either, also where a router picks it.
         """
-        sources = {
-            index: self.origin.get(value.name or "", -1)
+        data = {
+            index: value.name or ""
             for index, value in enumerate(node.inputs)
             if value is not None and not self.is_weight(value) and not self.picked.get(value.name or "")
         }
-        came_from = set(sources.values())
-        fresh = bool(self.solution.contracted[k]) or len(came_from) != 1
-        for value in node.outputs:
-            self.origin[value.name or ""] = k if fresh else next(iter(came_from))
-        if len(came_from) > 1 and self.solution.rules[k].joins:
-            by_leaf: dict[int, set[int]] = defaultdict(set)
-            for ref in self.solution.rules[k].joins:
-                if ref.index in sources:
-                    for leaf in self.solution.leaves_of(k, [ref]):
-                        by_leaf[leaf].add(sources[ref.index])
-            known = {places: self.follows(places) for places in {frozenset(each) for each in by_leaf.values()}}
-            names = (self.solution.inputs[k][index] for index in sources)
-            beside = all(name in self.straight for name in names)
-            for leaf, places in by_leaf.items():
-                follows, weighted = known[frozenset(places)]
-                role = self.roles[leaf]
-                role.streams |= weighted
-                role.recurs |= follows and not weighted
-                role.joined |= len(places) > 1 and (follows or not beside)
-
-    def follows(self, origins: frozenset[int]) -> tuple[bool, bool]:
-        """Whether one of several nodes is computed from another, and whether a weight stands between.
-
-        What comes from outside counts as both: nothing is known of it.
-        """
-        if len(origins) < 2:
-            return False, False
-        first = min(origins)
-        if first < 0:
-            return True, True
-        reached = False
-        for start in origins - {first}:
-            waiting, passed = [(start, False)], set[tuple[int, bool]]()
-            while waiting:
-                node, weighted = waiting.pop()
-                if node in origins and node != start:
-                    reached = True
-                    if weighted:
-                        return True, True
-                weighted |= node in self.weighted
-                for name in self.solution.inputs[node]:
-                    step = self.producer.get(name, -1), weighted
-                    if step[0] >= first and step not in passed:
-                        passed.add(step)
-                        waiting.append(step)
-        return reached, False
+        sources = self.origins.visit(k, node, data)
+        if len(set(sources.values())) < 2 or not self.solution.rules[k].joins:
+            return
+        by_leaf: dict[int, set[int]] = defaultdict(set)
+        for ref in self.solution.rules[k].joins:
+            if ref.index in sources:
+                for leaf in self.solution.leaves_of(k, [ref]):
+                    by_leaf[leaf].add(sources[ref.index])
+        groups = {frozenset(each) for each in by_leaf.values()}
+        known = {places: self.origins.follow(places, self.weighted) for places in groups}
+        beside = all(name in self.straight for name in data.values())
+        for leaf, places in by_leaf.items():
+            follows, weighted = known[frozenset(places)]
+            role = self.roles[leaf]
+            role.streams |= weighted
+            role.recurs |= follows and not weighted
+            role.joined |= len(places) > 1 and (follows or not beside)
 
     def go_straight(self, k: int, node: ir.Node) -> None:
         """Follow what a weight has made through ops that are linear in it."""
