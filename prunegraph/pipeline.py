@@ -30,14 +30,13 @@ from prunegraph.passes.dead import fold_constants, select_dead
 from prunegraph.passes.repair import SAMPLES, Gram, Outcome, Repaired, repaired
 from prunegraph.passes.rewrite.cleanup import cleanup
 from prunegraph.passes.rewrite.for_runtime import write_forms
-from prunegraph.passes.rewrite.nest_branches import nest_branches
+from prunegraph.passes.rewrite.nest import nest
 from prunegraph.passes.rewrite.remove_groups import remove_whole_groups
 from prunegraph.passes.rotate import rotate_groups
 from prunegraph.passes.rotate.refit_scores import refit_scores
 from prunegraph.passes.score import Context, KindScorers, observe_for, score_with, with_stand_ins
 from prunegraph.proof import prove
 from prunegraph.report import GroupReport, Report
-from prunegraph.runtime.nest_bodies import nest_bodies
 
 logger = logging.getLogger(__name__)
 
@@ -232,7 +231,7 @@ def _name_lost_doors(model: ir.Model, slim: ir.Model) -> None:
 
 def written_out(slim: ir.Model, forms: tuple[str, ...]) -> ir.Model:
     """A slim model as callers get it: in the forms that were chosen, bodies and branches in their Loops and Ifs."""
-    return nest_branches(nest_bodies(write_forms(slim, forms)))
+    return nest(write_forms(slim, forms))
 
 
 def group_reports(analysis: Analysis, keeps: Keeps, left: Collection[int] | None) -> Iterator[GroupReport]:

@@ -19,10 +19,9 @@ from prunegraph.passes.prove.compare import compare
 from prunegraph.passes.prove.runs import run_all
 from prunegraph.passes.prove.trial_inputs import trial_inputs
 from prunegraph.passes.rewrite.cleanup import cleanup
-from prunegraph.passes.rewrite.nest_branches import nest_branches
+from prunegraph.passes.rewrite.nest import nest
 from prunegraph.passes.rewrite.shrink import shrink
 from prunegraph.runtime.edit import Editor, numbers
-from prunegraph.runtime.nest_bodies import nest_bodies
 from prunegraph.runtime.widen import widened
 
 _ALLOWED = ("gathered by position", "graph output")
@@ -90,7 +89,7 @@ def cut_vocabulary(analyzed: Analyzed, kept: Sequence[int]) -> SmallVocabulary:
     slim = shrink(model, analysis.solution, keeps).model
     _renumber(slim, there.ids, order)
     slim = cleanup(slim, analysis.solution, Lengths(analysis.solution, keeps))
-    slim = nest_branches(nest_bodies(slim))
+    slim = nest(slim)
     error = compare_kept(analyzed, slim, there, np.array(order), mask)
     return SmallVocabulary(slim, tuple(order), there.size, there.ids, tuple(there.outputs), error)
 

@@ -14,7 +14,7 @@ from prunegraph.analysis.lengths import Lengths
 from prunegraph.analysis.selection import Selection
 from prunegraph.passes.prove.verify import verify
 from prunegraph.passes.rewrite.cleanup import cleanup
-from prunegraph.passes.rewrite.nest_branches import nest_branches
+from prunegraph.passes.rewrite.nest import nest
 from prunegraph.passes.rewrite.shrink import shrink
 from prunegraph.runtime.nest_bodies import nest_bodies
 from tests.analysis.golden import compact, read
@@ -125,7 +125,7 @@ def test_twice_is_once(name: str, data: st.DataObject) -> None:
     """Pruning a pruned file prunes it once by both selections."""
     analyzed = analysed(name)
     first = data.draw(selections(analyzed.analysis.groups, least=2))
-    again = analysed_model(ir.to_proto(nest_branches(nest_bodies(slim(analyzed, first)))))
+    again = analysed_model(ir.to_proto(nest(slim(analyzed, first))))
     pairs = list(zip(analyzed.analysis.groups, again.analysis.groups, strict=True))
     for before, after in pairs:
         assert (named(before), len(before.rows)) == (named(after), len(after.rows))

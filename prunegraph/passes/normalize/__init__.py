@@ -22,8 +22,7 @@ from prunegraph.passes.normalize.certain import certain
 from prunegraph.passes.normalize.constant_conditions import constant_conditions
 from prunegraph.passes.normalize.copy_constants_per_use import copy_constants
 from prunegraph.passes.normalize.copy_tables_per_use import copy_tables
-from prunegraph.passes.normalize.flatten_bodies import flatten_bodies
-from prunegraph.passes.normalize.flatten_branches import flatten_branches
+from prunegraph.passes.normalize.flatten import FLATTENINGS
 from prunegraph.passes.normalize.freeze import freeze
 from prunegraph.passes.normalize.inline_branches import inline_branches
 from prunegraph.passes.normalize.merge_equal_weights import merge_equal_weights
@@ -98,7 +97,7 @@ def normalize(
     probed = probe(model, sizes, likely)
     if inline_branches(model, certain(model.graph, probed.held)):
         probed = probe(model, sizes, likely)
-    for flatten in (flatten_branches, flatten_bodies):
+    for flatten in FLATTENINGS:
         flat = model.clone()
         if not probed.facts.endless and flatten(flat):
             flat_probed = probe(flat, sizes, likely)

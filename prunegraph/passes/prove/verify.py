@@ -15,13 +15,11 @@ import numpy as np
 import onnx_ir as ir
 
 from prunegraph.analysis.analyze import Analysis
-from prunegraph.analysis.bodies import is_end
 from prunegraph.analysis.kept_positions import Positions
 from prunegraph.analysis.read_weight import initializer_tensor, read_initializer, read_weight
 from prunegraph.analysis.slots import Keeps
 from prunegraph.errors import REPORT_MODEL, VerificationFailed
-from prunegraph.passes.normalize.flatten_bodies import flatten_bodies
-from prunegraph.passes.normalize.flatten_branches import flatten_branches
+from prunegraph.passes.normalize.flatten import flatten_as
 from prunegraph.passes.prove.choices import behind_choices
 from prunegraph.passes.prove.compare import TOLERANCE, Gap, are_apart, compare, same_bytes
 from prunegraph.passes.prove.copies import Copies
@@ -113,7 +111,7 @@ def verify(
         VerificationFailed: it cannot run the normalized or the slim model.
     """
     nested, endless = slim, analysis.solution.facts.endless
-    if flatten_branches(slim := slim.clone()) | (any(map(is_end, normalized.graph)) and flatten_bodies(slim)):
+    if flatten_as(slim := slim.clone(), normalized):
         feeds = None if feeds is None else list(feeds)
         try:
             reason = compare_outputs(nested, slim, feeds, sizes or {}, endless=endless).reason
