@@ -15,10 +15,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
-import onnxruntime as ort
 
 from prunegraph.clock import Clock, Progress
-from prunegraph.errors import ModelError, PruneGraphError, VerificationFailed, one_line
+from prunegraph.errors import ModelError, PruneGraphError, VerificationFailed
 from prunegraph.export.convert import Kind, Model, ModelLike, in_kind, kind_of, open_source
 from prunegraph.export.onnx_file import load, save
 from prunegraph.observe.data import DataLike
@@ -27,6 +26,7 @@ from prunegraph.passes.prove.trial_inputs import Trial, trial_inputs
 from prunegraph.quantization.methods import quantized
 from prunegraph.quantization.options import Quantize, check_data
 from prunegraph.quantization.overflow import check_fits_float16
+from prunegraph.runtime.session import CannotRun, SessionSettings, open_message, run
 from prunegraph.runtime.widen import widened
 
 Array = npt.NDArray[Any]
@@ -146,19 +146,15 @@ def quantize_model(
             check_fits_float16(widened(model), trial.feeds)
     with tempfile.TemporaryDirectory() as folder, clock.step("quantize"):
         path = _run_methods(model, options, inputs, Path(folder))
-        small = load(path)
+        small = ir.external_data.load_to_model(load(path))  # the folder goes
         _keep_interface(model, small)
         new_ops = _new_ops(model, small)
         if not new_ops and _bytes(small) >= _bytes(model):
             hint = "dynamic and matmul4 quantize matrix products with constant weights, static convolutions as well"
             raise ModelError(f"there is nothing in the model that {options.chosen[-1]} quantizes", hint=hint)
         with clock.step("compare"):
-            saved = save(in_kind(small, Kind.IR), Path(folder) / "checked" / "model.onnx")  # type: ignore[arg-type]
+            saved = save(small, Path(folder) / "checked" / "model.onnx")
             errors = _compare(saved[0], names, trial)
-        small = in_kind(small, Kind.IR)  # type: ignore[assignment]
-        for value in small.graph.initializers.values():  # the folder goes
-            if value.const_value is not None and value.const_value.dtype is not ir.DataType.STRING:
-                value.const_value = _in_memory(value.const_value)
     small.graph.meta.update(model.graph.meta)
     where = "random inputs" if inputs is None else "data"
     sizes = (_bytes(model), _bytes(small))
@@ -213,22 +209,15 @@ def _compare(path: Path, names: Sequence[str], trial: Trial) -> dict[str, float]
     Raises:
         VerificationFailed: ONNX Runtime does not run the model.
     """
-    options = ort.SessionOptions()
-    options.log_severity_level = 4
     errors = dict.fromkeys(names, 0.0)
     try:
-        session = ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-        for feeds, expected in zip(trial.feeds, trial.outputs, strict=True):
-            outputs = session.run(list(names), feeds)
-            for name, array in zip(names, outputs, strict=True):
-                errors[name] = max(errors[name], relative_error(expected[name], np.asarray(array)))
-    except Exception as error:
-        if isinstance(error, PruneGraphError) or not type(error).__module__.startswith("onnxruntime"):
-            raise
+        with open_message(str(path), {}, SessionSettings(fuse_quantized=True)) as session:
+            for feeds, expected in zip(trial.feeds, trial.outputs, strict=True):
+                for name, array in zip(names, run(session, feeds, names), strict=True):
+                    errors[name] = max(errors[name], relative_error(expected[name], array))
+    except CannotRun as error:
         hint = "try another method; some need a newer onnxruntime"
-        raise VerificationFailed(
-            f"ONNX Runtime does not run the quantized model: {one_line(error)}", hint=hint
-        ) from error
+        raise VerificationFailed(f"ONNX Runtime does not run the quantized model: {error}", hint=hint) from error
     return errors
 
 
@@ -280,9 +269,3 @@ def _tensors(model: ir.Model) -> Iterable[ir.TensorProtocol]:
 
 def _bytes(model: ir.Model) -> int:
     return sum(tensor.nbytes for tensor in _tensors(model))
-
-
-def _in_memory(tensor: ir.TensorProtocol) -> ir.TensorProtocol:
-    if not isinstance(tensor, (ir.ExternalTensor, ir.LazyTensor)):
-        return tensor
-    return ir.Tensor(np.array(tensor.numpy()), dtype=tensor.dtype, shape=ir.Shape(tensor.shape), name=tensor.name)

@@ -37,12 +37,15 @@ class SessionSettings:
             wait for work without sleep: both are worth it for many runs alone.
         providers: Execution providers, the first choice first.
         trial: Whether it is only tried, within `BYTES_A_TRIAL`.
+        fuse_quantized: Whether quantized pairs may be fused, as on a device; that rounds differently from one graph to
+            the next.
     """
 
     optimize: bool = True
     prepack: bool = True
     providers: Sequence[str] = ("CPUExecutionProvider",)
     trial: bool = False
+    fuse_quantized: bool = False
 
 
 @contextlib.contextmanager
@@ -73,12 +76,12 @@ def open_session(
 
 @contextlib.contextmanager
 def open_message(
-    message: bytes, weights: Mapping[str, Array], settings: SessionSettings
+    message: bytes | str, weights: Mapping[str, Array], settings: SessionSettings
 ) -> Iterator[ort.InferenceSession]:
-    """A session for a message that only refers to its weights.
+    """A session for a message that only refers to its weights, or that holds them, or lies in a file.
 
     Args:
-        message: The model, with references as `without_numbers` makes them.
+        message: The model, with references as `without_numbers` makes them; or the path of its file.
         weights: The numbers that they stand for.
         settings: How it is opened.
 
@@ -87,8 +90,8 @@ def open_message(
     """
     options = ort.SessionOptions()
     options.log_severity_level = 4
-    # Quantized pairs are computed as written: fusing them rounds differently from one graph to the next.
-    options.add_session_config_entry("session.disable_quant_qdq", "1")
+    if not settings.fuse_quantized:
+        options.add_session_config_entry("session.disable_quant_qdq", "1")
     if not settings.optimize:
         options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
     if not settings.prepack:

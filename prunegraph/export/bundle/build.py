@@ -16,14 +16,13 @@ from typing import Any
 import numpy as np
 import onnx
 import onnx_ir as ir
-import onnxruntime as ort
 
 from prunegraph.atomic_write import check_target, stage
 from prunegraph.bench.compare import labels_of
 from prunegraph.bench.device_table import Cut
 from prunegraph.bench.parity import TOLERANCES, number_format, output_error
 from prunegraph.clock import Clock, Progress
-from prunegraph.errors import ModelError, UsageError, one_line
+from prunegraph.errors import ModelError, UsageError
 from prunegraph.export.bundle.lower import lowered
 from prunegraph.export.bundle.stacks import Stack, find_stack
 from prunegraph.export.bundle.versions import Versions, with_patterns
@@ -33,6 +32,7 @@ from prunegraph.passes.normalize.static import freeze_sizes
 from prunegraph.runtime.feeds import ID_BOUNDS, Feeds, random_feeds
 from prunegraph.runtime.inputs import check_same_inputs, input_specs
 from prunegraph.runtime.providers import PROVIDERS
+from prunegraph.runtime.session import CannotRun, SessionSettings, open_message, run
 from prunegraph.runtime.sizes_by_role import resolve_sizes
 
 SETTINGS = {"threads": 1, "warmup": 10, "rounds": 100, "max_seconds": 60.0, "seed": 0, "block": 1}
@@ -206,29 +206,19 @@ def _run_all(
 
 
 def _outputs(message: bytes, name: str, feeds: Feeds) -> dict[str, Any]:
-    options = ort.SessionOptions()
-    options.log_severity_level = 4
     try:
-        session = ort.InferenceSession(message, options, providers=["CPUExecutionProvider"])
-        names = [output.name for output in session.get_outputs()]
-        return dict(zip(names, session.run(names, feeds), strict=True))
-    except Exception as error:
-        if not type(error).__module__.startswith("onnxruntime"):
-            raise
-        raise ModelError(
-            f"ONNX Runtime does not run {name}: {one_line(error)}", hint="give sizes that it runs at"
-        ) from error
+        with open_message(message, {}, SessionSettings(fuse_quantized=True)) as session:
+            names = [output.name for output in session.get_outputs()]
+            return dict(zip(names, run(session, feeds, names), strict=True))
+    except CannotRun as error:
+        raise ModelError(f"ONNX Runtime does not run {name}: {error}", hint="give sizes that it runs at") from error
 
 
 def _message(model: ir.Model, name: str) -> bytes:
     weights = (value.const_value for graph in model.graphs() for value in graph.initializers.values())
     if sum(each.nbytes for each in weights if each is not None and each.dtype is not ir.DataType.STRING) > LARGEST:
         raise ModelError(f"{name} is larger than 2 GB", hint="quantize it first, or time it where it lies with bench")
-    for value in model.graph.initializers.values():
-        if isinstance(value.const_value, ir.ExternalTensor):
-            tensor = value.const_value
-            value.const_value = ir.Tensor(tensor.numpy(), dtype=tensor.dtype, name=tensor.name)
-    return ir.to_proto(model).SerializeToString()
+    return ir.to_proto(ir.external_data.load_to_model(model)).SerializeToString()
 
 
 def _proto(model: ir.Model, name: str, feeds: Feeds, outputs: Mapping[str, Any], *, static: bool) -> onnx.ModelProto:
