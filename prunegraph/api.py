@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from prunegraph.analysis.selection import Selection
+from prunegraph.choice import choose
 from prunegraph.clock import Clock, Progress
 from prunegraph.export.convert import Model, ModelLike, in_kind, kind_of, open_source
 from prunegraph.former_keywords import Arguments
@@ -20,13 +20,10 @@ from prunegraph.passes.prove.verify import Verification
 from prunegraph.passes.repair import Written
 from prunegraph.passes.rotate import Rotation
 from prunegraph.passes.score import KindScorers, Scorers
-from prunegraph.pipeline import filter_heads, select_units
-from prunegraph.prepare import rotated_and_scored
 from prunegraph.proof import compare
 from prunegraph.quantization.options import Quantize
 from prunegraph.request import Repair, Request, Step
 from prunegraph.result import PruneResult
-from prunegraph.speed import candidates, select_by_speed
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -78,34 +75,9 @@ def prune_graph(
     given = Arguments(amount, scorer, data, scope, after).take("prune_graph", former)
     request = Request.of(given.amount, given.scorer, given.data, given.scope, given.after, verify)
     graph = analyze_source(model, request.scope, Clock(progress), given.trace, request.data)
-    if request.amount.dead:
-        graph, selection = graph.without_dead()
-        result = graph.apply(selection, verify=request.verify, data=request.data)
-        return _after(result, request)
-    by_speed = request.amount.by_speed
-    amount = candidates(graph, request.amount, dims=request.data is not None) if by_speed else request.amount
-    graph, scores, targets = rotated_and_scored(graph, amount, request)
-    filtered, speed = None, None
-    forms: tuple[str, ...] = ()
-    if by_speed:
-        plan = select_by_speed(graph, scores, request.amount, request.data, graph.clock)
-        graph, scores, selection, forms, speed = plan.graph, plan.scores, plan.selection, plan.forms, plan.report
-    else:
-        selection = select_units(graph, scores, targets, graph.clock)
-    if request.amount.filtering is not None:
-        filtered = filter_heads(graph, selection, request.amount.filtering, request.data, graph.clock)
-        selection = filtered.selection
-    result = graph.apply(selection, verify=request.verify, data=request.data, forms=forms)
-    report = replace(result.report, accounts=scores.reports)
-    result = replace(result, filtered=filtered, speed=speed, report=report, scores=scores)
-    return _after(result, request)
-
-
-def _after(result: PruneResult, request: Request) -> PruneResult:
-    """What follows the proof; where nothing but dead units went, nothing needs repair."""
-    for step in request.after:
-        if not (request.amount.dead and isinstance(step, Repair)):
-            result = _follow(result, step, request.data)
+    result = choose(graph, request).carried_out(request)
+    for step in request.steps:
+        result = _follow(result, step, request.data)
     return result
 
 

@@ -114,6 +114,11 @@ class Request:
         require_extras([*request.extras(), *more_extras])
         return request
 
+    @property
+    def steps(self) -> tuple[Step, ...]:
+        """What follows the proof of this amount: where nothing but dead units goes, nothing needs repair."""
+        return tuple(step for step in self.after if not (self.amount.dead and isinstance(step, Repair)))
+
     def extras(self) -> list[str | tuple[str, str]]:
         """The extras that the data, the scorers and the steps need, those that are installed among them."""
         sample = self.data.first() if self.data is not None else Sample()

@@ -166,7 +166,7 @@ def test_the_output_is_checked_before_the_long_work(folder: Path, monkeypatch: p
     assert "slim.plan.json is a folder" in run(*PRUNE).stderr
 
 
-@pytest.mark.parametrize("moment", ["prunegraph.pipeline.prove", "prunegraph.api.select_units", "onnx_ir.save"])
+@pytest.mark.parametrize("moment", ["prunegraph.pipeline.prove", "prunegraph.choice.select_units", "onnx_ir.save"])
 def test_an_interruption_leaves_nothing_behind(moment: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def interrupt(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
@@ -183,7 +183,7 @@ def test_a_bug_is_not_hidden(folder: Path, monkeypatch: pytest.MonkeyPatch) -> N
     def fail(*_: object, **__: object) -> None:
         raise ZeroDivisionError
 
-    monkeypatch.setattr("prunegraph.api.select_units", fail)
+    monkeypatch.setattr("prunegraph.choice.select_units", fail)
     assert isinstance(run(*PRUNE).exception, ZeroDivisionError)
 
 
