@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import ast
 import importlib.util
+import itertools
 import json
 import subprocess
 import sys
 import zipfile
 import zlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -338,6 +340,24 @@ def test_a_copy_of_the_script_needs_nothing_of_the_package(tmp_path: Path) -> No
     spec.loader.exec_module(module)
     samples = module.interleave([lambda: None, lambda: None], 1, 8, 1.0, 0)
     assert samples.shape == (8, 2)
+
+
+@pytest.mark.parametrize(
+    ("lengths", "rounds"),
+    [
+        (itertools.repeat(1.0), 10),
+        (itertools.chain(map(float, range(1, 13)), itertools.repeat(1.0)), 17),
+        (itertools.cycle([1.0, 2.0]), 40),
+    ],
+)
+def test_the_script_warms_up_until_times_are_steady(
+    lengths: Iterator[float], rounds: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ten rounds where they are from the first on, later where they change, and four times as many at most."""
+    runs: list[float] = []
+    monkeypatch.setattr(script.time, "perf_counter", lambda: sum(runs))
+    script.warm_up([lambda: runs.append(next(lengths))], 10, 1e9, np.random.RandomState(0))
+    assert len(runs) == rounds
 
 
 @pytest.mark.parametrize(

@@ -35,6 +35,11 @@ import numpy as np
 HERE = os.path.dirname(os.path.abspath(__file__))
 MIN_ROUNDS = 6
 WARMUP_SHARE = 0.25
+STEADY, STEADY_WITHIN, LONGEST = (
+    5,
+    0.05,
+    4,
+)  # warm-up ends once so many runs are so near to each other
 BLOCK = 8  # runs of a model that follow each other, all but the first counted
 REGISTERED = {}
 PROBE_SECONDS = 1800  # TensorRT builds its engine at the first run, for minutes
@@ -210,11 +215,7 @@ def interleave(arms, warmup, rounds, max_seconds, seed, block=1):
     """
     random = np.random.RandomState(seed)
     begin = time.perf_counter()
-    for _ in range(warmup):
-        for arm in random.permutation(len(arms)):
-            arms[arm]()
-        if time.perf_counter() - begin > max_seconds * WARMUP_SHARE:
-            break
+    warm_up(arms, warmup, begin + max_seconds * WARMUP_SHARE, random)
     samples = np.empty((rounds, len(arms)))
     collecting = gc.isenabled()
     gc.disable()
@@ -233,6 +234,25 @@ def interleave(arms, warmup, rounds, max_seconds, seed, block=1):
         if collecting:
             gc.enable()
     return samples
+
+
+def warm_up(arms, rounds, end, random):
+    """Rounds that do not count, more of them while times still change: clocks, caches and kernels settle."""
+    last = [[] for _ in arms]
+    for done in range(rounds * LONGEST):
+        if done >= rounds and all(is_steady(times[-STEADY:]) for times in last):
+            return
+        for arm in random.permutation(len(arms)):
+            start = time.perf_counter()
+            arms[arm]()
+            last[arm].append(time.perf_counter() - start)
+        if time.perf_counter() > end:
+            return
+
+
+def is_steady(times):
+    """Whether runs are so near to each other that more of them would change nothing."""
+    return max(times) <= (1 + STEADY_WITHIN) * min(times)
 
 
 def paired_ratio(first, second, seed, resamples=2000):
