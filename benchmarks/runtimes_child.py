@@ -48,7 +48,13 @@ def tflite(path, feeds, names):
 
     # It compares intermediate values on sample images, which it would download.
     np.save("calibration_image_sample_data_20x128x128x3_float32.npy", np.zeros((20, 128, 128, 3), np.float32))
-    onnx2tf.convert(path, output_folder_path="tf", non_verbose=True, copy_onnx_input_output_names_to_tflite=True)
+    onnx2tf.convert(
+        path,
+        output_folder_path="tf",
+        non_verbose=True,
+        copy_onnx_input_output_names_to_tflite=True,
+        disable_strict_mode=True,  # which runs every op of a transformer many times; the outputs are compared here
+    )
     file = next(os.path.join("tf", name) for name in os.listdir("tf") if name.endswith("float32.tflite"))
     interpreter = Interpreter(file, num_threads=1)
     interpreter.allocate_tensors()
