@@ -2,15 +2,16 @@
 
     python -m benchmarks.exporters [EXPORTER ...] [--environments FOLDER] [--markdown docs/exporters.md]
 
-Every exporter has an environment of its own under `--environments`, made when it is first needed, with pinned
-versions (`benchmarks/exporters/environments.py`; together about 5 GB). One that is there is taken as it is. Every
-model is exported by a process of that environment, every file pruned by one of its own; what was done is kept in
-`FOLDER/records.jsonl`, so that a run that was stopped goes on where it stopped. Needs the extra `[zoo]`, and
-torchvision.
+Every exporter has an environment of its own under `--environments`, made when a model is to be written, with pinned
+versions (`benchmarks/exporters/environments.py`; together about 5 GB). One that is there is taken as it is; with
+`--remove` it goes when its models are written. Every model is exported by a process of that environment, every file
+pruned by one of its own; what was done is kept in `FOLDER/records.jsonl`, so that a run that was stopped goes on where
+it stopped. Needs the extra `[zoo]`, and torchvision.
 """
 
 from __future__ import annotations
 
+import shutil
 import sys
 from pathlib import Path
 
@@ -31,20 +32,26 @@ def main() -> None:
     parser.add_argument("--jobs", type=int, default=2, help="cases at once (default 2)")
     parser.add_argument("--timeout", type=float, default=300, help="seconds for one case (default 300)")
     parser.add_argument("--again", action="store_true", help="run again what failed")
+    parser.add_argument("--remove", action="store_true", help="remove environments that are no longer needed")
     options = parser.parse_args()
     names = options.exporters or list(EXPORTERS)
     if unknown := set(names) - set(EXPORTERS):
         parser.error(f"no such exporter: {', '.join(sorted(unknown))}; there are {', '.join(EXPORTERS)}")
     records = Records(options.folder / "records.jsonl")
-    missing = {name: why for name in names if (why := install(options.environments, EXPORTERS[name][1]))}
+    missing: dict[str, str] = {}
     made: Cases = {}
-    for name in names:
-        models = list(models_of(name))[: options.first] if name not in missing else []
+    for k, name in enumerate(names):
+        environment = EXPORTERS[name][1]
+        models = list(models_of(name))[: options.first]
         known = {model: records.recall(f"{name}/{model}: export", again=options.again) for model in models}
         made |= {(name, model): record for model, record in known.items() if record is not None}
         todo = [model for model, record in known.items() if record is None]
+        if todo and (why := install(options.environments, environment)):
+            missing[name], todo = why, []
         for case, record in make_files(options.environments, options.folder, name, todo, options.timeout).items():
             made[case] = records.keep(f"{'/'.join(case)}: export", record)
+        if options.remove and environment not in {EXPORTERS[later][1] for later in names[k + 1 :]}:
+            shutil.rmtree(options.environments / environment, ignore_errors=True)
     warm("benchmarks.coverage_case", "prunegraph.pipeline", "prunegraph.passes.prove")
     files = [(name, file) for (name, _), record in made.items() for file in record.get("files", ())]
     pruned = run_cases(
