@@ -83,8 +83,8 @@ def install(folder: Path, name: str) -> str:
         shared = [path for path in sys.path if path.endswith("site-packages")]
         (site / "zz_shared.pth").write_text("\n".join(shared) + "\n", encoding="utf-8")
     if environment.packages:
-        command = [str(python), "-m", "pip", "install", "--quiet", "--no-cache-dir", *environment.packages]
-        result = subprocess.run(command, capture_output=True, text=True, check=False)
+        command = [str(python), "-m", "pip", "install", "--quiet", "--no-cache-dir", "--no-compile"]
+        result = subprocess.run([*command, *environment.packages], capture_output=True, text=True, check=False)
         if result.returncode:
             errors = [line for line in result.stderr.splitlines() if line.startswith("ERROR")]
             return f"does not install: {(errors or ['pip failed'])[-1].removeprefix('ERROR: ')[:160]}"

@@ -48,6 +48,14 @@ def test_blocks_go_whole() -> None:
     ]
 
 
+def test_quantized_layers_choose_for_themselves() -> None:
+    """A table of positions is copied per layer beside weights of 8 bits, too: they are integers, and no positions."""
+    _, _, analysis = normal_form(MAKERS["qdq_rotary"])
+    turned = [group for group in analysis.groups if group.kind == "qk_dim"]
+    layers = [{str(place)[4] for place in group.places if str(place).startswith("w_q")} for group in turned]
+    assert layers == [{"a"}, {"b"}]
+
+
 @pytest.mark.parametrize("name", ["qdq_ffn", "qdq_conv", "dynamic", "dynamic_fused", "dynamic_conv"])
 def test_unrounded_is_near(name: str) -> None:
     """Without rounding a model computes nearly the same, and rounds nowhere."""

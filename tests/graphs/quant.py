@@ -12,6 +12,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto
 
+from tests.graphs.attention import attend, heads, rotate_half
 from tests.graphs.builder import Builder, conv, linear
 from tests.graphs.fused import contrib, finish, microsoft, stem
 
@@ -325,3 +326,21 @@ def dynamic_lstm() -> onnx.ModelProto:
 def dynamic_lstm_rows() -> onnx.ModelProto:
     """A scale a row."""
     return _dynamic_lstm("dynamic_lstm_rows", directions=1, per_row=True)
+
+
+def qdq_rotary() -> onnx.ModelProto:
+    """Two layers of attention with one cos and one sin, computed from positions; words and weights are quantized."""
+    g = Builder("qdq_rotary")
+    ids = g.input("x", "B", "S", dtype=TensorProto.INT64)
+    h = g("Gather", dequantized(g, "words", (20, E), None), ids)
+    length = g("Shape", ids, start=1, end=2)
+    positions = g("Cast", g("Range", np.int64(0), g("Squeeze", length), np.int64(1)), to=TensorProto.FLOAT)
+    angles = g("Mul", g("Unsqueeze", positions, [1]), g.const("inv_freq", np.array([1.0, 0.5]), np.float32))
+    cos, sin = (g(op, g("Concat", angles, angles, axis=-1)) for op in ("Cos", "Sin"))
+    for layer in "ab":
+        q, k, v = (heads(g, _qdq_linear(g, h, f"{part}_{layer}", E, 8), 2, 4) for part in "qkv")
+        q, k = (rotate_half(g, each, 4, cos, sin) for each in (q, k))
+        merged = g("Reshape", attend(g, q, k, v, 4), [0, 0, 8])
+        h = g("Add", h, _qdq_linear(g, merged, f"o_{layer}", 8, E))
+    g.output(_qdq_linear(g, h, "out", E, 5), "B", "S", 5)
+    return g.model()

@@ -21,6 +21,9 @@ from prunegraph.analysis.solve import Solution, solve
 from prunegraph.passes.normalize.copy_constants_per_use import TABLE_SHARE, bytes_of_constants, is_table
 from prunegraph.runtime.edit import Editor
 
+POSITIONS = frozenset({ir.DataType.INT32, ir.DataType.INT64})
+"""Integers that count and name positions; shorter ones are weights and activations that have been quantized."""
+
 SMALL_TABLE = 4096
 """A table of so few bytes is small beside any model: pruning the rest does not make it a large one."""
 
@@ -103,7 +106,7 @@ def _looked_up_by_position(graph: ir.Graph) -> frozenset[str]:
 def _counts(value: ir.Value) -> bool:
     """Whether a constant holds positions or lengths, or one number for all."""
     tensor = value.const_value
-    return tensor is not None and (tensor.dtype.is_integer() or tensor.size == 1)
+    return tensor is not None and (tensor.dtype in POSITIONS or tensor.size == 1)
 
 
 def _weightless(graph: ir.Graph, tables: Collection[str]) -> set[str]:
@@ -114,12 +117,12 @@ def _weightless(graph: ir.Graph, tables: Collection[str]) -> set[str]:
         tables: Tables that are looked up by position.
     """
     total = bytes_of_constants(graph)
-    weightless = {value.name or "" for value in graph.inputs if value.dtype is not None and value.dtype.is_integer()}
+    weightless = {value.name or "" for value in graph.inputs if value.dtype in POSITIONS}
     for name, value in graph.initializers.items():
         tensor = value.const_value
         if tensor is None:
             continue
-        narrow = tensor.dtype.is_integer() or sum(n > 1 for n in tensor.shape.numpy()) <= 1
+        narrow = tensor.dtype in POSITIONS or sum(n > 1 for n in tensor.shape.numpy()) <= 1
         if narrow or name in tables or is_table(tensor, list(value.uses()), total):
             weightless.add(name)
     for node in graph:
