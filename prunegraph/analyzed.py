@@ -98,7 +98,8 @@ def load_and_analyze(
     check_patterns(scope.allow_io, io, "graph input or output", hint=f"there are {', '.join(io)}")
     original = unpack_attention(time_first(fix_inputs(original, scope.values)))
     with clock.step("normalize"):
-        normalized = normalize(original, scope.sizes, likely(original) if likely is not None else None)
+        lengths = likely(original) if likely is not None else None
+        normalized = normalize(original, scope.sizes, lengths, tuple(scope.allow_io))
     with clock.step("analyze"):
         analysis = analyze_graph(normalized.model.graph, normalized.facts, tuple(scope.allow_io))
         analysis = replace(analysis, params=count_parameters(original.graph))

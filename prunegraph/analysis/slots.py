@@ -77,7 +77,7 @@ def _term_slots(
     table: Slots = []
     inner = total
     for n, own in factors:
-        inner //= n
+        inner //= max(n, 1)  # nothing stands along an empty axis
         if own:
             position = np.arange(total) // inner % n
             table += [(dim, where[position]) for dim, where in own]
@@ -212,5 +212,5 @@ def _compress(array: npt.NDArray[Any], mask: Mask, axis: int) -> npt.NDArray[Any
 
 
 def _take(array: npt.NDArray[Any], order: Index, axis: int) -> npt.NDArray[Any]:
-    shape = [max(n, m) if k != axis else n for k, (n, m) in enumerate(zip(array.shape, order.shape, strict=True))]
+    shape = [m if k != axis and n == 1 else n for k, (n, m) in enumerate(zip(array.shape, order.shape, strict=True))]
     return np.take_along_axis(np.broadcast_to(array, shape), order, axis=axis)

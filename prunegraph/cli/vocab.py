@@ -91,7 +91,10 @@ def vocab(
         step("tokenize")
         texts = data_of(model, data, tokenizer_path, text_column, samples=samples)
         ids = used_ids(texts, original) if texts is not None else ()
-        small = cut_tokenizer(text, tokens_of_file(keep) if keep is not None else (), ids)
+        tokens = tokens_of_file(keep) if keep is not None else ()
+        small = cut_tokenizer(
+            text, tokens, [*ids, *_ids_of_configurations(folder.folder if folder is not None else model)]
+        )
         graph = analyze(original, scope=Scope(sizes=parse_sizes(size or ())), progress=step)
         step("cut")
         result = cut_vocabulary(graph, small.kept)
@@ -113,6 +116,16 @@ def vocab(
         f"verified: {logits} are those of the original; largest error {result.error:.1e} of the output's scale",
         f"wrote {', '.join(str(path) for path in files)}",
     )
+
+
+def _ids_of_configurations(model: Path) -> list[int]:
+    """The tokens that configurations beside a model name, or in the folder that it is: they must stay."""
+    from prunegraph.export.folder import read_json
+    from prunegraph.vocabulary import stated_ids
+
+    paths = [path for name in ("config.json", *MAPPED) if (path := beside(model, name)) is not None]
+    configs = [config for path in paths if isinstance(config := read_json(path), dict)]
+    return [number for config in configs for number in stated_ids(config)]
 
 
 def _write_file(

@@ -2,7 +2,7 @@
 
 from prunegraph.vocabulary.cut import SmallVocabulary, cut_vocabulary
 from prunegraph.vocabulary.plan import VocabularyPlan
-from prunegraph.vocabulary.tokenizer import SmallTokenizer, cut_tokenizer, mapped_config
+from prunegraph.vocabulary.tokenizer import SmallTokenizer, cut_tokenizer, mapped_config, stated_ids
 from prunegraph.vocabulary.verify import verify_vocabulary
 
 __all__ = [
@@ -12,5 +12,6 @@ __all__ = [
     "cut_tokenizer",
     "cut_vocabulary",
     "mapped_config",
+    "stated_ids",
     "verify_vocabulary",
 ]

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import json
+from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from prunegraph.errors import UsageError
+
+_LISTS = ("_token_id", "suppress_tokens", "bad_words_ids")
+"""How keys of configurations end that list ids of tokens."""
 
 _HINT = "give the tokenizer.json of the model, and tokens as they stand in its vocabulary"
 
@@ -70,13 +74,46 @@ def mapped_config(config: Mapping[str, Any], kept: tuple[int, ...]) -> dict[str,
             return {k: mapped(k, v) for k, v in value.items()}
         if key == "vocab_size":
             return len(kept)
-        if key.endswith("_token_id") and isinstance(value, int) and not isinstance(value, bool):
+        if _names_token(key, value):
             return new.get(value, value)
-        if key.endswith("_token_id") and isinstance(value, list):
-            return [new[each] for each in value if each in new]
+        if key == "forced_decoder_ids" and isinstance(value, list):  # positions, and the tokens that stand there
+            return [[place, new[token]] for place, token in value if token in new]
+        if key.endswith(_LISTS) and isinstance(value, list):
+            return _mapped_list(value, new)
         return value
 
     return {key: mapped(key, value) for key, value in config.items()}
+
+
+def stated_ids(config: Mapping[str, Any]) -> Iterator[int]:
+    """The single tokens that a configuration names, such as the one that ends a text: they must stay.
+
+    >>> list(stated_ids({"eos_token_id": 2, "text_config": {"pad_token_id": [0, 1]}, "hidden_size": 8}))
+    [2, 0, 1]
+    """
+    for key, value in config.items():
+        if isinstance(value, Mapping):
+            yield from stated_ids(value)
+        elif _names_token(key, value):
+            yield value
+        elif key.endswith("_token_id") and isinstance(value, list):
+            yield from (each for each in value if _names_token(key, each))
+
+
+def _names_token(key: str, value: Any) -> bool:
+    return key.endswith("_token_id") and isinstance(value, int) and not isinstance(value, bool) and value >= 0
+
+
+def _mapped_list(ids: list[Any], new: Mapping[int, int]) -> list[Any]:
+    """New ids of those that stay; in a list of lists, such as words that may not be written, of those that stay whole.
+
+    >>> _mapped_list([3, 5], {3: 0}), _mapped_list([[1, 3], [3, 5]], {1: 0, 3: 1}), _mapped_list([[1, None]], {1: 0})
+    ([0], [[0, 1]], [[0, None]])
+    """
+    if not any(isinstance(each, list) for each in ids):
+        return [new.get(each, each) for each in ids if each in new or not isinstance(each, int)]
+    whole = [each for each in ids if all(k in new or not isinstance(k, int) for k in each)]
+    return [_mapped_list(each, new) for each in whole]
 
 
 def _vocabulary(model: Mapping[str, Any]) -> dict[str, int]:
@@ -109,9 +146,10 @@ def _special(processor: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _merged_from(model: Mapping[str, Any], tokens: Iterable[str]) -> Iterator[str]:
-    """What the tokens of a BPE are merged from, step by step."""
-    pairs = [_pair(each) for each in model.get("merges") or ()]
-    parts = {left + right: (left, right) for left, right in reversed(pairs)}
+    """What the tokens of a BPE are merged from, step by step, in every way that there is: a text decides which."""
+    parts = defaultdict[str, list[str]](list)
+    for left, right in map(_pair, model.get("merges") or ()):
+        parts[left + right] += (left, right)
     waiting, known = list(tokens), set(tokens)
     while waiting:
         for part in parts.get(waiting.pop(), ()):

@@ -124,6 +124,16 @@ def test_a_small_tokenizer_gives_new_numbers_of_the_same_tokens(make: Any, token
         assert encoded.tokens == large.encode(text).tokens and loaded.token_to_id("xy") is None
 
 
+def test_whatever_a_text_may_merge_a_kept_token_from_stays() -> None:
+    """Two pairs make one token, as where a SentencePiece model was converted: which of them a text takes, ranks say."""
+    words = ["a", "b", "c", "ab", "bc", "abc", "ca"]
+    pairs = [("b", "c"), ("a", "b"), ("ab", "c"), ("a", "bc"), ("c", "a")]
+    large = Tokenizer(models.BPE({word: k for k, word in enumerate(words)}, pairs))
+    small = Tokenizer.from_str(cut_tokenizer(large.to_str(), ["abc"]).text)
+    assert small.encode("abc").tokens == large.encode("abc").tokens == ["abc"]
+    assert small.get_vocab().keys() == {"a", "b", "c", "ab", "bc", "abc"}
+
+
 def test_a_token_that_is_not_there_is_refused() -> None:
     with pytest.raises(UsageError, match="no token 'horse'"):
         cut_tokenizer(pieces().to_str(), ["horse"])
@@ -133,6 +143,9 @@ def test_ids_in_a_config_are_mapped() -> None:
     config = {"vocab_size": 9, "pad_token_id": 0, "eos_token_id": [3, 5], "text": {"bos_token_id": 8}, "depth": 3}
     expected = {"vocab_size": 3, "pad_token_id": 0, "eos_token_id": [1], "text": {"bos_token_id": 2}, "depth": 3}
     assert mapped_config(config, (0, 3, 8)) == expected
+    lists = {"suppress_tokens": [3, 4, 8], "bad_words_ids": [[3, 8], [3, 4]], "forced_decoder_ids": [[1, 8], [2, 4]]}
+    expected = {"suppress_tokens": [1, 2], "bad_words_ids": [[1, 2]], "forced_decoder_ids": [[1, 2]]}
+    assert mapped_config({**lists, "unk_token_id": -1}, (0, 3, 8)) == {**expected, "unk_token_id": -1}
 
 
 @pytest.mark.parametrize("by", ["keep", "data"])
@@ -232,7 +245,7 @@ def test_a_folder_becomes_a_folder(tmp_path: Path) -> None:
     (folder / "config.json").write_text(json.dumps({"vocab_size": WORDS, "pad_token_id": 5}))
     decoder = {"5": {"content": "w5"}, "7": {"content": "w7"}, "22": {"content": "[UNK]"}}
     (folder / "tokenizer_config.json").write_text(json.dumps({"added_tokens_decoder": decoder, "model_max_length": 9}))
-    (folder / "generation_config.json").write_text(json.dumps({"eos_token_id": 9}))
+    (folder / "generation_config.json").write_text(json.dumps({"eos_token_id": [9, 14]}))
     (folder / "vocab.txt").write_text("w0\nw1\n")
     (folder / "special_tokens_map.json").write_text(json.dumps({"unk_token": "[UNK]"}))
     code, text = called("vocab", folder, "-o", slim, "--keep", folder / "keep.txt")
@@ -240,10 +253,10 @@ def test_a_folder_becomes_a_folder(tmp_path: Path) -> None:
     names = {str(path.relative_to(slim)) for path in slim.rglob("*") if path.is_file()}
     assert {"onnx/model.onnx", "onnx/model.vocab.json", "tokenizer.json", "special_tokens_map.json"} <= names
     assert "vocab.txt" not in names
-    assert json.loads((slim / "config.json").read_text()) == {"vocab_size": 4, "pad_token_id": 0}
-    assert json.loads((slim / "generation_config.json").read_text()) == {"eos_token_id": 1}
+    assert json.loads((slim / "config.json").read_text()) == {"vocab_size": 5, "pad_token_id": 0}
+    assert json.loads((slim / "generation_config.json").read_text()) == {"eos_token_id": [1, 3]}  # the second, too
     stated = json.loads((slim / "tokenizer_config.json").read_text())["added_tokens_decoder"]
-    assert stated == {"0": {"content": "w5"}, "3": {"content": "[UNK]"}}
+    assert stated == {"0": {"content": "w5"}, "4": {"content": "[UNK]"}}
     small = Tokenizer.from_file(str(slim / "tokenizer.json"))
     assert small.encode("w9 w11").tokens == large.encode("w9 w11").tokens
     assert called("verify", folder / "onnx" / "model.onnx", slim / "onnx" / "model.onnx")[0] == 0

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import onnx_ir as ir
@@ -28,6 +28,8 @@ from prunegraph.passes.normalize.inline_branches import inline_branches
 from prunegraph.passes.normalize.merge_equal_weights import merge_equal_weights
 from prunegraph.passes.normalize.names import name_values
 from prunegraph.passes.normalize.probe import integers, probe
+from prunegraph.passes.normalize.read_parts import merge_parts, read_parts
+from prunegraph.passes.normalize.split_directions import split_directions
 from prunegraph.passes.normalize.split_projections import split_projections
 from prunegraph.passes.normalize.state_scales import state_scales
 from prunegraph.runtime.trial_sizes import Plan
@@ -63,7 +65,10 @@ class Normalized:
 
 
 def normalize(
-    model: ir.Model, sizes: Mapping[str, int] | None = None, likely: Mapping[str, int] | None = None
+    model: ir.Model,
+    sizes: Mapping[str, int] | None = None,
+    likely: Mapping[str, int] | None = None,
+    allow_io: Sequence[str] = (),
 ) -> Normalized:
     """A copy of the model that can be analysed.
 
@@ -75,6 +80,7 @@ def normalize(
         model: It is not changed.
         sizes: Lengths of dynamic dims of inputs, by name, where the caller knows them.
         likely: Lengths at which it is known to run, such as those of data: tried where the usual ones fail.
+        allow_io: Patterns of graph inputs and outputs that may shrink: what they hold is free to be chosen apart.
 
     Raises:
         ModelError: an input is no tensor of known rank.
@@ -109,9 +115,13 @@ def normalize(
     freeze(model, certain(model.graph, stated))
     state_scales(model.graph, facts)
     merge_equal_weights(model.graph)
-    facts = copy_tables(model, with_constants(model, facts))
+    facts = read_parts(model.graph, with_constants(model, facts))
+    facts = read_parts(model.graph, split_directions(model.graph, with_constants(model, facts)))
+    facts = merge_parts(model.graph, facts)
+    RemoveUnusedNodesPass()(model)
+    facts = copy_tables(model, with_constants(model, facts), allow_io)
     copy_constants(model.graph)
-    model, facts = split_projections(model, with_constants(model, facts))
+    model, facts = split_projections(model, with_constants(model, facts), allow_io)
     return Normalized(model, facts, probed.plan)
 
 

@@ -9,7 +9,7 @@ Cleanup merges equal nodes.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 
 import onnx_ir as ir
@@ -28,8 +28,13 @@ SMALL_TABLE = 4096
 """A table of so few bytes is small beside any model: pruning the rest does not make it a large one."""
 
 
-def copy_tables(model: ir.Model, facts: Facts) -> Facts:
+def copy_tables(model: ir.Model, facts: Facts, allow_io: Sequence[str] = ()) -> Facts:
     """Give every use of a weightless value with a free axis a copy of the nodes that hold the axis, in place.
+
+    Args:
+        model: The model.
+        facts: What the probes saw of it.
+        allow_io: Patterns of graph inputs and outputs that may shrink.
 
     Returns:
         The facts, those of the copies included.
@@ -44,10 +49,10 @@ def copy_tables(model: ir.Model, facts: Facts) -> Facts:
         if value is not None and value.name in weightless and value.producer() is not None
         if not all(output.name in weightless for output in node.outputs)
     ]
-    behind = [_computed_from(node.inputs[index]) for node, index in uses]
+    behind = [_computed_from(node.inputs[index], tables) for node, index in uses]
     if max(Counter(value for values in behind for value in values).values(), default=0) < 2:
         return facts
-    solution = solve(graph, facts)
+    solution = solve(graph, facts, allow_io)
     editor, shapes = Editor(graph), dict(facts.shapes)
     used: set[ir.Value] = set()
     copiers = 0
@@ -66,15 +71,19 @@ def copy_tables(model: ir.Model, facts: Facts) -> Facts:
     return replace(facts, shapes=shapes)
 
 
-def _computed_from(value: ir.Value | None) -> set[ir.Value]:
-    """A value and what it is computed from, constants, inputs and what only lends its lengths left out."""
+def _computed_from(value: ir.Value | None, tables: Collection[str]) -> set[ir.Value]:
+    """A value and what it is computed from, tables too; other constants, inputs and what lends its lengths left out."""
     behind: set[ir.Value] = set()
     waiting = [value]
     while waiting:
         each = waiting.pop()
-        if each is not None and each not in behind and (node := each.producer()) is not None:
+        if each is None or each in behind:
+            continue
+        node = each.producer()
+        if node is not None or each.name in tables:
             behind.add(each)
-            waiting += () if traits_of(node).states_lengths else node.inputs
+        if node is not None and not traits_of(node).states_lengths:
+            waiting += node.inputs
     return behind
 
 
@@ -82,7 +91,7 @@ def _looked_up_by_position(graph: ir.Graph) -> frozenset[str]:
     """Small tables of which nodes take rows by positions alone, which follow from lengths."""
     total = bytes_of_constants(graph)
     positional = {name for name, value in graph.initializers.items() if value.dtype is not None and _counts(value)}
-    tables: set[str] = set()
+    lookups: Counter[str] = Counter()
     for node in graph:
         operands = [value for value in node.inputs if value is not None]
         traits = traits_of(node)
@@ -93,14 +102,18 @@ def _looked_up_by_position(graph: ir.Graph) -> frozenset[str]:
             if max(lookup.table, lookup.by) >= len(node.inputs):
                 continue  # an optional table is not there
             table, by = node.inputs[lookup.table], node.inputs[lookup.by]
-            tensor = table.const_value if table is not None and table.is_initializer() else None
-            if table is None or by is None or tensor is None or by.name not in positional or not lookup.rows:
-                continue
-            most = max(TABLE_SHARE * total, SMALL_TABLE)
-            small = tensor.dtype.is_floating_point() and tensor.nbytes <= most
-            if small and len(list(table.uses())) == 1:
-                tables.add(table.name or "")
-    return frozenset(tables)
+            if table is not None and by is not None and by.name in positional and lookup.rows:
+                lookups[table.name or ""] += 1
+    most = max(TABLE_SHARE * total, SMALL_TABLE)
+    return frozenset(
+        name
+        for name, count in lookups.items()
+        if (value := graph.initializers.get(name)) is not None
+        and (tensor := value.const_value) is not None
+        and tensor.dtype.is_floating_point()
+        and tensor.nbytes <= most
+        and count == len(value.uses())
+    )
 
 
 def _counts(value: ir.Value) -> bool:

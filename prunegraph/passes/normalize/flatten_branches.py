@@ -82,6 +82,7 @@ def hoist(
     for each in moved:
         each.name = rename(each.name, each.name or f"{node.name}/{each.op_type}")
         for value in each.outputs:
+            value.shape = None  # names of lengths mean something else in every branch
             if value.name:
                 value.name = rename(value.name, value.name)
     graph.insert_before(node, moved)

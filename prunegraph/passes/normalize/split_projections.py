@@ -19,7 +19,8 @@ from onnx_ir.passes.common import RemoveUnusedNodesPass
 from prunegraph.analysis.facts import Facts
 from prunegraph.analysis.slots import Keep, kept_positions
 from prunegraph.analysis.solve import Solution, solve
-from prunegraph.passes.rewrite.provenance import mark_part, mark_slots, part_of
+from prunegraph.passes.normalize.slots_read import slots_read
+from prunegraph.passes.rewrite.provenance import mark_part, mark_slots, part_of, slots_of
 from prunegraph.passes.rewrite.shrink import shrink_in_place
 from prunegraph.runtime.edit import Editor
 
@@ -39,12 +40,12 @@ class SliceUser:
     slot: int
 
 
-def split_projections(model: ir.Model, facts: Facts) -> tuple[ir.Model, Facts]:
+def split_projections(model: ir.Model, facts: Facts, allow_io: Sequence[str] = ()) -> tuple[ir.Model, Facts]:
     """Compute parts apart wherever weights can be taken apart, in place; also returns what probes would see then."""
     users = list(_slice_users(model.graph, facts))
     if not users:
         return model, facts
-    solution = solve(model.graph, facts, unrelated={(user.node, user.axis) for user in users})
+    solution = solve(model.graph, facts, allow_io, {(user.node, user.axis) for user in users})
     stacks = _stacked_axes(model.graph, solution, users)
     if not stacks:
         return model, facts
@@ -61,34 +62,12 @@ def _slice_users(graph: ir.Graph, facts: Facts) -> Iterator[SliceUser]:
     for k, node in enumerate(graph):
         source = node.inputs[0] if node.inputs else None
         shape = facts.shapes.get(source.name or "") if source is not None else None
-        if source is None or not shape or source.is_initializer() or node.domain not in ("", "ai.onnx"):
+        if source is None or not shape or source.is_initializer():
             continue
         if not any(value.is_graph_output() for value in node.outputs):
-            for user in _slots_read(k, node, [size[0] for size in shape], facts):
-                if len(set(shape[user.axis])) == 1 and 1 < shape[user.axis][0] <= MAX_PARTS:
-                    yield user
-
-
-def _slots_read(k: int, node: ir.Node, lengths: Sequence[int], facts: Facts) -> list[SliceUser]:
-    operands = [_integers(value, facts) for value in node.inputs[1:]]
-    if node.op_type == "Gather" and operands and operands[0] is not None and operands[0].size == 1:
-        axis = node.attributes.get_int("axis", 0) % len(lengths)
-        return [SliceUser(k, axis, 0, int(operands[0].reshape(-1)[0]) % lengths[axis])]
-    if node.op_type == "Split":
-        axis = node.attributes.get_int("axis", 0) % len(lengths)
-        count = len(node.outputs)
-        return [SliceUser(k, axis, j, j) for j in range(count)] if lengths[axis] == count else []
-    if node.op_type == "Slice" and len(operands) >= 3 and all(o is not None and o.size == 1 for o in operands):
-        start, end, along = (int(operand.reshape(-1)[0]) for operand in operands[:3] if operand is not None)
-        axis = along % len(lengths)
-        begin, stop, _ = slice(start, end).indices(lengths[axis])
-        return [SliceUser(k, axis, 0, begin)] if stop - begin == 1 else []
-    return []
-
-
-def _integers(value: ir.Value | None, facts: Facts) -> np.ndarray[tuple[int, ...], np.dtype[np.int64]] | None:
-    arrays = facts.integers.get(value.name or "") if value is not None else None
-    return arrays[0] if arrays and all(np.array_equal(arrays[0], other) for other in arrays) else None
+            for read in slots_read(node, [size[0] for size in shape], facts):
+                if len(set(shape[read.axis])) == 1 and 1 < shape[read.axis][0] <= MAX_PARTS:
+                    yield SliceUser(k, read.axis, read.output, read.slot)
 
 
 @dataclass(frozen=True, slots=True)
@@ -288,7 +267,7 @@ def _keep_one_slot_each(model: ir.Model, facts: Facts, parts: Sequence[Part]) ->
         assert isinstance(dim, int)
         keeps[dim] = Keep((), np.arange(part.length) == part.slot, 1)
     for name, value in model.graph.initializers.items():
-        if part_of(value) is not None:
+        if part_of(value) is not None and slots_of(value) is None:
             mark_slots(value, kept_positions(solution.resolve(name), keeps, solution.dim_size))
     shrunk = shrink_in_place(model, solution, keeps)
     return shrunk.model, shrunk.facts
