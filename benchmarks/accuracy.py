@@ -10,6 +10,8 @@ Nothing reads a label but the judge, `taylor` and what trained the dense models.
 from __future__ import annotations
 
 import argparse
+import functools
+import itertools
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -47,8 +49,9 @@ ARMS = (
     Arm("as by default", None, "activation"),
     Arm("not rotated", False, SELECTED, ("auto",)),
     Arm("taylor, with labels", None, "taylor", labels=True),
-    Arm("swept in any case", None, "activation", ("sweep",)),
+    Arm("at once", None, "activation", ("once",)),
 )
+BY_DEFAULT, OTHERS, AT_ONCE = ARMS[0], ARMS[1:3], ARMS[3]
 
 HALF = pg.Amount(macs=0.5, kinds=("head", "ffn"))
 CHOICES = (
@@ -59,8 +62,11 @@ CHOICES = (
 )
 """What defaults were chosen by, on validation data of the first dense model."""
 SCORERS = tuple(
-    Arm(name, None, name, ("none", "auto"), name == "taylor") for name in ("activation", "magnitude", "obs", "taylor")
+    Arm(name, None, name, ("none", "once"), name == "taylor") for name in ("activation", "magnitude", "obs", "taylor")
 )
+KINDS_ARM = Arm(BY_DEFAULT.name, None, BY_DEFAULT.scorer, ("once",))
+SWEEPS, SWEEPS_ARM = (CELLS[2], CELLS[3]), Arm(BY_DEFAULT.name, None, BY_DEFAULT.scorer, ("once", "auto"))
+"""What says on validation data of every dense model whether `auto` should try a sweep."""
 
 
 def dense_path(task: str, seed: int) -> Path:
@@ -79,6 +85,12 @@ def dense(task: str, seed: int) -> Dense:
     return Dense(files.model, *(pg.Data(path, files.tokenizer, limit=count) for path, count in limits))
 
 
+@functools.lru_cache(maxsize=1)
+def study_of(task: str, seed: int) -> Study:
+    """One dense model, observed once for whatever follows in a row."""
+    return Study(dense(task, seed))
+
+
 def measure(task: str, seed: int, records: Records, cells: Sequence[tuple[Cell, Arm]], split: str) -> None:
     """Cut, repair and judge whatever of the cells of one dense model is missing."""
     todo = [
@@ -89,8 +101,9 @@ def measure(task: str, seed: int, records: Records, cells: Sequence[tuple[Cell, 
     ]
     if not todo:
         return
-    on = dense(task, seed)
-    study, inputs = Study(on), on.graph.inputs((on.test if split == "test" else on.validation).opened())
+    study = study_of(task, seed)
+    on = study.on
+    inputs = on.graph.inputs((on.test if split == "test" else on.validation).opened())
     whole = str(Case(task, seed, split, "whole", "", ""))
     if records.recall(whole) is None:
         records.keep(whole, record(right(on.graph.original, inputs), macs=1.0))
@@ -104,17 +117,17 @@ def measure(task: str, seed: int, records: Records, cells: Sequence[tuple[Cell, 
 
 def plan(arguments: argparse.Namespace) -> Iterator[tuple[str, int, list[tuple[Cell, Arm]], str]]:
     """Everything that is measured, the most telling first."""
-    for seed in SEEDS:
-        for task in arguments.tasks:
-            yield task, seed, [(cell, ARMS[0]) for cell in CELLS], "test"
-    for task in (task for task in arguments.tasks if task in TEXT):
-        yield task, 0, [(CHOICES[0], arm) for arm in SCORERS] + [(cell, ARMS[0]) for cell in CHOICES[1:]], "validation"
-    for task in (task for task in arguments.tasks if task in TEXT):
-        yield task, 0, [(cell, ARMS[-1]) for cell in CELLS if cell.amount.kinds == INNER], "test"
-    for arm in ARMS[1:-1]:
-        for seed in SEEDS:
-            for task in arguments.tasks:
-                yield task, seed, [(cell, arm) for cell in CELLS], "test"
+    tasks, texts = arguments.tasks, [task for task in arguments.tasks if task in TEXT]
+    for seed, task in itertools.product(SEEDS, tasks):
+        yield task, seed, [(cell, SWEEPS_ARM) for cell in SWEEPS], "validation"
+        yield task, seed, [(cell, BY_DEFAULT) for cell in CELLS], "test"
+    for task in texts:
+        cells = [(CHOICES[0], arm) for arm in SCORERS] + [(cell, KINDS_ARM) for cell in CHOICES[1:]]
+        yield task, 0, cells, "validation"
+    for arm, seed, task in itertools.product(OTHERS, SEEDS, tasks):
+        yield task, seed, [(cell, arm) for cell in CELLS], "test"
+    for seed, task in itertools.product(SEEDS, tasks):
+        yield task, seed, [(cell, AT_ONCE) for cell in CELLS if cell.amount.kinds == INNER], "test"
 
 
 def embedding() -> dict[str, Any]:
@@ -151,6 +164,7 @@ def main() -> None:
             calibration=CALIBRATION,
             cells=CELLS,
             arms=ARMS,
+            sweeps=SWEEPS,
             choices=CHOICES,
             scorers=SCORERS,
         )

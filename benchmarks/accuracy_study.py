@@ -27,7 +27,7 @@ class Arm:
         name: What the tables call it.
         rotate: See `Amount.rotate`.
         scorer: What chooses where nothing turned.
-        repairs: Ways of repair, each judged.
+        repairs: Ways of repair, each judged: those of `pg.Repair`, and "once", "auto" without a sweep of exact groups.
         labels: Whether it reads labels.
     """
 
@@ -96,7 +96,14 @@ class Study:
             prepare = graph.rotated.lengthen if graph.rotated is not None else None
             model, analysis = graph.normalized.model, graph.analysis
             slim, done = repaired(
-                model, analysis, keeps, inputs, way, moments=self._seen(graph, key, inputs), prepare=prepare
+                model,
+                analysis,
+                keeps,
+                inputs,
+                "auto" if way == "once" else way,
+                moments=self._seen(graph, key, inputs),
+                prepare=prepare,
+                sweep_exact=way != "once",
             )
             facts_of_repair = {**facts, "way": done.way, "ways": dict(done.ways)}
             yield Slim(way, slim or result.ir_model, facts_of_repair, result.selection, done.outcomes)

@@ -264,6 +264,7 @@ def refit(
     method: str = "auto",
     *,
     moments: Gram | None = None,
+    sweep_exact: bool = True,
     progress: SampleProgress | None = None,
 ) -> tuple[ir.Model | None, Repaired]:
     """Re-fit the weights that read removed units, and scores of heads that lost dims as they are.
@@ -274,6 +275,7 @@ def refit(
         inputs: What it is re-fitted on.
         method: See `passes.repair.repaired`.
         moments: See there.
+        sweep_exact: See there.
         progress: See there.
 
     Returns:
@@ -294,6 +296,7 @@ def refit(
         moments=moments,
         prepare=rotated.lengthen if rotated is not None else None,
         amended=amended,
+        sweep_exact=sweep_exact,
         progress=progress,
     )
     return slim, replace(done, outcomes=(*outcomes, *done.outcomes))

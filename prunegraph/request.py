@@ -27,8 +27,8 @@ class Repair:
     Only where the error on held-out samples falls.
 
     Attributes:
-        method: "lstsq" (weight and bias), "bias" (the mean of what went), "auto" (the better one of each weight, or all
-            front to back where norms lost units), "sweep" (front to back tried in any case) or "none".
+        method: "lstsq" (weight and bias), "bias" (the mean of what went), "auto" (the better one of each weight; then
+            all front to back, where outputs come nearer that way), "sweep" (the same, whatever that takes) or "none".
     """
 
     method: str = "auto"

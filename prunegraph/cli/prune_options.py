@@ -203,9 +203,9 @@ RepairBy = Annotated[
     typer.Option(
         metavar="NAME",
         help="Re-fit what reads removed units on --data, after the proof and without labels: lstsq (weight and "
-        "bias), bias (the mean of what went), auto (the better one of each weight; front to back where norms lost "
-        "units), sweep (front to back tried in any case) or none; only where the error on held-out examples "
-        "falls.  [default: auto with --data, else none]",
+        "bias), bias (the mean of what went), auto (the better one of each weight; then front to back, where "
+        "outputs come nearer that way), sweep (the same, whatever that takes) or none; only where the error on "
+        "held-out examples falls.  [default: auto with --data, else none]",
         show_default=False,
     ),
 ]

@@ -126,7 +126,7 @@ class Harm:
 
     def slim(self, selection: Selection) -> ir.Model:
         """The re-fitted slim model, unproven."""
-        slim, _ = refit(self.analyzed, selection, self.inputs, moments=self.moments)
+        slim, _ = refit(self.analyzed, selection, self.inputs, moments=self.moments, sweep_exact=False)
         return slim if slim is not None else rewrite(self.analyzed, selection, check=False)[0]
 
 

@@ -83,7 +83,11 @@ def test_a_swept_stream_loses_less_than_a_cut_one(dense: Dense) -> None:
 
 
 def test_the_page_has_every_cell_met_or_not_or_not_measured(tmp_path: Path) -> None:
-    arms = (Arm("default", None, "activation"), Arm("labels", None, "taylor", labels=True))
+    arms = (
+        Arm("default", None, "activation"),
+        Arm("labels", None, "taylor", labels=True),
+        Arm("other", None, "activation", ("once",)),
+    )
     cells = (Cell("met", pg.Amount(), ("a",), 1.0), Cell("missed", pg.Amount(), ("a", "b"), 1.0))
     records = Records(tmp_path / "records.jsonl")
     right = np.arange(200) % 10 != 0
@@ -92,13 +96,18 @@ def test_the_page_has_every_cell_met_or_not_or_not_measured(tmp_path: Path) -> N
         records.keep(str(Case("a", seed, "test", "met", "default", "auto")), record(right))
         worse = right & (np.arange(200) >= 20)
         records.keep(str(Case("a", seed, "test", "missed", "default", "auto")), record(worse))
+    for seed in range(2):
+        records.keep(str(Case("a", seed, "validation", "whole", "", "")), record(right))
+        for way, answers in (("once", worse), ("auto", right)):
+            records.keep(str(Case("a", seed, "validation", "missed", "default", way)), record(answers))
     records.keep(str(Case("a", 0, "test", "met", "labels", "auto")), record(right, ways={"none": 1.0}, way="none"))
     cost = lost(records.recall, "a", "test", "missed", "default", "auto")
     assert cost is not None and cost.seeds == 2 and cost.points == pytest.approx(9) and 0.01 < cost.half < 0.06
     page = tmp_path / "accuracy.md"
-    render(records.recall, page, calibration=7, cells=cells, arms=arms, choices=(), scorers=())
+    render(records.recall, page, calibration=7, cells=cells, arms=arms, sweeps=cells, choices=(), scorers=())
     text = page.read_text()
-    assert "| met | a | 90.0% | 90.0% | +0.0 ± 0.0 (2) | 1.0 | yes |" in text
-    assert "| missed | a | 90.0% | 81.0% | +9.0 ±" in text and "| 1.0 | no |" in text
-    assert "| missed | b |  |  | not measured | 1.0 |  |" in text
+    assert "| met | a | repaired | 90.0% | 90.0% | +0.0 ± 0.0 (2) | 1.0 | yes |" in text
+    assert "| missed | a | repaired | 90.0% | 81.0% | +9.0 ±" in text and "| 1.0 | no |" in text
+    assert "| missed | b |  |  |  | not measured | 1.0 |  |" in text
+    assert "| missed | a | +9.0 ±" in text and "| +0.0 ± 0.0 (2) |\n" in text  # on validation, at once and by default
     assert "| met | labels | repaired | yes | +0.0 ± 0.0 (1) |" in text and (tmp_path / "accuracy.png").is_file()

@@ -9,6 +9,7 @@ import numpy as np
 import onnx
 import onnx_ir as ir
 import pytest
+from onnx import numpy_helper
 
 import prunegraph as pg
 from prunegraph.observe.divergence import divergence, outputs_of
@@ -139,13 +140,55 @@ def json_of(report: pg.passes.repair.Repaired) -> dict[str, object]:
     return report.to_dict()
 
 
-def test_exact_groups_are_swept_where_that_is_asked_for() -> None:
-    amount = pg.Amount(ratio={"ffn": 0.5})
-    bare = pg.prune_graph(post_norm(), amount, data=tokens(160), after=[])
-    once, swept = (bare.repair(tokens(160), method).report.repair for method in ("auto", "sweep"))
-    assert once is not None and once.ways == {}
-    assert swept is not None and set(swept.ways) == {"none", "at once", "sweep"}
-    assert min(swept.ways.values()) == swept.ways[swept.way]
+@pytest.fixture(scope="module")
+def exact() -> pg.PruneResult:
+    """Half of the neurons gone, nothing repaired."""
+    return pg.prune_graph(post_norm(), pg.Amount(ratio={"ffn": 0.5}), data=tokens(160), after=[])
+
+
+def ways(result: pg.PruneResult, method: str) -> dict[str, float]:
+    repair = result.repair(tokens(160), method).report.repair
+    assert repair is not None and repair.requested == method
+    return dict(repair.ways)
+
+
+def test_exact_groups_are_swept_too_and_outputs_decide(exact: pg.PruneResult) -> None:
+    by_default, in_any_case = ways(exact, "auto"), ways(exact, "sweep")
+    assert by_default == in_any_case and set(by_default) == {"none", "at once", "sweep"}
+    repaired = exact.repair(tokens(160))
+    repair = repaired.report.repair
+    assert repair is not None and repair.way == min(by_default, key=by_default.__getitem__)
+    assert repaired.verify().ok and harm(pg.analyze(post_norm()), repaired.ir_model) < by_default["none"]
+
+
+@pytest.mark.parametrize("method", ["bias", "lstsq"])
+def test_what_is_named_is_done_at_once(exact: pg.PruneResult, method: str) -> None:
+    assert ways(exact, method) == {}
+
+
+@pytest.mark.parametrize("limit", ["SWEPT_BYTES", "SWEPT_DISK"])
+def test_what_takes_much_is_swept_where_that_is_asked_for(
+    exact: pg.PruneResult, limit: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("prunegraph.passes.repair.repair." + limit, 100)
+    assert ways(exact, "auto") == {} and set(ways(exact, "sweep")) == {"none", "at once", "sweep"}
+
+
+def test_few_samples_choose_nothing(exact: pg.PruneResult) -> None:
+    few = exact.repair(tokens(120)).report.repair
+    assert few is not None and few.ways == {}
+
+
+def test_where_nothing_is_lost_nothing_is_swept(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = post_norm()
+    for weight in model.graph.initializer:
+        if weight.name in ("w_up0", "b_up0"):
+            array = numpy_helper.to_array(weight).copy()
+            array[..., :10] = 0
+            weight.CopyFrom(numpy_helper.from_array(array, weight.name))
+    group = next(group.id for group in pg.analyze(model).groups if group.kind == "ffn")
+    result = pg.prune_graph(model, pg.Amount(keep={group: 10}), data=tokens(160))
+    assert result.report.repair is not None and result.report.repair.ways == {}
 
 
 def test_the_better_way_is_taken_even_if_that_is_none() -> None:

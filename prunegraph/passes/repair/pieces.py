@@ -16,6 +16,10 @@ from prunegraph.runtime.limits import CannotRun
 from prunegraph.runtime.session import open_session, run
 
 
+class TooMuchOnDisk(Exception):
+    """What lies at a boundary of pieces is more than a caller allows."""
+
+
 class Pieces:
     """One model, and how far it has been run.
 
@@ -25,8 +29,15 @@ class Pieces:
         position: The first node that has not been run.
     """
 
-    def __init__(self, model: ir.Model, folder: Path, providers: Sequence[str]) -> None:
-        """Nothing has been run yet; what batches hold is left in an empty folder."""
+    def __init__(self, model: ir.Model, folder: Path, providers: Sequence[str], disk: int | None = None) -> None:
+        """Nothing has been run yet.
+
+        Args:
+            model: The model, in float32.
+            folder: An empty folder for what lies at a boundary, batch by batch.
+            providers: Execution providers of ONNX Runtime.
+            disk: How many bytes may lie at one boundary; any number if None.
+        """
         self.model, self.nodes, self.position = model, list(model.graph), 0
         self._folder, self._providers = folder, providers
         self._places = {value.name or "": -1 for value in model.graph.inputs}
@@ -34,6 +45,7 @@ class Pieces:
             self._places |= {value.name or "": place for value in node.outputs if value.name}
         self._types: dict[str, ir.DataType] = {}
         self._held: dict[int, list[str]] = {}
+        self._disk, self._bytes = disk, dict[int, int]()
 
     def place(self, value: str) -> int | None:
         """Which node makes a value; -1 for an input of the graph, None where there is no such value."""
@@ -107,6 +119,15 @@ class Pieces:
         return [name for name in names if (place := self._places.get(name)) is not None and place < position]
 
     def _leave(self, batch: int, position: int, values: Mapping[str, Array]) -> None:
+        """Write what lies at a boundary.
+
+        Raises:
+            TooMuchOnDisk: it is more than is allowed.
+        """
+        left = self._bytes.get(position, 0) + sum(array.nbytes for array in values.values())
+        if self._disk is not None and left > self._disk:
+            raise TooMuchOnDisk(f"activations of more than {self._disk / 2**30:.1f} GiB lie at one boundary")
+        self._bytes[position] = left
         self._types |= {name: ir.DataType.from_numpy(array.dtype) for name, array in values.items()}
         np.savez(self._file(batch, position), *values.values())
         self._held[position] = list(values)

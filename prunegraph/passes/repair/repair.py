@@ -1,8 +1,8 @@
 """Repair a pruned model without training: re-fit what reads removed units on calibration data.
 
-A re-fitted weight is kept where the error on held-out samples falls.  Statistics are those of the whole model: one pass
-tells what every weight was given, and a least-squares problem a weight how to make most of its old output from what
-stays.
+A re-fitted weight is kept where the error on held-out samples falls.  At once, statistics are those of the whole model:
+one pass tells what every weight was given, and a least-squares problem a weight how to make most of its old output from
+what stays.  Front to back, see `sweep`; where both are tried the outputs decide.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import logging
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -21,14 +22,16 @@ from prunegraph.analysis.analyze import Analysis
 from prunegraph.analysis.bodies import is_end
 from prunegraph.analysis.slots import Keeps
 from prunegraph.arrays import Mask
+from prunegraph.errors import PruneGraphError
 from prunegraph.observe.data import every_nth
 from prunegraph.observe.divergence import divergence, outputs_of
 from prunegraph.observe.stream import Inputs, SampleProgress, observe
 from prunegraph.passes.repair.fit import RIDGE, TRIED, Change, judged
 from prunegraph.passes.repair.outcome import Outcome, Repaired
+from prunegraph.passes.repair.pieces import TooMuchOnDisk
 from prunegraph.passes.repair.sites import RepairSite, UnrepairedSum, sites
 from prunegraph.passes.repair.statistics import Gram
-from prunegraph.passes.repair.sweep import sweep
+from prunegraph.passes.repair.sweep import Swept, sweep
 from prunegraph.passes.repair.write import Written, amend, differing, insert, put
 from prunegraph.passes.rewrite.cleanup import cleanup
 from prunegraph.passes.rewrite.remove_groups import remove_whole_groups
@@ -44,6 +47,17 @@ SAMPLES = 2048
 APART = 8
 """One sample in so many chooses between repair at once and a sweep, and has no part in the sweep."""
 
+SWEPT_BYTES = 1 << 30
+"""Bytes of weights in float32 of the largest model that "auto" sweeps though no norm lost units."""
+
+SWEPT_DISK = 4 << 30
+"""Bytes of activations at one boundary beyond which "auto" gives such a sweep up."""
+
+ENOUGH = 16
+"""Samples set apart without which outputs do not choose for "auto", unless norms lost units."""
+
+NEGLIGIBLE = 1e-5
+"""A divergence that is not worth a sweep."""
 
 Prepare = Callable[[ir.Model, Keeps], Sequence[str]]
 
@@ -77,6 +91,37 @@ class Evidence:
     counts: npt.NDArray[Any]
 
 
+@dataclass(frozen=True, slots=True)
+class _Cut:
+    """What was cut of a model, and what it is repaired on; see `repaired`."""
+
+    model: ir.Model
+    analysis: Analysis
+    keeps: Keeps
+    inputs: Inputs
+    prepare: Prepare | None
+    amended: ir.Model | None
+    progress: SampleProgress | None
+
+    @property
+    def exact(self) -> bool:
+        """Whether no norm lost units."""
+        return all(group.exact for group in self.analysis.groups if group.dim in self.keeps)
+
+    @property
+    def large(self) -> bool:
+        """Whether it has more weights than a sweep that nobody asked for may run in float32."""
+        tensors = (value.const_value for value in self.model.graph.initializers.values())
+        return sum(4 * tensor.size for tensor in tensors if tensor is not None) > SWEPT_BYTES
+
+    def bare(self) -> ir.Model:
+        """The slim model without any repair."""
+        slim = remove_whole_groups(self.model, self.analysis.solution, self.keeps)
+        if self.prepare is not None:
+            self.prepare(slim.model, self.keeps)
+        return cleanup(slim.model, self.analysis.solution, slim.lengths)
+
+
 def repaired(
     model: ir.Model,
     analysis: Analysis,
@@ -89,6 +134,7 @@ def repaired(
     moments: Gram | None = None,
     prepare: Prepare | None = None,
     amended: ir.Model | None = None,
+    sweep_exact: bool = True,
     progress: SampleProgress | None = None,
 ) -> tuple[ir.Model | None, Repaired]:
     """A slim model whose weights make up for what was removed, and what was done to them.
@@ -102,110 +148,99 @@ def repaired(
         keeps: What stays.
         inputs: Calibration data, see `SAMPLES`; no labels are read. Every fourth sample judges, the others are fitted.
         method: "bias" (fold the mean of what goes into the bias), "lstsq" (ridge least squares for weight and bias),
-            "auto" (whichever is best, with a sweep where norms lost units) or "sweep" (the same, with one in any case);
-            in all cases only where the error on held-out samples falls.
+            "auto" (whichever is best, and a sweep, unless norms lost nothing and the model is large or samples are few)
+            or "sweep" (the same, with one in any case); in all cases only where the error on held-out samples falls.
         ridge: See `fit.RIDGE`.
         memory: Bytes of statistics that are held at a time.
         moments: What `gather_moments` saw of the data, to try several selections after one pass.
         prepare: Changes what Shrink makes, in place, whatever is repaired then; returns what it changed.
         amended: The whole model with weights that were re-fitted otherwise: what is cut in place of `model`.
+        sweep_exact: Whether "auto" sweeps where no norm lost units, too.
         progress: Called with the number of samples seen.
 
     Returns:
         The model, None where no weight could be improved: the slim model stays what it is.
     """
-    once = "auto" if method == "sweep" else method
-    slim, at_once = _at_once(
-        model,
-        analysis,
-        keeps,
-        inputs,
-        once,
-        ridge=ridge,
-        memory=memory,
-        moments=moments,
-        prepare=prepare,
-        amended=amended,
-        progress=progress,
-    )
+    cut = _Cut(model, analysis, keeps, inputs, prepare, amended, progress)
+    slim, at_once = _at_once(cut, "auto" if method == "sweep" else method, ridge, memory, moments)
     at_once = replace(at_once, requested=method)
-    inexact = any(group.dim in keeps and not group.exact for group in analysis.groups)
-    if method != "sweep" and not (method == "auto" and inexact):
+    if method not in ("auto", "sweep"):
         return slim, at_once
+    in_any_case = method == "sweep" or not cut.exact
     if any(map(is_end, model.graph)):
-        logger.warning("a model with weights inside of a loop is repaired at once, not front to back")
+        if in_any_case:
+            logger.warning("a model with weights inside of a loop is repaired at once, not front to back")
         return slim, at_once
-    return _with_sweep(model, analysis, keeps, inputs.first(SAMPLES), (slim, at_once), prepare, amended, progress)
+    if in_any_case:
+        return _with_sweep(cut, (slim, at_once), disk=None)
+    if not sweep_exact or cut.large:
+        return slim, at_once
+    return _with_sweep(cut, (slim, at_once), disk=SWEPT_DISK)
 
 
 def _with_sweep(
-    model: ir.Model,
-    analysis: Analysis,
-    keeps: Keeps,
-    inputs: Inputs,
-    at_once: tuple[ir.Model | None, Repaired],
-    prepare: Prepare | None,
-    amended: ir.Model | None,
-    progress: SampleProgress | None,
+    cut: _Cut, at_once: tuple[ir.Model | None, Repaired], disk: int | None
 ) -> tuple[ir.Model | None, Repaired]:
     """The better one of what was repaired at once and of a sweep, or nothing, by outputs on samples set apart."""
     slim, done = at_once
+    inputs = cut.inputs.first(SAMPLES)
     apart = replace(inputs, source=every_nth(inputs.source, APART, APART - 1))
-    if not any(True for _ in apart.source.read()):
+    if sum(1 for _ in islice(apart.source.read(), ENOUGH)) < (1 if disk is None else ENOUGH):
         return at_once
-    fit_inputs = replace(inputs, source=every_nth(inputs.source, APART, APART - 1, others=True))
-    bare = remove_whole_groups(amended or model, analysis.solution, keeps)
-    prepared = [*(prepare(bare.model, keeps) if prepare is not None else ())]
-    swept = sweep(model, bare.model, analysis, keeps, fit_inputs, progress)
-    reference = outputs_of(model, analysis, apart)
-    unrepaired = remove_whole_groups(model, analysis.solution, keeps)
-    if amended is not None:
-        prepared += differing(bare.model.graph, unrepaired.model.graph)
-    if prepare is not None:
-        prepare(unrepaired.model, keeps)
-    plain = cleanup(unrepaired.model, analysis.solution, unrepaired.lengths)
-    ways = {"none": divergence(plain, reference)}
+    reference = outputs_of(cut.model, cut.analysis, apart)
+    ways = {"none": divergence(cut.bare(), reference)}
     if slim is not None:
         ways["at once"] = divergence(slim, reference)
-    put(bare.model, swept.weights)
-    front_to_back = cleanup(bare.model, analysis.solution, bare.lengths)
+    if disk is not None and not NEGLIGIBLE < min(ways.values()) < np.inf:
+        return at_once
+    fit_inputs = replace(inputs, source=every_nth(inputs.source, APART, APART - 1, others=True))
+    try:
+        front_to_back, swept, written = _swept(cut, fit_inputs, disk)
+    except (TooMuchOnDisk, PruneGraphError) as error:
+        if disk is None:
+            raise
+        logger.info("repaired at once, not front to back: %s", error)
+        return at_once
     if swept.weights:
         ways["sweep"] = divergence(front_to_back, reference)
     done = replace(done, ways=ways)
     if done.way == "sweep":
-        changed = dict.fromkeys((*prepared, *swept.weights))
-        written = Written(tuple(name for name in changed if name in front_to_back.graph.initializers))
         return front_to_back, replace(done, outcomes=swept.outcomes, written=written)
     return (slim, done) if done.way == "at once" else (None, replace(done, written=Written()))
 
 
+def _swept(cut: _Cut, inputs: Inputs, disk: int | None) -> tuple[ir.Model, Swept, Written]:
+    """The slim model after a sweep, what that did, and which of its initializers differ from those of `_Cut.bare`."""
+    solution = cut.analysis.solution
+    bare = remove_whole_groups(cut.amended or cut.model, solution, cut.keeps)
+    changed = dict.fromkeys(cut.prepare(bare.model, cut.keeps) if cut.prepare is not None else ())
+    if cut.amended is not None:
+        unrepaired = remove_whole_groups(cut.model, solution, cut.keeps)
+        changed |= dict.fromkeys(differing(bare.model.graph, unrepaired.model.graph))
+    swept = sweep(cut.model, bare.model, cut.analysis, cut.keeps, inputs, cut.progress, disk=disk)
+    put(bare.model, swept.weights)
+    changed |= dict.fromkeys(swept.weights)
+    slim = cleanup(bare.model, solution, bare.lengths)
+    return slim, swept, Written(tuple(name for name in changed if name in slim.graph.initializers))
+
+
 def _at_once(
-    model: ir.Model,
-    analysis: Analysis,
-    keeps: Keeps,
-    inputs: Inputs,
-    method: str,
-    *,
-    ridge: float,
-    memory: int,
-    moments: Gram | None,
-    prepare: Prepare | None,
-    amended: ir.Model | None,
-    progress: SampleProgress | None,
+    cut: _Cut, method: str, ridge: float, memory: int, moments: Gram | None
 ) -> tuple[ir.Model | None, Repaired]:
     """Every weight by the statistics of the whole model; see `repaired`."""
+    model, analysis, keeps, inputs = cut.model, cut.analysis, cut.keeps, cut.inputs
     outcomes: list[Outcome] = []
     changes: list[tuple[tuple[RepairSite, ...], Change]] = []
-    for each in evidence(model, analysis, keeps, inputs, memory=memory, moments=moments, progress=progress):
+    for each in evidence(model, analysis, keeps, inputs, memory=memory, moments=moments, progress=cut.progress):
         outcome, change = (each, None) if isinstance(each, Outcome) else solved(each, method, ridge)
         outcomes.append(outcome)
         if change is not None and isinstance(each, Evidence):
             changes.append((each.task.sites, change))
         what = outcome.reason or f"{outcome.before:.3f} -> {outcome.after:.3f}"
         logger.info("repair %s: %s, %s", outcome.weight, outcome.method, what)
-    if not changes and amended is None:
+    if not changes and cut.amended is None:
         return None, Repaired(method, tuple(outcomes))
-    slim, written = rewritten(model, analysis, keeps, changes, prepare, amended)
+    slim, written = rewritten(model, analysis, keeps, changes, cut.prepare, cut.amended)
     return slim, Repaired(method, tuple(outcomes), written)
 
 

@@ -112,6 +112,8 @@ def sweep(
     keeps: Keeps,
     inputs: Inputs,
     progress: SampleProgress | None = None,
+    *,
+    disk: int | None = None,
 ) -> Swept:
     """Re-fit the weights and norms of a cut model, front to back.
 
@@ -122,15 +124,17 @@ def sweep(
         keeps: What stays.
         inputs: Calibration data; no labels are read. Every fourth sample judges, the others are fitted.
         progress: Called with the number of samples that have passed through the whole of both models.
+        disk: How many bytes of activations may lie at one boundary; any number if None.
 
     Raises:
+        TooMuchOnDisk: There are more.
         PruneGraphError: ONNX Runtime does not run one of the models on the data.
     """
     places, unfit = _places(model, cut, analysis, keeps)
     if not places:
         return Swept({}, tuple(unfit))
     with tempfile.TemporaryDirectory(prefix="prunegraph-") as folder:
-        sweeping = _Sweep(model, cut, Positions(analysis.solution, keeps), inputs, Path(folder))
+        sweeping = _Sweep(model, cut, Positions(analysis.solution, keeps), inputs, Path(folder), disk)
         stages = _stages(cut, places)
         outcomes: list[Outcome] = []
         for number, stage in enumerate(stages):
@@ -144,12 +148,14 @@ def sweep(
 class _Sweep:
     """Both models on their way through the data."""
 
-    def __init__(self, model: ir.Model, cut: ir.Model, positions: Positions, inputs: Inputs, folder: Path) -> None:
+    def __init__(
+        self, model: ir.Model, cut: ir.Model, positions: Positions, inputs: Inputs, folder: Path, disk: int | None
+    ) -> None:
         self.positions, self.changed = positions, dict[str, Array]()
         (folder / "whole").mkdir()
         (folder / "cut").mkdir()
-        self.whole = Pieces(widened(model), folder / "whole", inputs.providers)
-        self.cut = Pieces(widened(cut.clone()), folder / "cut", inputs.providers)
+        self.whole = Pieces(widened(model), folder / "whole", inputs.providers, disk)
+        self.cut = Pieces(widened(cut.clone()), folder / "cut", inputs.providers, disk)
         self.batches: list[Batch] = []
         for number, batch in enumerate(inputs.batches()):
             feeds = widened_feeds(batch.feeds)
