@@ -165,7 +165,12 @@ def _by_tf2onnx(name: str) -> Callable[[Path], None]:
 def _by_keras(name: str, backend: str) -> Callable[[Path], None]:
     def make(folder: Path) -> None:
         os.environ["KERAS_BACKEND"] = backend
-        _built(name).export(str(folder / "model.onnx"), format="onnx", verbose=False)
+        model = _built(name)
+        import keras
+
+        zeros = [keras.ops.zeros((1, *value.shape[1:]), value.dtype) for value in model.inputs]
+        model(zeros if len(zeros) > 1 else zeros[0])  # on torch one that has never run is refused
+        model.export(str(folder / "model.onnx"), format="onnx", verbose=False)
 
     return make
 

@@ -99,6 +99,8 @@ class Editor:
             readers_that_stay: Nodes that go on reading `old`.
         """
         staying = [(node, index) for node, index in old.uses() if node in readers_that_stay]
+        if old.is_graph_output() and rename and old.shape is not None:
+            new.shape = old.shape  # others know its dims by their names, too
         old.replace_all_uses_with(new, replace_graph_outputs=True)
         for node, index in staying:
             node.replace_input_with(index, old)

@@ -117,7 +117,7 @@ def viewed(view: View, rank: int = 0) -> ir.Model:
     g = Builder("views")
     y = view(g, g("Relu", g.input("x", "B", "S", 24)))
     if rank:
-        g.output(y, *[None] * rank)
+        g.output(y, *(f"out{k}" for k in range(rank)))
     else:
         g.output(g("Flatten", g("Neg", y), axis=0), 1, None)
     return ir.from_proto(g.model())
@@ -143,11 +143,26 @@ def test_views(name: str) -> None:
     ("name", "rank"), [("reshape, reshape", 4), ("a lonely axis", 4), ("two transposes undo each other", 3)]
 )
 def test_outputs_keep_their_names(name: str, rank: int) -> None:
+    """Those of their dims, too."""
     model = viewed(VIEWS[name][0], rank)
     short = shortened(model)
     assert ops(short) == ["Relu", *VIEWS[name][1]]
-    assert [value.name for value in short.graph.outputs] == [value.name for value in model.graph.outputs]
+    assert [(value.name, value.shape) for value in short.graph.outputs] == [
+        (value.name, value.shape) for value in model.graph.outputs
+    ]
     same(model, short)
+
+
+def test_outputs_behind_an_identity_keep_the_names_of_their_dims() -> None:
+    """A file may call one length by two names, as PaddlePaddle does."""
+    g = Builder("outputs")
+    hidden = g("Relu", linear(g, g.input("x", "B", "S", 8), "up", 8, 12))
+    y = linear(g, hidden, "down", 12, 8)
+    g.output(g("Identity", y), "B2", "S2", 8)
+    model = g.model()
+    model.graph.value_info.append(onnx.helper.make_tensor_value_info(y, onnx.TensorProto.FLOAT, ["B", "S", 8]))
+    (slim,) = prune_graph(model, 0.5).model.graph.output
+    assert slim == model.graph.output[0]
 
 
 def test_what_others_read_stays() -> None:

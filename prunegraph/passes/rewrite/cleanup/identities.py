@@ -25,6 +25,7 @@ def _remove(graph: ir.Graph, node: ir.Node) -> None:
         if maker is None or maker.graph is not graph or source.is_graph_output():
             return
         source.name, copy.name = copy.name, None
+        source.shape = copy.shape or source.shape  # what a graph says of its outputs, names of dims included
     source.shape, source.type = source.shape or copy.shape, source.type or copy.type
     source.metadata_props.update({k: v for k, v in copy.metadata_props.items() if k not in source.metadata_props})
     copy.replace_all_uses_with(source, replace_graph_outputs=True)
