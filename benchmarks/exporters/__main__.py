@@ -11,6 +11,7 @@ it stopped. Needs the extra `[zoo]`, and torchvision.
 
 from __future__ import annotations
 
+import fnmatch
 import shutil
 import sys
 from pathlib import Path
@@ -28,6 +29,7 @@ def main() -> None:
     parser.add_argument("exporters", nargs="*", help="exporters; all without")
     parser.add_argument("--environments", type=Path, default=Path("build/environments"))
     parser.add_argument("--folder", type=Path, default=Path("build/exporters"), help="for files and records")
+    parser.add_argument("--only", default="*", metavar="PATTERN", help="models by name")
     parser.add_argument("--first", type=int, metavar="N", help="no more than N models of each exporter")
     parser.add_argument("--jobs", type=int, default=2, help="cases at once (default 2)")
     parser.add_argument("--timeout", type=float, default=300, help="seconds for one case (default 300)")
@@ -42,7 +44,7 @@ def main() -> None:
     made: Cases = {}
     for k, name in enumerate(names):
         environment = EXPORTERS[name][1]
-        models = list(models_of(name))[: options.first]
+        models = fnmatch.filter(models_of(name), options.only)[: options.first]
         known = {model: records.recall(f"{name}/{model}: export", again=options.again) for model in models}
         made |= {(name, model): record for model, record in known.items() if record is not None}
         todo = [model for model, record in known.items() if record is None]
