@@ -1,18 +1,18 @@
 """How long large models take and how much memory they need: Llama-like decoders of one width and several depths.
 
-    python -m benchmarks.scale [--size 1.1B] [--layers 3,8] [--weights float16] [--proof-up-to GB] [--samples 64]
-                               [--folder FOLDER] [--results build/scale.jsonl] [--markdown docs/scale.md]
+    python -m benchmarks.scale [--size 1.1B] [--layers 3,8] [--weights float16] [--command explain proof …]
+                               [--samples 64] [--folder FOLDER] [--results build/scale.jsonl] [--markdown docs/scale.md]
 
 Weights are random and lie in a data file that is written layer by layer.  Every command runs in a process of its own,
 one after the other; its peak is what the operating system reports, pages of mapped files included, and beside it stands
 the most that it had besides these pages.  Put the folder where there is room: a model needs it twice, once for the
-weights and once for what is left of them.  What was measured is kept in the results, and stands on the page too.
+weights and once for what is left of them.  What was measured is kept in the results, and stands on the page too; what
+is there already is not measured again.
 """
 
 from __future__ import annotations
 
 import argparse
-import math
 import os
 import subprocess
 import sys
@@ -31,17 +31,23 @@ from benchmarks.harness import Record, Records, Section, describe, fill_page, in
 from benchmarks.zoo.decoder import DecoderShape, write_decoder
 
 SIZES = {
+    "narrow": DecoderShape(layers=200, hidden=256, heads=8, kv_heads=2, head_dim=32, ffn=704, vocabulary=2048),
     "0.1B": DecoderShape(layers=12, hidden=768, heads=12, kv_heads=4, head_dim=64, ffn=2048, vocabulary=8000),
     "1.1B": DecoderShape(layers=22, hidden=2048, heads=32, kv_heads=4, head_dim=64, ffn=5632, vocabulary=32000),
     "3B": DecoderShape(layers=28, hidden=3072, heads=24, kv_heads=8, head_dim=128, ffn=8192, vocabulary=32000),
     "7B": DecoderShape(layers=32, hidden=4096, heads=32, kv_heads=8, head_dim=128, ffn=14336, vocabulary=32000),
 }
-"""The widths of decoders that people use, with grouped queries, and how deep they are."""
+"""The widths of decoders that people use, with grouped queries, and how deep they are; and a deep one of few weights."""
 
 WEIGHTS = ("float16", "float32", "4 bits")
 RATIO = "0.3"
 TOKENS = 128
-HEADER = ("model", "weights, GB", "command", "seconds", "load", "peak, GB", "of it no file, GB", "peak / weights")
+EXPLAIN, BARE, PROOF, VERIFY, SCORE = COMMANDS = ("explain", "prune", "proof", "verify", "score")
+TITLES = {EXPLAIN: EXPLAIN, BARE: "prune --no-verify", PROOF: "prune, with the proof", VERIFY: VERIFY}
+HEADER = (
+    *("model", "weights, GB", "command", "CPU seconds", "seconds", "load"),
+    *("peak, GB", "of it no file, GB", "peak / weights"),
+)
 HOURS = 3600.0 * 12
 UNIT = 1 if sys.platform == "darwin" else 1024
 """Bytes in which the operating system states a peak."""
@@ -55,31 +61,43 @@ class Measured:
     """One command on one model.
 
     Attributes:
-        model: What the model is.
+        size: Whose widths the model has.
+        layers: How deep it is.
+        stored: How its weights are stored.
         weights: Bytes of its weights.
         command: What ran.
         seconds: How long, by the clock on the wall.
+        cpu: How many seconds all processors together were at it.
         peak: The most bytes that it held in memory; None where it failed.
         anonymous: The most bytes besides pages of mapped files; None where the system does not tell.
         load: The load average when it ended.
     """
 
-    model: str
+    size: str
+    layers: int
+    stored: str
     weights: int
     command: str
     seconds: float
+    cpu: float
     peak: int | None
     anonymous: int | None
     load: float
 
+    @property
+    def case(self) -> str:
+        """What is recorded under."""
+        return f"{self.size}, {self.layers} layers, {self.stored}: {self.command}"
+
     def row(self) -> tuple[str, ...]:
         """The cells of the table."""
-        start = (self.model, f"{self.weights / 1e9:.2f}", self.command)
+        model = f"{self.size} wide, {self.layers} layers, {self.stored}"
+        start = (model, f"{self.weights / 1e9:.2f}", self.command)
         if self.peak is None:
-            return (*start, "failed", f"{self.load:.0f}", "", "", "")
+            return (*start, "failed", "", f"{self.load:.0f}", "", "", "")
         anonymous = "" if self.anonymous is None else f"{self.anonymous / 1e9:.2f}"
-        peak = (f"{self.peak / 1e9:.2f}", anonymous, f"{self.peak / self.weights:.2f}")
-        return (*start, f"{self.seconds:.0f}", f"{self.load:.0f}", *peak)
+        times = (f"{self.cpu:.0f}", f"{self.seconds:.0f}", f"{self.load:.0f}")
+        return (*start, *times, f"{self.peak / 1e9:.2f}", anonymous, f"{self.peak / self.weights:.2f}")
 
 
 def main() -> int:
@@ -88,8 +106,7 @@ def main() -> int:
     parser.add_argument("--size", choices=SIZES, default="1.1B", help="whose widths (default 1.1B)")
     parser.add_argument("--layers", type=_depths, metavar="N,N", help="depths (default: the size's own)")
     parser.add_argument("--weights", choices=WEIGHTS, default="float16", help="how they are stored (default float16)")
-    help = "GB of weights up to which the proof runs, too (default: all)"
-    parser.add_argument("--proof-up-to", type=float, default=math.inf, metavar="GB", help=help)
+    parser.add_argument("--command", nargs="+", choices=COMMANDS, default=COMMANDS, help="what runs (default: all)")
     parser.add_argument("--samples", type=int, default=64, metavar="N", help="sequences to score with (default 64)")
     parser.add_argument("--folder", type=Path, help="where the models are written, and removed in the end")
     parser.add_argument("--results", type=Path, default=RESULTS, help=f"what was measured (default {RESULTS})")
@@ -97,8 +114,8 @@ def main() -> int:
     before = describe("python", "numpy", "onnx", "onnx-ir", "onnxruntime")
     records = Records(arguments.results)
     with tempfile.TemporaryDirectory(prefix="prunegraph-scale-", dir=arguments.folder) as folder:
-        for each in measure(arguments, Path(folder)):
-            records.keep(f"{each.model}: {each.command}", asdict(each))
+        for each in measure(arguments, Path(folder), records):
+            records.keep(each.case, asdict(each))
             if arguments.markdown:  # a study of hours that is interrupted has its page
                 lines = [line for section in sections(recalled(records), before) for line in section.lines()]
                 fill_page(arguments.markdown, "scale", lines)
@@ -115,12 +132,17 @@ def _depths(text: str) -> list[int]:
     return [int(each) for each in text.split(",")]
 
 
-def measure(arguments: argparse.Namespace, folder: Path) -> Iterator[Measured]:
-    """Every command on every depth."""
+def measure(arguments: argparse.Namespace, folder: Path, records: Records) -> Iterator[Measured]:
+    """Every command on every depth that is not recorded yet."""
     log, whole = Console(stderr=True), SIZES[arguments.size]
     for layers in arguments.layers or [whole.layers]:
-        shape = replace(whole, layers=layers)
         path, slim = folder / "decoder.onnx", folder / "slim.onnx"
+        blank = Measured(arguments.size, layers, arguments.weights, 0, "", 0.0, 0.0, None, None, 0.0)
+        cases = {each: replace(blank, command=title(each, arguments.samples)) for each in arguments.command}
+        cases = {each: case for each, case in cases.items() if records.recall(case.case) is None}
+        if not cases:
+            continue
+        shape = replace(whole, layers=layers)
         log.print(f"writing {layers} layers, {shape.parameters / 1e6:,.0f} M parameters")
         failure = in_child(HOURS, write_model, shape, path, arguments.weights).get("failure")
         if failure:
@@ -128,18 +150,41 @@ def measure(arguments: argparse.Namespace, folder: Path) -> Iterator[Measured]:
         weights = path.with_name(f"{path.name}.data").stat().st_size
         ids = np.random.default_rng(0).integers(0, shape.vocabulary, (arguments.samples, TOKENS))
         np.savez(folder / "ids.npz", input_ids=ids)
-        prune = ("prune", path, "-o", slim, "--ratio", RATIO)
-        commands = {"explain": ("explain", path), "prune --no-verify": (*prune, "--no-verify")}
-        if weights <= arguments.proof_up_to * 1e9:
-            commands |= {"prune, with the proof": prune, "verify": ("verify", path, slim)}
-        scorer = ("--scorer", "activation", "--data", folder / "ids.npz")
-        if arguments.samples:
-            commands[f"score, activation, {arguments.samples} x {TOKENS} tokens"] = ("score", path, *scorer)
-        for name, command in commands.items():
-            model = f"{arguments.size} wide, {layers} layers, {arguments.weights}"
-            measured = Measured(model, weights, name, *run(command), os.getloadavg()[0])
+        for name, case in cases.items():
+            if name in (BARE, PROOF):
+                remove(folder)
+            elif name == VERIFY and not slim.is_file():
+                run(_arguments(BARE, path, slim))
+            seconds, cpu, peak, anonymous = run(_arguments(name, path, slim))
+            load = os.getloadavg()[0]
+            measured = replace(
+                case, weights=weights, seconds=seconds, cpu=cpu, peak=peak, anonymous=anonymous, load=load
+            )
             log.print(f"  {', '.join(measured.row()[2:])}")
             yield measured
+        remove(folder)
+
+
+def remove(folder: Path) -> None:
+    """Make room: what is left of a model is as large as that, about."""
+    for each in folder.glob("slim*"):
+        each.unlink()
+
+
+def title(command: str, samples: int) -> str:
+    """What the tables call a command."""
+    return TITLES.get(command) or f"score, activation, {samples} x {TOKENS} tokens"
+
+
+def _arguments(command: str, path: Path, slim: Path) -> list[str | Path]:
+    prune = ["prune", path, "-o", slim, "--ratio", RATIO]
+    return {
+        EXPLAIN: ["explain", path],
+        BARE: [*prune, "--no-verify"],
+        PROOF: prune,
+        VERIFY: ["verify", path, slim],
+        SCORE: ["score", path, "--scorer", "activation", "--data", path.with_name("ids.npz")],
+    }[command]
 
 
 def write_model(shape: DecoderShape, path: Path, weights: str) -> Record:
@@ -148,8 +193,8 @@ def write_model(shape: DecoderShape, path: Path, weights: str) -> Record:
     return {}
 
 
-def run(command: Sequence[str | Path]) -> tuple[float, int | None, int | None]:
-    """Seconds, peak and peak besides files of one command in a process of its own; no peaks if it failed."""
+def run(command: Sequence[str | Path]) -> tuple[float, float, int | None, int | None]:
+    """Seconds, seconds of processors, peak and peak besides files of a command in a process; no peaks if it failed."""
     start = time.perf_counter()
     process = subprocess.Popen(
         [sys.executable, "-m", "prunegraph", *map(str, command)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
@@ -158,10 +203,10 @@ def run(command: Sequence[str | Path]) -> tuple[float, int | None, int | None]:
     threading.Thread(target=_watch, args=(process.pid, highest), daemon=True).start()
     _, status, usage = os.wait4(process.pid, 0)
     process.returncode = os.waitstatus_to_exitcode(status)
-    seconds = time.perf_counter() - start
+    seconds, cpu = time.perf_counter() - start, usage.ru_utime + usage.ru_stime
     if process.returncode:
-        return seconds, None, None
-    return seconds, usage.ru_maxrss * UNIT, highest[0] or None
+        return seconds, cpu, None, None
+    return seconds, cpu, usage.ru_maxrss * UNIT, highest[0] or None
 
 
 def _watch(pid: int, highest: list[int]) -> None:
@@ -178,30 +223,46 @@ def _watch(pid: int, highest: list[int]) -> None:
 
 
 def sections(measured: Sequence[Measured], machine: str) -> Iterator[Section]:
-    """What every command took, and how peaks and times grow with the weights, where there are two depths."""
+    """What every command took, and how peaks and times grow with the layers, where there are two depths."""
     note = (
-        f"`prune` removes {float(RATIO):.0%} of every exact group. Seconds are of one run beside other jobs: the load "
-        "is the average of a minute when the command ended; where it is above the cores, they are inflated. Memory is "
-        f"not. The last run: {machine}."
+        f"`prune` removes {float(RATIO):.0%} of every exact group. Every command ran once, beside other jobs: the load "
+        "is the average of a minute when it ended, and where that is above the cores, seconds are inflated. Seconds "
+        "of processors are inflated little by that, and memory is not. "
+        f"The last run: {machine}."
     )
-    yield Section("Commands", HEADER, [each.row() for each in measured], note, texts=3)
-    rows = [row for kind in WEIGHTS for row in _growth(kind, [m for m in measured if m.model.endswith(kind)])]
+    ordered = sorted(measured, key=lambda m: (list(SIZES).index(m.size), WEIGHTS.index(m.stored), m.layers))
+    yield Section("Commands", HEADER, [each.row() for each in ordered], note, texts=3)
+    alike = dict.fromkeys((each.size, each.stored, each.command) for each in ordered)
+    rows = [row for each in alike if (row := _growth([m for m in ordered if (m.size, m.stored, m.command) == each]))]
     if rows:
-        per_gb = ("peak without weights, GB", "of a further GB, GB", "seconds without weights", "of a further GB")
-        header = ("weights", "command", "models", *per_gb)
-        yield Section("Growth with the weights", header, rows, "Lines through the figures above.", texts=2)
+        header = (
+            *("model", "command", "layers", "peak without layers, GB", "of a layer, MB", "peak foretold, GB"),
+            *("CPU seconds without layers", "of a layer", "CPU seconds foretold"),
+        )
+        note = "Lines through the figures above; foretold is what the model takes with as many layers as it has."
+        yield Section("Growth with the layers", header, rows, note, texts=3)
 
 
-def _growth(kind: str, measured: Sequence[Measured]) -> Iterator[tuple[str, ...]]:
-    """How peaks and times of every command grow with weights of one kind, where there are several models."""
-    for command in dict.fromkeys(each.command for each in measured):
-        runs = [each for each in measured if each.command == command and each.peak is not None]
-        if len({each.weights for each in runs}) > 1:
-            weights = [each.weights / 1e9 for each in runs]
-            peak = linear_regression(weights, [(each.peak or 0) / 1e9 for each in runs])
-            seconds = linear_regression(weights, [each.seconds for each in runs])
-            lines = (f"{peak.intercept:.2f}", f"{peak.slope:.2f}", f"{seconds.intercept:.0f}", f"{seconds.slope:.0f}")
-            yield kind, command, str(len(runs)), *lines
+def _growth(runs: Sequence[Measured]) -> tuple[str, ...] | None:
+    """How peak and time of a command grow with the layers of models that are alike besides; None for a single one."""
+    runs = [each for each in runs if each.peak is not None]
+    layers = [each.layers for each in runs]
+    if len(layers) < 2:
+        return None
+    peak = linear_regression(layers, [(each.peak or 0) / 1e9 for each in runs])
+    seconds = linear_regression(layers, [each.cpu for each in runs])
+    own = SIZES[runs[0].size].layers
+    return (
+        f"{runs[0].size} wide of {own} layers, {runs[0].stored}",
+        runs[0].command,
+        ", ".join(map(str, layers)),
+        f"{peak.intercept:.2f}",
+        f"{peak.slope * 1e3:.1f}",
+        f"{peak.intercept + peak.slope * own:.2f}",
+        f"{seconds.intercept:.0f}",
+        f"{seconds.slope:.1f}",
+        f"{seconds.intercept + seconds.slope * own:.0f}",
+    )
 
 
 if __name__ == "__main__":

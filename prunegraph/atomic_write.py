@@ -23,6 +23,8 @@ _STALE = 24 * 3600.0
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 """What a disk without room answers."""
 
+_OTHER_TEMPORARY = "free some room, or name a folder on another disk: TMPDIR=FOLDER"
+
 _open_here: set[Path] = set()
 """Temporary folders of this process."""
 
@@ -86,16 +88,51 @@ def check_room(target: Path, need: int) -> None:
     Raises:
         OutputError: So many are not free.
     """
+    hint = "free some room, or name a place on another disk with -o"
+    _check_room(target.parent, need, OutputError(f"no room for {target}", hint=hint))
+
+
+def _check_room(folder: Path, need: int, refusal: OutputError) -> None:
+    """Raise a refusal, with the numbers added to it, where a folder has no room for so many bytes."""
     try:
-        usage = shutil.disk_usage(target.parent)
+        usage = shutil.disk_usage(folder)
     except OSError:
         return
-    free = usage.free
-    if usage.total and need > free:  # some file systems do not tell how large they are
-        raise OutputError(
-            f"no room for {target}: it needs {need:,} bytes, and {free:,} are free",
-            hint="free some room, or name a place on another disk with -o",
-        )
+    if usage.total and need > usage.free:  # some file systems do not tell how large they are
+        numbers = f"it needs {need:,} bytes, and {usage.free:,} are free"
+        raise OutputError(f"{refusal.message}: {numbers}", hint=refusal.hint)
+
+
+@contextlib.contextmanager
+def temporary_folder(need: int = 0) -> Iterator[Path]:
+    """Give a folder for temporary files, which goes with them when the block ends.
+
+    Args:
+        need: Bytes that will lie in it, where that is known.
+
+    Raises:
+        OutputError: There is no room for them.
+    """
+    place = Path(tempfile.gettempdir())
+    _check_room(place, need, OutputError(f"no room for temporary files in {place}", hint=_OTHER_TEMPORARY))
+    with telling_of_no_room(), tempfile.TemporaryDirectory(prefix="prunegraph-") as folder:
+        yield Path(folder)
+
+
+@contextlib.contextmanager
+def telling_of_no_room() -> Iterator[None]:
+    """Say of temporary files, whose disk is full, which disk that is.
+
+    Raises:
+        OutputError: There is no room for what the block writes.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in _FULL:
+            raise
+        message = f"no room for temporary files in {tempfile.gettempdir()}: {error.strerror}"
+        raise OutputError(message, hint=_OTHER_TEMPORARY) from error
 
 
 @contextlib.contextmanager

@@ -20,6 +20,9 @@ from prunegraph.strict_json import parse_json
 MODEL_PLACES = ("model.onnx", "onnx/model.onnx", "decoder_model_merged.onnx", "onnx/decoder_model_merged.onnx")
 """Where the ONNX file lies, the first that is there."""
 
+ENCODER = "encoder_model.onnx"
+"""The file of the encoder that a decoder reads, as Optimum calls it."""
+
 LEFT_OUT = (".onnx", ".data", ".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".h5", ".msgpack", ".onnx_data")
 """Files with weights of the whole model: they are no part of a slim folder."""
 
@@ -201,11 +204,14 @@ def _query_heads(
 def companions(folder: Path, model: Path) -> list[Path]:
     """Files of a model folder that a slim one needs too: configuration, tokenizer, preprocessor, vocabulary.
 
-    Modules that `modules.json` names come with their weights.
+    Modules that `modules.json` names come with their weights, and so does the encoder that a decoder reads.
 
     Args:
         folder: The folder.
         model: Its ONNX file, which is left out with its data, as are weights in other formats.
+
+    Raises:
+        ModelError: the encoder lacks its data.
     """
     skip = {model.resolve()}
     beside = [
@@ -213,7 +219,18 @@ def companions(folder: Path, model: Path) -> list[Path]:
         for path in folder.iterdir()
         if path.is_file() and path.resolve() not in skip and not path.name.endswith(LEFT_OUT) and path.name[0] != "."
     ]
-    return sorted([*beside, *_later_modules(folder)])
+    return sorted([*beside, *_later_modules(folder), *_encoder_files(model)])
+
+
+def _encoder_files(model: Path) -> list[Path]:
+    """The encoder beside a decoder, a model of its own that is not changed, and its data."""
+    encoder = model.with_name(ENCODER)
+    if not model.name.startswith("decoder") or not encoder.is_file():
+        return []
+    from prunegraph.export.onnx_file import data_names, load
+
+    load(encoder)  # refuses data that are missing, or lie elsewhere
+    return [encoder, *(encoder.with_name(name) for name in sorted(data_names(encoder)))]
 
 
 def _later_modules(folder: Path) -> list[Path]:

@@ -213,14 +213,19 @@ def _text_name(target: Path) -> str:
     return os.fsencode(target.name).decode("utf-8", "replace").replace("\N{REPLACEMENT CHARACTER}", "_")
 
 
+def data_names(path: Path) -> set[str]:
+    """The names of the files that hold the large weights of a model, as it states them."""
+    proto = onnx.load(path, load_external_data=False)
+    tensors = [tensor for tensor in proto.graph.initializer if tensor.external_data]
+    return {entry.value for tensor in tensors for entry in tensor.external_data if entry.key == "location"}
+
+
 def _data_of(target: Path) -> tuple[Path, ...]:
     """The data files that `save` wrote for the model that is there."""
     if not target.is_file():
         return ()
     try:
-        proto = onnx.load(target, load_external_data=False)
-        tensors = [tensor for tensor in proto.graph.initializer if tensor.external_data]
-        names = {entry.value for tensor in tensors for entry in tensor.external_data if entry.key == "location"}
+        names = data_names(target)
     except Exception:  # whatever is there is replaced
         return ()
     return tuple(target.parent / name for name in names if _is_data_of(target, name) or name == f"{target.name}.data")

@@ -10,7 +10,6 @@ import copy
 import importlib
 import math
 import pickle
-import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import chain, islice
 from pathlib import Path
@@ -20,8 +19,10 @@ import numpy as np
 import onnx_ir as ir
 
 from prunegraph.analysis.read_weight import read_weight
+from prunegraph.atomic_write import temporary_folder
 from prunegraph.extras import needs_extra
 from prunegraph.observe.text import Batch
+from prunegraph.runtime.blocks import bytes_of_weights
 from prunegraph.runtime.session import is_heavy
 
 BATCHES = 32
@@ -33,7 +34,7 @@ Gather = Callable[[ir.Model, Sequence[Batch], Sequence[Any]], None]
 
 
 def can_be_sent(statistic: Any) -> bool:
-    """Whether another process can take a statistic; one that writes to a file of its own it cannot."""
+    """Whether another process can take a statistic; one with a parser of texts of its own it may not."""
     try:
         pickle.dumps(statistic)
     except (TypeError, AttributeError, pickle.PicklingError):
@@ -61,13 +62,14 @@ def gather_in_jobs(
 
     Raises:
         MissingExtra: joblib is not installed.
+        OutputError: there is no room for the model in the folder for temporary files.
         UsageError: a statistic cannot be merged.
     """
     with needs_extra("text", "joblib"):
         joblib = importlib.import_module("joblib")
     blank = copy.deepcopy(list(statistics))
-    with tempfile.TemporaryDirectory(prefix="prunegraph-") as folder:
-        ir.save(model, Path(folder) / _NAME, external_data=_WEIGHTS)
+    with temporary_folder(bytes_of_weights(model.graph)) as folder:
+        ir.save(model, folder / _NAME, external_data=_WEIGHTS)
         parts = _parts(batches, joblib.effective_n_jobs(jobs))
         tasks = (joblib.delayed(_gathered)(folder, gather, part, before, blank) for part, before in parts)
         for samples, others in joblib.Parallel(n_jobs=jobs, return_as="generator")(tasks):
@@ -93,14 +95,14 @@ def _samples(batches: Iterable[Batch]) -> int:
 
 
 def _gathered(
-    folder: str, gather: Gather, batches: Sequence[Batch], before: int, blank: Sequence[Any]
+    folder: Path, gather: Gather, batches: Sequence[Batch], before: int, blank: Sequence[Any]
 ) -> tuple[int, list[Any]]:
     """What one part shows, with the number of samples up to its end."""
     statistics = copy.deepcopy(list(blank))
     for statistic in statistics:
         if hasattr(statistic, "before"):
             statistic.before = before
-    gather(_loaded(Path(folder) / _NAME), batches, statistics)
+    gather(_loaded(folder / _NAME), batches, statistics)
     return before + _samples(batches), statistics
 
 

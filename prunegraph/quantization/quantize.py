@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import os
-import tempfile
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -16,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
+from prunegraph.atomic_write import temporary_folder
 from prunegraph.clock import Clock, Progress
 from prunegraph.errors import ModelError, PruneGraphError, VerificationFailed
 from prunegraph.export.convert import Kind, Model, ModelLike, in_kind, kind_of, open_source
@@ -144,8 +144,8 @@ def quantize_model(
         trial = _reference(model, names, inputs)
         if "float16" in options.chosen:
             check_fits_float16(widened(model), trial.feeds)
-    with tempfile.TemporaryDirectory() as folder, clock.step("quantize"):
-        path = _run_methods(model, options, inputs, Path(folder))
+    with temporary_folder() as folder, clock.step("quantize"):
+        path = _run_methods(model, options, inputs, folder)
         small = ir.external_data.load_to_model(load(path))  # the folder goes
         _keep_interface(model, small)
         new_ops = _new_ops(model, small)
@@ -153,7 +153,7 @@ def quantize_model(
             hint = "dynamic and matmul4 quantize matrix products with constant weights, static convolutions as well"
             raise ModelError(f"there is nothing in the model that {options.chosen[-1]} quantizes", hint=hint)
         with clock.step("compare"):
-            saved = save(small, Path(folder) / "checked" / "model.onnx")
+            saved = save(small, folder / "checked" / "model.onnx")
             errors = _compare(saved[0], names, trial)
     small.graph.meta.update(model.graph.meta)
     where = "random inputs" if inputs is None else "data"

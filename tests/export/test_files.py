@@ -567,6 +567,20 @@ def test_a_disk_that_fills_up_is_told_with_what_was_being_written(
     assert not list(tmp_path.iterdir())
 
 
+def test_temporary_files_without_room_are_told_with_another_place(monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as patched:
+        patched.setattr(staging.shutil, "disk_usage", lambda _: SimpleNamespace(free=9, total=10**9))
+        with pytest.raises(OutputError, match=r"temporary files in .*: it needs 10 bytes, and 9 are free") as caught:
+            with staging.temporary_folder(10):
+                pytest.fail("it was opened")
+        assert "TMPDIR" in caught.value.hint
+    with pytest.raises(OutputError, match="temporary files in .*: No space left"), staging.temporary_folder() as folder:
+        raise OSError(28, "No space left on device")
+    assert not folder.exists()
+    with pytest.raises(OSError, match="no such file"), staging.temporary_folder():
+        raise OSError(2, "no such file")
+
+
 def test_progress_of_a_data_file_is_told_in_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(door, "INLINE_LIMIT", 0)
     calls: list[tuple[int, int]] = []

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import onnx
 import pytest
 
 from prunegraph.atomic_write import new_folder
@@ -19,6 +20,7 @@ from prunegraph.export.folder import (
     slim_config,
     write_companions,
 )
+from tests.graphs.builder import Builder
 
 BERT = {"model_type": "bert", "num_attention_heads": 12, "intermediate_size": 1536, "hidden_size": 384, "dim": 7}
 
@@ -99,6 +101,20 @@ def test_a_slim_folder_has_all_but_the_weights(tmp_path: Path) -> None:
     assert {name for name in names(target) if (target / name).is_file()} == small
     assert json.loads((target / "config.json").read_text())["num_attention_heads"] == 6
     assert json.loads((source / "config.json").read_text()) == BERT
+
+
+def test_a_decoder_takes_its_encoder_along(tmp_path: Path) -> None:
+    source = folder(tmp_path, "config.json", "onnx/decoder_model_merged.onnx", "onnx/decoder_model.onnx")
+    b = Builder("encoder")
+    b.output(b("MatMul", b.input("x", "batch", 8), b.weight("w", 8, 40)), "batch", 40)
+    encoder = source / "onnx" / "encoder_model.onnx"
+    onnx.save(b.model(), encoder, save_as_external_data=True, location="encoder.bin", size_threshold=0)
+    decoder = source / "onnx" / "decoder_model_merged.onnx"
+    assert companions(source, decoder) == [source / "config.json", encoder.with_name("encoder.bin"), encoder]
+    assert companions(source, encoder) == [source / "config.json"]
+    encoder.with_name("encoder.bin").unlink()
+    with pytest.raises(ModelError, match=r"encoder\.bin is missing; it holds 'w'"):
+        companions(source, decoder)
 
 
 def test_a_folder_appears_whole_or_not_at_all(tmp_path: Path) -> None:

@@ -9,7 +9,6 @@ piece by piece, two passes over the data in all, with one boundary of activation
 from __future__ import annotations
 
 import logging
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -23,6 +22,7 @@ from prunegraph.analysis.ops import traits_of
 from prunegraph.analysis.read_weight import initializer_tensor, read_initializer
 from prunegraph.analysis.slots import Keeps, kept_positions
 from prunegraph.arrays import Array
+from prunegraph.atomic_write import temporary_folder
 from prunegraph.observe.data import Sample
 from prunegraph.observe.stream import Inputs, SampleProgress
 from prunegraph.observe.text import Batch
@@ -133,8 +133,8 @@ def sweep(
     places, unfit = _places(model, cut, analysis, keeps)
     if not places:
         return Swept({}, tuple(unfit))
-    with tempfile.TemporaryDirectory(prefix="prunegraph-") as folder:
-        sweeping = _Sweep(model, cut, Positions(analysis.solution, keeps), inputs, Path(folder), disk)
+    with temporary_folder() as folder:
+        sweeping = _Sweep(model, cut, Positions(analysis.solution, keeps), inputs, folder, disk)
         stages = _stages(cut, places)
         outcomes: list[Outcome] = []
         for number, stage in enumerate(stages):

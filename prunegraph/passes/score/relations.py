@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Collection, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from prunegraph.arrays import Array, Floats
+from prunegraph.atomic_write import telling_of_no_room
 from prunegraph.errors import PruneGraphError, UsageError
 from prunegraph.observe.attention_sites import Attention, ObservedValue
 from prunegraph.observe.conllu import Parse
@@ -149,7 +151,27 @@ class RelationAttention:
                     rows.append((self._id(label), self._along(attention, h, d)))
             start += len(tree.spans)
         if rows:
-            self._file.write(np.array(rows, dtype=self._record).tobytes())
+            self._write(np.array(rows, dtype=self._record))
+
+    def _write(self, records: Array) -> None:
+        with telling_of_no_room():
+            self._file.write(records.tobytes())
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What a copy or another process needs: the pairs themselves in place of the file, unless it is done with."""
+        state = dict(self.__dict__)
+        pairs_there = b""
+        if not self._file.closed:
+            self._file.seek(0)
+            pairs_there = self._file.read()
+        return {**state, "_file": pairs_there}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Write the pairs to a file of its own."""
+        self.__dict__.update(state)
+        self._file = tempfile.TemporaryFile()
+        with telling_of_no_room():
+            self._file.write(state["_file"])
 
     def _mean(self, name: str, maps: npt.NDArray[np.float32]) -> None:
         n = maps.shape[-1]
@@ -189,7 +211,7 @@ class RelationAttention:
         while block := other._file.read(self._record.itemsize * _CHUNK):
             records = np.frombuffer(block, dtype=self._record).copy()
             records["label"] = np.array(numbers, dtype=np.int32)[records["label"]]
-            self._file.write(records.tobytes())
+            self._write(records)
 
     def finish(self) -> None:
         """Count what lies on either side of every threshold; done once, after the pass."""
