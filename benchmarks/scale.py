@@ -37,7 +37,7 @@ SIZES = {
     "3B": DecoderShape(layers=28, hidden=3072, heads=24, kv_heads=8, head_dim=128, ffn=8192, vocabulary=32000),
     "7B": DecoderShape(layers=32, hidden=4096, heads=32, kv_heads=8, head_dim=128, ffn=14336, vocabulary=32000),
 }
-"""The widths of decoders that people use, with grouped queries, and how deep they are; and a deep one of few weights."""
+"""The widths of decoders that people use, with grouped queries, and how deep they are; one is deep and narrow."""
 
 WEIGHTS = ("float16", "float32", "4 bits")
 RATIO = "0.3"

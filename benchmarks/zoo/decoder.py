@@ -24,6 +24,9 @@ MICROSOFT = "com.microsoft"
 BLOCK = 128
 """Rows of a weight in 4 bits that share a scale."""
 
+POOL = 4_194_301
+"""A larger weight repeats so many random numbers, from another place on: a prime, so that no two rows are alike."""
+
 SPREAD = 4.6
 """The standard deviation of whole numbers from -8 to 7."""
 
@@ -86,6 +89,7 @@ class _Writer:
         self.four_bits = four_bits
         self.shape, self.data, self.rng, self.dtype = shape, data, rng, dtype
         self.onnx_type = helper.np_dtype_to_tensor_dtype(dtype)
+        self.pools: dict[float, npt.NDArray[Any]] = {}
         self.nodes: list[onnx.NodeProto] = []
         self.initializers: dict[str, TensorProto] = {}
 
@@ -183,9 +187,16 @@ class _Writer:
 
     def weight(self, name: str, rows: int, columns: int) -> str:
         """A random matrix in the data file, large enough for what it makes to be of the size of what it is given."""
-        array = self.rng.standard_normal((rows, columns), dtype=np.float32)
-        array *= 1 / math.sqrt(rows) if name != "embed.weight" else 1
-        return self.stored(name, array.astype(self.dtype, copy=False))
+        scale = 1 / math.sqrt(rows) if name != "embed.weight" else 1.0
+        if rows * columns <= POOL:
+            array = self.rng.standard_normal((rows, columns), dtype=np.float32)
+            array *= scale
+            return self.stored(name, array.astype(self.dtype, copy=False))
+        if scale not in self.pools:
+            numbers = self.rng.standard_normal(POOL, dtype=np.float32) * np.float32(scale)
+            self.pools[scale] = numbers.astype(self.dtype)
+        pool = np.roll(self.pools[scale], self.rng.integers(POOL))
+        return self.stored(name, np.resize(pool, (rows, columns)))
 
     def packed(self, name: str, rows: int, columns: int) -> tuple[str, str]:
         """A random matrix in 4 bits and its scales, as `MatMulNBits` takes them."""

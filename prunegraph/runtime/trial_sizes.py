@@ -94,6 +94,13 @@ def narrow_plans(
             yield from size_plans(specs, SHORT, {**dict(zip(names, sizes, strict=True)), **(fixed or {})})
 
 
+def empty_pasts(specs: Sequence[InputSpec], fixed: Mapping[str, int] | None = None) -> dict[str, int]:
+    """No length for dims of what was read before, by name: branches with and without it want masks of other lengths."""
+    fixed = fixed or {}
+    dims = ((dim, role_of(spec, axis)) for spec in specs for axis, dim in enumerate(spec.dims) if isinstance(dim, str))
+    return {dim: 0 for dim, role in dims if role == "past" and dim not in fixed and not is_expression(dim)}
+
+
 def _sequences(specs: Sequence[InputSpec], fixed: Mapping[str, int]) -> list[str]:
     """Dims of sequences, each of which may have a length of its own."""
     names = {

@@ -574,7 +574,8 @@ def test_temporary_files_without_room_are_told_with_another_place(monkeypatch: p
             with staging.temporary_folder(10):
                 pytest.fail("it was opened")
         assert "TMPDIR" in caught.value.hint
-    with pytest.raises(OutputError, match="temporary files in .*: No space left"), staging.temporary_folder() as folder:
+    message = r"temporary files in .*: No space left"
+    with pytest.raises(OutputError, match=message), staging.temporary_folder() as folder:
         raise OSError(28, "No space left on device")
     assert not folder.exists()
     with pytest.raises(OSError, match="no such file"), staging.temporary_folder():

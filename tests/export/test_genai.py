@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import numpy as np
 import onnx
 import pytest
 from onnx import TensorProto, numpy_helper
+from onnxruntime.quantization.matmul_nbits_quantizer import MatMulNBitsQuantizer
 
 from prunegraph import Amount, Scope, prune_graph
 from prunegraph.analysis.selection import Selection
@@ -24,7 +26,7 @@ from prunegraph.runtime.session import open_session, run
 from prunegraph.runtime.widen import widened
 from tests.graphs.builder import Builder
 
-LAYERS, HIDDEN, KV, QUERIES, SIZE, FFN, WORDS = 2, 32, 4, 2, 16, 24, 48
+LAYERS, HIDDEN, KV, QUERIES, SIZE, FFN, WORDS = 2, 32, 4, 2, 16, 32, 48
 CACHES = ("past_key_values.*", "present.*")
 
 DECODER = {
@@ -102,9 +104,25 @@ def halved(model: onnx.ModelProto) -> onnx.ModelProto:
     return model
 
 
-def genai_folder(where: Path, *, half: bool = False) -> Path:
+def in_four_bits(model: onnx.ModelProto) -> onnx.ModelProto:
+    """The same with its matrices in blocks of 16 rows of 4 bits."""
+    quantizer = MatMulNBitsQuantizer(model, bits=4, block_size=16, is_symmetric=True)
+    quantizer.process()
+    packed: onnx.ModelProto = quantizer.model.model
+    assert sum(node.op_type == "MatMulNBits" for node in packed.graph.node) == 4 * LAYERS + 1
+    return packed
+
+
+STORED: dict[str, Callable[[onnx.ModelProto], onnx.ModelProto]] = {
+    "float32": lambda model: model,
+    "float16": halved,
+    "int4": in_four_bits,
+}
+
+
+def genai_folder(where: Path, stored: str = "float32") -> Path:
     where.mkdir()
-    model = halved(decoder()) if half else decoder()
+    model = STORED[stored](decoder())
     onnx.save(model, where / "model.onnx", save_as_external_data=True, location="model.onnx.data")
     (where / NAME).write_text(json.dumps(CONFIG))
     return where
@@ -188,11 +206,16 @@ GENERATED: dict[str, dict[str, Any]] = {
 }
 
 
-@pytest.mark.parametrize("half", [False, True])
-@pytest.mark.parametrize("case", GENERATED)
-def test_the_runtime_generates_what_the_masked_original_does(tmp_path: Path, case: str, half: bool) -> None:
+IN_BLOCKS = "half of the dims of heads"
+"""What 4 bits do not allow: a scale is for all dims of a head together."""
+
+
+@pytest.mark.parametrize(
+    ("case", "stored"), [(case, how) for how in STORED for case in GENERATED if (case, how) != (IN_BLOCKS, "int4")]
+)
+def test_the_runtime_generates_what_the_masked_original_does(tmp_path: Path, case: str, stored: str) -> None:
     genai = pytest.importorskip("onnxruntime_genai", reason="onnxruntime-genai is not installed")
-    source = genai_folder(tmp_path / "whole", half=half)
+    source = genai_folder(tmp_path / "whole", stored)
     result = prune(source, tmp_path / "slim", **GENERATED[case])
     analyzed = result.analyzed
     assert analyzed is not None

@@ -120,4 +120,26 @@ def merged_decoder() -> onnx.ModelProto:
     return g.model()
 
 
+def masked_decoder() -> onnx.ModelProto:
+    """Attention with a mask for what there is in a branch."""
+    g = inputs("masked_decoder")
+    g.input("mask", "B", "S")
+    for name in ("past_k", "past_v"):
+        g.input(name, "B", H, "past", D)
+
+    def decoder(b: Branch, cached: bool) -> list[str]:
+        q, k, v = (heads(b, linear(b, "x", f"self_{n}", 7, H * D)) for n in "qkv")
+        if cached:
+            k, v = b("Concat", "past_k", k, axis=2), b("Concat", "past_v", v, axis=2)
+        shown = b("Reshape", "mask", [0, 1, 1, -1])
+        y = attend(b, q, k, v, bias=b("Mul", b("Sub", shown, 1.0), 100.0))
+        return [linear(b, b("Reshape", y, [0, 0, H * D]), "self_o", H * D, E), k, v]
+
+    logits, k, v = either(g, lambda b: decoder(b, True), lambda b: decoder(b, False), 3)
+    g.output(logits, "B", "S", E)
+    for name in (k, v):
+        g.output(name, "B", H, None, D)
+    return g.model()
+
+
 BRANCHES = (shared_branches, own_branches, nested_branches, merged_decoder)

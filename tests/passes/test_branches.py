@@ -20,8 +20,11 @@ from prunegraph.passes.normalize import normalize
 from prunegraph.passes.normalize.constant_conditions import constant_conditions
 from prunegraph.passes.normalize.fix_inputs import fix_inputs
 from prunegraph.passes.normalize.infer import infer
+from prunegraph.passes.normalize.probe import _attempts as attempts
+from prunegraph.passes.normalize.trial import Trial
 from prunegraph.passes.prove.mask import masked
 from prunegraph.passes.rewrite.cleanup.identities import remove_identities
+from prunegraph.runtime.trial_sizes import empty_pasts
 from tests.graphs import branches
 from tests.graphs.run import outputs
 
@@ -230,6 +233,46 @@ def test_a_branch_that_does_not_run_where_the_other_is_taken_stays_whole(caplog:
     model_made = model([outer], condition=True)
     pins = {str(pin) for entry in pg.analyze(model_made).pins for pin in entry.pins}
     assert any("captured by the body of If (outer: too_wide)" in pin for pin in pins)
+
+
+def test_branches_that_want_masks_of_other_lengths_are_pruned_alike() -> None:
+    """One input is as long as the sequence or as past and sequence: only an empty past suits both branches."""
+    original = branches.masked_decoder()
+    result = prune_graph(original, {"head": 0.34}, scope=pg.Scope(allow_io=("past_*", "if*")))
+    assert [(g.before, g.after) for g in result.report.groups] == [(3, 2)]
+    proof = result.report.verify
+    assert proof is not None and proof.ok and proof.moved > 1e-3
+    (kept,) = result.selection.keep.values()
+    zeroed = onnx.ModelProto.FromString(original.SerializeToString())
+    (out,) = (each for each in zeroed.graph.initializer if each.name == "w_self_o")
+    out.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(out) * np.repeat(kept, 4)[:, None], "w_self_o"))
+    slim = ir.to_proto(result.ir_model)
+    past = {name: RNG.normal(size=(2, 3, 5, 4)).astype(np.float32) for name in ("past_k", "past_v")}
+    x = RNG.normal(size=(2, 3, 7)).astype(np.float32)
+    for cached, length in ((True, 8), (False, 3)):
+        feeds = {"x": x, "mask": np.ones((2, length), np.float32), "use_cache": np.array([cached]), **past}
+        cut = {**feeds, **{name: array[:, kept] for name, array in past.items()}}
+        whole, left = outputs(zeroed, feeds), outputs(slim, cut)
+        np.testing.assert_allclose(left[0], whole[0], rtol=1e-4, atol=1e-5)
+        np.testing.assert_allclose(left[1], whole[1][:, kept], rtol=1e-4, atol=1e-5)
+
+
+def test_an_empty_past_is_tried() -> None:
+    """The mask of the cached branch covers past and sequence, that of the other one the sequence alone."""
+    trial = Trial.of(ir.from_proto(branches.masked_decoder()))
+    assert empty_pasts(trial.specs) == {"past": 0} and empty_pasts(trial.specs, {"past": 3}) == {}
+    assert any(plan[0]["past"] == 0 and plan[1]["S"] == 23 for plan, _ in attempts(trial, {}, {}, {}))
+
+
+def test_a_name_may_stand_in_both_branches() -> None:
+    """Shape inference of ONNX keeps small values by name, and fails at the second one."""
+    shape = node("Shape", ["w"], ["lengths"])
+    then = branch("t", shape, node("Neg", ["w"], ["n"]), node("Reshape", ["n", "lengths"], ["t"]))
+    other = branch("e", shape, node("Abs", ["w"], ["n"]), node("Reshape", ["n", "lengths"], ["e"]))
+    model_made = ir.from_proto(model([node("If", ["c"], ["y"], then_branch=then, else_branch=other)], condition=True))
+    assert Trial.of(model_made).can_infer([({"b": 2},)])
+    trial = Trial.of(model_made).infer(({"b": 2},))
+    assert trial[0].shapes["y"] == (2, 5)
 
 
 # ---- inputs of one value ---------------------------------------------------------------------------------------------

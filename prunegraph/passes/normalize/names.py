@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 import onnx_ir as ir
 
 
@@ -16,6 +18,23 @@ def name_values(graph: ir.Graph) -> None:
                 continue
             if not value.name or value.name in taken:
                 value.name = _unused(f"{value.name or node.name}/{j}", taken)
+            taken.add(value.name)
+
+
+def name_inner_values(model: ir.Model) -> None:
+    """Rename values of bodies that are called as others of the model are, in place.
+
+    Two branches may use one name, each in its own scope, and merged decoders do; shape inference of ONNX keeps what it
+    knows of small values by name, and fails there.
+    """
+    inner = [value for graph in model.graph.subgraphs() for node in graph for value in node.outputs if value.name]
+    outer = [value for node in model.graph for value in node.outputs]
+    counts = Counter(value.name for value in (*model.graph.inputs, *outer, *inner))
+    taken = set(counts) | set(model.graph.initializers)
+    for value in inner:
+        if counts[value.name] > 1:
+            counts[value.name] -= 1
+            value.name = _unused(f"{value.name}/inner", taken)
             taken.add(value.name)
 
 

@@ -26,7 +26,7 @@ from prunegraph.passes.normalize.trial import Trial
 from prunegraph.runtime.inputs import InputSpec, shape_of
 from prunegraph.runtime.limits import CannotRun, TooLong
 from prunegraph.runtime.sizes_from_weights import sizes_from_weights
-from prunegraph.runtime.trial_sizes import SHORT, Plan, baked_sizes, narrow_plans, size_plans
+from prunegraph.runtime.trial_sizes import SHORT, Plan, baked_sizes, empty_pasts, narrow_plans, size_plans
 from prunegraph.runtime.widen import widened
 
 logger = logging.getLogger(__name__)
@@ -121,6 +121,8 @@ def _attempts(
     yield from ((plan, fixed) for plan in size_plans(specs, SHORT, fixed))
     if likely != fixed:
         yield from ((plan, fixed) for plan in size_plans(specs, SHORT, likely))
+    if pasts := empty_pasts(specs, fixed):
+        yield from ((plan, fixed) for plan in size_plans(specs, SHORT, {**fixed, **pasts}))
     rows, batches, sides = baked_sizes(trial.graph)
     yield from ((plan, fixed) for plan in narrow_plans(specs, rows, fixed, batches, sides))
     if fixed != given:

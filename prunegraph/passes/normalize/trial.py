@@ -13,6 +13,7 @@ from prunegraph.analysis.ops import traits_of
 from prunegraph.arrays import Array
 from prunegraph.passes.normalize.depends_on_data import depends_on_data
 from prunegraph.passes.normalize.infer import NotUnderstood, Seen, constants_of, infer, static_shapes
+from prunegraph.passes.normalize.names import name_inner_values
 from prunegraph.passes.normalize.state_defaults import state_defaults
 from prunegraph.passes.normalize.without_weights import is_large, without_weights
 from prunegraph.runtime.feeds import Feeds, check_size, constant_feeds
@@ -54,6 +55,7 @@ class Trial:
         values = (v.name for node in graph for v in node.outputs if v.name and not traits_of(node).sequences)
         blank = without_weights(model)
         state_defaults(blank)
+        name_inner_values(blank)
         return cls(
             model,
             ir.to_proto(blank),
