@@ -156,8 +156,26 @@ def lengths_inside() -> onnx.ModelProto:
     return _finish(g, g("Loop", _trips(g), YES, zeros, n=2, body=body)[1])
 
 
+def carried_weights() -> onnx.ModelProto:
+    """As tf2onnx writes a GRU that it does not know: weights are states that every trip hands on as they are."""
+    g, xs = _time_first("carried_weights")
+    b = Body(g, "cell").counted()
+    h = b.input("h", "B", H)
+    of_input, of_state, bias = b.input("kernel", X, 3 * H), b.input("recurrent", H, 3 * H), b.input("bias", 3 * H)
+    left = b("Split", b("Add", b("MatMul", b("Gather", xs, "cell_i", axis=0), of_input), bias), n=3, axis=1)
+    right = b("Split", b("MatMul", h, of_state), n=3, axis=1)
+    update, reset = (b("Sigmoid", b("Add", left[k], right[k])) for k in (0, 1))
+    new = b("Tanh", b("Add", left[2], b("Mul", reset, right[2])))
+    h = b("Add", b("Mul", update, h), b("Mul", b("Sub", 1.0, update), new))
+    handed = (b("Identity", of_input), b("Identity", of_state), b("Identity", bias))
+    body = b.graph(h, *handed, b("Identity", h), condition=b("Identity", "cell_more"))
+    weights = (g.weight("w", X, 3 * H), g.weight("r", H, 3 * H), g.weight("b", 3 * H))
+    return _finish(g, g("Loop", _trips(g), YES, _zeros(g, H), *weights, n=5, body=body)[4])
+
+
 BODIES: tuple[Callable[[], onnx.ModelProto], ...] = (
     *(lstm_loop, two_lstm_loops, gru_scan, reversed_scan, captured_weights, until_it_is_small, lengths_inside),
+    carried_weights,
 )
 
 

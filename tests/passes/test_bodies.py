@@ -93,7 +93,7 @@ def test_units_of_a_cell_are_one_choice() -> None:
     assert {place.name for place in group.places} == {"w_lstm", "b_lstm", "w_out"}
 
 
-@pytest.mark.parametrize("make", [bodies.lstm_loop, bodies.gru_scan, bodies.captured_weights])
+@pytest.mark.parametrize("make", [bodies.lstm_loop, bodies.gru_scan, bodies.captured_weights, bodies.carried_weights])
 def test_a_wrong_weight_inside_of_a_body_is_refused(make: Make) -> None:
     original = make()
     graph = pg.analyze(original)
@@ -106,6 +106,13 @@ def test_a_wrong_weight_inside_of_a_body_is_refused(make: Make) -> None:
         (tensor,) = (each for each in slim.graph.initializer if each.name == name)
         tensor.CopyFrom(numpy_helper.from_array(np.roll(numpy_helper.to_array(tensor), 1, axis=0), name))
         assert not pg.verify(original, slim, result.selection).ok
+
+
+def test_weights_that_no_trip_changes_are_weights() -> None:
+    graph = pg.analyze(bodies.carried_weights())
+    (group,) = graph.groups
+    assert group.units == bodies.H and group.exact
+    assert {place.name for place in group.places} == {"w", "r", "b", "w_out"}
 
 
 def test_a_body_that_forgets_its_state_is_refused() -> None:

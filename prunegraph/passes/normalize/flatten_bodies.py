@@ -1,7 +1,7 @@
 """Flatten Loops and Scans: the nodes of a body stand in the graph, so that its axes are axes of the graph.
 
-The weights that a body reads are then weights of the graph, read in every trip.  `runtime.nest_bodies` writes the Loops
-again for whoever runs the model.
+The weights that a body reads are then weights of the graph, read in every trip; so are those that a Loop carries as
+states and that no trip changes.  `runtime.nest_bodies` writes the Loops again for whoever runs the model.
 """
 
 from __future__ import annotations
@@ -76,18 +76,26 @@ def _is_float(value: ir.Value) -> bool:
 
 def _flatten(model: ir.Model, node: ir.Node) -> None:
     graph, body = model.graph, node.attributes["body"].as_graph()
-    doors = list(body.inputs)
+    doors, settled = list(body.inputs), _settled(node, body)
     first, made = hoist(graph, node, body, Counter(names_of(model)))
     node.attributes.pop("body")
     body.inputs.clear()
     editor = Editor(graph)
     here = editor.at(first[0] if first else node).before()
-    entries = {door: _entry(editor, here, node, k, door) for k, door in enumerate(doors)}
-    for door, entry in entries.items():
-        door.replace_all_uses_with(entry)
-    made = [entries.get(value, value) for value in made]
-    given = [node.inputs[k] if _is_trip(node, k) else entries[door] for k, door in enumerate(doors)]
-    outputs = [ir.Value(type=value.type, shape=value.shape) for value in node.outputs]
+    entries: dict[ir.Value, ir.Value] = {}
+    for k, door in enumerate(doors):
+        if k not in settled:
+            entries[door] = _entry(editor, here, node, k, len(entries), door)
+    read_instead = entries | {doors[k]: value for k in settled if (value := node.inputs[k]) is not None}
+    for door, value in read_instead.items():
+        door.replace_all_uses_with(value)
+    ahead = 1 if node.op_type == "Loop" else 0  # a Loop is given the number of trips, too, and gives no condition
+    made = [read_instead.get(value, value) for k, value in enumerate(made) if k + ahead not in settled]
+    given = [node.inputs[k] if _is_trip(node, k) else entries[door] for k, door in enumerate(doors) if door in entries]
+    states = [old for k, old in enumerate(node.outputs) if k + 2 * ahead not in settled]
+    for k in settled:
+        node.outputs[k - 2 * ahead].replace_all_uses_with(read_instead[doors[k]])
+    outputs = [ir.Value(type=value.type, shape=value.shape) for value in states]
     label = node.name or ""
     facts = [ir.AttrString(OP, node.op_type), ir.AttrString(LOOP, label), ir.AttrInt64(GIVEN, len(given))]
     end = ir.Node(
@@ -100,9 +108,27 @@ def _flatten(model: ir.Model, node: ir.Node) -> None:
     )
     end.metadata_props.update(node.metadata_props)
     graph.insert_before(node, end)
-    for old, new in zip(node.outputs, outputs, strict=True):
+    for old, new in zip(states, outputs, strict=True):
         editor.replace(old, new)
     graph.remove(node, safe=True)
+
+
+def _settled(node: ir.Node, body: ir.Graph) -> frozenset[int]:
+    """The inputs of a Loop or Scan that its body hands on as they are: what they hold before the first trip is all."""
+    ahead = 1 if node.op_type == "Loop" else 0
+    states = range(2 * ahead, len(node.inputs) - node.attributes.get_int("num_scan_inputs", 0))
+    return frozenset(
+        k
+        for k in states
+        if _behind_identities(body.outputs[k - ahead]) is body.inputs[k]
+        and not node.outputs[k - 2 * ahead].is_graph_output()
+    )
+
+
+def _behind_identities(value: ir.Value) -> ir.Value:
+    while (maker := value.producer()) is not None and maker.op_type == "Identity" and maker.inputs[0] is not None:
+        value = maker.inputs[0]
+    return value
 
 
 def _is_trip(node: ir.Node, index: int) -> bool:
@@ -110,10 +136,10 @@ def _is_trip(node: ir.Node, index: int) -> bool:
     return node.op_type == "Loop" and index < 2
 
 
-def _entry(editor: Editor, here: Insertion, node: ir.Node, index: int, door: ir.Value) -> ir.Value:
-    """What stands for an input of the body."""
+def _entry(editor: Editor, here: Insertion, node: ir.Node, index: int, number: int, door: ir.Value) -> ir.Value:
+    """What stands for an input of the body; the number that it has among those that stay."""
     given = node.inputs[index]
-    op, copied = CARRIED, [ir.AttrString(LOOP, node.name or ""), ir.AttrInt64(INDEX, index)]
+    op, copied = CARRIED, [ir.AttrString(LOOP, node.name or ""), ir.AttrInt64(INDEX, number)]
     if _is_trip(node, index):
         op, given = TRIP, None
     elif node.op_type == "Scan":
@@ -134,8 +160,6 @@ def _end_of(node: ir.Node, made: list[ir.Value], entries: dict[ir.Value, ir.Valu
     """Whether a body goes on as often as it was told, or as long as what it computes says."""
     if node.op_type == "Scan":
         return REPEAT
-    condition = made[0]
-    while (maker := condition.producer()) is not None and maker.op_type == "Identity" and maker.inputs[0] is not None:
-        condition = maker.inputs[0]
+    condition = _behind_identities(made[0])
     told = list(entries.values())[1]
     return REPEAT if condition is told or condition.is_initializer() else WHILE
