@@ -33,6 +33,7 @@ def main() -> None:
     parser.add_argument("--first", type=int, metavar="N", help="no more than N models of each exporter")
     parser.add_argument("--jobs", type=int, default=2, help="cases at once (default 2)")
     parser.add_argument("--timeout", type=float, default=300, help="seconds for one case (default 300)")
+    parser.add_argument("--recorded", action="store_true", help="run nothing: the tables of what has been run")
     parser.add_argument("--again", action="store_true", help="run again what failed")
     parser.add_argument("--remove", action="store_true", help="remove environments that are no longer needed")
     options = parser.parse_args()
@@ -40,6 +41,9 @@ def main() -> None:
     if unknown := set(names) - set(EXPORTERS):
         parser.error(f"no such exporter: {', '.join(sorted(unknown))}; there are {', '.join(EXPORTERS)}")
     records = Records(options.folder / "records.jsonl")
+    if options.recorded:
+        publish("exporters", sections(*_recorded(records, names)), options.markdown)
+        return
     missing: dict[str, str] = {}
     made: Cases = {}
     for k, name in enumerate(names):
@@ -67,6 +71,22 @@ def main() -> None:
         again=options.again,
     )
     publish("exporters", sections(made, pruned, missing), options.markdown)
+
+
+def _recorded(records: Records, names: list[str]) -> tuple[Cases, Cases, dict[str, str]]:
+    """What has been written, what has been pruned, and the exporters of which nothing has."""
+    made: Cases = {}
+    pruned: Cases = {}
+    for name in names:
+        for model in models_of(name):
+            record = records.recall(f"{name}/{model}: export") or {}
+            files = {(name, file): records.recall(f"{name}/{file}") for file in record.get("files", ())}
+            done = {case: each for case, each in files.items() if each is not None}
+            if done or "failure" in record:
+                made[name, model] = record
+            pruned |= done
+    known = {name for name, _ in made}
+    return made, pruned, {name: "left out of this run" for name in names if name not in known}
 
 
 if __name__ == "__main__":
