@@ -37,6 +37,9 @@ SHORT = ({"batch": 1, "row": 11}, {"batch": 2, "row": 23})
 HALVINGS = 6
 """An image is made half as large less often than so many times before a Flatten."""
 
+WINDOW = 16
+"""A kernel so long is a window of a signal: images have no such kernels, but for patches that do not overlap."""
+
 MANY = 48
 """So many sizes are tried for a model that runs at none of the usual ones."""
 
@@ -147,7 +150,8 @@ def baked_sizes(graph: ir.Graph) -> tuple[list[int], list[int], list[int]]:
     """Lengths, batches and sides of images that constants of a graph may have been made for, small ones first.
 
     A Reshape states lengths, a table of positions has as many rows as there are, and a table of the positions of an
-    image as many as there are patches.  A weight behind a Flatten reads every position of every channel.
+    image as many as there are patches.  A weight behind a Flatten reads every position of every channel.  A signal is
+    a few times as long as the window that is moved along it.
     """
     rows, batches, strides = set[int](), set[int](), set[int]()
     channels = {_shape(node.inputs[1])[0] for node in graph if node.op_type == "Conv" and _shape(node.inputs[1])}
@@ -159,8 +163,10 @@ def baked_sizes(graph: ir.Graph) -> tuple[list[int], list[int], list[int]]:
             batches.update(entries[:1])
         elif node.op_type in ("Add", "Concat", "Gather", "Where"):
             rows.update(n for value in node.inputs for n in _shape(value)[:-1])
-        elif node.op_type == "Conv" and "strides" in node.attributes:
-            strides.update(node.attributes["strides"].as_ints())
+        elif node.op_type == "Conv":
+            strides.update(node.attributes.get_ints("strides", ()))
+            longest = max(_shape(node.inputs[1])[2:], default=0)
+            rows.update(times * longest for times in (1, 2, 4) if longest >= WINDOW)
         elif node.op_type in ("Gemm", "MatMul") and _reads_all(node.inputs[0]):
             flat.update(n // c for n in _shape(node.inputs[1]) for c in channels if n % c == 0)
     images = [side << halvings for n in flat for side in _square(n, (0,)) for halvings in range(HALVINGS)]

@@ -235,6 +235,18 @@ def test_two_sequences_may_have_a_length_each() -> None:
     assert halved(g.model(), "ffn") == [(12, 6)]
 
 
+def test_a_signal_is_a_few_windows_long() -> None:
+    """Only so many samples leave one frame."""
+    g = Builder("windows")
+    frames = g(
+        "Conv", g("Unsqueeze", g.input("x", "batch", "samples"), [1]), g.weight("window", 8, 1, 48), strides=[24]
+    )
+    one = g("Squeeze", g("Conv", g("Relu", frames), g.weight("three", 12, 8, 3)), [2])
+    g.output(g("MatMul", g("Relu", one), g.weight("out", 12, 5)), "batch", 5)
+    assert normalized(g.model()).settled == {"samples": 96}
+    assert halved(g.model(), "channel") == [(8, 4), (12, 6)]
+
+
 def test_the_sizes_of_the_caller_come_first() -> None:
     model = features_from_a_matrix()
     assert normalized(model, sizes={"rows": 5}).sizes == {"batch": 1, "rows": 5, "features": 7}
