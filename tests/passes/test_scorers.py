@@ -31,6 +31,7 @@ from prunegraph.passes.score import (
     resolve_scorers,
     scorer_names,
 )
+from prunegraph.passes.score.activation import _energy
 from tests.graphs import attention as graphs_attention
 
 
@@ -179,3 +180,16 @@ def test_a_scorer_that_cannot_be_compared_is_refused() -> None:
 
     with pytest.raises(UsageError, match="hashed"):
         as_scorer(Loose())
+
+
+ENERGIES = [((3, 5), 0, 3), ((3, 5), -1, 5), ((4, 3, 2), 1, 3), ((6, 2), 1, 4)]
+
+
+@pytest.mark.parametrize(("shape", "axis", "length"), ENERGIES)
+def test_energy_is_the_sum_of_squares_along_all_other_axes(shape: tuple[int, ...], axis: int, length: int) -> None:
+    """A grouped convolution has one part of the axis, for each group of filters another one."""
+    weight = np.random.default_rng(0).normal(size=shape).astype(np.float32)
+    moved = np.moveaxis(weight.astype(np.float64), axis, 0)
+    parts = moved.reshape(len(moved), length // len(moved), -1)
+    expected = [np.square(parts[slot, group]).sum() for group in range(parts.shape[1]) for slot in range(len(moved))]
+    np.testing.assert_allclose(_energy(weight, axis, length), expected)

@@ -22,7 +22,7 @@ from prunegraph.observe.moments import Moments
 from prunegraph.observe.stream import Inputs, Statistic
 from prunegraph.passes.score.base import Context, Scorer, Scores
 from prunegraph.passes.score.options import check_choice
-from prunegraph.passes.score.weights import weight_values
+from prunegraph.passes.score.weights import stored_weight, weight_values
 
 OBSERVATION = "activation"
 STATISTICS = ("norm", "variance")
@@ -84,16 +84,18 @@ class Activation(Scorer):
         """The sum over a unit's slots and over all weights that consume them; 0 where none does."""
         solution = context.analysis.solution
         consumers = uses(context.model.graph, solution, group)
-        weights = weight_values(context.model, [use.weight for use in consumers])
+        stored = context.model.graph.initializers
+        computed = weight_values(context.model, [use.weight for use in consumers if use.weight not in stored])
         total = np.zeros(group.shape)
-        for use in consumers:
-            if use.weight not in weights:
+        for use in consumers:  # one weight in memory at a time: all of a stream's are the whole model
+            weight = computed.get(use.weight, stored_weight(context.model, use.weight))
+            if weight is None:
                 continue
             moments: Moments = context.observations[OBSERVATION]
             square = moments.squares[use.value] / moments.count[use.value]
             if self.statistic == "variance":
                 square = square - (moments.sums[use.value] / moments.count[use.value]) ** 2
-            slots = np.maximum(square, 0) * _energy(weights[use.weight], use.weight_axis, len(square))
+            slots = np.maximum(square, 0) * _energy(weight, use.weight_axis, len(square))
             slots = np.sqrt(slots) if self.statistic == "norm" else slots
             axis = solution.resolve(use.value)[use.axis]
             outer = group.outer if set(group.outer) <= set(axis.dims()) else ()
@@ -108,9 +110,10 @@ def _always(sums: Floats) -> Callable[[tuple[int, ...]], Floats]:
 
 def _energy(weight: npt.NDArray[Any], axis: int, length: int) -> Floats:
     """`|W_:,j|^2` for every slot j of the consumed axis; a grouped convolution has one part of it for each group."""
-    moved = np.moveaxis(np.asarray(weight, dtype=np.float64), axis, 0)
-    groups = length // len(moved)
+    groups = length // weight.shape[axis]
     if groups == 1:
-        return np.asarray((moved**2).reshape(length, -1).sum(axis=1))
+        axes = list(range(weight.ndim))
+        return np.asarray(np.einsum(weight, axes, weight, axes, [axis % weight.ndim], dtype=np.float64))
+    moved = np.moveaxis(np.asarray(weight, dtype=np.float64), axis, 0)
     parts = moved.reshape(len(moved), groups, -1)
     return np.asarray((parts**2).sum(axis=2).T.reshape(-1))

@@ -22,7 +22,7 @@ from prunegraph.analysis.ops import Norm, traits_of
 from prunegraph.analysis.slots import unit_sums
 from prunegraph.analysis.solve import Solution
 from prunegraph.arrays import Floats
-from prunegraph.passes.score.weights import weight_values
+from prunegraph.passes.score.weights import stored_weight, weight_values
 
 _SMALL = float(np.finfo(np.float64).tiny)
 
@@ -90,14 +90,15 @@ class _Flow:
     def __init__(self, model: ir.Model, solution: Solution, group: Group) -> None:
         self.model, self.solution, self.group = model, solution, group
         self.energies: dict[str, Energy] = {}
-        self.arrays: dict[str, npt.NDArray[Any]] = {}
+        self.computed: dict[str, npt.NDArray[Any]] = {}
         self.read: Floats | None = None
 
     def run(self, nodes: Sequence[tuple[int, ir.Node]]) -> Floats | None:
         """How much is read of every unit; see `energy_read`."""
         weights = self.solution.weights
         names = [v.name or "" for _, node in nodes for v in node.inputs if v is not None and v.name in weights]
-        self.arrays = weight_values(self.model, [name for name in names if self.holds(name)])
+        stored = self.model.graph.initializers
+        self.computed = weight_values(self.model, [name for name in names if name not in stored and self.holds(name)])
         for k, node in nodes:
             if not any(value.name in weights for value in node.outputs):
                 self.visit(k, node)
@@ -206,10 +207,10 @@ class _Flow:
         """What a value holds of the units, None if nothing; one where that is not known."""
         name = value.name or ""
         if name not in self.energies and self.holds(name):
-            if name in self.arrays:
-                self.energies[name] = self.of_weight(name)
-            elif name not in self.solution.weights:
+            if name not in self.solution.weights:
                 self.energies[name] = self.filled(1.0)
+            elif (array := self.computed.get(name, stored_weight(self.model, name))) is not None:
+                self.energies[name] = self.of_weight(name, array)
         return self.energies.get(name)
 
     def scalar(self, value: ir.Value) -> Energy | None:
@@ -221,10 +222,9 @@ class _Flow:
         """The same for all units."""
         return Energy(np.full(self.group.shape, varying), np.full(self.group.shape, constant))
 
-    def of_weight(self, name: str) -> Energy:
+    def of_weight(self, name: str, array: npt.NDArray[Any]) -> Energy:
         """The numbers of a weight, one a unit; or the sum of their squares, where there are more."""
-        array, axes = self.arrays[name], self.solution.resolve(name)
-        args = (axes, self.group.dim, self.group.outer, self.solution.dim_size)
+        args = (self.solution.resolve(name), self.group.dim, self.group.outer, self.solution.dim_size)
         squares = unit_sums(sums_of_squares(array), *args)
         if (unit_sums(counts_of(array), *args) > 1).any():
             return Energy(squares, np.zeros(self.group.shape))

@@ -30,13 +30,21 @@ def weight_values(model: ir.Model, names: Iterable[str]) -> dict[str, Array]:
     computed = []
     produced = {value.name: value for node in model.graph for value in node.outputs}
     for name in dict.fromkeys(names):
-        value = model.graph.initializers.get(name)
-        if value is not None and value.const_value is not None:
-            array = read_weight(value.const_value)
-            arrays[name] = array if array.dtype.kind in "fiu" and array.dtype.itemsize > 2 else array.astype(np.float32)
+        array = stored_weight(model, name)
+        if array is not None:
+            arrays[name] = array
         elif name in produced and _constant(produced[name]):
             computed.append(name)
     return arrays | (_computed(model, computed) if computed else {})
+
+
+def stored_weight(model: ir.Model, name: str) -> Array | None:
+    """The numbers of an initializer as `weight_values` gives them; None where there is none of that name."""
+    value = model.graph.initializers.get(name)
+    if value is None or value.const_value is None:
+        return None
+    array = read_weight(value.const_value)
+    return array if array.dtype.kind in "fiu" and array.dtype.itemsize > 2 else array.astype(np.float32)
 
 
 def _constant(value: ir.Value) -> bool:
