@@ -11,6 +11,7 @@ import onnx_ir as ir
 from prunegraph.analysis.axes import Axis
 from prunegraph.analysis.ops import FIRST, traits_of
 from prunegraph.analysis.origins import Origins
+from prunegraph.analysis.recurrences import Recurrences
 from prunegraph.analysis.relations import Reduction
 from prunegraph.analysis.roles import Role, Roles
 from prunegraph.analysis.solution import ContractionSite, Operand, ReduceSite, Solution
@@ -32,6 +33,7 @@ class _Walk:
         self.solution = solution
         self.roles: Roles = defaultdict(Role)
         self.origins = Origins(solution)
+        self.recurrences = Recurrences(solution)
         self.picked: dict[str, bool] = {}  # slots of weights, and whether a router picks them
         self.copies: dict[str, set[int]] = {}  # along which Dims a value is the same everywhere
         self.straight: set[str] = set()  # what a weight has just made, with nothing but linear ops since
@@ -55,6 +57,8 @@ class _Walk:
         self.attend(k, node, carried)
         self.weigh(k, node)
         self.join(k, node)
+        for leaf in self.recurrences.visit(k, node, self.learnt):
+            self.roles[leaf].recurs = True
         self.go_straight(k, node)
 
     def is_weight(self, value: ir.Value | None) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import onnx
 import pytest
 
@@ -63,6 +64,33 @@ def _state_space(name: str, *, summed: bool) -> onnx.ModelProto:
     y = g("Add", g("Concat", *rows, axis=1), g("Mul", u, g.weight("skip", width)))
     y = g("MatMul", g("Mul", y, g("Mul", z, g("Sigmoid", z))), g.weight("w_out", width, 16))
     g.output(g("MatMul", g("Add", x, y), g.weight("head", 16, 5)), 2, steps, 5)
+    return g.model()
+
+
+def state_space_of_heads() -> onnx.ModelProto:
+    """A state space block whose heads decay each by one number, step by step: what is new is made in every step."""
+    heads, size, steps = 4, 6, 4
+    g, width = Builder("state_space_of_heads"), heads * size
+    x = g.input("x", 2, steps, 16)
+    parts = g("MatMul", layer_norm(g, x, "norm", 16), g.weight("w_in", 16, 2 * width + 2 * N + heads))
+    z, u, b, c, step = g("Split", parts, [width, width, N, N, heads], n=5, axis=-1)
+    step, gate = g("Softplus", step), g("Mul", z, g("Sigmoid", z))
+    u = g("Reshape", u, [0, 0, heads, size])
+    decay = g("Exp", g("Mul", step, g("Neg", g("Exp", g.weight("rates", heads, scale=0.1)))))
+    state, rows = "", []
+    for t in range(steps):
+        now = {"u": u, "b": b, "c": c, "step": step, "decay": decay}
+        now = {name: g("Gather", value, np.array(t), axis=1) for name, value in now.items()}
+        new = g("Mul", g("Unsqueeze", now["step"], [2]), now["u"])
+        new = g("Mul", g("Unsqueeze", new, [3]), g("Unsqueeze", now["b"], [1, 2]))
+        state = g("Add", g("Mul", g("Unsqueeze", now["decay"], [2, 3]), state), new) if state else new
+        rows.append(
+            g("Unsqueeze", g("ReduceSum", g("Mul", state, g("Unsqueeze", now["c"], [1, 2])), [3], keepdims=0), [1])
+        )
+    y = g("Mul", g("Reshape", g("Concat", *rows, axis=1), [0, 0, width]), gate)
+    g.output(
+        g("MatMul", g("Add", x, g("MatMul", y, g.weight("w_out", width, 16))), g.weight("head", 16, 5)), 2, steps, 5
+    )
     return g.model()
 
 
@@ -132,6 +160,7 @@ def graph_convolution() -> onnx.ModelProto:
         (adapted_ffn, "hidden 24~, rank 4, ffn 48, rank 4"),
         (state_space, "inner 32, rank 4, state 8"),
         (state_space_contracted, "inner 32, rank 4, state 8"),
+        (state_space_of_heads, "inner 4, inner 6/4, state 8"),
         (global_context, "channel 16, channel 6"),
         (deformable, "head 4, v_dim 6/4"),
         (deformable_queries, "head 4, v_dim 6/4"),
@@ -145,7 +174,7 @@ def test_kinds(make, groups: str) -> None:  # type: ignore[no-untyped-def]
     check_parts(model, normal, analysis)
 
 
-@pytest.mark.parametrize("make", [adapted_ffn, state_space, state_space_contracted])
+@pytest.mark.parametrize("make", [adapted_ffn, state_space, state_space_contracted, state_space_of_heads])
 def test_a_plain_ratio_leaves_ranks_and_states_alone(make) -> None:  # type: ignore[no-untyped-def]
     """No weight loses more than 60 % of its numbers by a plain half."""
     result = prune_graph(make(), Amount(0.5), verify=False)

@@ -84,6 +84,20 @@ def side_by_side() -> onnx.ModelProto:
     return g.model()
 
 
+def zero_states(fill: float = 0.0) -> onnx.ModelProto:
+    """The first states of two layers, cut out of one block of zeros as torch does; or of something else."""
+    g, x = _start(f"zero_states_{fill}")
+    batch = g("Slice", g("Shape", x), [1], [2])
+    tensor = onnx.numpy_helper.from_array(np.array([fill], np.float32))
+    states = g("ConstantOfShape", g("Concat", [4], batch, [U], axis=0), value=tensor)
+    for k, inputs in enumerate((X, 2 * U)):
+        weights = [g.weight(f"w{k}", 2, 3 * U, inputs), g.weight(f"r{k}", 2, 3 * U, U), None, None]
+        first = g("Slice", states, [2 * k], [2 * k + 2], [0])
+        x = _merged(g, g("GRU", x, *weights, first, n=2, hidden_size=U, direction="bidirectional")[0])
+    g.output(linear(g, x, "out", 2 * U, 5), "T", "B", 5)
+    return g.model()
+
+
 def flattened_stack() -> onnx.ModelProto:
     """Heads that are layers of their own, stacked, moved and flattened: each has its own width."""
     g, x = _start("flattened_stack")
@@ -98,6 +112,8 @@ CASES: dict[str, tuple[Callable[[], onnx.ModelProto], str]] = {
     "layers": (states_of_layers, f"ffn {U}/2, ffn {U}, ffn {U}"),
     "a sum": (split_directions, f"hidden {U}"),
     "side by side": (side_by_side, f"ffn {U}/2"),
+    "states of zeros": (zero_states, f"ffn {U}/2, ffn {U}/2"),
+    "other first states": (lambda: zero_states(0.3), f"ffn {U}, ffn {U}"),
     "a stack": (flattened_stack, f"ffn {U}, ffn {U}, ffn {U}"),
 }
 

@@ -32,6 +32,7 @@ from prunegraph.passes.normalize.read_parts import merge_parts, read_parts
 from prunegraph.passes.normalize.split_directions import split_directions
 from prunegraph.passes.normalize.split_projections import split_projections
 from prunegraph.passes.normalize.state_scales import state_scales
+from prunegraph.passes.normalize.zero_states import leave_out_zero_states
 from prunegraph.runtime.trial_sizes import Plan
 
 logger = logging.getLogger(__name__)
@@ -115,6 +116,7 @@ def normalize(
     freeze(model, certain(model.graph, stated))
     state_scales(model.graph, facts)
     merge_equal_weights(model.graph)
+    leave_out_zero_states(model.graph)
     facts = read_parts(model.graph, with_constants(model, facts))
     facts = read_parts(model.graph, split_directions(model.graph, with_constants(model, facts)))
     facts = merge_parts(model.graph, facts)
