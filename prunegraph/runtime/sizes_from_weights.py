@@ -8,11 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import zip_longest
 
 import onnx
 import onnx_ir as ir
 
-from prunegraph.analysis.axes import Expr, Ref, Size, expr_size
+from prunegraph.analysis.axes import Expr, Ref, Size, Sum, expr_size
+from prunegraph.analysis.ops import traits_of
 from prunegraph.analysis.registry import rule_for
 from prunegraph.analysis.relations import CannotAnalyze, IntArray, NodeView
 from prunegraph.runtime.inputs import InputSpec
@@ -28,8 +30,21 @@ Place = tuple[str, int]
 """A value and one of its axes."""
 
 
-def sizes_from_weights(graph: ir.Graph, blank: onnx.ModelProto, specs: Sequence[InputSpec]) -> dict[str, int]:
-    """Lengths of dynamic dims of inputs, by the name of the dim, where weights leave no choice.
+@dataclass(frozen=True, slots=True)
+class SizesFromWeights:
+    """Lengths of dynamic dims of inputs, by the name of the dim.
+
+    Attributes:
+        certain: Where weights leave no choice.
+        likely: Where a weight broadcasts along it, so that it could be one as well.
+    """
+
+    certain: Mapping[str, int] = field(default_factory=dict)
+    likely: Mapping[str, int] = field(default_factory=dict)
+
+
+def sizes_from_weights(graph: ir.Graph, blank: onnx.ModelProto, specs: Sequence[InputSpec]) -> SizesFromWeights:
+    """What weights say of dynamic dims of inputs.
 
     Args:
         graph: Flat, its constants initializers.
@@ -37,26 +52,72 @@ def sizes_from_weights(graph: ir.Graph, blank: onnx.ModelProto, specs: Sequence[
         specs: The inputs.
     """
     dims = _dims(graph, blank, specs)
-    first, second = (dict(_lengths(specs, _unified(graph, dims, unknown))) for unknown in STANDING_IN)
+    one, other = (_unified(graph, dims, unknown) for unknown in STANDING_IN)
+    certain = _agreed(specs, one.length, other.length, one, other)
+    likely = _agreed(specs, one.broadcast, other.broadcast, one, other)
+    return SizesFromWeights(certain, {dim: n for dim, n in likely.items() if dim not in certain})
+
+
+def _agreed(
+    specs: Sequence[InputSpec], a: Mapping[Place, int], b: Mapping[Place, int], one: _Classes, other: _Classes
+) -> dict[str, int]:
+    """Lengths that hang on neither length that stands in for an unknown one."""
+    first, second = dict(_lengths(specs, a, one)), dict(_lengths(specs, b, other))
     return {dim: length for dim, length in first.items() if second.get(dim) == length}
 
 
 def _unified(graph: ir.Graph, dims: Mapping[str, Dims], unknown: Size) -> _Classes:
     """What the rules of all nodes say of axes of unknown length."""
-    classes = _Classes(unknown)
+    classes, sums = _Classes(unknown), list[tuple[ir.Node, Expr, Sum]]()
     integers = _integers(graph)
     weights = set(graph.initializers)
     for node in graph:
         rule = rule_for(node.domain, node.op_type)
         if rule is None:
             continue
+        view = _view(graph, node, dims, integers, weights, unknown)
         try:
-            pairs = rule(_view(graph, node, dims, integers, weights, unknown)).equal
+            said = rule(view)
         except (CannotAnalyze, ValueError, LookupError, TypeError, AttributeError, ArithmeticError):
             continue  # at sizes that are made up a rule may not follow
-        for a, b in pairs:
+        if traits_of(node).reshapes and said.pins:
+            continue  # lengths that do not multiply up were matched by chance
+        for a, b in said.equal:
             _relate(classes, node, a, b)
+            sums += [(node, ref, whole) for ref, whole in ((a, b), (b, a)) if isinstance(whole, Sum)]
+        if traits_of(node).broadcasts:
+            _broadcast(classes, node, view)
+    for node, ref, whole in sums:
+        _complete(classes, node, ref, whole)
     return classes
+
+
+def _broadcast(classes: _Classes, node: ir.Node, view: NodeView) -> None:
+    """An operand of unknown length beside one of known length has that one, or length one."""
+    for column in zip_longest(*(reversed(operand) for operand in view.inputs if operand)):
+        known = {ref.size[0] for ref in column if ref is not None and ref.size != classes.unknown and not view.one(ref)}
+        for ref in column if len(known) == 1 else ():
+            place = _place(node, ref) if ref is not None and ref.size == classes.unknown else None
+            if place is not None:
+                classes.broadcast.setdefault(classes.find(place), min(known))
+
+
+def _complete(classes: _Classes, node: ir.Node, ref: Expr, whole: Sum) -> None:
+    """Of a sum and its parts all lengths but one tell that one."""
+    lengths = [_length(classes, node, each) for each in (ref, *whole.terms)]
+    if lengths.count(None) == 1 and lengths[0] is not None:
+        k = lengths.index(None)
+        part, length = whole.terms[k - 1], lengths[0] - sum(n for n in lengths[1:] if n is not None)
+        if isinstance(part, Ref) and part.size == classes.unknown and length > 1:
+            classes.state(_place(node, part), length)
+
+
+def _length(classes: _Classes, node: ir.Node, expr: Expr) -> int | None:
+    """How long something is, None where that is not known."""
+    sizes = expr_size(expr, 2)
+    if isinstance(expr, Ref) and sizes == classes.unknown:
+        return classes.length.get(classes.find(_place(node, expr)))
+    return sizes[0] if len(set(sizes)) == 1 else None
 
 
 def _dims(graph: ir.Graph, blank: onnx.ModelProto, specs: Sequence[InputSpec]) -> dict[str, Dims]:
@@ -142,6 +203,7 @@ class _Classes:
     unknown: Size
     parent: dict[Place, Place] = field(default_factory=dict)
     length: dict[Place, int] = field(default_factory=dict)
+    broadcast: dict[Place, int] = field(default_factory=dict)
 
     def find(self, place: Place) -> Place:
         root = place
@@ -155,8 +217,9 @@ class _Classes:
         a, b = self.find(a), self.find(b)
         if a != b:
             self.parent[b] = a
-            if b in self.length:
-                self.length.setdefault(a, self.length[b])
+            for store in (self.length, self.broadcast):
+                if b in store:
+                    store.setdefault(a, store[b])
 
     def state(self, place: Place, length: int) -> None:
         self.length.setdefault(self.find(place), length)
@@ -191,9 +254,9 @@ def _place(node: ir.Node, ref: Ref) -> Place:
     return value.name or "", ref.axis
 
 
-def _lengths(specs: Sequence[InputSpec], classes: _Classes) -> Iterator[tuple[str, int]]:
+def _lengths(specs: Sequence[InputSpec], lengths: Mapping[Place, int], classes: _Classes) -> Iterator[tuple[str, int]]:
     for spec in specs:
         for axis, dim in enumerate(spec.dims):
-            length = classes.length.get(classes.find((spec.name, axis)))
+            length = lengths.get(classes.find((spec.name, axis)))
             if isinstance(dim, str) and length is not None:
                 yield dim, length

@@ -28,6 +28,7 @@ from prunegraph.passes.normalize.trial import Trial
 from prunegraph.runtime.inputs import InputSpec, input_specs
 from prunegraph.runtime.limits import Limits, TooLong, interruptible
 from prunegraph.runtime.roles import role_of
+from prunegraph.runtime.sizes_from_weights import sizes_from_weights
 from prunegraph.runtime.trial_sizes import narrow_plans
 from tests.graphs.builder import Builder
 from tests.graphs.fused import multi_head_cache
@@ -71,6 +72,23 @@ def channels_behind_a_scale() -> onnx.ModelProto:
     return g.model()
 
 
+def channels_beside_a_mean() -> onnx.ModelProto:
+    """A mean a channel is taken off first: by broadcasting alone there could be one channel as well."""
+    g = Builder("mean")
+    x = g("Transpose", g.input("x", "batch", "height", "width", "channels"), perm=[0, 3, 1, 2])
+    g.output(image_net(g, g("Div", g("Sub", x, g.weight("mean", 1, 3, 1, 1)), 0.5)), "batch", 5)
+    return g.model()
+
+
+def features_beside_others() -> onnx.ModelProto:
+    """Features stand beside columns of an embedding: a matrix says how long both are together."""
+    g = Builder("beside_others")
+    table, ids = g.weight("table", 9, 4), g.input("ids", "batch", dtype=TensorProto.INT64)
+    both = g("Concat", g("Gather", table, ids), g.input("x", "batch", "features"), axis=1)
+    g.output(g("MatMul", g("Relu", g("MatMul", both, g.weight("up", 11, 12))), g.weight("down", 12, 5)), "batch", 5)
+    return g.model()
+
+
 def features_from_a_matrix() -> onnx.ModelProto:
     g = Builder("features")
     h = g("Relu", g("MatMul", g.input("x", "batch", "rows", "features"), g.weight("up", 7, 12)))
@@ -108,6 +126,8 @@ def cache_of_a_fused_op() -> onnx.ModelProto:
 FOLLOWS: dict[str, tuple[Callable[[], onnx.ModelProto], dict[str, int]]] = {
     "channels of a convolution": (channels_from_a_convolution, {"num_channels": 3}),
     "channels behind other ops": (channels_behind_a_scale, {"channels": 3}),
+    "channels beside a mean": (channels_beside_a_mean, {"channels": 3}),
+    "features beside others": (features_beside_others, {"features": 7}),
     "features of a matrix": (features_from_a_matrix, {"features": 7}),
     "heads of a cache": (cache_from_the_heads, {"kv_heads": 3, "head_dim": 4}),
     "heads of a cache of a fused op": (cache_of_a_fused_op, {"heads": 3, "head_dim": 4}),
@@ -122,6 +142,15 @@ def test_what_weights_say_is_never_guessed(case: str) -> None:
 
 def test_a_network_whose_channels_are_declared_dynamic_is_pruned() -> None:
     assert halved(channels_from_a_convolution(), "channel") == [(12, 6), (16, 8)]
+
+
+def test_lengths_that_meet_by_chance_say_nothing() -> None:
+    """A Flatten makes one length of many: none of these is as long as what a matrix reads of it."""
+    g = Builder("flat")
+    flat = g("Flatten", g.input("x", "batch", "channels", 3, 3))
+    g.output(g("MatMul", g("Relu", g("MatMul", flat, g.weight("up", 18, 12))), g.weight("down", 12, 5)), "batch", 5)
+    trial = Trial.of(ir.from_proto(g.model()))
+    assert sizes_from_weights(trial.graph, trial.blank, trial.specs).certain == {}
 
 
 def test_a_table_of_positions_fits_one_size_of_height_and_width() -> None:

@@ -25,7 +25,7 @@ from prunegraph.passes.normalize.slice_assignment import IndexBlock
 from prunegraph.passes.normalize.trial import Trial
 from prunegraph.runtime.inputs import InputSpec, shape_of
 from prunegraph.runtime.limits import CannotRun, TooLong
-from prunegraph.runtime.sizes_from_weights import sizes_from_weights
+from prunegraph.runtime.sizes_from_weights import SizesFromWeights, sizes_from_weights
 from prunegraph.runtime.trial_sizes import SHORT, Plan, baked_sizes, empty_pasts, narrow_plans, size_plans
 from prunegraph.runtime.widen import widened
 
@@ -70,11 +70,14 @@ def probe(model: ir.Model, sizes: Mapping[str, int] | None = None, likely: Mappi
     """
     trial = Trial.of(widened(model))
     given = _checked(trial.specs, sizes or {})
-    follows = sizes_from_weights(trial.graph, trial.blank, trial.specs) if trial.asks_weights else {}
+    weights = SizesFromWeights()
+    if trial.asks_weights:
+        weights = sizes_from_weights(trial.graph, trial.blank, trial.specs)
+    follows = weights.certain
     fixed = {**follows, **given}
     reason: CannotRun | None = None
     last: Plan = ()
-    for plan, known in _attempts(trial, given, fixed, {**fixed, **(likely or {})}):
+    for plan, known in _attempts(trial, given, fixed, {**weights.likely, **fixed, **(likely or {})}):
         last = last or plan
         try:
             by_probe = trial.look(plan, unvaried=_unvaried(trial.specs, plan) - (follows.keys() & known.keys()))
