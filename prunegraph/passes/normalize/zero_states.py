@@ -19,8 +19,8 @@ def leave_out_zero_states(graph: ir.Graph) -> None:
     """Leave out first states that are zero whatever the model is given, in place."""
     for node in graph:
         if node.op_type in GATES:
-            for k in _STATES[: len(node.inputs) - _STATES[0]]:
-                if _is_zero(node.inputs[k]):
+            for k in _STATES:
+                if k < len(node.inputs) and _is_zero(node.inputs[k]):
                     node.replace_input_with(k, None)
 
 
