@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
+import ml_dtypes
 import numpy as np
 import onnx
 import onnx_ir as ir
@@ -18,6 +20,7 @@ from prunegraph.cli import app
 from prunegraph.passes.rotate.stream import seen_by_norm, stream_basis
 from prunegraph.runtime.session import open_session, run
 from tests.graphs.builder import Builder, layer_norm, linear
+from tests.graphs.odd import retyped
 from tests.graphs.skeleton import load_skeleton
 
 WIDTH, TOKENS = 10, 5
@@ -223,6 +226,31 @@ def test_a_gain_that_a_tied_table_cannot_take_is_named() -> None:
 def test_without_offsets_no_bias_is_needed_and_a_shown_stream_is_pinned() -> None:
     assert pg.analyze(vit("RMSNormalization", "no bias").model()).bases["hidden.0"] == ""
     assert "hidden.0" not in pg.analyze(vit(spoil="an output").model()).bases
+
+
+@pytest.mark.parametrize(("format_", "dtype"), [("FLOAT16", np.float16), ("BFLOAT16", ml_dtypes.bfloat16)])
+def test_sixteen_bits_are_turned_in_sixty_four(format_: str, dtype: Any) -> None:
+    model = retyped(vit(spoil="no bias").model(), getattr(onnx.TensorProto, format_))
+    data = {"x": images()["x"].astype(dtype)}
+    report = pg.prune_graph(model, pg.Amount(keep={"hidden": 6}), data=data, after=[]).report
+    assert (
+        report.rotate is not None and list(report.rotate.rotation) == ["hidden.0"] and report.rotate.error is not None
+    )
+    assert report.rotate.error < 4 * float(ml_dtypes.finfo(dtype).eps)
+    assert report.verify is not None and report.verify.ok
+
+
+def test_an_offset_that_was_turned_is_proven(tmp_path: Path) -> None:
+    whole, slim = tmp_path / "whole.onnx", tmp_path / "slim.onnx"
+    onnx.save(vit(spoil="no bias").model(), whole)
+    pg.prune_graph(whole, pg.Amount(keep={"hidden": 6}), data=images(), after=[]).save(slim)
+    assert CliRunner().invoke(app, ["verify", str(whole), str(slim)]).exit_code == 0
+    model = onnx.load(slim)
+    (offset,) = (each for each in model.graph.initializer if each.name == "norm1_bias")
+    assert np.abs(numpy_helper.to_array(offset)).max() > 0.1
+    offset.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(offset) * 1.1, offset.name))
+    onnx.save(model, slim)
+    assert CliRunner().invoke(app, ["verify", str(whole), str(slim)]).exit_code == 1
 
 
 def test_without_data_or_a_width_a_stream_stays() -> None:
