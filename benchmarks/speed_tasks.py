@@ -154,7 +154,7 @@ def repaired(search: SpeedSearch, plan: Selection) -> ir.Model:
     """The slim model of a plan, re-fitted, in the basis that it was made in."""
     counts = plan.counts(search.graph.groups)
     width = {group.id: counts[group.id] for group in search.width_groups if group.id in counts}
-    return (search.at_width(width) if width else search).harm.slim(plan)
+    return (search.at_width(width) if width else search).harm.slim(plan, sweep_exact=True)
 
 
 def slim_path(task: str, seed: int, arm: int | str, speedup: float) -> Path:

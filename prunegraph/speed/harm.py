@@ -124,9 +124,14 @@ class Harm:
         value = self.tails.harm(selection)
         return divergence(self.slim(selection), self.outputs) if value is None else value
 
-    def slim(self, selection: Selection) -> ir.Model:
-        """The re-fitted slim model, unproven."""
-        slim, _ = refit(self.analyzed, selection, self.inputs, moments=self.moments, sweep_exact=False)
+    def slim(self, selection: Selection, *, sweep_exact: bool = False) -> ir.Model:
+        """The re-fitted slim model, unproven.
+
+        Args:
+            selection: What stays.
+            sweep_exact: Whether it is swept as the result of a plan is; every plan that is measured would take longer.
+        """
+        slim, _ = refit(self.analyzed, selection, self.inputs, moments=self.moments, sweep_exact=sweep_exact)
         return slim if slim is not None else rewrite(self.analyzed, selection, check=False)[0]
 
 
