@@ -47,7 +47,7 @@ CELLS = (
 SELECTED = {"qk_dim": "snp", "v_dim": "activation", "ffn": "activation", "hidden": "activation"}
 ARMS = (
     Arm("as by default", None, "activation"),
-    Arm("not rotated", False, SELECTED, ("auto",)),
+    Arm("not rotated", False, SELECTED, ("once", "auto")),
     Arm("taylor, with labels", None, "taylor", labels=True),
     Arm("at once", None, "activation", ("once",)),
 )
