@@ -54,5 +54,6 @@ def prune_file(file: Path) -> Record:
     try:
         ort.InferenceSession(file, options, providers=["CPUExecutionProvider"])
     except Exception as error:
-        return {"failure": f"not made: {str(error).splitlines()[0][:160]}"}
+        line = str(error).splitlines()[0]
+        return {"failure": f"not made: {(line.partition(', Error ')[2] or line)[:160]}"}
     return run_case(file, "as exported")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from statistics import median
@@ -46,10 +47,10 @@ def _summary(made: Cases, pruned: Cases, missing: Mapping[str, str]) -> Section:
 def sections(made: Cases, pruned: Cases, missing: Mapping[str, str]) -> list[Section]:
     """The tables of the page."""
     rows = [(_name(case), *_row(record)) for case, record in pruned.items() if passed(record)]
-    left = [(_name(case), why(record)) for case, record in pruned.items() if not passed(record) and not absent(record)]
+    left = [(_name(case), _why(record)) for case, record in pruned.items() if not passed(record) and not absent(record)]
     unwritten = [(name, "all of it", reason) for name, reason in missing.items()]
-    unwritten += [(*case, _escape(record["failure"])) for case, record in made.items() if "failure" in record]
-    unwritten += [(*case, why(record)) for case, record in pruned.items() if absent(record)]
+    unwritten += [(*case, _escape(_plain(record["failure"]))) for case, record in made.items() if "failure" in record]
+    unwritten += [(*case, _why(record)) for case, record in pruned.items() if absent(record)]
     pins = [(_name(case), reasons) for case, record in pruned.items() if (reasons := _pins(record))]
     whole = "What stays whole, and why"
     return [
@@ -96,6 +97,15 @@ def _row(record: Record) -> tuple[str, ...]:
 def _pins(record: Record) -> str:
     plain = (*DULL, "graph output")
     return _escape("; ".join(f"{k}: {short(v)}" for k, v in record.get("pins", {}).items() if not v.startswith(plain)))
+
+
+def _why(record: Record) -> str:
+    return why(record | {"failure": _plain(record["failure"])} if "failure" in record else record)
+
+
+def _plain(text: str) -> str:
+    """A reason without what is said of this machine: folders of files, and a second naming of the node."""
+    return re.sub(r"Load model from |failed:\s*|(/[^/\s]+)+/(?=[^/\s]+\.(onnx|py)\b)", "", text)
 
 
 def _escape(text: str) -> str:

@@ -154,9 +154,10 @@ def baked_sizes(graph: ir.Graph) -> tuple[list[int], list[int], list[int]]:
     a few times as long as the window that is moved along it.
     """
     rows, batches, strides = set[int](), set[int](), set[int]()
-    channels = {_shape(node.inputs[1])[0] for node in graph if node.op_type == "Conv" and _shape(node.inputs[1])}
+    nodes = list(graph.all_nodes())
+    channels = {_shape(node.inputs[1])[0] for node in nodes if node.op_type == "Conv" and _shape(node.inputs[1])}
     flat = set[int]()
-    for node in graph:
+    for node in nodes:
         if node.op_type in ("Reshape", "Expand") and len(node.inputs) > 1:
             entries = _entries(node.inputs[1])
             rows.update(entries[1:])
@@ -165,7 +166,7 @@ def baked_sizes(graph: ir.Graph) -> tuple[list[int], list[int], list[int]]:
             rows.update(n for value in node.inputs for n in _shape(value)[:-1])
         elif node.op_type == "Conv":
             strides.update(node.attributes.get_ints("strides", ()))
-            longest = max(_shape(node.inputs[1])[2:], default=0)
+            longest = max(node.attributes.get_ints("kernel_shape", _shape(node.inputs[1])[2:]), default=0)
             rows.update(times * longest for times in (1, 2, 4) if longest >= WINDOW)
         elif node.op_type in ("Gemm", "MatMul") and _reads_all(node.inputs[0]):
             flat.update(n // c for n in _shape(node.inputs[1]) for c in channels if n % c == 0)
