@@ -129,6 +129,23 @@ def test_an_if_that_always_goes_one_way_is_inlined(before: list[onnx.NodeProto],
     assert [(g.before, g.after) for g in result.report.groups] == [(12, 6)]
 
 
+def test_an_if_whose_condition_hangs_on_a_branch_is_inlined_too() -> None:
+    """As torch writes `scatter_reduce`: the rank of what the layer before it made, by way of an If, is asked for."""
+    nodes, last = [], "w"
+    for k in range(3):
+        asked = [node("Shape", [last], [f"shape{k}"]), node("Size", [f"shape{k}"], [f"rank{k}"])]
+        yes = branch(f"t{k}", node("Unsqueeze", [last, "one"], [f"t{k}"]), rank=3)
+        no = branch(f"e{k}", node("Relu", [last], [f"e{k}"]), rank=2)
+        choice = node("If", [f"is{k}"], [f"y{k}"], then_branch=yes, else_branch=no)
+        nodes += [*asked, node("Equal", [f"rank{k}", "zero"], [f"is{k}"]), choice]
+        last = f"y{k}"
+    nodes[-1].output[0] = "y"
+    normal = normalize(
+        ir.from_proto(model(nodes, condition=False, constants={"zero": np.array(0), "one": np.array([1])}))
+    )
+    assert [each.op_type for each in normal.model.graph].count("If") == 0
+
+
 def test_nested_ifs_are_inlined_and_names_stay_unique() -> None:
     inner = node(
         "If",

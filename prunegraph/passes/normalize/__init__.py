@@ -102,8 +102,8 @@ def normalize(
     while inline_branches(model, constant_conditions(model)):
         pass  # one may stand in what another one was inlined to
     probed = probe(model, sizes, likely)
-    if inline_branches(model, certain(model.graph, probed.held)):
-        probed = probe(model, sizes, likely)
+    while inline_branches(model, certain(model.graph, probed.held)):
+        probed = probe(model, sizes, likely)  # what hung on a branch may be known now
     for flatten in FLATTENINGS:
         flat = model.clone()
         if not probed.facts.endless and flatten(flat):
