@@ -54,6 +54,7 @@ def tflite(path, feeds, names):
         non_verbose=True,
         copy_onnx_input_output_names_to_tflite=True,
         disable_strict_mode=True,  # which runs every op of a transformer many times; the outputs are compared here
+        output_signaturedefs=True,  # else it writes every weight as a number in JSON on the way
     )
     file = next(os.path.join("tf", name) for name in os.listdir("tf") if name.endswith("float32.tflite"))
     interpreter = Interpreter(file, num_threads=1)

@@ -23,7 +23,7 @@ from prunegraph.analysis.read_weight import read_weight
 from prunegraph.arrays import Array
 from prunegraph.runtime.block_message import block_message
 from prunegraph.runtime.cut import BYTES_A_BLOCK, CARRIED, GraphBlock, cut
-from prunegraph.runtime.free_memory import give_back_free_memory
+from prunegraph.runtime.free_memory import FreedMemory
 from prunegraph.runtime.limits import UNLIMITED, CannotRun, Limits
 from prunegraph.runtime.nest_bodies import nested
 from prunegraph.runtime.session import SessionSettings, open_message, open_session, run
@@ -245,11 +245,11 @@ class _ByBlocks:
         if not self.blocks:
             raise _CannotCarry("it was tried before")
         last_reader = {name: k for k, block in enumerate(self.blocks) for name in block.reads}
+        memory = FreedMemory()
         with _folder() as folder:
             for k, block in enumerate(self.blocks):
                 read_later = {name for name, last in last_reader.items() if last > k}
-                self._run_block(block, runs, read_later, limits)
-                give_back_free_memory()
+                memory.add(self._run_block(block, runs, read_later, limits))
                 for number, each in enumerate(runs):
                     yield number, each.give()
                     each.values = {name: array for name, array in each.values.items() if name in read_later}
@@ -257,7 +257,8 @@ class _ByBlocks:
 
     def _run_block(
         self, block: GraphBlock, runs: Sequence[_Carried], read_later: Collection[str], limits: Limits
-    ) -> None:
+    ) -> int:
+        """Run one block; about how many bytes it needed that nobody holds any more."""
         arrays = [{name: _array(each.values[name]) for name in block.reads if name in each.values} for each in runs]
         message, weights = block_message(self.model, block, arrays)
         with contextlib.ExitStack() as stack:
@@ -281,6 +282,8 @@ class _ByBlocks:
                     results[key] = dict(zip(names, map(_own, arrays_out), strict=True))
                     del arrays_out
                 each.values |= results[key]
+        needed = [weights, *arrays, *results.values()]
+        return sum(array.nbytes for each in needed for array in each.values())
 
 
 def _own(array: Array) -> Array:

@@ -4,7 +4,29 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import cache
+
+WORTH = 1 << 25
+"""Bytes that are freed before it pays to give them back, which walks over all that the process has in memory."""
+
+
+@dataclass(slots=True)
+class FreedMemory:
+    """Counts what is freed, and gives it back whenever that is worth it.
+
+    Attributes:
+        waiting: Bytes that were freed and not yet given back.
+    """
+
+    waiting: int = 0
+
+    def add(self, freed: int) -> None:
+        """So many bytes more were freed."""
+        self.waiting += freed
+        if self.waiting >= WORTH:
+            give_back_free_memory()
+            self.waiting = 0
 
 
 def give_back_free_memory() -> None:

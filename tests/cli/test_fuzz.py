@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,6 +15,16 @@ from benchmarks.fuzz_models import models
 pytestmark = pytest.mark.slow
 
 CASES, SEED = 140, 1
+
+
+@pytest.fixture(scope="module", autouse=True)
+def libraries_are_imported_once() -> Iterator[None]:
+    """Workers begin as copies of a process that has the libraries; the package reads its environment at its import."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["onnx", "onnx_ir", "onnxruntime", "rich.console", "typer.testing"])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(fuzz, "CONTEXT", context)
+        yield
 
 
 @pytest.fixture(scope="module")

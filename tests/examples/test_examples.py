@@ -32,8 +32,9 @@ def load(name: str) -> ModuleType:
 
 
 def test_a_text_classifier_gets_twice_as_fast(
-    machine: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    machine: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    monkeypatch.setattr("prunegraph.speed.widths.SHARES", (3 / 4,))  # narrower streams: tests/speed/test_widths.py
     result = load("text_classifier").main(tmp_path)
     assert 1.96 <= result.speed.met.best.ratio.median <= 2.1 and result.report.verify.ok
     assert (tmp_path / "slim.onnx").exists() and (tmp_path / "slim.plan.json").exists()

@@ -11,7 +11,7 @@ import onnx_ir as ir
 import pytest
 
 from prunegraph.passes.prove.trial_inputs import trial_inputs
-from prunegraph.runtime import blocks, spill
+from prunegraph.runtime import blocks, free_memory, spill
 from prunegraph.runtime.blocks import Values, bytes_of_weights, open_runner
 from prunegraph.runtime.cut import cut
 from prunegraph.runtime.limits import Limits, TooLong
@@ -219,6 +219,20 @@ def test_what_a_block_makes_holds_on_to_no_session() -> None:
         parts = [part for _, part in runner.parts([{"x": X}], [names])]
     assert len(parts) > 4
     assert all(array.base is None for part in parts for array in part.values())
+
+
+@pytest.mark.parametrize(("worth", "times"), [(1 << 25, 0), (4 * X.nbytes, 3), (1, 6)])
+def test_free_memory_is_given_back_where_that_is_worth_it(
+    worth: int, times: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Never, after every other block, or after each."""
+    given_back: list[None] = []
+    monkeypatch.setattr(free_memory, "WORTH", worth)
+    monkeypatch.setattr(free_memory, "give_back_free_memory", lambda: given_back.append(None))
+    model = model_from(residual())
+    outputs = [model.graph.outputs[0].name or ""]
+    run(model, [{"x": X}], [outputs], 2 * 4 * 8 * 16)
+    assert len(given_back) == times
 
 
 def test_values_come_as_soon_as_they_are_there() -> None:
