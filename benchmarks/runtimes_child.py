@@ -44,8 +44,11 @@ def openvino(path, feeds, names):
 def tflite(path, feeds, names):
     """TensorFlow Lite by onnx2tf, in LiteRT."""
     import onnx2tf
+    import tensorflow
     from ai_edge_litert.interpreter import Interpreter
 
+    # By Keras it would write every weight as a number in JSON, twice; without, it takes the way by functions.
+    del tensorflow.lite.TFLiteConverter.from_keras_model
     # It compares intermediate values on sample images, which it would download.
     np.save("calibration_image_sample_data_20x128x128x3_float32.npy", np.zeros((20, 128, 128, 3), np.float32))
     onnx2tf.convert(
@@ -54,7 +57,7 @@ def tflite(path, feeds, names):
         non_verbose=True,
         copy_onnx_input_output_names_to_tflite=True,
         disable_strict_mode=True,  # which runs every op of a transformer many times; the outputs are compared here
-        output_signaturedefs=True,  # else it writes every weight as a number in JSON on the way
+        output_signaturedefs=True,
     )
     file = next(os.path.join("tf", name) for name in os.listdir("tf") if name.endswith("float32.tflite"))
     interpreter = Interpreter(file, num_threads=1)
@@ -74,7 +77,7 @@ def tflite(path, feeds, names):
             )
         )
 
-    return run_once, os.path.getsize(file), onnx2tf.__version__
+    return run_once, os.path.getsize(file), f"by onnx2tf {onnx2tf.__version__}"
 
 
 def named(slot):
