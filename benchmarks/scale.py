@@ -44,6 +44,15 @@ RATIO = "0.3"
 TOKENS = 128
 EXPLAIN, BARE, PROOF, VERIFY, SCORE = COMMANDS = ("explain", "prune", "proof", "verify", "score")
 TITLES = {EXPLAIN: EXPLAIN, BARE: "prune --no-verify", PROOF: "prune, with the proof", VERIFY: VERIFY}
+GB, SECONDS, CPU = "GB", "seconds", "seconds of processors"
+GOALS = (
+    (EXPLAIN, GB, 0.6),
+    (EXPLAIN, SECONDS, 60),
+    (BARE, GB, 2),
+    (PROOF, GB, 4),
+    (PROOF, CPU, 3600),
+)
+"""What 7 B parameters may take; 3,600 seconds of processors are half an hour of two cores."""
 HEADER = (
     *("model", "weights, GB", "command", "CPU seconds", "seconds", "load"),
     *("peak, GB", "of it no file, GB", "peak / weights"),
@@ -85,6 +94,11 @@ class Measured:
     load: float
 
     @property
+    def kind(self) -> tuple[str, str, str]:
+        """What is the same at all depths."""
+        return self.size, self.stored, self.command
+
+    @property
     def case(self) -> str:
         """What is recorded under."""
         return f"{self.size}, {self.layers} layers, {self.stored}: {self.command}"
@@ -106,7 +120,8 @@ def main() -> int:
     parser.add_argument("--size", choices=SIZES, default="1.1B", help="whose widths (default 1.1B)")
     parser.add_argument("--layers", type=_depths, metavar="N,N", help="depths (default: the size's own)")
     parser.add_argument("--weights", choices=WEIGHTS, default="float16", help="how they are stored (default float16)")
-    parser.add_argument("--command", nargs="+", choices=COMMANDS, default=COMMANDS, help="what runs (default: all)")
+    help = "what runs (default: all; nothing after it: only the page is written)"
+    parser.add_argument("--command", nargs="*", choices=COMMANDS, default=COMMANDS, help=help)
     parser.add_argument("--samples", type=int, default=64, metavar="N", help="sequences to score with (default 64)")
     parser.add_argument("--folder", type=Path, help="where the models are written, and removed in the end")
     parser.add_argument("--results", type=Path, default=RESULTS, help=f"what was measured (default {RESULTS})")
@@ -196,12 +211,16 @@ def write_model(shape: DecoderShape, path: Path, weights: str) -> Record:
 def run(command: Sequence[str | Path]) -> tuple[float, float, int | None, int | None]:
     """Seconds, seconds of processors, peak and peak besides files of a command in a process; no peaks if it failed."""
     start = time.perf_counter()
-    process = subprocess.Popen(
-        [sys.executable, "-m", "prunegraph", *map(str, command)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    )
     highest = [0]
-    threading.Thread(target=_watch, args=(process.pid, highest), daemon=True).start()
-    _, status, usage = os.wait4(process.pid, 0)
+    with tempfile.TemporaryDirectory(prefix="prunegraph-scale-") as cache:  # nothing is remembered of earlier runs
+        process = subprocess.Popen(
+            [sys.executable, "-m", "prunegraph", *map(str, command)],
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            env={**os.environ, "PRUNEGRAPH_CACHE": cache},
+        )
+        threading.Thread(target=_watch, args=(process.pid, highest), daemon=True).start()
+        _, status, usage = os.wait4(process.pid, 0)
     process.returncode = os.waitstatus_to_exitcode(status)
     seconds, cpu = time.perf_counter() - start, usage.ru_utime + usage.ru_stime
     if process.returncode:
@@ -233,36 +252,87 @@ def sections(measured: Sequence[Measured], machine: str) -> Iterator[Section]:
     ordered = sorted(measured, key=lambda m: (list(SIZES).index(m.size), WEIGHTS.index(m.stored), m.layers))
     yield Section("Commands", HEADER, [each.row() for each in ordered], note, texts=3)
     alike = dict.fromkeys((each.size, each.stored, each.command) for each in ordered)
-    rows = [row for each in alike if (row := _growth([m for m in ordered if (m.size, m.stored, m.command) == each]))]
-    if rows:
+    lines = [line for each in alike if (line := Line.through([m for m in ordered if m.kind == each]))]
+    if lines:
         header = (
             *("model", "command", "layers", "peak without layers, GB", "of a layer, MB", "peak foretold, GB"),
             *("CPU seconds without layers", "of a layer", "CPU seconds foretold"),
         )
         note = "Lines through the figures above; foretold is what the model takes with as many layers as it has."
-        yield Section("Growth with the layers", header, rows, note, texts=3)
+        yield Section("Growth with the layers", header, [line.row() for line in lines], note, texts=3)
+    rows = [row for goal in GOALS if (row := _judged(goal, ordered, lines))]
+    if rows:
+        note = (
+            "Of a model that was not measured as deep as it is, the line above is taken. A line through few layers does "
+            "not see the values that the proof compares: three copies of up to 256 MB of them come on top, at most."
+        )
+        header = ("command", "goal", "it takes", "from", "met")
+        yield Section("Goals for 7 B parameters, float16", header, rows, note, texts=5)
 
 
-def _growth(runs: Sequence[Measured]) -> tuple[str, ...] | None:
-    """How peak and time of a command grow with the layers of models that are alike besides; None for a single one."""
-    runs = [each for each in runs if each.peak is not None]
-    layers = [each.layers for each in runs]
-    if len(layers) < 2:
+def _judged(
+    goal: tuple[str, str, float], measured: Sequence[Measured], lines: Sequence[Line]
+) -> tuple[str, ...] | None:
+    """Whether a goal is met; None where nothing tells."""
+    command, what, most = goal
+    kind = ("7B", "float16", TITLES[command])
+    whole = next((m for m in measured if m.kind == kind and m.layers == SIZES["7B"].layers and m.peak), None)
+    line = next((line for line in lines if line.kind == kind), None)
+    if whole is not None:
+        value = {GB: (whole.peak or 0) / 1e9, SECONDS: whole.seconds, CPU: whole.cpu}[what]
+    elif line is not None and what != SECONDS:
+        value = {GB: line.peak, CPU: line.seconds}[what]
+    else:
         return None
-    peak = linear_regression(layers, [(each.peak or 0) / 1e9 for each in runs])
-    seconds = linear_regression(layers, [each.cpu for each in runs])
-    own = SIZES[runs[0].size].layers
-    return (
-        f"{runs[0].size} wide of {own} layers, {runs[0].stored}",
-        runs[0].command,
-        ", ".join(map(str, layers)),
-        f"{peak.intercept:.2f}",
-        f"{peak.slope * 1e3:.1f}",
-        f"{peak.intercept + peak.slope * own:.2f}",
-        f"{seconds.intercept:.0f}",
-        f"{seconds.slope:.1f}",
-        f"{seconds.intercept + seconds.slope * own:.0f}",
-    )
+    source = "measured" if whole is not None else f"{line.layers} layers" if line is not None else ""
+    shown = f"{value:.2f}" if what == GB else f"{value:.0f}"
+    return TITLES[command], f"at most {most:g} {what}", f"{shown} {what}", source, "yes" if value <= most else "no"
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """How peak and time of a command grow with the layers of models that are alike besides.
+
+    Attributes:
+        kind: See `Measured.kind`.
+        layers: The depths that were measured.
+        peaks: GB without layers, and of a layer.
+        times: Seconds of processors without layers, and of a layer.
+    """
+
+    kind: tuple[str, str, str]
+    layers: str
+    peaks: tuple[float, float]
+    times: tuple[float, float]
+
+    @classmethod
+    def through(cls, runs: Sequence[Measured]) -> Line | None:
+        """The line through some runs; None where there is only one depth."""
+        runs = [each for each in runs if each.peak is not None]
+        layers = [each.layers for each in runs]
+        if len(set(layers)) < 2:
+            return None
+        peaks = linear_regression(layers, [(each.peak or 0) / 1e9 for each in runs])
+        times = linear_regression(layers, [each.cpu for each in runs])
+        depths = ", ".join(map(str, layers))
+        return cls(runs[0].kind, depths, (peaks.intercept, peaks.slope), (times.intercept, times.slope))
+
+    @property
+    def peak(self) -> float:
+        """GB with as many layers as the model has."""
+        return self.peaks[0] + self.peaks[1] * SIZES[self.kind[0]].layers
+
+    @property
+    def seconds(self) -> float:
+        """Seconds of processors with as many layers as the model has."""
+        return self.times[0] + self.times[1] * SIZES[self.kind[0]].layers
+
+    def row(self) -> tuple[str, ...]:
+        """The cells of the table."""
+        size, stored, command = self.kind
+        peaks = (f"{self.peaks[0]:.2f}", f"{self.peaks[1] * 1e3:.1f}", f"{self.peak:.2f}")
+        times = (f"{self.times[0]:.0f}", f"{self.times[1]:.1f}", f"{self.seconds:.0f}")
+        return (f"{size} wide of {SIZES[size].layers} layers, {stored}", command, self.layers, *peaks, *times)
 
 
 if __name__ == "__main__":
