@@ -263,8 +263,8 @@ def sections(measured: Sequence[Measured], machine: str) -> Iterator[Section]:
     rows = [row for goal in GOALS if (row := _judged(goal, ordered, lines))]
     if rows:
         note = (
-            "Of a model that was not measured as deep as it is, the line above is taken. A line through few layers does "
-            "not see the values that the proof compares: three copies of up to 256 MB of them come on top, at most."
+            "Of a model that was not measured as deep as it is, the line above is taken. A line through few layers "
+            "does not see the values that the proof compares: up to three times 256 MB of them may come on top."
         )
         header = ("command", "goal", "it takes", "from", "met")
         yield Section("Goals for 7 B parameters, float16", header, rows, note, texts=5)
