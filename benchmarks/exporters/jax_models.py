@@ -19,7 +19,7 @@ def _mlp(nnx: Any, rngs: Any) -> tuple[Any, Inputs]:
 def _cnn(nnx: Any, rngs: Any) -> tuple[Any, Inputs]:
     layers = (
         nnx.Conv(3, 16, (3, 3), rngs=rngs), nnx.BatchNorm(16, use_running_average=True, rngs=rngs), nnx.relu,
-        lambda x: nnx.max_pool(x, (2, 2), (2, 2)), nnx.Conv(16, 24, (3, 3), rngs=rngs), nnx.relu,
+        lambda x: nnx.max_pool(x, window_shape=(2, 2), strides=(2, 2)), nnx.Conv(16, 24, (3, 3), rngs=rngs), nnx.relu,
         nnx.Conv(24, 24, (3, 3), feature_group_count=24, rngs=rngs), nnx.gelu,
         lambda x: x.mean((1, 2)), nnx.Linear(24, CLASSES, rngs=rngs),
     )  # fmt: skip
