@@ -17,7 +17,7 @@ from prunegraph.runtime.providers import CPU
 from prunegraph.runtime.session import SessionSettings
 from prunegraph.runtime.widen import widened_feeds
 
-BYTES_RUN_WHOLE = 1 << 30
+BYTES_RUN_WHOLE = 1 << 29
 """A model with no more bytes of weights runs whole: it is faster where there are many batches."""
 
 FIT_DATA = "check the data, shorten the texts (max_length) or give inputs that the model accepts"
