@@ -60,27 +60,27 @@ def main() -> None:
         )  # fmt: skip
         record = by_name[name]
         Console(stderr=True).print(f"{name}: {record.get('failure') or str(round(record['took'])) + ' s'}")
-    elsewhere = "Is it kept on OpenVINO?"
-    sections = [promises(records), promises(records, "openvino", elsewhere), foretold(records)]
+    asked = {"promise": "Is the promise kept?", "openvino": "Is it kept on OpenVINO?"}
+    sections = [*(promises(records, case, heading) for case, heading in asked.items()), foretold(records)]
     sections += [table(records, task) for task in TASKS for table in (accuracies, after_tuning)]
     sections.append(effort(records))
-    note = f"Measured by `python -m benchmarks.speed` on {_machine(records, names)}, one thread."
+    here = [name for name in names if not name.startswith(("openvino", *UNTIMED))]
+    note = f"Measured by `python -m benchmarks.speed` on {_machine(records, here)}, one thread."
     tables = [section for section in sections if section.rows]
     publish("speed", [*tables, Section("", (), (), note)], arguments.markdown)
 
 
 def _machine(records: Records, names: Sequence[str]) -> str:
-    """Where the cases that time were run, and how busy it was at most when one began."""
-    timed = [records.recall(name) or {} for name in names if not name.startswith(UNTIMED)]
-    machines = [record for record in timed if "environment" in record]
+    """Where cases were run, and how busy it was at most when one began."""
+    machines = [record for name in names if "environment" in (record := records.recall(name) or {})]
     if not machines:
         return describe("onnxruntime")
     loads = [record["load"] for record in machines if "load" in record]
     return describe("onnxruntime", machine=machines[-1]["environment"], load=max(loads, default=None))
 
 
-def promises(records: Records, case: str = "promise", heading: str = "Is the promise kept?") -> Section:
-    """What was asked for, what the report promised, and what a second measurement says."""
+def promises(records: Records, case: str, heading: str) -> Section:
+    """What was asked for on a provider, what the report promised, and what a second measurement says."""
     rows, met, count = [], 0, 0
     for title, key in zip(MODELS, KEYS, strict=True):
         for speed in SPEEDS:
@@ -99,6 +99,8 @@ def promises(records: Records, case: str = "promise", heading: str = "Is the pro
             rows.append([*cells, _ratio(other), _ratio(same), f"{record['seconds']:.0f}"])
     header = ("model", "asked", "promised", "measured again", "in blocks", "beside the same form", "seconds")
     note = f"Without data, in turns; {met} of {count} second measurements (100 rounds) lie within -2 and +5 %."
+    if case == "openvino":
+        note += f" On {_machine(records, [f'{case}:{key}:{speed:g}' for key in KEYS for speed in SPEEDS])}."
     return Section(heading, header, rows, note)
 
 
