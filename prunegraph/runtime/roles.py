@@ -44,7 +44,7 @@ def role_of(spec: InputSpec, axis: int) -> Role:
     named = role_by_name(dim) if isinstance(dim, str) else None
     if axis == 0:
         return "row" if named == "sequence" and rank > 1 and _batch_is_elsewhere(spec) else "batch"
-    if named == "batch":
+    if named == "batch" or (named is None and _is_beside_layers(spec, axis)):
         return "batch"
     if rank == 4 and axis >= 2:
         both = isinstance(spec.dims[2], str) and isinstance(spec.dims[3], str)
@@ -52,6 +52,12 @@ def role_of(spec: InputSpec, axis: int) -> Role:
     if rank == 2 and spec.dtype.kind in "iub" and spec.bound is None:
         return "mask"
     return "row"
+
+
+def _is_beside_layers(spec: InputSpec, axis: int) -> bool:
+    """Whether a dim stands where the states of recurrent layers have the batch: `[layers, batch, units]`."""
+    layers = spec.dims[0]
+    return axis == 1 and len(spec.dims) == 3 and isinstance(layers, int) and layers > 1
 
 
 def _is_cache(spec: InputSpec) -> bool:

@@ -96,6 +96,7 @@ GROUPS = {
     "qdq_blocks": "hidden 10, ffn 4",
     "qdq_conv": "channel 10, channel 14",
     "qdq_ffn": "hidden 10, ffn 14",
+    "qdq_rotary": "hidden 10, qk_dim 2, head 2, v_dim 4/2, qk_dim 2, head 2, v_dim 4/2",
 }
 
 

@@ -571,6 +571,8 @@ def test_narrow_plans_are_few_and_begin_with_small_sizes(rows: list[int]) -> Non
         (("b", 4, "past", 16), "float32", ["batch", "past"]),
         (("b", "heads", "past_sequence_length", "head_dim"), "float32", ["batch", "row", "past", "row"]),
         (("samples",), "float32", ["batch"]),
+        ((2, "state.1", 128), "float32", ["batch"]),
+        ((1, "state.1", 128), "float32", ["row"]),
     ],
 )
 def test_every_dynamic_dim_has_a_role(dims: tuple[int | str, ...], dtype: str, roles: list[str]) -> None:
