@@ -35,11 +35,8 @@ import numpy as np
 HERE = os.path.dirname(os.path.abspath(__file__))
 MIN_ROUNDS = 6
 WARMUP_SHARE = 0.25
-STEADY, STEADY_WITHIN, LONGEST = (
-    5,
-    0.05,
-    4,
-)  # warm-up ends once so many runs are so near to each other
+# Warm-up ends once so many runs are so near to each other, and after so many times its rounds at most.
+STEADY, STEADY_WITHIN, LONGEST = 5, 0.05, 4
 BLOCK = 8  # runs of a model that follow each other, all but the first counted
 REGISTERED = {}
 PROBE_SECONDS = 1800  # TensorRT builds its engine at the first run, for minutes

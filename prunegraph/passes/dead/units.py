@@ -17,10 +17,9 @@ from prunegraph.analysis.groups import Group
 from prunegraph.analysis.ops import traits_of
 from prunegraph.analysis.relations import Reduction
 from prunegraph.analysis.slots import unit_sums
-from prunegraph.analysis.solution import ContractionSite
+from prunegraph.analysis.solution import ContractionSite, Solution
 from prunegraph.arrays import Array, Mask
-from prunegraph.passes.score.weight_flow import counts_of, sums_of_squares, touching
-from prunegraph.passes.score.weights import weight_values
+from prunegraph.passes.score.weight_flow import counts_of, reader_of_weights, sums_of_squares, touching
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +75,7 @@ def readers_of(model: ir.Model, analysis: Analysis) -> Iterator[tuple[Group, lis
     outside = {leaf for name in doors for leaf in analysis.solution.leaves(name)}
     for group in analysis.groups:
         if group.dim not in outside:
-            readers = _States(model, analysis, group).run(nodes.get(group.dim, ()))
+            readers = _States(model, analysis.solution, group, nodes.get(group.dim, ())).run()
             if readers:
                 yield group, readers
 
@@ -84,19 +83,16 @@ def readers_of(model: ir.Model, analysis: Analysis) -> Iterator[tuple[Group, lis
 class _States:
     """Follows the units of one group through the graph, in its order."""
 
-    def __init__(self, model: ir.Model, analysis: Analysis, group: Group) -> None:
-        self.model, self.solution, self.group = model, analysis.solution, group
+    def __init__(self, model: ir.Model, solution: Solution, group: Group, nodes: Sequence[tuple[int, ir.Node]]) -> None:
+        self.solution, self.group, self.nodes = solution, group, nodes
+        self.weight_of = reader_of_weights(model, solution, group, nodes)
         self.states: dict[str, State] = {}
-        self.arrays: dict[str, Array] = {}
 
-    def run(self, nodes: Sequence[tuple[int, ir.Node]]) -> list[Reader]:
+    def run(self) -> list[Reader]:
         """All that reads the units."""
-        weights = self.solution.weights
-        names = [v.name or "" for _, node in nodes for v in node.inputs if v is not None and v.name in weights]
-        self.arrays = weight_values(self.model, [name for name in names if self.holds(name)])
         readers: list[Reader] = []
-        for k, node in nodes:
-            if any(value.name in weights for value in node.outputs):
+        for k, node in self.nodes:
+            if any(value.name in self.solution.weights for value in node.outputs):
                 continue
             readers += self.readers(k, node)
             state = self.outcome(k, node)
@@ -178,9 +174,10 @@ class _States:
         if name in self.states:
             return self.states[name]
         state = self.varying()
-        if value is not None and name in self.arrays:
-            state = self.of_weight(name)
-        elif value is not None and name in self.solution.weights and not self.holds(name):
+        if name in self.solution.weights and self.holds(name):
+            array = self.weight_of(name)
+            state = state if array is None else self.of_weight(name, array)
+        elif value is not None and name in self.solution.weights:
             tensor = value.const_value
             if tensor is not None and tensor.size == 1:
                 one = np.ones(self.group.shape, dtype=bool)
@@ -188,12 +185,11 @@ class _States:
         self.states[name] = state
         return state
 
-    def of_weight(self, name: str) -> State:
+    def of_weight(self, name: str, array: Array) -> State:
         """A weight is constant where a unit has one number of it, or none but zeros."""
-        array, axes = self.arrays[name], self.solution.resolve(name)
         if array.dtype.kind != "f":  # codes of a quantization: what zero is, others know
             return self.varying()
-        args = (axes, self.group.dim, self.group.outer, self.solution.dim_size)
+        args = (self.solution.resolve(name), self.group.dim, self.group.outer, self.solution.dim_size)
         zero = unit_sums(sums_of_squares(array), *args) == 0
         return State(zero | (unit_sums(counts_of(array), *args) == 1), zero)
 

@@ -22,7 +22,7 @@ from prunegraph.observe.moments import Moments
 from prunegraph.observe.stream import Inputs, Statistic
 from prunegraph.passes.score.base import Context, Scorer, Scores
 from prunegraph.passes.score.options import check_choice
-from prunegraph.passes.score.weights import stored_weight, weight_values
+from prunegraph.passes.score.weights import weight_reader
 
 OBSERVATION = "activation"
 STATISTICS = ("norm", "variance")
@@ -84,11 +84,10 @@ class Activation(Scorer):
         """The sum over a unit's slots and over all weights that consume them; 0 where none does."""
         solution = context.analysis.solution
         consumers = uses(context.model.graph, solution, group)
-        stored = context.model.graph.initializers
-        computed = weight_values(context.model, [use.weight for use in consumers if use.weight not in stored])
+        read = weight_reader(context.model, [use.weight for use in consumers])
         total = np.zeros(group.shape)
-        for use in consumers:  # one weight in memory at a time: all of a stream's are the whole model
-            weight = computed.get(use.weight, stored_weight(context.model, use.weight))
+        for use in consumers:
+            weight = read(use.weight)
             if weight is None:
                 continue
             moments: Moments = context.observations[OBSERVATION]

@@ -8,7 +8,7 @@ reads has none.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,8 +21,8 @@ from prunegraph.analysis.groups import Group
 from prunegraph.analysis.ops import Norm, traits_of
 from prunegraph.analysis.slots import unit_sums
 from prunegraph.analysis.solve import Solution
-from prunegraph.arrays import Floats
-from prunegraph.passes.score.weights import stored_weight, weight_values
+from prunegraph.arrays import Array, Floats
+from prunegraph.passes.score.weights import weight_reader
 
 _SMALL = float(np.finfo(np.float64).tiny)
 
@@ -81,26 +81,37 @@ def energy_read(
         group: Whose units.
         nodes: The nodes, with their positions, that have to do with them, see `touching`.
     """
-    return _Flow(model, solution, group).run(nodes)
+    return _Flow(model, solution, group, nodes).run()
+
+
+def reader_of_weights(
+    model: ir.Model, solution: Solution, group: Group, nodes: Iterable[tuple[int, ir.Node]]
+) -> Callable[[str], Array | None]:
+    """What reads the weights that hold the units of a group, see `weight_reader`.
+
+    Args:
+        model: The normalized model.
+        solution: The solution of its axes.
+        group: Whose units.
+        nodes: The nodes, with their positions, that are given the weights.
+    """
+    names = (value.name or "" for _, node in nodes for value in node.inputs if value is not None)
+    return weight_reader(model, [n for n in names if n in solution.weights and group.dim in solution.leaves(n)])
 
 
 class _Flow:
     """Follows the units of one group through the graph, in its order."""
 
-    def __init__(self, model: ir.Model, solution: Solution, group: Group) -> None:
-        self.model, self.solution, self.group = model, solution, group
+    def __init__(self, model: ir.Model, solution: Solution, group: Group, nodes: Sequence[tuple[int, ir.Node]]) -> None:
+        self.solution, self.group, self.nodes = solution, group, nodes
+        self.weight_of = reader_of_weights(model, solution, group, nodes)
         self.energies: dict[str, Energy] = {}
-        self.computed: dict[str, npt.NDArray[Any]] = {}
         self.read: Floats | None = None
 
-    def run(self, nodes: Sequence[tuple[int, ir.Node]]) -> Floats | None:
+    def run(self) -> Floats | None:
         """How much is read of every unit; see `energy_read`."""
-        weights = self.solution.weights
-        names = [v.name or "" for _, node in nodes for v in node.inputs if v is not None and v.name in weights]
-        stored = self.model.graph.initializers
-        self.computed = weight_values(self.model, [name for name in names if name not in stored and self.holds(name)])
-        for k, node in nodes:
-            if not any(value.name in weights for value in node.outputs):
+        for k, node in self.nodes:
+            if not any(value.name in self.solution.weights for value in node.outputs):
                 self.visit(k, node)
         return self.read
 
@@ -209,7 +220,7 @@ class _Flow:
         if name not in self.energies and self.holds(name):
             if name not in self.solution.weights:
                 self.energies[name] = self.filled(1.0)
-            elif (array := self.computed.get(name, stored_weight(self.model, name))) is not None:
+            elif (array := self.weight_of(name)) is not None:
                 self.energies[name] = self.of_weight(name, array)
         return self.energies.get(name)
 

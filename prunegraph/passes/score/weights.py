@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 import numpy as np
 import onnx_ir as ir
@@ -30,7 +30,7 @@ def weight_values(model: ir.Model, names: Iterable[str]) -> dict[str, Array]:
     computed = []
     produced = {value.name: value for node in model.graph for value in node.outputs}
     for name in dict.fromkeys(names):
-        array = stored_weight(model, name)
+        array = _stored(model, name)
         if array is not None:
             arrays[name] = array
         elif name in produced and _constant(produced[name]):
@@ -38,8 +38,29 @@ def weight_values(model: ir.Model, names: Iterable[str]) -> dict[str, Array]:
     return arrays | (_computed(model, computed) if computed else {})
 
 
-def stored_weight(model: ir.Model, name: str) -> Array | None:
-    """The numbers of an initializer as `weight_values` gives them; None where there is none of that name."""
+def weight_reader(model: ir.Model, names: Iterable[str]) -> Callable[[str], Array | None]:
+    """What reads weights by name as `weight_values` gives them, None where there is none.
+
+    Initializers are read when they are asked for: all weights of a residual stream at once are the whole model.
+
+    Args:
+        model: A normalized model; it is not changed.
+        names: What will be asked for; values computed from initializers are computed now.
+
+    Raises:
+        PruneGraphError: ONNX Runtime does not compute one.
+    """
+    stored = model.graph.initializers
+    computed = weight_values(model, (name for name in names if name not in stored))
+
+    def read(name: str) -> Array | None:
+        return computed[name] if name in computed else _stored(model, name)
+
+    return read
+
+
+def _stored(model: ir.Model, name: str) -> Array | None:
+    """The numbers of an initializer; None where there is none of that name."""
     value = model.graph.initializers.get(name)
     if value is None or value.const_value is None:
         return None
